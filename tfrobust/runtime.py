@@ -1,0 +1,148 @@
+"""The one place that settles TensorFlow.
+
+Neural Structured Learning and tf-keras-vis speak Keras 2, current TensorFlow
+ships Keras 3, and NSL imports a ``tf.estimator`` that TensorFlow has dropped.
+Every module of tfrobust takes its TensorFlow from here::
+
+    from tfrobust.runtime import keras, tf
+
+This module itself is light: TensorFlow is imported when ``tf``, ``keras`` or
+``nsl`` is first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import random
+import sys
+import types
+from typing import Any
+
+from tfrobust.errors import TFRobustError
+
+_LAZY = ("tf", "keras", "nsl")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = {"tf": _import_tf, "keras": _import_keras, "nsl": _import_nsl}[name]()
+    globals()[name] = value
+    return value
+
+
+def _import_tf() -> Any:
+    """Imports TensorFlow with legacy Keras, or says in one sentence why not.
+
+    Raises:
+      TFRobustError: TensorFlow is missing, was imported with Keras 3 first, or
+        ``tf_keras`` is missing or of another minor version.
+    """
+    if "tensorflow" in sys.modules:
+        _check_legacy_keras(sys.modules["tensorflow"])
+    else:
+        _check_versions()
+        os.environ["TF_USE_LEGACY_KERAS"] = "1"
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    return importlib.import_module("tensorflow")
+
+
+def _check_legacy_keras(module: types.ModuleType) -> None:
+    # The environment variable may have been set after the import: only the
+    # flag that TensorFlow read at import time tells which Keras it carries.
+    if not getattr(module, "_tf_uses_legacy_keras", False):
+        raise TFRobustError(
+            "TensorFlow was already imported with Keras 3, but tfrobust needs legacy Keras: "
+            "import tfrobust before tensorflow, or set TF_USE_LEGACY_KERAS=1 before Python starts."
+        )
+
+
+def _check_versions() -> None:
+    found = {name: _version(name) for name in ("tensorflow", "tf_keras")}
+    missing = [name for name, version in found.items() if version is None]
+    if missing:
+        raise TFRobustError(
+            f"{' and '.join(missing)} not installed: run 'pip install tfrobust' (or 'make train')."
+        )
+    minors = {name: str(version).split(".")[:2] for name, version in found.items()}
+    if minors["tensorflow"] != minors["tf_keras"]:
+        raise TFRobustError(
+            f"tf_keras {found['tf_keras']} does not fit tensorflow {found['tensorflow']}: "
+            f"run 'pip install tf_keras~={'.'.join(minors['tensorflow'])}.0'."
+        )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _import_keras() -> Any:
+    _import_tf()
+    return importlib.import_module("tf_keras")
+
+
+def _import_nsl() -> Any:
+    """Imports Neural Structured Learning without ``tf.estimator``.
+
+    NSL needs no attribute of its estimator package, so an empty module in its
+    place is enough and TensorFlow stays unpatched.
+    """
+    _import_tf()
+    stand_in = "neural_structured_learning.estimator"
+    sys.modules.setdefault(stand_in, types.ModuleType(stand_in))
+    return importlib.import_module("neural_structured_learning")
+
+
+def setup(
+    *, seed: int | None = None, precision: str = "float32", deterministic: bool = True
+) -> None:
+    """Settles seeds, determinism and precision for this process.
+
+    Args:
+      seed: seeds Python, NumPy and TensorFlow; None leaves them alone.
+      precision: 'float32', 'mixed_bfloat16' or 'mixed_float16', the Keras policy.
+      deterministic: makes TensorFlow's operations reproducible, so that a
+        resumed run ends with the weights of an uninterrupted one.
+
+    Raises:
+      TFRobustError: `precision` is not one of `PRECISIONS`.
+    """
+    if precision not in PRECISIONS:
+        raise TFRobustError(f"Precision {precision!r}: expected one of {', '.join(PRECISIONS)}.")
+    from tfrobust.runtime import keras, tf
+
+    if seed is not None:
+        import numpy as np
+
+        random.seed(seed)
+        np.random.seed(seed)
+        tf.random.set_seed(seed)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.mixed_precision.set_global_policy(precision)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and devices: what `environment.json` of a run records."""
+    import platform
+
+    from tfrobust.runtime import tf
+
+    packages = (
+        "tfrobust tensorflow tf_keras neural-structured-learning tensorflow-datasets "
+        "tf-keras-vis numpy scipy scikit-learn matplotlib pillow"
+    ).split()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "gpus": [device.name for device in tf.config.list_physical_devices("GPU")],
+        "packages": {name: _version(name) for name in packages},
+    }
