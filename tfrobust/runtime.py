@@ -12,13 +12,15 @@ This module itself is light: TensorFlow is imported when ``tf``, ``keras`` or
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
-import importlib.util
 import os
 import random
 import sys
+import tempfile
 import types
+from collections.abc import Iterator
 from typing import Any
 
 from tfrobust.errors import TFRobustError
@@ -100,6 +102,36 @@ def _import_nsl() -> Any:
     return importlib.import_module("neural_structured_learning")
 
 
+def import_quietly() -> None:
+    """Imports TensorFlow for a command line, without its start-up notes.
+
+    TensorFlow writes them past Python and before its own log level applies, so standard
+    error is held back as a file; it is shown after all when the import fails.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        try:
+            with _standard_error_to(held):
+                from tfrobust.runtime import tf
+
+                tf.config.list_physical_devices()
+        except BaseException:
+            held.seek(0)
+            sys.stderr.write(held.read().decode(errors="replace"))
+            raise
+
+
+@contextlib.contextmanager
+def _standard_error_to(file: Any) -> Iterator[None]:
+    kept = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def setup(
     *, seed: int | None = None, precision: str = "float32", deterministic: bool = True
 ) -> None:
@@ -126,6 +158,8 @@ def setup(
         tf.random.set_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
+    # Dropout draws from a generator that checkpoints hold, so that a resumed run repeats it.
+    keras.backend.experimental.enable_tf_random_generator()
     keras.mixed_precision.set_global_policy(precision)
 
 

@@ -1,0 +1,24 @@
+"""Networks by name: image in [0, 1] -> normalise -> (resize) -> features -> logits.
+
+``BACKBONES`` lists them; `build` makes one, `blocks` and `set_trainable` walk through
+it for staged unfreezing. To add a network, describe it as a `Backbone` and name it here.
+"""
+
+from __future__ import annotations
+
+from tfrobust.backbones.classifier import build
+from tfrobust.backbones.unfreezing import Block, blocks, set_trainable
+from tfrobust.tables import Table
+
+__all__ = ["BACKBONES", "Block", "blocks", "build", "set_trainable"]
+
+_APPLICATIONS = (
+    "mobilenetv2 resnet50 resnet101 resnet152 resnet50v2 densenet121 densenet169 densenet201 "
+    "nasnetmobile nasnetlarge efficientnetb0 efficientnetb1 efficientnetb2 efficientnetb3 "
+    "efficientnetb4 efficientnetb5 efficientnetb6 efficientnetb7"
+).split()
+
+BACKBONES = Table(
+    "backbone",
+    {name: f"tfrobust.backbones.applications:{name.upper()}" for name in _APPLICATIONS},
+)

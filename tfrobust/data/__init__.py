@@ -1,0 +1,104 @@
+"""Images in: a name or a path -> `Splits` (train, select, test) of decoded images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfrobust.data.types import ReadOptions, Splits
+from tfrobust.errors import UsageError
+from tfrobust.tables import Table
+
+if TYPE_CHECKING:
+    from tfrobust.data.types import RawData
+
+__all__ = ["DATASETS", "FORMATS", "ReadOptions", "Splits", "load"]
+
+#: Built-in data sets: name -> read(location: Path | None, options) -> RawData.
+DATASETS = Table(
+    "data set",
+    {
+        "digits": "tfrobust.data.digits:read",
+        "cifar10": "tfrobust.data.cifar10:read",
+        "tiny_imagenet": "tfrobust.data.tiny_imagenet.reader:read",
+    },
+)
+
+#: Own images: kind of path -> read(location: Path, options) -> RawData.
+FORMATS = Table(
+    "image format",
+    {
+        "folder": "tfrobust.data.folder:read",
+        ".zip": "tfrobust.data.folder:read",
+        ".npz": "tfrobust.data.arrays:read",
+        ".pt": "tfrobust.data.torch_file:read",
+        ".pth": "tfrobust.data.torch_file:read",
+    },
+)
+
+
+def load(
+    dataset: str,
+    *,
+    data_dir: str | None = None,
+    options: ReadOptions | None = None,
+    select_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    seed: int = 42,
+) -> Splits:
+    """Reads a data set and splits it.
+
+    Args:
+      dataset: a name in `DATASETS`, or the path of a folder, .zip, .npz or .pt file.
+        A name wins over a path: write './digits' for a folder of that name.
+      data_dir: where a built-in data set's files are, or go to.
+      options: how to read; the defaults of `ReadOptions` if None.
+      select_fraction: part of train set aside for model selection, in (0, 1).
+      test_fraction: part taken for test where the source has no test split, in (0, 1).
+      seed: the same seed gives the same split.
+
+    Returns:
+      Disjoint, stratified `Splits`; an official test split is kept as 'test'.
+
+    Raises:
+      UsageError: the name or path is unknown, or a fraction is out of range.
+      TFRobustError: the data cannot be read.
+    """
+    for name, value in (("select_fraction", select_fraction), ("test_fraction", test_fraction)):
+        if not 0 < value < 1:
+            raise UsageError(f"{name}: expected a number between 0 and 1, found {value}.")
+    from tfrobust.data.split import split
+
+    options = options or ReadOptions()
+    raw = _read(dataset, data_dir, options)
+    return split(
+        raw, options, select_fraction=select_fraction, test_fraction=test_fraction, seed=seed
+    )
+
+
+def _read(dataset: str, data_dir: str | None, options: ReadOptions) -> RawData:
+    if dataset in DATASETS:
+        location = Path(data_dir).expanduser() if data_dir is not None else None
+        return DATASETS[dataset](location, options)
+    path = Path(dataset).expanduser()
+    if not path.exists():
+        raise UsageError(
+            f"Data set {dataset!r}: expected one of {', '.join(DATASETS)}, or the path of a "
+            f"folder or {', '.join(list(FORMATS)[1:])} file, found no such name and no such path."
+        )
+    if data_dir is not None:
+        raise UsageError(
+            f"Data set {dataset!r} is a path: expected --data-dir only with a built-in data set "
+            f"({', '.join(DATASETS)}), found {data_dir!r}: leave it out."
+        )
+    return FORMATS[_format(path)](path, options)
+
+
+def _format(path: Path) -> str:
+    kind = "folder" if path.is_dir() else path.suffix.lower()
+    if kind not in FORMATS:
+        raise UsageError(
+            f"Data set {str(path)!r}: expected a folder or a "
+            f"{', '.join(list(FORMATS)[1:])} file, found {kind or 'a file without ending'!r}."
+        )
+    return kind

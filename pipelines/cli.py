@@ -1,0 +1,199 @@
+"""What all verbs share: flags made from the configuration, recipes, and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tfrobust.config import RunConfig, StageConfig, parse_stages
+from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.settings import from_dict, load_yaml, merge, parse_number, to_dict
+
+RECIPES = Path(__file__).with_name("recipes")
+# What a data set is trained with where no recipe is named.
+DEFAULT_RECIPES = {"digits": "digits", "tiny_imagenet": "tiny_imagenet"}
+OWN_IMAGES_RECIPE = "own_images"
+
+
+class Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Help with defaults, on the whole width."""
+
+
+def main_of(work: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> Any:
+    """The entry point of a verb: parse, work, turn errors into exit codes.
+
+    0 is success only, 2 is wrong use, 1 is a failure told in one sentence; `--debug`
+    shows the traceback.
+    """
+
+    def main(argv: Sequence[str] | None = None) -> int:
+        args = parser.parse_args(argv)
+        try:
+            work(args)
+            # A reader that closed the pipe early must not look like a failure of ours.
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            return _tell("Interrupted.", 1)
+        except (TFRobustError, OSError, MemoryError) as error:
+            if args.debug:
+                raise
+            return _tell(_sentence(error), 2 if isinstance(error, UsageError) else 1)
+        except Exception as error:
+            if args.debug:
+                raise
+            text = f"{type(error).__name__}: {_sentence(error)}"
+            return _tell(f"Unexpected {text} (--debug shows where it came from)", 1)
+        return 0
+
+    return main
+
+
+def _sentence(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _tell(text: str, code: int) -> int:
+    print(f"error: {text}" if code else text, file=sys.stderr)
+    return code
+
+
+def new_parser(verb: str, description: str) -> argparse.ArgumentParser:
+    """A parser with what every verb has."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m pipelines.{verb}", description=description, formatter_class=Formatter,
+        allow_abbrev=False,
+    )  # fmt: skip
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+    return parser
+
+
+def add_settings(
+    parser: argparse.ArgumentParser, groups: Sequence[str], choices: dict[str, Any]
+) -> None:
+    """Adds a flag for every setting of the named groups of `RunConfig`.
+
+    Flags that are not given stay out of the namespace, so that a recipe's value, or the
+    default, holds.
+
+    Args:
+      parser: to add to.
+      groups: names of `RunConfig` fields; '' for its own settings.
+      choices: flag -> the names that are valid, from the plug-in tables.
+    """
+    hints = typing.get_type_hints(RunConfig)
+    for group in groups:
+        cls = hints[group] if group else RunConfig
+        section = parser.add_argument_group(f"{group or 'run'} settings")
+        for item in dataclasses.fields(cls):
+            if "help" in item.metadata:
+                _add_flag(section, group, item, typing.get_type_hints(cls)[item.name], choices)
+
+
+def _add_flag(section: Any, group: str, item: Any, hint: Any, choices: dict[str, Any]) -> None:
+    flag = item.metadata.get("flag", item.name.replace("_", "-"))
+    default = item.default if item.default is not dataclasses.MISSING else item.default_factory()
+    kwargs: dict[str, Any] = {
+        "dest": f"set:{group}.{item.name}" if group else f"set:{item.name}",
+        "default": argparse.SUPPRESS,
+        "help": f"{item.metadata['help']} (default: {_shown(default)})".replace("%", "%%"),
+    }
+    if hint is bool:
+        section.add_argument(f"--{flag}", action=argparse.BooleanOptionalAction, **kwargs)
+        return
+    valid = choices.get(flag, item.metadata.get("choices"))
+    if valid and typing.get_origin(hint) is not tuple:
+        kwargs["choices"] = list(valid)
+    else:
+        kwargs["metavar"] = flag.upper().replace("-", "_")
+    section.add_argument(f"--{flag}", type=_parser_of(hint), **kwargs)
+
+
+def _shown(default: Any) -> str:
+    if default is None:
+        return "none"
+    if isinstance(default, tuple):
+        if default and isinstance(default[0], StageConfig):
+            return ",".join(f"{s.blocks}:{s.epochs}:{s.learning_rate}" for s in default)
+        return ",".join(map(str, default)) or "none"
+    return f"{default:.6g}" if isinstance(default, float) else str(default)
+
+
+def _parser_of(hint: Any) -> Callable[[str], Any]:
+    """How a flag's text becomes a value of the setting's type."""
+    if typing.get_origin(hint) is tuple:
+        inner = typing.get_args(hint)[0]
+        if inner is StageConfig:
+            return _usage(lambda text: [dataclasses.asdict(s) for s in parse_stages(text)])
+        return _usage(lambda text: [_parser_of(inner)(part) for part in text.split(",")])
+    options = [h for h in typing.get_args(hint) if h is not type(None)]
+    kind = options[0] if options else hint
+    return _usage(parse_number) if kind is float else typing.cast(Callable[[str], Any], kind)
+
+
+def _usage(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    def checked(text: str) -> Any:
+        try:
+            return parse(text)
+        except UsageError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return checked
+
+
+def given_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings given as flags, nested as in YAML."""
+    nested: dict[str, Any] = {}
+    for dest, value in vars(args).items():
+        if dest.startswith("set:"):
+            *groups, name = dest.removeprefix("set:").split(".")
+            level = nested
+            for group in groups:
+                level = level.setdefault(group, {})
+            level[name] = value
+    return nested
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the project."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def resolve(recipe: str | None, given: dict[str, Any], default_recipe: str | None) -> RunConfig:
+    """Recipe, with the given flags laid over it, checked.
+
+    Args:
+      recipe: a recipe's name or a YAML file; None takes `default_recipe`.
+      given: settings from flags.
+      default_recipe: what the data set suggests, or None for the bare defaults.
+
+    Raises:
+      UsageError: an unknown recipe or setting.
+    """
+    name = recipe or default_recipe
+    values = load_yaml(_recipe_path(name)) if name else {}
+    config: RunConfig = from_dict(RunConfig, merge(values, given), name or "flags")
+    return config
+
+
+def _recipe_path(name: str) -> Path:
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    named = RECIPES / f"{name}.yaml"
+    if not named.is_file():
+        raise UsageError(
+            f"Recipe {name!r}: expected one of {', '.join(recipe_names())}, or a YAML file."
+        )
+    return named
+
+
+def with_changes(config: RunConfig, given: dict[str, Any]) -> RunConfig:
+    """A run's configuration with the given flags laid over it."""
+    changed: RunConfig = from_dict(RunConfig, merge(to_dict(config), given), "flags")
+    return changed
+

@@ -1,0 +1,201 @@
+"""Trains a robust classifier, measures it, explains it and exports it.
+
+    python -m pipelines.train --backbone mobilenetv2
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from pipelines.cli import (
+    DEFAULT_RECIPES,
+    OWN_IMAGES_RECIPE,
+    add_settings,
+    given_settings,
+    main_of,
+    new_parser,
+    recipe_names,
+    resolve,
+)
+from pipelines.evaluate import REFERENCE_HELP
+from tfrobust.attacks import ATTACKS
+from tfrobust.backbones import BACKBONES
+from tfrobust.config import RunConfig
+from tfrobust.data import DATASETS
+from tfrobust.errors import UsageError
+from tfrobust.run import RunFolder
+from tfrobust.settings import from_dict, merge, save_yaml, to_dict
+from tfrobust.training import METHODS
+
+GROUPS = ["", "data", "backbone", "threat", "training", "augment", "evaluation"]
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags of `pipelines.train`."""
+    parser = new_parser(
+        "train", "Train a robust classifier, measure it, explain it and export it, in one go."
+    )
+    parser.add_argument(
+        "--recipe", default=None,
+        help=f"settings to start from: {', '.join(recipe_names())}, or a YAML file "
+        f"(default: {', '.join(f'{k} for {k}' for k in DEFAULT_RECIPES)}, else "
+        f"{OWN_IMAGES_RECIPE}); flags override it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--output", default=None, help="run folder (default: saved_models/DATASET-BACKBONE-METHOD)"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with a run that was killed or stopped"
+    )
+    parser.add_argument("--epochs", type=int, default=None, help="epochs of a one-stage run")
+    parser.add_argument(
+        "--learning-rate", type=float, default=None, help="learning rate of a one-stage run"
+    )
+    parser.add_argument("--reference", default=None, help=REFERENCE_HELP)
+    add_settings(
+        parser, GROUPS, {"backbone": BACKBONES, "method": METHODS, "attack": ATTACKS}
+    )
+    parser.epilog = (
+        f"Built-in data sets: {', '.join(DATASETS)}; or the path of a folder or zip with one "
+        "folder per class, an .npz with x and y, or a .pt file."
+    )
+    return parser
+
+
+def work(args: argparse.Namespace) -> None:
+    """The whole job: train, evaluate, explain, export."""
+    config = make_config(args)
+    run = RunFolder(Path(args.output or default_output(config)))
+    config = settle(run, config, args)
+    from tfrobust.runtime import import_quietly
+
+    import_quietly()
+    finish(run, config, args)
+
+
+def make_config(args: argparse.Namespace) -> RunConfig:
+    """Recipe and flags as one checked configuration."""
+    given = given_settings(args)
+    dataset = given.get("data", {}).get("dataset", "digits")
+    config = resolve(args.recipe, given, DEFAULT_RECIPES.get(dataset, OWN_IMAGES_RECIPE))
+    if args.epochs is None and args.learning_rate is None:
+        return config
+    if len(config.training.stages) != 1:
+        raise UsageError(
+            f"--epochs and --learning-rate are for a run of one stage, found "
+            f"{len(config.training.stages)}: give --stages BLOCKS:EPOCHS:LEARNING_RATE,..."
+        )
+    changes = {"epochs": args.epochs, "learning_rate": args.learning_rate}
+    stage = to_dict(config)["training"]["stages"][0]
+    stage.update({name: value for name, value in changes.items() if value is not None})
+    changed: RunConfig = from_dict(
+        RunConfig, merge(to_dict(config), {"training": {"stages": [stage]}})
+    )
+    return changed
+
+
+def default_output(config: RunConfig) -> str:
+    """saved_models/<data set>-<backbone>-<method>."""
+    data = Path(config.data.dataset).stem
+    return f"saved_models/{data}-{config.backbone.name}-{config.training.method}"
+
+
+def settle(run: RunFolder, config: RunConfig, args: argparse.Namespace) -> RunConfig:
+    """The run's configuration: written for a new run, read back for one that resumes.
+
+    Raises:
+      UsageError: the folder holds a run already, or one with other settings.
+    """
+    if run.config.is_file() and args.resume:
+        earlier = run.read_config()
+        asked = bool(given_settings(args)) or args.recipe or args.epochs or args.learning_rate
+        if asked and earlier != config:
+            raise UsageError(
+                f"--resume goes on with the settings in {run.config}, found others: leave the "
+                "settings out, or start a new run in another --output."
+            )
+        return earlier
+    if run.config.is_file():
+        raise UsageError(
+            f"{run.path} holds a run already: add --resume to go on with it, or choose another "
+            "--output."
+        )
+    run.create()
+    save_yaml(config, run.config)
+    return config
+
+
+def finish(run: RunFolder, config: RunConfig, args: argparse.Namespace) -> None:
+    """Everything that needs TensorFlow."""
+    from pipelines.evaluate import evaluate_run
+    from pipelines.explain import explain_run
+    from pipelines.export import export_run
+    from pipelines.loading import load_model, load_splits
+    from tfrobust.data.split import table
+    from tfrobust.data.summary import summary
+    from tfrobust.run import write_json
+    from tfrobust.runtime import environment, setup
+
+    setup(seed=config.seed, precision=config.training.precision)
+    here = environment()
+    write_json(run.environment, {**here, "seed": config.seed, "commit": _commit()})
+    print(f"Run folder: {run.path}\n{_machine(here)}", flush=True)
+    splits = load_splits(config.data, config.seed)
+    print(f"{summary(splits)}\n{table(splits)}", flush=True)
+    train(run, config, splits, resume=args.resume)
+    setup(seed=config.seed)
+    model = load_model(run.best_model)
+    report = evaluate_run(model, splits.test, config, run, args.reference, run.path.name)
+    explain_run(model, splits.test, config, run, report)
+    export_run(model, splits.test, run)
+
+
+def train(run: RunFolder, config: RunConfig, splits: Any, *, resume: bool) -> None:
+    """Builds the network, trains it and draws the curves."""
+    from tfrobust.backbones import build
+    from tfrobust.data.summary import figure
+    from tfrobust.training.curves import curves
+    from tfrobust.training.fit import fit
+
+    figure(splits, run.figures / "data.png")
+    backbone = config.backbone
+    model = build(
+        backbone.name,
+        num_classes=len(splits.train.label_names),
+        image_shape=splits.train.image_shape,
+        weights=backbone.weights,
+        resize=backbone.resize,
+        alpha=backbone.alpha,
+        bn_momentum=backbone.bn_momentum,
+        dropout=backbone.dropout,
+        seed=config.seed,
+    )
+    state = fit(model, splits, config, run, resume=resume)
+    print(f"Kept the model of epoch {state.best_epoch}, the most robust on 'select'.", flush=True)
+    curves(state.rows, run.figures / "curves.png")
+
+
+def _machine(here: dict[str, Any]) -> str:
+    versions = here["packages"]
+    gpus = ", ".join(here["gpus"]) or "no GPU"
+    return f"TensorFlow {versions['tensorflow']}, {here['cpus']} CPU cores, {gpus}."
+
+
+def _commit() -> str | None:
+    """The project's commit, where it is run from a checkout."""
+    import subprocess
+
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # no git on this machine
+        return None
+    return found.stdout.strip() or None
+
+
+main = main_of(work, make_parser())
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,91 @@
+"""CIFAR-10: read where TFDS has prepared it; without a connection, one sentence, soon."""
+
+import io
+import tarfile
+import time
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download.checksums import compute_url_info
+
+from tfrobust.data.cifar10 import read
+from tfrobust.data.prepared import remote
+from tfrobust.data.types import ReadOptions
+from tfrobust.errors import TFRobustError
+
+NAMES = "airplane automobile bird cat deer dog frog horse ship truck".split()
+PER_FILE = 20
+
+
+def record(label, image):
+    """One image of the binary format: a byte of label, then the planes R, G, B."""
+    return bytes([label]) + image.transpose(2, 0, 1).tobytes()
+
+
+@pytest.fixture(scope="module")
+def archive():
+    """A small archive in the format of the original, and its training images in order."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (6 * PER_FILE, 32, 32, 3), np.uint8)
+    labels = np.arange(6 * PER_FILE) % 10
+    files = {"batches.meta.txt": "\n".join(NAMES).encode()}
+    for i, name in enumerate([*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin"]):
+        part = range(i * PER_FILE, (i + 1) * PER_FILE)
+        files[name] = b"".join(record(labels[k], images[k]) for k in part)
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return stream.getvalue(), images, labels
+
+
+def place(folder, content):
+    """Puts an archive where TFDS looks before it downloads; returns the builder's class."""
+    builder = tfds.builder("cifar10", data_dir=folder)
+    _, path = remote(builder)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    return type(builder), path
+
+
+def test_prepares_and_reads_again_what_tfds_prepared(tmp_path, archive, monkeypatch):
+    content, images, labels = archive
+    builder, path = place(tmp_path, content)
+    # TFDS is told that the small archive is the original.
+    ((url, _),) = builder.url_infos.items()
+    own = compute_url_info(path)
+    monkeypatch.setattr(builder, "url_infos", {url: own})
+    for _ in range(2):
+        raw = read(tmp_path, ReadOptions())
+        assert raw.train.label_names == tuple(NAMES)
+        # Ids count from train_00000 in the order of the files.
+        assert raw.train.names[:2] == ("train_00000", "train_00001")
+        assert np.array_equal(raw.train.images, images[:100])
+        assert np.array_equal(raw.train.labels, labels[:100])
+        assert np.array_equal(raw.test.images, images[100:])
+        assert raw.log.sizes == {(32, 32): 120}
+        path.unlink(missing_ok=True)  # the second time, only what TFDS prepared is there
+
+
+def test_without_a_connection(tmp_path, monkeypatch):
+    # A proxy on a closed port of this machine: no name is looked up, nothing answers.
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    start = time.monotonic()
+    with pytest.raises(TFRobustError) as error:
+        read(tmp_path, ReadOptions())
+    assert time.monotonic() - start < 10
+    message = str(error.value)
+    assert "Expected to download https://www.cs.toronto.edu/~kriz/cifar-10" in message
+    assert "Connection refused" in message
+    assert f"{tmp_path}/downloads/manual/cifar-10-binary.tar.gz" in message
+    assert "give a folder or zip of images with --dataset PATH" in message
+
+
+def test_a_wrong_archive_is_refused(tmp_path, archive):
+    _, path = place(tmp_path, archive[0])
+    with pytest.raises(TFRobustError, match=f"170,052,171 bytes .* found .* in {path}"):
+        read(tmp_path, ReadOptions())
+    assert path.exists()

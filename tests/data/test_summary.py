@@ -1,0 +1,64 @@
+"""The summary tells what is in the data, in numbers worked out by hand."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfrobust.data.summary import describe, imbalance, save_figure
+from tfrobust.data.types import ImageSet, ReadLog, Splits
+
+
+def image_set(counts, names):
+    labels = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
+    images = np.random.default_rng(0).integers(0, 256, (len(labels), 8, 10, 3)).astype(np.uint8)
+    return ImageSet(images, labels, names)
+
+
+def make(train, select, test, names, log=None):
+    log = log or ReadLog(sizes=Counter({(10, 8): 9, (640, 480): 1200}), modes=Counter(L=1209))
+    return Splits(*(image_set(part, names) for part in (train, select, test)), log)
+
+
+def test_text():
+    log = ReadLog(
+        sizes=Counter({(i, 8): i for i in range(1, 8)}),
+        modes=Counter({"RGB": 1200, "L": 9}),
+        skipped=[f"{i}.png: truncated" for i in range(22)],
+    )
+    text = describe(make([6, 3], [2, 1], [4, 4], ("cat", "dog"), log), "pets")
+    # 6 + 3 + 2 + 1 + 4 + 4 = 20 images; 6 cats for 3 dogs; of 7 sizes 5 are told, of
+    # 22 skipped images 20.
+    assert text.splitlines()[:6] == [
+        "pets: 20 images of 10x8 in 2 classes",
+        "  splits     train 9, select 3, test 8",
+        "  sizes      7x8 (7), 6x8 (6), 5x8 (5), 4x8 (4), 3x8 (3) and 2 more",
+        "  modes      RGB (1,200), L (9)",
+        "  per class  3 to 6 training images, imbalance 2.00",
+        "  skipped    22",
+    ]
+    assert text.splitlines()[6] == "    0.png: truncated"
+    assert text.splitlines()[-2:] == ["    19.png: truncated", "    and 2 more"]
+
+
+def test_imbalance():
+    assert imbalance(image_set([10, 4], ("a", "b"))) == 2.5
+    assert imbalance(image_set([10, 0], ("a", "b"))) == float("inf")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("classes", [1, 2, 12, 13, 25, 26, 200])
+def test_figure_for_any_number_of_classes(tmp_path, classes):
+    names = tuple(f"{i} a very long name of a $class^ {i}" for i in range(classes))
+    # The last class has a single image, fewer than the rows of examples.
+    train = [3] * (classes - 1) + [1]
+    splits = make(train, [1] * classes, [2] * classes, names)
+    path = tmp_path / "data.png"
+    save_figure(splits, "pets_$", path)
+    with Image.open(path) as image:
+        assert image.size == (1920, 864)
+        pixels = np.asarray(image.convert("RGB"))
+    # The bars of all three splits are drawn, in their colours.
+    for colour in ((0x2A, 0x6F, 0x97), (0xF4, 0xA2, 0x59), (0x8C, 0xB3, 0x69)):
+        assert (pixels == colour).all(axis=-1).sum() > 100

@@ -1,0 +1,169 @@
+"""Frozen dataclasses for a run.
+
+Every field is one setting with its default, its meaning (`help`: the command line
+shows it) and its range, which is checked when the object is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tfrobust.errors import UsageError
+from tfrobust.settings import Checked, setting
+
+NORMS = ("linf", "l2", "l1", "l0")
+BATCH_NORM = ("clean", "adversarial", "both", "none")
+
+
+@dataclass(frozen=True)
+class DataConfig(Checked):
+    """Which images, and how they are split."""
+
+    dataset: str = setting("digits", "data set: a built-in name, or a folder, zip, .npz or .pt file")
+    data_dir: str | None = setting(None, "where a built-in data set's files are, or go to")
+    image_size: int | None = setting(None, "resize all images to this side, in pixels", low=8)
+    select_fraction: float = setting(
+        0.1, "part of train set aside for model selection", above=0, high=0.9
+    )
+    test_fraction: float = setting(
+        0.2, "part taken for test where the source has no test split", above=0, high=0.9
+    )
+    limit_train: int | None = setting(None, "use only this many training images", low=1)
+    skip_broken: bool = setting(False, "leave broken images out, with a list, instead of failing")
+    cache_dir: str | None = setting(None, "where unpacked archives and caches go")
+
+
+@dataclass(frozen=True)
+class AugmentConfig(Checked):
+    """Augmentation of training images; a strength of 0 switches a step off."""
+
+    flip: bool = setting(False, "flip images left to right, half of the time")
+    crop_padding: int = setting(0, "random crop after padding by this many pixels", low=0)
+    brightness: float = setting(0.0, "brightness jitter: factor in 1 +- this", low=0, high=1)
+    contrast: float = setting(0.0, "contrast jitter: factor in 1 +- this", low=0, high=1)
+    saturation: float = setting(0.0, "saturation jitter: factor in 1 +- this", low=0, high=1)
+    hue: float = setting(0.0, "hue jitter: +- this part of the colour circle", low=0, high=0.5)
+    gaussian_noise: float = setting(0.0, "standard deviation of Gaussian noise", low=0, high=1)
+    poisson_noise: float = setting(0.0, "strength of Poisson (shot) noise", low=0, high=1)
+    salt_pepper: float = setting(0.0, "part of pixels turned black or white", low=0, high=1)
+
+
+@dataclass(frozen=True)
+class BackboneConfig(Checked):
+    """Which network, and what it starts from."""
+
+    name: str = setting("mobilenetv2", "network architecture", flag="backbone")
+    weights: str = setting("none", "imagenet (download), none (from scratch), or a local file")
+    alpha: float = setting(1.0, "width of MobileNetV2", above=0, high=2)
+    resize: int | None = setting(None, "resize inside the model to this side, in pixels", low=32)
+    bn_momentum: float | None = setting(
+        None, "momentum of BatchNorm's running statistics", low=0, high=0.9999
+    )
+    dropout: float = setting(0.0, "dropout before the logits", low=0, high=0.9)
+
+
+@dataclass(frozen=True)
+class ThreatConfig(Checked):
+    """What the adversary may do; becomes a `ThreatModel`."""
+
+    norm: str = setting("linf", "norm of the perturbation", choices=NORMS)
+    eps: float = setting(
+        8 / 255, "radius of the perturbation, in pixels of [0, 1]: 8/255", low=0
+    )
+
+
+@dataclass(frozen=True)
+class StageConfig(Checked):
+    """One stage of staged unfreezing."""
+
+    blocks: str = setting("all", "'head', 'all', or how many top blocks train with the head")
+    epochs: int = setting(10, "the most epochs of this stage", low=1)
+    learning_rate: float = setting(0.05, "learning rate at the start", above=0)
+    final_learning_rate: float | None = setting(None, "learning rate at the end", low=0)
+    schedule: str = setting(
+        "cosine", "how the learning rate falls", choices=("constant", "cosine", "step")
+    )
+    warmup_epochs: float = setting(0.0, "epochs of linear warm-up", low=0)
+    patience: int | None = setting(
+        None, "end the stage when the training loss has not improved for so many epochs", low=1
+    )
+    min_delta: float = setting(0.01, "what counts as an improvement of the loss", low=0)
+
+
+@dataclass(frozen=True)
+class TrainingConfig(Checked):
+    """How the network is trained."""
+
+    method: str = setting("nsl", "training method")
+    stages: tuple[StageConfig, ...] = setting(
+        lambda: (StageConfig(),), "BLOCKS:EPOCHS:LEARNING_RATE, comma-separated", flag="stages"
+    )
+    batch_size: int = setting(64, "images in a batch", low=1)
+    optimizer: str = setting("sgd", "optimiser", choices=("sgd", "adam", "adamw"))
+    momentum: float = setting(0.9, "momentum of SGD", low=0, high=0.999)
+    weight_decay: float = setting(0.0, "weight decay (L2 for SGD, decoupled for AdamW)", low=0)
+    clip_norm: float | None = setting(None, "clip the gradient's global norm at this", above=0)
+    clean_weight: float = setting(1.0, "weight of the loss on clean images", low=0)
+    adv_weight: float = setting(1.0, "weight of the loss on adversarial images", low=0)
+    steps: int = setting(2, "attack steps while training", low=1, flag="train-steps")
+    step_size: float | None = setting(
+        None, "attack step size while training (default: by eps and steps)", above=0,
+        flag="train-step-size",
+    )
+    random_start: bool = setting(True, "start the training attack at random in the ball")
+    batch_norm: str = setting(
+        "adversarial", "which batches move BatchNorm's statistics", choices=BATCH_NORM
+    )
+    precision: str = setting(
+        "float32", "number format", choices=("float32", "mixed_bfloat16", "mixed_float16")
+    )
+    select_limit: int = setting(512, "images of 'select' attacked after each epoch", low=1)
+    select_steps: int = setting(10, "PGD steps of that attack", low=1)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(Checked):
+    """How robustness is measured."""
+
+    attacks: tuple[str, ...] = setting(lambda: ("fgsm", "pgd"), "attacks, comma-separated",
+                                       flag="attack")
+    steps: int = setting(20, "PGD steps", low=1)
+    restarts: int = setting(2, "PGD restarts", low=1)
+    limit: int | None = setting(None, "evaluate only the first N test images", low=1)
+    batch_size: int = setting(128, "images in a batch", low=1, flag="eval-batch-size")
+    sweep: tuple[float, ...] = setting(
+        (), "further eps to run FGSM and PGD at, comma-separated: 1/255,2/255", low=0
+    )
+
+
+@dataclass(frozen=True)
+class RunConfig(Checked):
+    """All settings of a run; `config.yaml` in its folder."""
+
+    seed: int = setting(42, "seed of split, initial weights, batches and attacks", low=0)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    threat: ThreatConfig = field(default_factory=ThreatConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+def parse_stages(text: str) -> tuple[StageConfig, ...]:
+    """Stages as the command line writes them: 'head:2:0.05,6:4:0.01,all:6:0.005'.
+
+    Raises:
+      UsageError: a stage is not BLOCKS:EPOCHS:LEARNING_RATE.
+    """
+    return tuple(_parse_stage(part) for part in text.split(","))
+
+
+def _parse_stage(text: str) -> StageConfig:
+    parts = text.strip().split(":")
+    try:
+        blocks, epochs, rate = parts
+        return StageConfig(blocks=blocks, epochs=int(epochs), learning_rate=float(rate))
+    except ValueError as error:
+        raise UsageError(
+            f"stages: expected BLOCKS:EPOCHS:LEARNING_RATE such as head:2:0.05, found {text!r}."
+        ) from error

@@ -1,0 +1,230 @@
+"""Own images: a folder or a zip with one folder per class, with or without a split."""
+
+from __future__ import annotations
+
+import os
+import threading
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple, NoReturn
+
+from tfrobust.data.archives import open_zip
+from tfrobust.data.collect import Item, collect
+from tfrobust.data.images import Source
+from tfrobust.data.types import RawData, ReadLog, ReadOptions
+from tfrobust.errors import TFRobustError
+
+_TRAIN = ("train", "training")
+_TEST = ("test", "testing")
+_VAL = ("val", "valid", "validation")
+
+# What operating systems leave in folders; hidden files are left out as well.
+_CLUTTER = ("__MACOSX", "Thumbs.db", "desktop.ini")
+_MAX_FILE_BYTES = 512 << 20
+_LAYOUT = "one folder of images per class, or train/ and test/ with such folders in each"
+
+
+class _Entry(NamedTuple):
+    """A file, or a folder (`open` is None).
+
+    Attributes:
+      path: its whole path in the source.
+      parts: its path from the level that is looked at.
+      open: gives the image file, for `images.decode`.
+    """
+
+    path: str
+    parts: tuple[str, ...]
+    open: Callable[[], Source] | None
+
+    @property
+    def folder(self) -> str | None:
+        """The top folder it lies in, or is; None for a file at the top."""
+        return self.parts[0] if len(self.parts) > 1 or self.open is None else None
+
+
+_Classes = dict[str, list[_Entry]]
+
+
+def read(location: Path, options: ReadOptions) -> RawData:
+    """Reads images from one folder per class.
+
+    The class folders lie at the top, or in ``train/`` and ``test/``, possibly all
+    within a single folder. Where there is no ``test/``, ``val/`` (``valid/``,
+    ``validation/``) is the test split; where there are both, ``val/`` is left out,
+    because 'select' is cut from train. Class names are sorted. Every file under a
+    class folder, however deep, is taken for an image, but for hidden ones; files
+    outside of class folders are left out. What is left out stands in the log.
+
+    Args:
+      location: a folder, or a zip, which is read without unpacking it.
+      options: sizes, limits, and what to do with broken images; with `skip_broken`
+        a class whose folder is empty is left out, too.
+
+    Raises:
+      TFRobustError: the layout is another one, train and test differ in their
+        classes, a class folder is empty, or an image is broken.
+    """
+    if location.is_dir():
+        return _read(location, _walk(location), options)
+    with open_zip(location) as archive:
+        return _read(location, _members(archive), options)
+
+
+def _read(location: Path, entries: Iterable[_Entry], options: ReadOptions) -> RawData:
+    log = ReadLog()
+    visible = (entry for entry in entries if not _is_clutter(entry.parts))
+    shown = sorted(visible, key=lambda entry: entry.path)
+    splits = {
+        split: _by_class(found, log)
+        for split, found in _by_split(location, _unwrap(shown, log), log).items()
+    }
+    _check_same_classes(location, splits)
+    names = _class_names(location, splits, options, log)
+    items = [_items(classes, names) for classes in splits.values()]
+    train, *test = collect(location, items, names, options, log)
+    return RawData(train, test[0] if test else None, log)
+
+
+def _items(classes: _Classes, names: list[str]) -> list[Item]:
+    return [
+        Item(entry.path, entry.open, label)
+        for label, name in enumerate(names)
+        for entry in classes[name]
+        if entry.open is not None
+    ]
+
+
+def _walk(root: Path) -> Iterator[_Entry]:
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=_unreadable):
+        real = os.path.realpath(folder)
+        if real in seen:  # links to folders are followed, but never in a circle
+            folders.clear()
+            continue
+        seen.add(real)
+        place = Path(folder).relative_to(root)
+        if place.parts:
+            yield _Entry(place.as_posix(), place.parts, None)
+        for name in files:
+            file = place / name
+            yield _Entry(file.as_posix(), file.parts, partial(Path, root, file))
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise TFRobustError(
+        f"Folder {error.filename} cannot be read ({error.strerror}): change its permissions."
+    ) from error
+
+
+def _members(archive: zipfile.ZipFile) -> Iterator[_Entry]:
+    lock = threading.Lock()  # threads that open members at once miscount ZipFile's readers
+
+    def content(info: zipfile.ZipInfo) -> bytes:
+        if info.file_size > _MAX_FILE_BYTES:
+            raise ValueError(f"{info.file_size:,} bytes, more than {_MAX_FILE_BYTES:,}")
+        with lock:
+            return archive.read(info)
+
+    for info in archive.infolist():
+        parts = PurePosixPath(info.filename).parts
+        yield _Entry(info.filename, parts, None if info.is_dir() else partial(content, info))
+
+
+def _is_clutter(parts: tuple[str, ...]) -> bool:
+    return not parts or any(part.startswith(".") or part in _CLUTTER for part in parts)
+
+
+def _folders(entries: Iterable[_Entry]) -> list[str]:
+    return sorted({entry.folder for entry in entries if entry.folder is not None})
+
+
+def _inside(entries: Iterable[_Entry], folder: str) -> list[_Entry]:
+    return [
+        _Entry(entry.path, entry.parts[1:], entry.open)
+        for entry in entries
+        if entry.folder == folder and len(entry.parts) > 1
+    ]
+
+
+def _leave_out_loose(entries: Iterable[_Entry], log: ReadLog) -> None:
+    loose = [entry.path for entry in entries if entry.folder is None]
+    log.skipped.extend(f"{path}: not in a class folder" for path in loose)
+
+
+def _unwrap(entries: list[_Entry], log: ReadLog) -> list[_Entry]:
+    """Steps into the single folder that holds all others, as often as there is one."""
+    folders = _folders(entries)
+    if len(folders) != 1:
+        return entries
+    inside = _inside(entries, folders[0])
+    if not _folders(inside):
+        return entries
+    _leave_out_loose(entries, log)
+    return _unwrap(inside, log)
+
+
+def _by_split(location: Path, entries: list[_Entry], log: ReadLog) -> dict[str, list[_Entry]]:
+    """Train first, then test where there is one, under the names of their folders."""
+    folders = _folders(entries)
+    train, test, val = (
+        [folder for folder in folders if folder.lower() in names]
+        for names in (_TRAIN, _TEST, _VAL)
+    )
+    if not (train and (test or val)):
+        return {"train": entries}
+    other = [folder for folder in folders if folder not in (*train, *test, *val)]
+    if other or max(map(len, (train, test, val))) > 1:
+        raise TFRobustError(
+            f"{location}: expected {_LAYOUT}, found the folders {', '.join(folders[:9])}: "
+            "move the others away."
+        )
+    _leave_out_loose(entries, log)
+    if test and val:
+        log.skipped.append(f"{val[0]}/: left out, because {test[0]}/ is the test split")
+    return {folder: _inside(entries, folder) for folder in (train[0], (test or val)[0])}
+
+
+def _by_class(entries: list[_Entry], log: ReadLog) -> _Classes:
+    _leave_out_loose(entries, log)
+    classes: _Classes = {name: [] for name in _folders(entries)}
+    for entry in entries:
+        if entry.folder is not None and entry.open is not None:
+            classes[entry.folder].append(entry)
+    return classes
+
+
+def _check_same_classes(location: Path, splits: dict[str, _Classes]) -> None:
+    train, test = list(splits)[0], list(splits)[-1]
+    for present, absent in ((train, test), (test, train)):
+        odd = sorted(set(splits[present]) - set(splits[absent]))
+        if odd:
+            raise TFRobustError(
+                f"{location}: class folder {odd[0]!r} is in {present}/ but not in {absent}/ "
+                f"({len(odd)} such): both need the same classes, so add or remove it."
+            )
+
+
+def _class_names(
+    location: Path, splits: dict[str, _Classes], options: ReadOptions, log: ReadLog
+) -> list[str]:
+    """The sorted names of the classes, less the empty ones with `skip_broken`."""
+    empty = [
+        (split, name) for split in splits for name, files in splits[split].items() if not files
+    ]
+    if empty and not options.skip_broken:
+        raise TFRobustError(
+            f"{location}: class folder {empty[0][1]!r} of {empty[0][0]} is empty: add images, "
+            "remove it everywhere, or leave out empty classes with --skip-broken."
+        )
+    left_out = {name for _, name in empty}
+    log.skipped.extend(f"{name}/: class without images in {split}" for split, name in empty)
+    names = sorted(set.union(*map(set, splits.values())) - left_out)
+    if len(names) < 2:
+        raise TFRobustError(
+            f"{location}: expected {_LAYOUT}, found {len(names)} class folders with images "
+            f"({', '.join(names) or 'none'}): arrange at least two."
+        )
+    return names

@@ -1,0 +1,157 @@
+"""The one place that decodes images: any size and mode in, uint8 RGB out."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from PIL import Image, ImageOps
+
+# The formats that are decoded. Others are left out on purpose: Pillow hands
+# EPS to Ghostscript, for one.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "JPEG2000", "PPM")
+
+# The most pixels (width x height) of an image that is decoded; above it the
+# file is taken for a decompression bomb and refused.
+MAX_PIXELS = 64_000_000
+
+_ORIENTATION = 0x0112
+
+Source: TypeAlias = "bytes | Path | Image.Image | np.ndarray"
+
+
+class Decoded(NamedTuple):
+    """A decoded image: uint8 [H, W, 3], with its (width, height) and mode as found."""
+
+    pixels: np.ndarray
+    size: tuple[int, int]
+    mode: str
+
+
+def to_uint8(array: np.ndarray) -> np.ndarray:
+    """Pixels of any supported type, scaled to 0..255.
+
+    Args:
+      array: uint8 as it is; bool; uint16 in 0..65535; or floats in [0, 1].
+
+    Returns:
+      uint8, the same shape.
+
+    Raises:
+      ValueError: another type, or floats outside of [0, 1]: their range is not guessed.
+    """
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * 255
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
+        return np.rint(array / 257.0).astype(np.uint8)
+    if array.dtype.kind != "f":
+        raise ValueError(f"pixels are {array.dtype}, expected uint8 or floats in [0, 1]")
+    if not (array.size and array.min() >= 0 and array.max() <= 1):
+        found = f"{array.min():g}..{array.max():g}" if array.size else "none"
+        raise ValueError(f"float pixels range over {found}, expected [0, 1]")
+    return np.rint(array * 255.0).astype(np.uint8)
+
+
+def decode(source: Source, size: tuple[int, int] | None = None) -> Decoded:
+    """Decodes one image to RGB.
+
+    Grey-scale and palette images become RGB; 16-bit and float ones are scaled to
+    8 bits; transparent ones are laid on white. A photograph with an EXIF
+    orientation is turned upright, as every viewer shows it. Of an animation the
+    first frame is taken.
+
+    Args:
+      source: an encoded file (bytes or path), a Pillow image, or an array [H, W] or
+        [H, W, 1, 3 or 4] as `to_uint8` takes it.
+      size: (width, height) to resize to (bilinear, antialiased, aspect not kept).
+
+    Raises:
+      ValueError: the image is broken, truncated, not supported or too large.
+    """
+    # Pillow's parsers raise whatever a broken file makes them run into.
+    try:
+        image = _open(source)
+        mode, found = image.mode, _upright_size(image)
+        if size and image.format in ("JPEG", "MPO"):
+            image.draft(None, (2 * max(size), 2 * max(size)))  # type: ignore[arg-type]
+        image.load()
+        rgb = _to_rgb(ImageOps.exif_transpose(image) if _orientation(image) > 1 else image)
+        if size and rgb.size != size:
+            rgb = rgb.resize(size, Image.Resampling.BILINEAR)
+        return Decoded(np.asarray(rgb), found, mode)
+    except Exception as error:
+        raise ValueError(reason(error)) from error
+
+
+def measure(source: Source) -> tuple[int, int]:
+    """The upright (width, height) of an image, from its header alone.
+
+    Args:
+      source: as `decode` takes it.
+
+    Raises:
+      Exception: whatever Pillow's parser ran into; `decode` tells it properly.
+    """
+    return _upright_size(_open(source))
+
+
+def _open(source: Source) -> Image.Image:
+    """The image with its header read; its size is checked, its pixels are not decoded."""
+    if isinstance(source, np.ndarray):
+        image = _from_array(source)
+    elif isinstance(source, Image.Image):
+        image = source
+    else:
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        image = Image.open(file, formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS:,} in all")
+    if not image.width * image.height:
+        raise ValueError(f"{image.width}x{image.height} pixels: nothing to see")
+    return image
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
+        raise ValueError(f"an array of shape {array.shape}, expected [H, W] or [H, W, 1, 3 or 4]")
+    return Image.fromarray(np.ascontiguousarray(to_uint8(array)))
+
+
+def _orientation(image: Image.Image) -> int:
+    # TIFF is turned by Pillow itself; asking a PNG without EXIF would decode it.
+    return int(image.getexif().get(_ORIENTATION, 1)) if "exif" in image.info else 1
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "I":
+        image = Image.fromarray(to_uint8(_as_uint16(np.asarray(image))))
+    elif image.mode == "F" or image.mode.startswith("I;16"):
+        image = Image.fromarray(to_uint8(np.asarray(image)))
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _as_uint16(array: np.ndarray) -> np.ndarray:
+    if array.min() < 0 or array.max() > 65535:
+        raise ValueError(f"integer pixels range over {array.min()}..{array.max()}, not 0..65535")
+    return array.astype(np.uint16)
+
+
+def reason(error: Exception) -> str:
+    """Why an image is broken, in one line without a full stop."""
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not an image of a known format"
+    return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")

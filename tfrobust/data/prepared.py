@@ -1,0 +1,103 @@
+"""What the data sets that come through TensorFlow Datasets (TFDS) share."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from tfrobust.data.collect import Item, collect
+from tfrobust.data.download import Remote
+from tfrobust.data.types import RawData, ReadLog, ReadOptions
+from tfrobust.errors import TFRobustError
+from tfrobust.runtime import tf
+
+_BATCH = 512
+
+
+def remote(builder: Any) -> tuple[Remote, Path]:
+    """The one file that a builder downloads, and the place where TFDS looks for it first."""
+    ((url, info),) = builder.url_infos.items()
+    folder = Path(builder.data_dir_root) / "downloads" / "manual"
+    return Remote(url, int(info.size), info.checksum), folder / info.filename
+
+
+def is_prepared(builder: Any) -> bool:
+    """Whether a builder's data is on disk: TFDS moves the folder into place as its last step."""
+    return Path(builder.data_dir).is_dir()
+
+
+def prepared(make: Callable[[], Any]) -> Any:
+    """A TFDS builder whose data is on disk: prepared now, unless it was before.
+
+    Args:
+      make: makes the builder.
+
+    Raises:
+      TFRobustError: the data cannot be written.
+    """
+    builder = make()
+    if is_prepared(builder):
+        return builder
+    try:
+        # Standard output is for results; TFDS tells its progress there.
+        with contextlib.redirect_stdout(sys.stderr):
+            if not sys.stderr.isatty():
+                tfds.disable_progress_bar()
+            builder.download_and_prepare()
+    except OSError as error:
+        other = make()
+        # TFDS cannot rename its folder over one that another process finished first.
+        if is_prepared(other):
+            return other
+        raise TFRobustError(
+            f"Expected to write the data set {builder.name} to {builder.data_dir_root}, found "
+            f"'{error}': free some space or choose another folder with --cache-dir."
+        ) from error
+    return builder
+
+
+def read_prepared(
+    builder: Any, name: str, options: ReadOptions, *, source: Path | None = None
+) -> RawData:
+    """Decodes the 'train' and 'test' splits of a prepared builder, in the order of names.
+
+    Args:
+      builder: has the features 'image' and 'label'.
+      name: the feature that tells where an image came from.
+      options: how to read.
+      source: the user's own copy, which messages then name.
+
+    Raises:
+      TFRobustError: an image is broken, or the prepared files are.
+    """
+    log = ReadLog()
+    label_names = builder.info.features["label"].names
+    splits = [_items(builder, split, name) for split in ("train", "test")]
+    location = source or Path(builder.data_dir)
+    train, test = collect(location, splits, label_names, options, log)
+    return RawData(train, test, log)
+
+
+def _items(builder: Any, split: str, name: str) -> list[Item]:
+    encoded = {"image": tfds.decode.SkipDecoding()}
+    items = []
+    try:
+        data = builder.as_dataset(split=split, decoders=encoded).batch(_BATCH)
+        for batch in tfds.as_numpy(data.prefetch(tf.data.AUTOTUNE)):
+            for where, image, label in zip(
+                batch[name], batch["image"], batch["label"], strict=True
+            ):
+                items.append(Item(where.decode(), functools.partial(bytes, image), int(label)))
+    except tf.errors.OpError as error:
+        raise TFRobustError(
+            f"Expected prepared data of {builder.name} in {builder.data_dir}, found "
+            f"'{error.message}': delete that folder and run again."
+        ) from error
+    # TFDS shuffles while writing: by name, the order does not hang on its version.
+    return sorted(items, key=lambda item: item.name)

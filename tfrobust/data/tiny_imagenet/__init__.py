@@ -1,0 +1,1 @@
+"""Tiny ImageNet: a TFDS builder in the layout that TFDS prescribes, and its reader."""

@@ -1,0 +1,185 @@
+"""What `torch.save` wrote: Pillow images, arrays and tensors rebuilt from plain values alone."""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tfrobust.data.images import MAX_PIXELS, reason
+from tfrobust.data.pickle_tree import Call, Global, Persistent, Record, UnsafePickleError, parse
+from tfrobust.errors import TFRobustError
+
+_STORAGES = {
+    "ByteStorage": "u1",
+    "CharStorage": "i1",
+    "ShortStorage": "i2",
+    "IntStorage": "i4",
+    "LongStorage": "i8",
+    "HalfStorage": "f2",
+    "FloatStorage": "f4",
+    "DoubleStorage": "f8",
+    "BoolStorage": "b1",
+}
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I", "I;16", "F")
+# Calls that only stand inside of others, and are read there.
+_PARTS = ("_codecs.encode", "collections.OrderedDict", "numpy.dtype")
+_SIMPLE_DTYPE = re.compile(r"[<>|=]?([iuf][248]|[biu]1)")
+
+
+class TorchArchive:
+    """A file that `torch.save` wrote: the tree of its pickle, and values on demand.
+
+    Args:
+      location: the file, for messages.
+      archive: the file opened as a zip; it stays open as long as values are asked for.
+
+    Attributes:
+      tree: what was saved, as `pickle_tree.parse` tells it.
+
+    Raises:
+      TFRobustError: it was not written by `torch.save`, is broken, or is refused.
+    """
+
+    def __init__(self, location: Path, archive: zipfile.ZipFile) -> None:
+        self._location = location
+        self._archive = archive
+        self._lock = threading.Lock()
+        self._storages: dict[str, np.ndarray] = {}
+        names = [name for name in archive.namelist() if re.fullmatch(r"[^/]+/data\.pkl", name)]
+        if len(names) != 1 or f"{names[0][:-8]}constants.pkl" in archive.namelist():
+            raise TFRobustError(
+                f"{location}: expected a data set written by torch.save, found another kind of "
+                "archive: save an object with imgs and labels."
+            )
+        self._prefix = names[0][: -len("data.pkl")]
+        self._order = ">" if self._read("byteorder", b"little") == b"big" else "<"
+        self.tree = self._parse()
+
+    def _parse(self) -> Any:
+        try:
+            return parse(self._read("data.pkl"), {*self.REBUILD, *_PARTS})
+        except UnsafePickleError as error:
+            raise TFRobustError(
+                f"{self._location} is refused because it asks for {error}, which is not on the "
+                "list of what is read: save an object with ids, imgs and labels alone (without "
+                "transforms), or do not trust this file."
+            ) from error
+        except Exception as error:
+            raise TFRobustError(
+                f"{self._location} cannot be read ({reason(error)}): copy or save it again."
+            ) from error
+
+    def _read(self, name: str, default: bytes | None = None) -> bytes:
+        path = self._prefix + name
+        if path not in self._archive.NameToInfo:
+            if default is None:
+                raise ValueError(f"{name[:100]!r} is not in the file")
+            return default
+        with self._lock:
+            return self._archive.read(path)
+
+    def value(self, node: Any) -> Image.Image | np.ndarray:
+        """The image or array that a node of the tree describes.
+
+        Raises:
+          ValueError: it describes neither, or is broken.
+        """
+        if isinstance(node, Record) and node.type.module.split(".")[0] == "PIL":
+            return self._image(node)
+        if isinstance(node, Call) and str(node.function) in self.REBUILD:
+            return self.REBUILD[str(node.function)](self, node)
+        raise ValueError(f"a {kind(node)}, expected a Pillow image, an array or a tensor")
+
+    def _image(self, node: Record) -> Image.Image:
+        info, mode, size, palette, content = node.state[:5]
+        if mode not in _MODES:
+            raise ValueError("a Pillow image of an unknown mode")
+        width, height = map(_natural, size)
+        if width * height > MAX_PIXELS:
+            raise ValueError(f"{width}x{height} pixels, more than {MAX_PIXELS:,} in all")
+        image = Image.frombytes(mode, (width, height), self._bytes(content))
+        if mode in ("P", "PA") and palette is not None:
+            image.putpalette([_natural(value) for value in palette])
+        transparent = info.get("transparency") if isinstance(info, dict) else None
+        if isinstance(transparent, int) or type(transparent) is bytes:
+            image.info["transparency"] = transparent
+        return image
+
+    def _bytes(self, node: Any) -> bytes:
+        if isinstance(node, Call) and str(node.function) == "_codecs.encode":
+            text, encoding = node.args
+            if type(text) is str and encoding == "latin1":
+                return text.encode("latin1")
+        if type(node) is bytes:
+            return node
+        raise ValueError(f"a {kind(node)}, expected bytes")
+
+    def _dtype(self, node: Any) -> np.dtype[Any]:
+        if not (isinstance(node, Call) and str(node.function) == "numpy.dtype"):
+            raise ValueError(f"a {kind(node)}, expected a numpy dtype")
+        if not (type(node.args[0]) is str and _SIMPLE_DTYPE.fullmatch(node.args[0])):
+            raise ValueError("a numpy dtype that is no plain number")
+        big = node.state is not None and node.state[1] == ">"
+        return np.dtype(node.args[0]).newbyteorder(">" if big else "<")
+
+    def _array(self, node: Call) -> np.ndarray:
+        _, shape, dtype, fortran, content = node.state
+        flat = np.frombuffer(self._bytes(content), self._dtype(dtype))
+        return flat.reshape([_natural(n) for n in shape], order="F" if fortran else "C")
+
+    def _number(self, node: Call) -> np.ndarray:
+        dtype, content = node.args
+        return np.frombuffer(self._bytes(content), self._dtype(dtype)).reshape(())
+
+    def _tensor(self, node: Call) -> np.ndarray:
+        storage, first, size, steps = node.args[:4]
+        flat = self._storage(storage)[_natural(first) :]
+        size, steps = [_natural(n) for n in size], [_natural(n) for n in steps]
+        last = sum((n - 1) * step for n, step in zip(size, steps, strict=True))
+        # A view may repeat elements (stride 0) and be of any size: refused as well.
+        if math.prod(size) > len(flat) or (math.prod(size) and last >= len(flat)):
+            raise ValueError(f"a tensor of size {size} that its storage does not hold")
+        strides = [step * flat.itemsize for step in steps]
+        return np.lib.stride_tricks.as_strided(flat, size, strides, writeable=False)
+
+    def _storage(self, node: Any) -> np.ndarray:
+        kind, storage, key = node.id[:3] if isinstance(node, Persistent) else (None, None, None)
+        if kind != "storage" or not isinstance(storage, Global) or type(key) is not str:
+            raise ValueError("a tensor without a storage")
+        if storage.module != "torch" or storage.name not in _STORAGES:
+            raise ValueError(f"a tensor of {storage}, expected one of {', '.join(_STORAGES)}")
+        if key not in self._storages:
+            dtype = np.dtype(self._order + _STORAGES[storage.name])
+            self._storages[key] = np.frombuffer(self._read(f"data/{key}"), dtype)
+        return self._storages[key]
+
+    # The calls that are understood, and what is done in their place.
+    REBUILD: dict[str, Callable[[TorchArchive, Call], np.ndarray]] = {
+        "numpy.core.multiarray._reconstruct": _array,
+        "numpy._core.multiarray._reconstruct": _array,
+        "numpy.core.multiarray.scalar": _number,
+        "numpy._core.multiarray.scalar": _number,
+        "torch._utils._rebuild_tensor": _tensor,
+        "torch._utils._rebuild_tensor_v2": _tensor,
+    }
+
+
+def _natural(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 40:
+        raise ValueError(f"a {kind(value)} where a size is expected")
+    return value
+
+
+def kind(node: Any) -> str:
+    """What a node of the tree is, for messages."""
+    if isinstance(node, Record):
+        return str(node.type)
+    return str(node.function) if isinstance(node, Call) else type(node).__name__

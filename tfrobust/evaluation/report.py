@@ -1,0 +1,188 @@
+"""What an evaluation found: per-example outcomes, the figures drawn from them, JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tfrobust.settings import format_eps
+from tfrobust.threat_model import ThreatModel
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Predictions of a model on one set of images, clean or attacked.
+
+    Attributes:
+      predictions: int [N], the top class.
+      confidences: float [N], its softmax probability.
+      correct: bool [N]; under attack False only where a verified success was found.
+      in_top5: bool [N], the label is among the 5 largest logits.
+    """
+
+    predictions: np.ndarray
+    confidences: np.ndarray
+    correct: np.ndarray
+    in_top5: np.ndarray
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """One attack at one radius.
+
+    Attributes:
+      name: of the attack.
+      threat_model: the ball.
+      parameters: all hyper-parameters.
+      outcome: per example; images that are misclassified without attack stay as they are.
+      gradient_evaluations: input gradients, over all examples.
+      seconds: of wall-clock time.
+    """
+
+    name: str
+    threat_model: ThreatModel
+    parameters: dict[str, Any]
+    outcome: Outcome
+    gradient_evaluations: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON entry."""
+        return {
+            **accuracy_entry(self.outcome.correct, "accuracy"),
+            "top5_accuracy": _mean(self.outcome.in_top5),
+            "eps": self.threat_model.eps,
+            "parameters": self.parameters,
+            "gradient_evaluations": self.gradient_evaluations,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(frozen=True)
+class RobustnessReport:
+    """The measured robustness of one model.
+
+    Attributes:
+      model: where the model came from.
+      threat_model: the ball.
+      labels: int [N].
+      clean: without attack.
+      attacks: at the threat model's eps, in the order run.
+      sweep: the same attacks at further radii.
+      transfer: accuracies on images perturbed on a reference model, or None.
+      flags: what the evaluator doubts, each with its meaning.
+      seconds: of the whole evaluation.
+    """
+
+    model: str
+    threat_model: ThreatModel
+    labels: np.ndarray
+    clean: Outcome
+    attacks: tuple[AttackResult, ...]
+    sweep: tuple[AttackResult, ...] = ()
+    transfer: dict[str, Any] | None = None
+    flags: tuple[dict[str, str], ...] = ()
+    seconds: float = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def robust(self) -> np.ndarray:
+        """bool [N]: correct on the clean image and under every attack."""
+        every = [self.clean.correct, *(attack.outcome.correct for attack in self.attacks)]
+        return np.logical_and.reduce(every)
+
+    def as_dict(self) -> dict[str, Any]:
+        """`evaluation.json`."""
+        return {
+            "model": self.model,
+            "num_examples": len(self.labels),
+            **accuracy_entry(self.clean.correct, "clean_accuracy"),
+            "clean_top5_accuracy": _mean(self.clean.in_top5),
+            **accuracy_entry(self.robust, "robust_accuracy"),
+            "attacks": {attack.name: attack.as_dict() for attack in self.attacks},
+            "sweep": [{"attack": a.name, **a.as_dict()} for a in self.sweep],
+            "transfer": self.transfer,
+            "threat_model": {
+                "norm": self.threat_model.norm,
+                "eps": self.threat_model.eps,
+                "eps_text": format_eps(self.threat_model.eps),
+                "bounds": list(self.threat_model.bounds),
+            },
+            "flags": list(self.flags),
+            "unreliable": bool(self.flags),
+            "seconds": round(self.seconds, 3),
+            **self.extra,
+        }
+
+    def as_text(self) -> str:
+        """The printed table."""
+        rows = [("clean", "", self.clean.correct, self.clean.in_top5)]
+        for attack in (*self.attacks, *self.sweep):
+            eps = format_eps(attack.threat_model.eps)
+            rows.append((attack.name, eps, attack.outcome.correct, attack.outcome.in_top5))
+        rows.append(("worst case", format_eps(self.threat_model.eps), self.robust, None))
+        lines = [f"{'':12}{'eps':>10}{'top-1':>9}  {'95 % interval':>15}{'top-5':>9}"]
+        lines += [_line(*row) for row in rows]
+        if self.transfer:
+            lines.append(_transfer_line(self.transfer))
+        lines += [f"UNRELIABLE, {flag['name']}: {flag['meaning']}" for flag in self.flags]
+        return "\n".join(lines)
+
+    def as_csv(self, names: tuple[str, ...], label_names: tuple[str, ...]) -> str:
+        """One line per image: prediction and confidence, clean and under each attack."""
+        columns = [("clean", self.clean), *((a.name, a.outcome) for a in self.attacks)]
+        header = ["image", "label", "label_name", "robust"]
+        for name, _ in columns:
+            header += [f"{name}_prediction", f"{name}_prediction_name", f"{name}_confidence"]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        robust = self.robust
+        for i, label in enumerate(self.labels):
+            row: list[Any] = [names[i] if names else i, label, label_names[label], int(robust[i])]
+            for _, outcome in columns:
+                top = outcome.predictions[i]
+                row += [top, label_names[top], f"{outcome.confidences[i]:.4f}"]
+            writer.writerow(row)
+        return text.getvalue()
+
+
+def wilson(successes: int, total: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a proportion (Wilson, 1927)."""
+    if total == 0:
+        return 0.0, 1.0
+    z = 1.959964
+    p, shrink = successes / total, 1 + z * z / total
+    centre = (p + z * z / (2 * total)) / shrink
+    half = z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total)) / shrink
+    return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
+def accuracy_entry(correct: np.ndarray, name: str) -> dict[str, Any]:
+    """The accuracy under `name`, and its confidence interval under `name`_interval."""
+    low, high = wilson(int(correct.sum()), len(correct))
+    return {name: _mean(correct), f"{name}_interval": [round(low, 4), round(high, 4)]}
+
+
+def _mean(values: np.ndarray) -> float:
+    return round(float(values.mean()), 6)
+
+
+def _line(name: str, eps: str, correct: np.ndarray, top5: np.ndarray | None) -> str:
+    low, high = wilson(int(correct.sum()), len(correct))
+    interval = f"{low:.3f} to {high:.3f}"
+    right = f"{top5.mean():9.3f}" if top5 is not None else ""
+    return f"{name:12}{eps:>10}{correct.mean():9.3f}  {interval:>15}{right}"
+
+
+def _transfer_line(transfer: dict[str, Any]) -> str:
+    figures = ", ".join(f"{name} {value:.3f}" for name, value in transfer["accuracy"].items())
+    return (
+        f"{transfer['attack']} at {format_eps(transfer['eps'])}, crafted on "
+        f"{transfer['reference']}: {figures}"
+    )

@@ -1,0 +1,302 @@
+"""Export: a SavedModel for serving, checked against the trained model before it is published.
+
+What is saved is a plain graph. It needs neither tfrobust nor Keras 2: it loads with
+``tf.saved_model.load``, in Keras 3 with ``TFSMLayer``, and in TensorFlow Serving.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.runtime import keras, tf
+
+TOLERANCE = 1e-5
+_JPEG = b"\xff\xd8\xff"
+_PNG = b"\x89PNG\r\n\x1a\n"
+# EXIF's orientation tag with its type and count, in both byte orders; the value follows.
+_ORIENTATION = (b"\x12\x01\x03\x00\x01\x00\x00\x00", b"\x01\x12\x00\x03\x00\x00\x00\x01\x00")
+
+
+def export(
+    model: keras.Model,
+    folder: Path | str,
+    label_names: Sequence[str],
+    *,
+    version: int = 1,
+    check_images: np.ndarray,
+) -> Path:
+    """Writes `model` as a SavedModel for inference and proves that it answers like `model`.
+
+    There are two signatures; both return the same four outputs, a row per image:
+
+    * ``serving_default``: ``images``, float32 [N, H, W, 3] in [0, 1], any N >= 1.
+    * ``image_bytes``: ``image_bytes``, string [N], each a JPEG or PNG of any size and
+      mode; transparency is laid on white, 16 bits become 8, a photograph is turned by its
+      EXIF orientation, and resized as Pillow's bilinear filter does it.
+
+    The outputs are ``logits`` and ``probabilities`` (float32 [N, K]), ``label`` (int32
+    [N]) and ``label_name`` (string [N]). Pixels outside [0, 1], data that is neither
+    JPEG nor PNG, and broken images raise ``InvalidArgumentError``.
+
+    The SavedModel is written to a hidden folder beside its final place, loaded again,
+    compared with `model`, and only then moved to ``folder/version``, where it takes the
+    place of an earlier one. A failure leaves the earlier one as it was.
+
+    Args:
+      model: image in [0, 1], float32 [None, H, W, 3] -> logits [None, K].
+      folder: the run's folder, ``saved_models/<run>``; made where missing.
+      label_names: the K classes' names, by label.
+      version: number of the version folder, as TensorFlow Serving counts.
+      check_images: float32 [N, H, W, 3] in [0, 1], N >= 1: the images on which the
+        saved and the trained model are compared, in batches of 1, 3 and N.
+
+    Returns:
+      ``folder/version``.
+
+    Raises:
+      UsageError: an argument does not fit the others.
+      TFRobustError: the files cannot be written, or the reloaded logits differ from the
+        trained model's by more than `TOLERANCE` (relative to the largest logit where
+        that is above 1).
+    """
+    folder = Path(folder)
+    _check_arguments(model, label_names, version, check_images)
+    target = folder / str(version)
+    made = folder / f".{version}.partial-{os.getpid()}"
+    try:
+        with _write_errors(target):
+            servable = _servable(model, label_names)
+            signatures = {"serving_default": servable.serve, "image_bytes": servable.serve_bytes}
+            tf.saved_model.save(servable, str(made), signatures=signatures)
+        _compare(made, model, label_names, check_images)
+        with _write_errors(target):
+            _publish(made, target)
+    finally:
+        if made.exists():
+            shutil.rmtree(made)
+    return target
+
+
+def _check_arguments(
+    model: keras.Model, label_names: Sequence[str], version: int, images: np.ndarray
+) -> None:
+    shape, classes = tuple(model.input_shape), model.output_shape[-1]
+    if len(shape) != 4 or None in shape[1:] or shape[3] != 3:
+        raise UsageError(f"Expected a model of images [None, H, W, 3], found input {shape}.")
+    if len(label_names) != classes:
+        raise UsageError(
+            f"Expected {classes} label names, one for each logit, found {len(label_names)}: "
+            "pass the names of the data the model was trained on."
+        )
+    if version < 1:
+        raise UsageError(f"Expected a version number of 1 or more, found {version}.")
+    if images.dtype != np.float32 or images.shape[1:] != shape[1:] or len(images) == 0:
+        raise UsageError(
+            f"Expected check_images as float32 [N, {', '.join(map(str, shape[1:]))}], N >= 1, "
+            f"found {images.dtype} {list(images.shape)}: pass test images of the model's data."
+        )
+    if not (images.min() >= 0 and images.max() <= 1):
+        raise UsageError(
+            f"Expected check_images in [0, 1], found {images.min():g} to {images.max():g}: "
+            "divide pixels in 0..255 by 255."
+        )
+
+
+def _servable(model: keras.Model, label_names: Sequence[str]) -> tf.Module:
+    """A module of plain functions; tracking only the weights keeps Keras out of the files."""
+    height, width = model.input_shape[1:3]
+    names = tf.constant(list(label_names))
+    module = tf.Module()
+    module.model_weights = list(model.weights)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, height, width, 3], tf.float32)])
+    def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.control_dependencies([_assert_unit_range(images)]):
+            logits = tf.cast(model(tf.identity(images), training=False), tf.float32)
+        label = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        return {
+            "logits": logits,
+            "probabilities": tf.nn.softmax(logits),
+            "label": label,
+            "label_name": tf.gather(names, label),
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def serve_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return serve(_decode(image_bytes, height, width))
+
+    # `serve` is also the endpoint that Keras 3's TFSMLayer takes by default.
+    module.serve, module.serve_bytes = serve, serve_bytes
+    return module
+
+
+@contextlib.contextmanager
+def _write_errors(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        raise TFRobustError(
+            f"A SavedModel should be written to {target} but the system says {error}: "
+            "free the path or the disk, or choose another folder."
+        ) from error
+
+
+def _assert_unit_range(images: tf.Tensor) -> tf.Operation:
+    low, high = tf.reduce_min(images), tf.reduce_max(images)
+    # A resampled image may leave [0, 1] by rounding; pixels in 0..255 leave it by far.
+    # The minimum or maximum of NaN is NaN and fails too.
+    fits = tf.logical_and(low >= -1e-3, high <= 1 + 1e-3)
+    message = "images: expected values in [0, 1] (divide 0..255 by 255), found from, to:"
+    return tf.debugging.Assert(fits, [message, low, high])
+
+
+def _decode(image_bytes: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Encoded images, string [N] -> float32 [N, height, width, 3] in [0, 1]."""
+    start = tf.strings.substr(image_bytes, 0, len(_PNG))
+    is_png = tf.equal(start, _PNG)
+    known = tf.logical_or(is_png, tf.equal(tf.strings.substr(start, 0, len(_JPEG)), _JPEG))
+    message = "image_bytes: expected JPEG or PNG, found other data (position, first bytes):"
+    # Bytes that are no text would break the error message itself.
+    readable = tf.strings.unicode_transcode(
+        start, "UTF-8", "UTF-8", replacement_char=ord("?"), replace_control_characters=True
+    )
+    unknown = [tf.where(~known)[:, 0], tf.boolean_mask(readable, ~known)]
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(known), [message, *unknown])]):
+        pixels = tf.map_fn(
+            lambda item: _resize(_upright(*item), height, width),
+            (tf.identity(image_bytes), is_png),
+            fn_output_signature=tf.TensorSpec([height, width, 3], tf.uint8),
+        )
+    return tf.image.convert_image_dtype(pixels, tf.float32)
+
+
+def _upright(data: tf.Tensor, is_png: tf.Tensor) -> tf.Tensor:
+    """One encoded image -> float32 [h, w, 3] in 0..255, turned by its EXIF orientation."""
+    pixels = tf.cond(is_png, *_decoders(data))
+    pixels.set_shape([None, None, 3])
+    # JPEG keeps EXIF in a segment of at most 64 KiB near its start.
+    head = tf.strings.substr(data, 0, 1 << 17)
+    after = [tf.strings.split(head, tag)[1:2] for tag in _ORIENTATION]
+    value = tf.strings.substr(tf.concat([*after, [b"\x01"]], 0)[0] + b"\x01", 0, 1)
+    code = tf.io.decode_raw(value, tf.uint8)
+    for turn, codes in (
+        (tf.image.transpose, (5, 6, 7, 8)),
+        (tf.image.flip_left_right, (2, 3, 6, 7)),
+        (tf.image.flip_up_down, (3, 4, 7, 8)),
+    ):
+        turns = tf.reduce_any(code == tf.constant(codes, tf.uint8))
+        pixels = tf.cond(turns, partial(turn, pixels), partial(tf.identity, pixels))
+    return pixels
+
+
+def _decoders(data: tf.Tensor) -> tuple[Callable[[], tf.Tensor], Callable[[], tf.Tensor]]:
+    """Decoders of one PNG and of one JPEG: float32 [h, w, 3], whole numbers in 0..255."""
+
+    def png() -> tf.Tensor:
+        # All PNGs fit 16 bits; 257 brings 0..65535 to 0..255. The file's own channels
+        # (grey, grey and alpha, RGB, RGBA) are asked for, because TensorFlow adds a
+        # wrong alpha channel to images of fewer than 8 bits.
+        pixels = tf.cast(tf.io.decode_png(data, channels=0, dtype=tf.uint16), tf.float32) / 257
+        channels = tf.shape(pixels)[-1]
+        colours = channels - (1 - channels % 2)
+        alpha = tf.cond(
+            channels > colours, lambda: pixels[..., colours:] / 255, lambda: tf.ones([1, 1, 1])
+        )
+        rgb = pixels[..., :colours] * tf.ones([1, 1, 3])
+        return _round(rgb * alpha + 255 * (1 - alpha))
+
+    def jpeg() -> tf.Tensor:
+        # Pillow decodes with the accurate transform; TensorFlow's default is another.
+        pixels = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+        return tf.cast(pixels, tf.float32)
+
+    return png, jpeg
+
+
+def _resize(pixels: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    # Training images were resized by Pillow: along the rows first, with whole
+    # numbers after each pass. Doing the same gives the model the same pixels.
+    rows = tf.image.resize(pixels, [tf.shape(pixels)[0], width], antialias=True)
+    both = tf.image.resize(_round(rows), [height, width], antialias=True)
+    return tf.cast(_round(both), tf.uint8)
+
+
+def _round(pixels: tf.Tensor) -> tf.Tensor:
+    return tf.floor(pixels + 0.5)
+
+
+def _compare(
+    folder: Path, model: keras.Model, label_names: Sequence[str], images: np.ndarray
+) -> None:
+    """Loads `folder` again and compares both of its signatures with `model`.
+
+    Raises:
+      TFRobustError: the logits differ by more than `TOLERANCE`, or are not finite.
+    """
+    served = tf.saved_model.load(str(folder)).signatures
+    # Compiled, as Keras's own predict and evaluate run the model: under bfloat16, operation
+    # by operation would round elsewhere.
+    spec = tf.TensorSpec(model.input_shape, tf.float32)
+    trained = tf.function(lambda images: model(images, training=False), input_signature=[spec])
+    for size in sorted({1, min(3, len(images)), len(images)}):
+        batch = tf.constant(images[:size])
+        answer = served["serving_default"](images=batch)
+        _compare_logits(f"serving_default on a batch of {size}", answer, trained(batch))
+        _compare_names(answer, label_names)
+    whole = tf.image.convert_image_dtype(images[:3], tf.uint8, saturate=True)
+    encoded = tf.stack([tf.io.encode_png(image) for image in whole])
+    answer = served["image_bytes"](image_bytes=encoded)
+    _compare_logits("image_bytes", answer, trained(tf.image.convert_image_dtype(whole, tf.float32)))
+
+
+def _compare_logits(where: str, answer: dict[str, tf.Tensor], trained: tf.Tensor) -> None:
+    expected = tf.cast(trained, tf.float32).numpy()
+    if not np.isfinite(expected).all():
+        raise TFRobustError(
+            "Expected a trained model with finite logits, found NaN or infinity among them: "
+            "nothing was exported; export an earlier checkpoint."
+        )
+    difference = float(np.max(np.abs(answer["logits"].numpy() - expected)))
+    allowed = TOLERANCE * max(1.0, float(np.max(np.abs(expected))))
+    # Written so that a difference of NaN fails.
+    if not difference <= allowed:
+        raise TFRobustError(
+            f"The reloaded SavedModel ({where}) and the trained model should agree within "
+            f"{allowed:.1e} but their logits differ by up to {difference:.3g}: nothing was "
+            "exported; export in the session and precision in which the model was trained."
+        )
+
+
+def _compare_names(answer: dict[str, Any], label_names: Sequence[str]) -> None:
+    labels = np.argmax(answer["logits"].numpy(), axis=-1)
+    expected = [label_names[label] for label in labels]
+    found = [name.decode() for name in answer["label_name"].numpy()]
+    if found != expected:
+        raise TFRobustError(
+            f"The reloaded SavedModel should name {expected[:3]} but names {found[:3]}: "
+            "nothing was exported."
+        )
+
+
+def _publish(made: Path, target: Path) -> None:
+    """Moves `made` to `target`; a folder already there is put back if that fails."""
+    aside = target.with_name(f".{target.name}.old-{os.getpid()}")
+    if not target.exists():
+        os.replace(made, target)
+        return
+    os.replace(target, aside)
+    try:
+        os.replace(made, target)
+    except OSError:
+        os.replace(aside, target)
+        raise
+    shutil.rmtree(aside)

@@ -1,0 +1,74 @@
+"""Progress with a time left, for everything that takes more than a moment."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+
+def clock(seconds: float) -> str:
+    """Seconds as a person reads them: '42 s', '3 min 05 s', '1 h 20 min'."""
+    whole = int(round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class Progress:
+    """One line that says how far a piece of work is and how long it will take.
+
+    On a terminal the line is redrawn twice a second; elsewhere (a log file) a line is
+    written every 30 seconds, so that logs stay short. Work that ends within
+    two seconds leaves no trace.
+
+    Args:
+      label: what is being done.
+      total: how many steps there are.
+      done: steps that an earlier run has done; they do not count for the speed.
+      stream: where to write; standard error by default.
+    """
+
+    def __init__(
+        self, label: str, total: int, *, done: int = 0, stream: TextIO | None = None
+    ) -> None:
+        self.label, self.total, self.first, self.done = label, total, done, done
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._start = self._drawn = time.monotonic()
+        self._width = 0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds left at the mean speed so far, or None before the first step."""
+        steps = self.done - self.first
+        elapsed = time.monotonic() - self._start
+        return elapsed / steps * (self.total - self.done) if steps else None
+
+    def update(self, done: int, note: str = "") -> None:
+        """Sets how many steps are done; redraws when it is time to."""
+        self.done = done
+        now = time.monotonic()
+        if now - self._drawn >= (0.5 if self._live else 30) and now - self._start > 2:
+            self._drawn = now
+            self._write(note)
+
+    def close(self) -> None:
+        """Removes the line from a terminal."""
+        if self._live and self._width:
+            self._stream.write("\r" + " " * self._width + "\r")
+            self._stream.flush()
+
+    def _write(self, note: str) -> None:
+        left = self.seconds_left
+        text = f"{self.label}: {self.done}/{self.total}"
+        text += f", {clock(left)} left" if left is not None else ""
+        text += f" {note}" if note else ""
+        if self._live:
+            text, self._width = text.ljust(self._width), len(text)
+            self._stream.write("\r" + text)
+        else:
+            self._stream.write(text + "\n")
+        self._stream.flush()

@@ -1,0 +1,122 @@
+"""A run is a folder; everything that a later verb needs is in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfrobust.config import RunConfig
+from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.settings import from_dict, load_yaml
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run, `saved_models/<run>/`."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration; `--recipe` takes it to run it again."""
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, machine, commit and seed."""
+        return self.path / "environment.json"
+
+    @property
+    def history(self) -> Path:
+        """One line per epoch."""
+        return self.path / "history.csv"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The last epoch's state, and the best model."""
+        return self.path / "checkpoints"
+
+    @property
+    def best_model(self) -> Path:
+        """The classifier with the best robust accuracy on 'select'."""
+        return self.checkpoints / "best.keras"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's logs."""
+        return self.path / "tensorboard"
+
+    @property
+    def evaluation(self) -> Path:
+        """The measured robustness."""
+        return self.path / "evaluation.json"
+
+    @property
+    def predictions(self) -> Path:
+        """Prediction of every evaluated image, clean and under attack."""
+        return self.path / "predictions.csv"
+
+    @property
+    def figures(self) -> Path:
+        """Pictures."""
+        return self.path / "figures"
+
+    def create(self) -> None:
+        """Makes the folders.
+
+        Raises:
+          TFRobustError: they cannot be made.
+        """
+        try:
+            for folder in (self.checkpoints, self.tensorboard, self.figures):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TFRobustError(f"Run folder {self.path} cannot be made: {error}.") from error
+
+    def read_config(self) -> RunConfig:
+        """The configuration that the run was made with.
+
+        Raises:
+          UsageError: this is not a run folder.
+        """
+        if not self.config.is_file():
+            raise UsageError(
+                f"{self.path} is not a run folder: expected {self.config.name} in it; "
+                "make one with 'python -m pipelines.train'."
+            )
+        config: RunConfig = from_dict(RunConfig, load_yaml(self.config))
+        return config
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes JSON so that a reader never sees half of it.
+
+    Raises:
+      TFRobustError: the disk is full or the folder cannot be written.
+    """
+    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically: a temporary file beside it, then a rename.
+
+    Raises:
+      TFRobustError: the disk is full or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise TFRobustError(f"{path} cannot be written: {error}.") from error

@@ -1,0 +1,169 @@
+"""What a configuration is made of: one checked setting, and the way to and from YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tfrobust.errors import TFRobustError, UsageError
+
+
+def setting(default: Any, help: str, **checks: Any) -> Any:
+    """A dataclass field with its help text and checks.
+
+    Args:
+      default: the default value; a callable is called for each object.
+      help: one line for the command line.
+      **checks: `choices`, `low`, `high` (inclusive), `above` (exclusive), `flag`
+        (its name on the command line where that differs from the field's; None: no flag).
+    """
+    metadata = {"help": help, **checks}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def parse_number(text: str) -> float:
+    """A number as users write it: '8/255', '0.03' or '1e-3'.
+
+    Raises:
+      UsageError: it is not a finite number.
+    """
+    try:
+        value = float(Fraction(text)) if "/" in text else float(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise UsageError(f"Expected a number such as 8/255 or 0.03, found {text!r}.") from error
+    if value != value or value in (float("inf"), float("-inf")):
+        raise UsageError(f"Expected a finite number, found {text!r}.")
+    return value
+
+
+def format_eps(eps: float) -> str:
+    """eps as a fraction of 255 where it is one ('8/255', '0.5/255'), else as a decimal."""
+    levels = eps * 255
+    return f"{levels:.4g}/255" if abs(levels * 4 - round(levels * 4)) < 1e-6 else f"{eps:.6g}"
+
+
+class Checked:
+    """Checks every field of a dataclass against its `setting` when it is made."""
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(typing.cast(Any, self)):
+            value = getattr(self, item.name)
+            if value is not None:
+                _check(item.name, value, item.metadata)
+
+
+def _check(name: str, value: Any, checks: typing.Mapping[str, Any]) -> None:
+    for one in value if isinstance(value, tuple) else (value,):
+        if "choices" in checks and one not in checks["choices"]:
+            expected = "one of " + ", ".join(map(str, checks["choices"]))
+        elif "low" in checks and one < checks["low"]:
+            expected = f"at least {checks['low']}"
+        elif "above" in checks and one <= checks["above"]:
+            expected = f"more than {checks['above']}"
+        elif "high" in checks and one > checks["high"]:
+            expected = f"at most {checks['high']}"
+        else:
+            continue
+        raise UsageError(f"{name}: expected {expected}, found {one!r}.")
+
+
+def from_dict(cls: type, values: Any, where: str = "config") -> Any:
+    """Builds the dataclass `cls` from nested plain values, as YAML gives them.
+
+    Raises:
+      UsageError: an unknown key, a value of the wrong type or out of range.
+    """
+    if not isinstance(values, dict):
+        raise UsageError(f"{where}: expected settings 'name: value', found {values!r}.")
+    hints = typing.get_type_hints(cls)
+    for name in values:
+        if name not in hints:
+            close = difflib.get_close_matches(str(name), hints, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise UsageError(f"{where}: unknown setting {name!r}.{hint}")
+    return cls(**{k: _convert(hints[k], v, f"{where}.{k}") for k, v in values.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    options = [h for h in typing.get_args(hint) if h is not type(None)]
+    if isinstance(hint, types.UnionType):
+        return None if value is None else _convert(options[0], value, where)
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(type, hint), value, where)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise UsageError(f"{where}: expected a list, found {value!r}.")
+        return tuple(_convert(options[0], one, where) for one in value)
+    return _scalar(hint, value, where)
+
+
+def _scalar(hint: type, value: Any, where: str) -> Any:
+    if hint is float and isinstance(value, str):
+        return parse_number(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is str and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if type(value) is not hint:
+        raise UsageError(f"{where}: expected {hint.__name__}, found {value!r}.")
+    return value
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The nested plain values of a config, ready for YAML."""
+    return typing.cast(dict[str, Any], _plain(dataclasses.asdict(config)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `override` laid over it, dict by dict."""
+    merged = dict(base)
+    for key, value in override.items():
+        below = merged.get(key)
+        both = isinstance(value, dict) and isinstance(below, dict)
+        merged[key] = merge(typing.cast(dict[str, Any], below), value) if both else value
+    return merged
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file.
+
+    Raises:
+      UsageError: the file is missing or is not a YAML mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"Config {path} cannot be read: {error}.") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"Config {path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"Config {path}: expected settings 'name: value', found {values!r}.")
+    return values
+
+
+def save_yaml(config: Any, path: Path) -> None:
+    """Writes the resolved config; running it again gives the same run.
+
+    Raises:
+      TFRobustError: the file cannot be written.
+    """
+    try:
+        path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
+    except OSError as error:
+        raise TFRobustError(f"Config cannot be written to {path}: {error}.") from error

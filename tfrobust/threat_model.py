@@ -1,0 +1,209 @@
+"""The ball that an adversary may move in: the only ball geometry in the project.
+
+All methods take batches: `x`, `x_adv` and `grad` are float32 [B, H, W, C] (any rank
+from 2 works), norms are taken per example. They are TensorFlow code without Python
+state, fit for a `tf.function`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tfrobust.config import NORMS, ThreatConfig
+from tfrobust.errors import UsageError
+from tfrobust.runtime import tf
+from tfrobust.settings import format_eps
+
+Tensor = Any
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """All x_adv with ||x_adv - x|| <= eps, inside the bounds.
+
+    Attributes:
+      norm: 'linf', 'l2', 'l1', or 'l0' (the number of pixels changed, whatever
+        the number of channels).
+      eps: the radius, in pixel values of [0, 1] (for 'l0': a number of pixels).
+      bounds: the valid pixel range.
+
+    Raises:
+      UsageError: unknown norm, negative eps or empty bounds.
+    """
+
+    norm: str = "linf"
+    eps: float = 8 / 255
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise UsageError(f"norm: expected one of {', '.join(NORMS)}, found {self.norm!r}.")
+        if not self.eps >= 0:
+            raise UsageError(f"eps: expected 0 or more, found {self.eps!r}.")
+        if not self.bounds[0] < self.bounds[1]:
+            raise UsageError(f"bounds: expected (low, high), found {self.bounds!r}.")
+
+    @classmethod
+    def from_config(cls, config: ThreatConfig) -> ThreatModel:
+        """The threat model that a run's configuration names."""
+        return cls(norm=config.norm, eps=config.eps)
+
+    def __str__(self) -> str:
+        return f"{self.norm}, eps {format_eps(self.eps)}"
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """||x_adv - x|| in this norm, float32 [B]."""
+        return _norm(_flat(x_adv - x), self.norm, _channels(x))
+
+    def contains(self, x_adv: Tensor, x: Tensor, tolerance: float = TOLERANCE) -> Tensor:
+        """Whether each x_adv lies in the ball and in the bounds, bool [B].
+
+        `tolerance` is absolute, on the distance and on the bounds. NaN is outside.
+        """
+        low, high = self.bounds
+        flat = _flat(x_adv)
+        inside = tf.reduce_all((flat >= low - tolerance) & (flat <= high + tolerance), axis=1)
+        return inside & (self.distance(x_adv, x) <= self.eps + tolerance)
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """A point of the ball and the bounds near x_adv, float32 like x.
+
+        Onto the ball it is the Euclidean projection (for 'l0': the eps pixels that
+        changed most are kept). Clipping to the bounds afterwards moves every
+        coordinate towards x, which is inside them, and so cannot leave the ball.
+        """
+        delta = _project_ball(_flat(x_adv - x), self.norm, self.eps, _channels(x))
+        return tf.clip_by_value(x + tf.reshape(delta, tf.shape(x)), *self.bounds)
+
+    def random_start(self, x: Tensor, seed: Tensor) -> Tensor:
+        """A random point of the ball and the bounds for each x.
+
+        'linf': uniform in the cube. 'l2': uniform in the ball. 'l1': a uniform
+        direction of the l1 sphere at a uniform share of the radius. 'l0': eps random
+        pixels with uniform colours.
+
+        Args:
+          x: float32 [B, ...].
+          seed: int32 [2], a stateless seed.
+        """
+        shape = tf.shape(_flat(x))
+        delta = _random_ball(shape, self.norm, self.eps, seed, _channels(x), self.bounds)
+        return self.project(x + tf.reshape(delta, tf.shape(x)), x)
+
+    def steepest_step(self, grad: Tensor, step_size: float | Tensor) -> Tensor:
+        """The step of length `step_size` along which a linear function grows most.
+
+        'linf': the sign of the gradient. 'l2': the gradient's direction. 'l1' (and
+        'l0', which has no steepest direction, by the same rule): all of the step on
+        the largest 1 % of the coordinates (Tramer and Boneh, 2019), by sign. A
+        gradient of 0 gives a step of 0. Scaling the gradient changes nothing.
+
+        Args:
+          grad: float32 [B, ...].
+          step_size: in the units of eps; scalar, or [B].
+        """
+        direction = _steepest(_flat(grad), self.norm)
+        size = tf.reshape(tf.cast(step_size, direction.dtype), [-1, 1])
+        return tf.reshape(direction * size, tf.shape(grad))
+
+
+def _flat(x: Tensor) -> Tensor:
+    return tf.reshape(x, [tf.shape(x)[0], -1])
+
+
+def _channels(x: Tensor) -> int:
+    """Values in a pixel: the last axis of images; vectors have one value a pixel."""
+    return int(x.shape[-1]) if len(x.shape) == 4 else 1
+
+
+def _norm(flat: Tensor, norm: str, channels: int) -> Tensor:
+    if norm == "linf":
+        return tf.reduce_max(tf.abs(flat), axis=1)
+    if norm == "l2":
+        return tf.norm(flat, axis=1)
+    if norm == "l1":
+        return tf.reduce_sum(tf.abs(flat), axis=1)
+    changed = tf.reduce_any(_pixels(flat, channels) != 0, axis=2)
+    return tf.reduce_sum(tf.cast(changed, flat.dtype), axis=1)
+
+
+def _pixels(flat: Tensor, channels: int) -> Tensor:
+    return tf.reshape(flat, [tf.shape(flat)[0], -1, channels])
+
+
+def _project_ball(flat: Tensor, norm: str, eps: float, channels: int) -> Tensor:
+    if norm == "linf":
+        return tf.clip_by_value(flat, -eps, eps)
+    if norm == "l2":
+        length = tf.norm(flat, axis=1, keepdims=True)
+        return flat * tf.minimum(1.0, eps / tf.maximum(length, 1e-12))
+    if norm == "l1":
+        return _project_l1(flat, eps)
+    return _keep_pixels(flat, int(eps), channels)
+
+
+def _project_l1(flat: Tensor, eps: float) -> Tensor:
+    """Soft-thresholds by the level at which the l1 norm is eps (Duchi et al., 2008)."""
+    size = tf.abs(flat)
+    ordered = tf.sort(size, axis=1, direction="DESCENDING")
+    rank = tf.range(1, tf.shape(flat)[1] + 1, dtype=flat.dtype)
+    levels = (tf.cumsum(ordered, axis=1) - eps) / rank
+    count = tf.reduce_sum(tf.cast(ordered > levels, tf.int32), axis=1, keepdims=True)
+    level = tf.gather(levels, tf.maximum(count - 1, 0), batch_dims=1)
+    return tf.sign(flat) * tf.maximum(size - tf.maximum(level, 0.0), 0.0)
+
+
+def _keep_pixels(flat: Tensor, count: int, channels: int) -> Tensor:
+    pixels = _pixels(flat, channels)
+    change = tf.reduce_sum(tf.square(pixels), axis=2)
+    # The rank of each pixel by its change: ties are broken by position, so that
+    # never more than `count` pixels are kept.
+    order = tf.argsort(change, axis=1, direction="DESCENDING", stable=True)
+    rank = tf.argsort(order, axis=1)
+    kept = tf.cast(rank < count, flat.dtype)[:, :, None]
+    return tf.reshape(pixels * kept, tf.shape(flat))
+
+
+def _random_ball(
+    shape: Tensor, norm: str, eps: float, seed: Tensor, channels: int, bounds: tuple[float, float]
+) -> Tensor:
+    batch, size = shape[0], tf.cast(shape[1], tf.float32)
+    seeds = tf.random.experimental.stateless_split(seed, 2)
+    if norm == "linf":
+        return tf.random.stateless_uniform(shape, seed, -eps, eps)
+    share = tf.random.stateless_uniform([batch, 1], seeds[0])
+    if norm == "l2":
+        direction = tf.math.l2_normalize(tf.random.stateless_normal(shape, seeds[1]), axis=1)
+        return direction * eps * share ** (1.0 / size)
+    if norm == "l1":
+        uniform = tf.random.stateless_uniform(shape, seeds[1], -1.0 + 1e-6, 1.0)
+        laplace = tf.sign(uniform) * -tf.math.log(tf.maximum(1.0 - tf.abs(uniform), 1e-12))
+        return laplace / tf.reduce_sum(tf.abs(laplace), axis=1, keepdims=True) * eps * share
+    width = bounds[1] - bounds[0]
+    colours = tf.random.stateless_uniform(shape, seeds[0], -width, width)
+    return _random_pixels(colours, int(eps), seeds[1], channels)
+
+
+def _random_pixels(flat: Tensor, count: int, seed: Tensor, channels: int) -> Tensor:
+    """Keeps `count` random pixels of each example and sets the others to 0."""
+    pixels = _pixels(flat, channels)
+    lottery = tf.random.stateless_uniform(tf.shape(pixels)[:2], seed)
+    rank = tf.argsort(tf.argsort(lottery, axis=1), axis=1)
+    return tf.reshape(pixels * tf.cast(rank < count, flat.dtype)[:, :, None], tf.shape(flat))
+
+
+def _steepest(flat: Tensor, norm: str) -> Tensor:
+    if norm == "linf":
+        return tf.sign(flat)
+    if norm == "l2":
+        # Divided by its largest value first: squares of tiny gradients underflow.
+        scaled = tf.math.divide_no_nan(flat, tf.reduce_max(tf.abs(flat), axis=1, keepdims=True))
+        return tf.math.divide_no_nan(scaled, tf.norm(scaled, axis=1, keepdims=True))
+    size = tf.abs(flat)
+    count = tf.maximum(tf.shape(flat)[1] // 100, 1)
+    threshold = tf.sort(size, axis=1, direction="DESCENDING")[:, count - 1, None]
+    chosen = tf.sign(flat) * tf.cast(size >= threshold, flat.dtype)
+    total = tf.reduce_sum(tf.abs(chosen), axis=1, keepdims=True)
+    return tf.math.divide_no_nan(chosen, total)

@@ -1,0 +1,73 @@
+"""Neural Structured Learning's adversarial regularisation, in our words.
+
+The only file that speaks NSL's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfrobust.runtime import keras, nsl, tf
+from tfrobust.training.step import Recipe, RobustStep
+
+Tensor = Any
+_GRAD_NORM = {"linf": "infinity", "l2": "l2", "l1": "l1"}
+
+
+class NSL(RobustStep, nsl.keras.AdversarialRegularization):
+    """`AdversarialRegularization`: loss = clean_weight * clean + adv_weight * adversarial.
+
+    NSL's own crafting runs in training mode, which moves BatchNorm's statistics with
+    every attack step and aims at a network that inference never sees; ours runs in
+    inference mode, through the same ball and the same loop as the evaluation. The
+    loss, the dict batches, `save` and `perturb_on_batch` are NSL's, with every one of
+    its parameters set from the threat model.
+
+    Args:
+      base_model: image [0, 1] -> logits; its input is named 'image'.
+      recipe: threat model, attack and weights.
+    """
+
+    def __init__(self, base_model: Any, recipe: Recipe) -> None:
+        super().__init__(base_model, label_keys=("label",), adv_config=adv_config(recipe))
+        self.prepare(recipe)
+
+    def compile(self, optimizer: Any, **kwargs: Any) -> None:
+        """Compiles with cross-entropy on logits, the only loss of this project."""
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        super().compile(optimizer, loss=loss, **kwargs)
+
+    def losses_of(self, x: Tensor, x_adv: Tensor | None, y: Tensor) -> dict[str, Tensor]:
+        """NSL's labeled loss on x plus its scaled adversarial loss on x_adv.
+
+        A pass whose weight is 0 is left out.
+        """
+        terms: dict[str, Tensor] = {"loss": tf.constant(0.0)}
+        weighted = (
+            ("clean", "clean", x, self.recipe.clean_weight),
+            ("adv", "adversarial", x_adv, self.recipe.adv_weight),
+        )
+        for key, kind, images, weight in weighted:
+            if weight:
+                terms[key] = self.forward(images, kind)
+                terms["loss"] += weight * self._compute_total_loss([y], [terms[key]])
+        return terms
+
+
+def adv_config(recipe: Recipe) -> Any:
+    """NSL's configuration, with nothing left to its defaults.
+
+    Those are an L2 step of 0.001 without projection or clipping, which train nothing.
+    """
+    threat, attack = recipe.threat_model, recipe.attack
+    return nsl.configs.make_adv_reg_config(
+        multiplier=recipe.adv_weight,
+        adv_step_size=attack.resolved_step_size(threat.eps),
+        adv_grad_norm=_GRAD_NORM[threat.norm],
+        pgd_iterations=attack.steps,
+        pgd_epsilon=threat.eps,
+        random_init=attack.random_start,
+        # A scalar is ignored in silence: bounds go by input name.
+        clip_value_min={"image": threat.bounds[0]},
+        clip_value_max={"image": threat.bounds[1]},
+    )

@@ -1,0 +1,80 @@
+"""Accuracy on 'select' after each epoch: what picks the checkpoint that is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfrobust.attacks.gradient import FGSM, PGD
+from tfrobust.runtime import tf
+from tfrobust.threat_model import ThreatModel
+
+Tensor = Any
+
+
+class Selection:
+    """Clean, FGSM and PGD accuracy of a model on a few held-out batches.
+
+    PGD's figure counts an example as robust only if FGSM fails on it too: it is a worst
+    case. Both are cheaper, and so higher, than the final evaluation's.
+
+    Args:
+      model: classifier, [0, 1] images -> logits.
+      batches: finite dataset of {'image', 'label'}.
+      threat_model: the ball.
+      steps: PGD steps.
+      seed: of PGD's random start; the same every epoch, so that epochs compare.
+    """
+
+    def __init__(
+        self, model: Any, batches: Any, threat_model: ThreatModel, *, steps: int, seed: int
+    ) -> None:
+        self._batches = batches
+        self._model = model
+        self._threat_model = threat_model
+        self._attacks = (FGSM(), PGD(steps=steps))
+        self._seed = tf.constant([seed, 0])
+        self._count = tf.function(self._count_batch, reduce_retracing=True)
+
+    def measure(self) -> dict[str, float]:
+        """'select_clean', 'select_fgsm' and 'select_pgd', each in [0, 1]."""
+        counts = sum(self._count(batch["image"], batch["label"]) for batch in self._batches)
+        clean, fgsm, pgd, total = counts.numpy().tolist()
+        return {
+            "select_clean": clean / total,
+            "select_fgsm": fgsm / total,
+            "select_pgd": pgd / total,
+        }
+
+    def _count_batch(self, x: Tensor, y: Tensor) -> Tensor:
+        right = self._right(x, y)
+        counts = [right]
+        stands = right
+        for attack in self._attacks:
+            x_adv = attack(self._infer, x, y, self._threat_model, self._seed)
+            stands = stands & self._right(self._threat_model.project(x_adv, x), y)
+            counts.append(stands)
+        counts.append(tf.ones_like(right))
+        return tf.reduce_sum(tf.cast(tf.stack(counts), tf.int64), axis=1)
+
+    def _infer(self, x: Tensor) -> Tensor:
+        return self._model(x, training=False)
+
+    def _right(self, x: Tensor, y: Tensor) -> Tensor:
+        return tf.argmax(self._infer(x), axis=1, output_type=y.dtype) == y
+
+
+def overfits_to_fgsm(rows: list[dict[str, Any]]) -> bool:
+    """Whether the last epoch shows catastrophic overfitting to a single-step attack.
+
+    PGD accuracy has fallen below half of its best so far (from at least 0.05), more than
+    0.1 below FGSM accuracy, which has not fallen: Wong et al. (2020),
+    https://arxiv.org/abs/2001.03994.
+    """
+    if len(rows) < 2:
+        return False
+    before, last = rows[:-1], rows[-1]
+    best_pgd = max(row["select_pgd"] for row in before)
+    best_fgsm = max(row["select_fgsm"] for row in before)
+    collapsed = best_pgd >= 0.05 and last["select_pgd"] < best_pgd / 2
+    gap = last["select_fgsm"] - last["select_pgd"]
+    return collapsed and gap > 0.1 and last["select_fgsm"] > best_fgsm * 0.75

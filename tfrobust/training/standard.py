@@ -1,0 +1,28 @@
+"""Training on clean images: the baseline, through the same step as the robust methods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfrobust.runtime import keras
+from tfrobust.training.step import Recipe, RobustStep, mean_cross_entropy
+
+Tensor = Any
+
+
+class Standard(RobustStep, keras.Model):
+    """Cross-entropy on the clean batch; nothing is crafted."""
+
+    def __init__(self, base_model: Any, recipe: Recipe) -> None:
+        super().__init__(name="standard")
+        self.base_model = base_model
+        self.prepare(recipe)
+
+    def craft(self, x: Tensor, y: Tensor) -> None:
+        """Nothing."""
+        return None
+
+    def losses_of(self, x: Tensor, x_adv: Tensor | None, y: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy on x; its batches move BatchNorm's statistics under any policy."""
+        logits = self.base_model(x, training=True)
+        return {"loss": mean_cross_entropy(logits, y), "clean": logits}

@@ -1,0 +1,121 @@
+"""What a killed run needs to go on: the last epoch's checkpoint and the way there."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tfrobust.errors import TFRobustError
+from tfrobust.run import RunFolder, write_json, write_text
+from tfrobust.runtime import tf
+
+COLUMNS = (
+    "epoch", "stage", "blocks", "seconds", "learning_rate", "loss", "clean_accuracy",
+    "adv_accuracy", "select_clean", "select_fgsm", "select_pgd",
+)  # fmt: skip
+
+
+@dataclass
+class TrainState:
+    """Where training stands after a whole number of epochs.
+
+    Attributes:
+      epoch: epochs done, over all stages.
+      stage: index of the stage that the next epoch belongs to.
+      stage_losses: training losses of that stage's epochs so far.
+      rows: one per epoch, with `COLUMNS`.
+      best_epoch: the epoch whose model is kept, or None.
+      finished: whether all stages are done.
+    """
+
+    epoch: int = 0
+    stage: int = 0
+    stage_losses: list[float] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int | None = None
+    finished: bool = False
+
+
+class Checkpoints:
+    """Saves and restores model, optimiser and `TrainState`, atomically.
+
+    The state file is replaced last and names the checkpoint that belongs to it: killed
+    at any moment, the folder holds the last complete epoch.
+    """
+
+    def __init__(self, run: RunFolder, model: Any, optimizer: Any) -> None:
+        self._folder = run.checkpoints
+        self._run = run
+        self._checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
+        self._model = model
+
+    @property
+    def _state_file(self) -> Path:
+        return self._folder / "state.json"
+
+    def exists(self) -> bool:
+        """Whether there is a state to resume from."""
+        return self._state_file.is_file()
+
+    def save(self, state: TrainState, *, is_best: bool) -> None:
+        """Writes the checkpoint of the epoch just done, and the best model where it is it.
+
+        Raises:
+          TFRobustError: the disk is full; the checkpoint before is intact.
+        """
+        name = f"epoch-{state.epoch:04d}"
+        try:
+            self._checkpoint.write(str(self._folder / name / "checkpoint"))
+            if is_best:
+                # The ending tells Keras the format, so the temporary name keeps it.
+                temporary = self._folder / "unfinished.keras"
+                self._model.save(temporary, save_format="keras")
+                temporary.replace(self._run.best_model)
+        except (OSError, tf.errors.OpError) as error:
+            raise TFRobustError(
+                f"The checkpoint of epoch {state.epoch} cannot be written to {self._folder}: "
+                f"{_first_line(error)}; the one before is intact: free some space, then --resume."
+            ) from error
+        write_text(self._run.history, as_csv(state.rows))
+        write_json(self._state_file, asdict(state))
+        for old in self._folder.glob("epoch-*"):
+            if old.name != name:
+                shutil.rmtree(old)
+
+    def restore(self) -> TrainState:
+        """Puts model and optimiser back to the last complete epoch and returns the state.
+
+        Raises:
+          TFRobustError: the checkpoint is missing or damaged.
+        """
+        try:
+            state = TrainState(**json.loads(self._state_file.read_text(encoding="utf-8")))
+            path = self._folder / f"epoch-{state.epoch:04d}" / "checkpoint"
+            self._checkpoint.read(str(path)).assert_consumed()
+        except (OSError, ValueError, TypeError, AssertionError, tf.errors.OpError) as error:
+            raise TFRobustError(
+                f"The checkpoint in {self._folder} cannot be resumed from: {_first_line(error)}; "
+                "start again in another --output."
+            ) from error
+        write_text(self._run.history, as_csv(state.rows))
+        return state
+
+
+def as_csv(rows: list[dict[str, Any]]) -> str:
+    """The rows as CSV text with a header; absent values stay empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        rounded = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
+        writer.writerow(rounded)
+    return text.getvalue()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
