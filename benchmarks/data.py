@@ -44,9 +44,7 @@ STAGES = {
     "gather + Poisson noise": AugmentConfig(**POISSON),
     "gather + salt and pepper": AugmentConfig(**SALT_PEPPER),
     "gather + flip + crop + colour": USUAL,
-    "gather + all": AugmentConfig(
-        **FLIP, **CROP, **COLOUR, **GAUSSIAN, **POISSON, **SALT_PEPPER
-    ),
+    "gather + all": AugmentConfig(**FLIP, **CROP, **COLOUR, **GAUSSIAN, **POISSON, **SALT_PEPPER),
 }
 
 

@@ -108,7 +108,7 @@ def settle(run: RunFolder, config: RunConfig, args: argparse.Namespace) -> RunCo
     Raises:
       UsageError: the folder holds a run already, or one with other settings.
     """
-    if run.config.is_file() and args.resume:
+    if run.started() and args.resume:
         earlier = run.read_config()
         asked = bool(given_settings(args)) or args.recipe or args.epochs or args.learning_rate
         if asked and earlier != config:
@@ -117,7 +117,7 @@ def settle(run: RunFolder, config: RunConfig, args: argparse.Namespace) -> RunCo
                 "settings out, or start a new run in another --output."
             )
         return earlier
-    if run.config.is_file():
+    if run.started():
         raise UsageError(
             f"{run.path} holds a run already: add --resume to go on with it, or choose another "
             "--output."
@@ -134,7 +134,7 @@ def finish(run: RunFolder, config: RunConfig, args: argparse.Namespace) -> None:
     from pipelines.export import export_run
     from pipelines.loading import load_model, load_splits
     from tfrobust.data.split import table
-    from tfrobust.data.summary import summary
+    from tfrobust.data.summary import describe
     from tfrobust.run import write_json
     from tfrobust.runtime import environment, setup
 
@@ -143,23 +143,23 @@ def finish(run: RunFolder, config: RunConfig, args: argparse.Namespace) -> None:
     write_json(run.environment, {**here, "seed": config.seed, "commit": _commit()})
     print(f"Run folder: {run.path}\n{_machine(here)}", flush=True)
     splits = load_splits(config.data, config.seed)
-    print(f"{summary(splits)}\n{table(splits)}", flush=True)
+    print(f"{describe(splits, config.data.dataset)}\n{table(splits)}", flush=True)
     train(run, config, splits, resume=args.resume)
     setup(seed=config.seed)
     model = load_model(run.best_model)
-    report = evaluate_run(model, splits.test, config, run, args.reference, run.path.name)
-    explain_run(model, splits.test, config, run, report)
+    evaluate_run(model, splits.test, config, run, args.reference, run.path.name)
+    explain_run(model, splits.test, config, run)
     export_run(model, splits.test, run)
 
 
 def train(run: RunFolder, config: RunConfig, splits: Any, *, resume: bool) -> None:
     """Builds the network, trains it and draws the curves."""
     from tfrobust.backbones import build
-    from tfrobust.data.summary import figure
+    from tfrobust.data.summary import save_figure
     from tfrobust.training.curves import curves
     from tfrobust.training.fit import fit
 
-    figure(splits, run.figures / "data.png")
+    save_figure(splits, config.data.dataset, run.figures / "data.png")
     backbone = config.backbone
     model = build(
         backbone.name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 import sys
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
 
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.export import export
@@ -69,12 +67,6 @@ def served(path: Path, name: str = "serving_default"):
     return lambda value: loaded.signatures[name](tf.constant(value))
 
 
-def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
 # --- what is served -----------------------------------------------------------------------
 
 
@@ -116,105 +108,6 @@ def test_pixels_outside_the_unit_range_are_refused(colour_served: Path, value: f
     image = np.full((1, SIDE, SIDE, 3), value, np.float32)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"in \[0, 1\].*divide 0\.\.255"):
         served(colour_served)(image)
-
-
-# --- encoded images -----------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def pixels_of(tmp_path_factory: pytest.TempPathFactory):
-    """bytes -> the 0..255 pixels that the model sees: the exported model's logits are them."""
-    image = keras.Input((SIDE, SIDE, 3))
-    model = keras.Model(image, keras.layers.Flatten()(image))
-    names = [str(i) for i in range(SIDE * SIDE * 3)]
-    check = np.zeros((1, SIDE, SIDE, 3), np.float32)
-    path = export(model, tmp_path_factory.mktemp("p"), names, check_images=check)
-    see = served(path, "image_bytes")
-    return lambda data: np.reshape(see([data])["logits"], (SIDE, SIDE, 3)) * 255
-
-
-def uniform(mode: str, value: object) -> bytes:
-    return encode(Image.new(mode, (SIDE, SIDE), value))
-
-
-@pytest.mark.parametrize(
-    ("data", "colour"),
-    [
-        (uniform("RGB", (10, 20, 30)), (10, 20, 30)),
-        (uniform("L", 51), (51, 51, 51)),
-        (uniform("1", 1), (255, 255, 255)),
-        # 16 bits: 65535 / 255 = 257 steps to one of 8 bits; 13107 = 51 * 257.
-        (encode(Image.fromarray(np.full((SIDE, SIDE), 13107, np.uint16))), (51, 51, 51)),
-        # On white with alpha 51 / 255 = .2: .2 * 100 + .8 * 255 = 224.
-        (uniform("RGBA", (100, 255, 0, 51)), (224, 255, 204)),
-        (uniform("LA", (0, 0)), (255, 255, 255)),
-        # A palette of two colours is stored with one bit a pixel, and has no alpha.
-        (encode(Image.new("RGB", (SIDE, SIDE), (9, 8, 7)).quantize(2)), (9, 8, 7)),
-        (encode(Image.new("L", (SIDE, SIDE), 128), "JPEG"), (128, 128, 128)),
-    ],
-    ids=["RGB", "L", "1", "16-bit", "RGBA", "LA", "palette", "grey JPEG"],
-)
-def test_every_mode_becomes_rgb(pixels_of, data: bytes, colour: tuple[int, ...]) -> None:
-    np.testing.assert_allclose(pixels_of(data), np.full((SIDE, SIDE, 3), colour), atol=1e-3)
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-@pytest.mark.parametrize("size", [(8, 8), (16, 16), (37, 23), (5, 11), (1, 1), (300, 2)])
-def test_resizing_agrees_with_pillow(pixels_of, kind: str, size: tuple[int, int]) -> None:
-    noise = np.random.default_rng(1).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-    data = encode(Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC), kind)
-    pillow = Image.open(io.BytesIO(data)).convert("RGB")
-    expected = np.asarray(pillow.resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.float32)
-    difference = np.abs(pixels_of(data) - expected)
-    # Both round to whole numbers after each of two passes: a tie may fall to either side.
-    assert difference.max() < 2.01 and difference.mean() < 0.25
-    if size == (SIDE, SIDE):
-        assert difference.max() < 1e-3
-
-
-@pytest.mark.parametrize("endian", ["<", ">"])
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_photographs_are_turned_as_their_exif_says(pixels_of, kind: str, endian: str) -> None:
-    noise = np.random.default_rng(2).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-    for code in range(1, 9):
-        exif = Image.Exif()
-        exif.endian = endian
-        exif[0x0112] = code
-        data = encode(Image.fromarray(noise), kind, exif=exif)
-        turned = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-        np.testing.assert_allclose(pixels_of(data), np.asarray(turned), atol=1e-3)
-
-
-def test_real_images_agree_with_pillow(pixels_of, shared_data: Path) -> None:
-    import zipfile
-
-    with zipfile.ZipFile(shared_data / "tiny-imagenet-200.zip") as archive:
-        names = [n for n in archive.namelist() if n.endswith(".JPEG")][:5000:500]
-        files = [archive.read(name) for name in names]
-    for data in files:
-        pillow = Image.open(io.BytesIO(data)).convert("RGB").resize((SIDE, SIDE), 2)
-        assert np.abs(pixels_of(data) - np.asarray(pillow, np.float32)).max() < 1.01
-
-
-PHOTO = encode(Image.effect_noise((64, 64), 50).convert("RGB"), "JPEG")
-DRAWING = encode(Image.effect_noise((64, 64), 50))
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (encode(Image.new("L", (8, 8)), "GIF"), r"expected JPEG or PNG.*\[1\] \[GIF8"),
-        (encode(Image.new("RGB", (8, 8)), "BMP"), r"expected JPEG or PNG.*\[1\] \[BM"),
-        (b"", r"expected JPEG or PNG"),
-        (PHOTO[: len(PHOTO) // 2], r"Invalid JPEG"),
-        (DRAWING[: len(DRAWING) // 2], r"Invalid PNG"),
-        (DRAWING[:200] + bytes(200) + DRAWING[400:], r"Invalid PNG"),
-    ],
-    ids=["GIF", "BMP", "empty", "cut JPEG", "cut PNG", "damaged PNG"],
-)
-def test_other_and_broken_data_is_refused(colour_served: Path, data: bytes, message: str) -> None:
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        served(colour_served, "image_bytes")([DRAWING, data])
 
 
 # --- nothing is published that was not proven ---------------------------------------------

@@ -88,6 +88,8 @@ class StageConfig(Checked):
         None, "end the stage when the training loss has not improved for so many epochs", low=1
     )
     min_delta: float = setting(0.01, "what counts as an improvement of the loss", low=0)
+    clean_weight: float | None = setting(None, "clean_weight of this stage, if another", low=0)
+    adv_weight: float | None = setting(None, "adv_weight of this stage, if another", low=0)
 
 
 @dataclass(frozen=True)

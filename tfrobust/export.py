@@ -38,7 +38,7 @@ def export(
 
     There are two signatures; both return the same four outputs, a row per image:
 
-    * ``serving_default``: ``images``, float32 [N, H, W, 3] in [0, 1], any N >= 1.
+    * ``serving_default``: ``images``, float32 [N, H, W, 3] in [0, 1], N >= 1.
     * ``image_bytes``: ``image_bytes``, string [N], each a JPEG or PNG of any size and
       mode; transparency is laid on white, 16 bits become 8, a photograph is turned by its
       EXIF orientation, and resized as Pillow's bilinear filter does it.
@@ -212,7 +212,7 @@ def _decoders(data: tf.Tensor) -> tuple[Callable[[], tf.Tensor], Callable[[], tf
             channels > colours, lambda: pixels[..., colours:] / 255, lambda: tf.ones([1, 1, 1])
         )
         rgb = pixels[..., :colours] * tf.ones([1, 1, 3])
-        return _round(rgb * alpha + 255 * (1 - alpha))
+        return tf.floor(rgb * alpha + 255 * (1 - alpha) + 0.5)
 
     def jpeg() -> tf.Tensor:
         # Pillow decodes with the accurate transform; TensorFlow's default is another.
@@ -226,12 +226,8 @@ def _resize(pixels: tf.Tensor, height: int, width: int) -> tf.Tensor:
     # Training images were resized by Pillow: along the rows first, with whole
     # numbers after each pass. Doing the same gives the model the same pixels.
     rows = tf.image.resize(pixels, [tf.shape(pixels)[0], width], antialias=True)
-    both = tf.image.resize(_round(rows), [height, width], antialias=True)
-    return tf.cast(_round(both), tf.uint8)
-
-
-def _round(pixels: tf.Tensor) -> tf.Tensor:
-    return tf.floor(pixels + 0.5)
+    both = tf.image.resize(tf.floor(rows + 0.5), [height, width], antialias=True)
+    return tf.cast(both + 0.5, tf.uint8)
 
 
 def _compare(

@@ -41,6 +41,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def state(self) -> Path:
+        """Where training stands; it names the checkpoint that belongs to it."""
+        return self.checkpoints / "state.json"
+
+    @property
     def best_model(self) -> Path:
         """The classifier with the best robust accuracy on 'select'."""
         return self.checkpoints / "best.keras"
@@ -64,6 +69,10 @@ class RunFolder:
     def figures(self) -> Path:
         """Pictures."""
         return self.path / "figures"
+
+    def started(self) -> bool:
+        """Whether at least one epoch of a run is in here."""
+        return self.config.is_file() and self.state.is_file()
 
     def create(self) -> None:
         """Makes the folders.

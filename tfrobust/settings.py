@@ -49,7 +49,7 @@ def parse_number(text: str) -> float:
 def format_eps(eps: float) -> str:
     """eps as a fraction of 255 where it is one ('8/255', '0.5/255'), else as a decimal."""
     levels = eps * 255
-    return f"{levels:.4g}/255" if abs(levels * 4 - round(levels * 4)) < 1e-6 else f"{eps:.6g}"
+    return f"{levels:.4g}/255" if abs(levels * 2 - round(levels * 2)) < 1e-6 else f"{eps:.6g}"
 
 
 class Checked:
@@ -151,7 +151,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"Config {path} cannot be read: {error}.") from error
     except yaml.YAMLError as error:
-        raise UsageError(f"Config {path} is not valid YAML: {' '.join(str(error).split())}.") from error
+        problem = " ".join(str(error).split())
+        raise UsageError(f"Config {path} is not valid YAML: {problem}.") from error
     if not isinstance(values, dict):
         raise UsageError(f"Config {path}: expected settings 'name: value', found {values!r}.")
     return values

@@ -40,7 +40,8 @@ class ThreatModel:
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise UsageError(f"norm: expected one of {', '.join(NORMS)}, found {self.norm!r}.")
-        if not self.eps >= 0:
+        # Inside a traced function eps may be a tensor, so that radii share one trace.
+        if not tf.is_tensor(self.eps) and not self.eps >= 0:
             raise UsageError(f"eps: expected 0 or more, found {self.eps!r}.")
         if not self.bounds[0] < self.bounds[1]:
             raise UsageError(f"bounds: expected (low, high), found {self.bounds!r}.")
@@ -141,7 +142,7 @@ def _project_ball(flat: Tensor, norm: str, eps: float, channels: int) -> Tensor:
         return flat * tf.minimum(1.0, eps / tf.maximum(length, 1e-12))
     if norm == "l1":
         return _project_l1(flat, eps)
-    return _keep_pixels(flat, int(eps), channels)
+    return _keep_pixels(flat, tf.cast(eps, tf.int32), channels)
 
 
 def _project_l1(flat: Tensor, eps: float) -> Tensor:
@@ -155,7 +156,7 @@ def _project_l1(flat: Tensor, eps: float) -> Tensor:
     return tf.sign(flat) * tf.maximum(size - tf.maximum(level, 0.0), 0.0)
 
 
-def _keep_pixels(flat: Tensor, count: int, channels: int) -> Tensor:
+def _keep_pixels(flat: Tensor, count: Tensor, channels: int) -> Tensor:
     pixels = _pixels(flat, channels)
     change = tf.reduce_sum(tf.square(pixels), axis=2)
     # The rank of each pixel by its change: ties are broken by position, so that
@@ -183,10 +184,10 @@ def _random_ball(
         return laplace / tf.reduce_sum(tf.abs(laplace), axis=1, keepdims=True) * eps * share
     width = bounds[1] - bounds[0]
     colours = tf.random.stateless_uniform(shape, seeds[0], -width, width)
-    return _random_pixels(colours, int(eps), seeds[1], channels)
+    return _random_pixels(colours, tf.cast(eps, tf.int32), seeds[1], channels)
 
 
-def _random_pixels(flat: Tensor, count: int, seed: Tensor, channels: int) -> Tensor:
+def _random_pixels(flat: Tensor, count: Tensor, seed: Tensor, channels: int) -> Tensor:
     """Keeps `count` random pixels of each example and sets the others to 0."""
     pixels = _pixels(flat, channels)
     lottery = tf.random.stateless_uniform(tf.shape(pixels)[:2], seed)

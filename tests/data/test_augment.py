@@ -135,10 +135,9 @@ def test_hue_and_saturation_are_those_of_tf_images_yiq_space(turn: float, scale:
     chroma = (i + 1j * q) * scale * np.exp(-2j * math.pi * turn)
     turned = np.stack([y, chroma.real, chroma.imag], axis=3).astype(np.float32)
     expected = np.clip(tf.image.yiq_to_rgb(turned), 0, 1)
-    result = adjust_colour(
-        images, saturation=tf.fill([3], scale), hue=tf.fill([3], turn)
-    )
-    np.testing.assert_allclose(result, expected, atol=2e-6)
+    result = adjust_colour(images, saturation=tf.fill([3], scale), hue=tf.fill([3], turn))
+    # The two matrices of tf.image are inverse to each other to .0001 only.
+    np.testing.assert_allclose(result, expected, atol=1e-4)
 
 
 def test_strength_is_half_the_width_of_a_uniform_factor():
@@ -242,9 +241,8 @@ def test_a_graph_gives_what_eager_execution_gives():
         ],
         autograph=False,
     )
-    # Grappler may fuse multiplications and additions: the last bit is free.
     eager = augment(images, seeds, EVERYTHING)
-    np.testing.assert_allclose(graph(images, seeds), eager, atol=1e-6)
+    np.testing.assert_array_equal(graph(images, seeds), eager)
 
 
 @pytest.mark.parametrize(

@@ -35,13 +35,13 @@ def test_grey_and_full_range(raw):
     assert (images.min(), images.max()) == (0, 255)
 
 
-def test_upscaled_image_is_the_original_where_it_is_flat(raw):
-    # Averaging 4x4 blocks undoes the upscaling but for the filter's overshoot, which
-    # clipping at 0 and 255 cuts: a few grey levels on average, no shift or flip.
+def test_upscaling_keeps_the_picture(raw):
+    # The means of 4x4 blocks give the original back, up to the filter's blur: nothing is
+    # shifted, flipped or made brighter. (Shifted by one pixel, the correlation is 0.73.)
     blocks = raw.train.images[..., 0].reshape(-1, 8, 4, 8, 4).mean(axis=(2, 4))
     original = load_digits().images * (255 / 16)
-    assert np.abs(blocks - original).mean() < 10
-    assert abs((blocks - original).mean()) < 3
+    assert np.corrcoef(blocks.ravel(), original.ravel())[0, 1] > 0.99
+    assert abs((blocks - original).mean()) < 2
 
 
 def test_image_size():

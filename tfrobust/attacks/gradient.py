@@ -111,7 +111,8 @@ def input_gradient(model: Model, x: Tensor, y: Tensor, loss: str) -> tuple[Tenso
         logits = model(x)
         # The sum, not the mean: no gradient may shrink with the batch size.
         total = tf.reduce_sum(LOSSES[loss](logits, y))
-    grad = tape.gradient(total, x)
+    # A model that blocks its gradient (rounding) is one with gradient 0, not an error.
+    grad = tape.gradient(total, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     return tf.where(tf.math.is_finite(grad), grad, tf.zeros_like(grad)), logits
 
 

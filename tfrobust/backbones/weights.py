@@ -103,7 +103,7 @@ def load(model: keras.Model, path: str | Path) -> None:
       TFRobustError: the file is missing or unreadable, or does not fit: names the
         first misfits and their number.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     ours = {layer.name: layer for layer in model.layers if _is_learned(layer)}
     with _open(path) as file:
         stored = _stored(file, model)

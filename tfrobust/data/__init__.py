@@ -91,10 +91,16 @@ def _read(dataset: str, data_dir: str | None, options: ReadOptions) -> RawData:
             f"Data set {dataset!r} is a path: expected --data-dir only with a built-in data set "
             f"({', '.join(DATASETS)}), found {data_dir!r}: leave it out."
         )
+    if path.stem == "tiny-imagenet-200":
+        raise UsageError(
+            f"Data set {dataset!r}: expected a folder or file of your own, found Tiny ImageNet: "
+            f"write --dataset tiny_imagenet --data-dir {dataset}."
+        )
     return FORMATS[_format(path)](path, options)
 
 
 def _format(path: Path) -> str:
+    """The key in `FORMATS` of an existing path."""
     kind = "folder" if path.is_dir() else path.suffix.lower()
     if kind not in FORMATS:
         raise UsageError(

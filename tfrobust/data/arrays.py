@@ -108,7 +108,7 @@ def _load(location: Path) -> dict[str, np.ndarray]:
     """The arrays that are read; whatever else the file holds stays unread."""
     known = [*_NAMES, *(f"{k}{split}" for k in "xy" for split in ("", "_train", "_test"))]
     try:  # numpy's parsers raise whatever a broken file makes them run into
-        with np.load(location, allow_pickle=False) as archive:
+        with open(location, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files if key in known}
     except Exception as error:
         raise TFRobustError(

@@ -1,10 +1,10 @@
 """Augmentation of whole batches: stateless, and drawn for each example from its own seed.
 
-An example's result depends on its pixels, its seed and the configuration alone: never
-on its neighbours in the batch, the number of threads or what was drawn before. The
-draws come from a counter-based hash of (seed, step, pixel), which unlike TensorFlow's
-stateless generators takes a seed for each example, so that one operation serves the
-whole batch.
+An example's result depends, to the last bit, on its pixels, its seed and the
+configuration alone: never on its neighbours in the batch, the number of threads or what
+was drawn before. The draws come from a counter-based hash of (seed, step, pixel), which
+unlike TensorFlow's stateless generators takes a seed for each example, so that one
+operation serves the whole batch. Noise is looked up in tables of quantiles.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import math
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtri, pdtr
 
 from tfrobust.config import AugmentConfig
 from tfrobust.errors import UsageError
@@ -36,7 +37,6 @@ def augment(images: Tensor, seeds: Tensor, config: AugmentConfig) -> Tensor:
       side, of the image's own size (He et al. 2016, https://arxiv.org/abs/1512.03385).
     * brightness, contrast, saturation, hue: see `adjust_colour`; factors are uniform in
       1 +- strength, the turn of the hue uniform in +- strength of the colour circle.
-      Clipped to [0, 1] once, after the last of them.
     * Poisson noise: see `add_poisson_noise`; Gaussian noise: of the given standard
       deviation, independent for each value. Clipped once, after both.
     * salt and pepper: a pixel turns black or white (all channels alike), with half of
@@ -97,21 +97,14 @@ def _flip_and_crop(images: Tensor, seeds: Tensor, flip: bool, padding: int) -> T
 
 
 def _jitter_colour(images: Tensor, seeds: Tensor, config: AugmentConfig) -> Tensor:
-    strengths = (config.brightness, config.contrast, config.saturation, config.hue)
-    if not any(strengths):
-        return images
-    draws = (2 * _uniform(seeds, COLOUR, 4) - 1) * strengths
-    # None leaves a step out, so that a strength of 0 changes no bit.
-    brightness, contrast, saturation, hue = (
-        draws[:, i] if strength else None for i, strength in enumerate(strengths)
-    )
-    return adjust_colour(
-        images,
-        brightness=None if brightness is None else 1 + brightness,
-        contrast=None if contrast is None else 1 + contrast,
-        saturation=None if saturation is None else 1 + saturation,
-        hue=hue,
-    )
+    draws = 2 * _uniform(seeds, COLOUR, 4) - 1
+    changes = {}
+    for i, name in enumerate(("brightness", "contrast", "saturation", "hue")):
+        strength = getattr(config, name)
+        if strength:
+            change = strength * draws[:, i]
+            changes[name] = change if name == "hue" else 1 + change
+    return adjust_colour(images, **changes) if changes else images
 
 
 def adjust_colour(
@@ -145,12 +138,9 @@ def adjust_colour(
         mean = tf.reduce_mean(images, axis=[1, 2], keepdims=True)
         images = (images - mean) * _per_image(contrast) + mean
     if saturation is not None or hue is not None:
-        ones = tf.ones_like(images[:, 0, 0, 0])
-        scale = ones if saturation is None else saturation
-        matrix = _chroma_matrix(scale, 0 * ones if hue is None else hue)
-        shape = tf.shape(images)
-        pixels = tf.reshape(images, [shape[0], shape[1] * shape[2], 3])
-        images = tf.ensure_shape(tf.reshape(pixels @ matrix, shape), images.shape)
+        scale, turns = 1.0 if saturation is None else saturation, 0.0 if hue is None else hue
+        pixels = tf.reshape(images, [-1, math.prod(images.shape[1:3]), 3])
+        images = _like(images, pixels @ _chroma_matrix(scale, turns))
     return tf.clip_by_value(images, 0.0, 1.0)
 
 
@@ -159,12 +149,12 @@ def _per_image(values: Tensor) -> Tensor:
 
 
 def _chroma_matrix(scale: Tensor, turns: Tensor) -> Tensor:
-    """[B, 3, 3], multiplied from the right: RGB to YIQ, I and Q scaled and turned, and back."""
-    # NTSC's matrix, with the digits of `tf.image.rgb_to_yiq`; columns are Y, I, Q.
+    """Scales and turns (I, Q): float32 [B, 3, 3], to multiply rows (R, G, B) from the right."""
+    # RGB to NTSC's Y, I, Q (the columns): I and Q of grey are 0.
     to_yiq = np.array(
         [
             [0.299, 0.59590059, 0.21153661],
-            [0.587, -0.27455667, -0.52273617],
+            [0.587, -0.27455667, -0.52273616],
             [0.114, -0.32134392, 0.31119955],
         ]
     )
@@ -172,12 +162,12 @@ def _chroma_matrix(scale: Tensor, turns: Tensor) -> Tensor:
     luma = np.outer(to_yiq[:, 0], from_yiq[0])
     straight = to_yiq[:, 1:] @ from_yiq[1:]
     crossed = to_yiq[:, 1:] @ np.array([[0, -1], [1, 0]]) @ from_yiq[1:]
-    # In float64, because TensorFlow's float32 cosine differs in the last bit between a
-    # vector of values and the few left over, hence with the place in the batch.
-    angle = 2 * math.pi * tf.cast(turns, tf.float64)
-    cosine, sine = (scale * tf.cast(f(angle), tf.float32) for f in (tf.cos, tf.sin))
-    parts = [tf.constant(part, tf.float32) for part in (luma, straight, crossed)]
-    return parts[0] + cosine[:, None, None] * parts[1] + sine[:, None, None] * parts[2]
+    # In float64, because the last bit of a float32 cosine depends on the place in the
+    # batch, and that of a sum on how TensorFlow rewrites the graph.
+    scale, turns = (tf.reshape(tf.cast(one, tf.float64), [-1, 1, 1]) for one in (scale, turns))
+    angle = 2 * math.pi * turns
+    chroma = straight * tf.cos(angle) + crossed * tf.sin(angle)
+    return tf.cast(luma + scale * chroma, tf.float32)
 
 
 def _add_noise(images: Tensor, seeds: Tensor, config: AugmentConfig) -> Tensor:
@@ -214,12 +204,18 @@ def add_poisson_noise(images: Tensor, seeds: Tensor, strength: float) -> Tensor:
 @functools.lru_cache(maxsize=4)
 def _poisson_table(strength: float) -> np.ndarray:
     """Noise by (level, quantile), float32, flat."""
-    from scipy.stats import poisson
+    probabilities = (np.arange(2**_QUANTILE_BITS) + 0.5) / 2**_QUANTILE_BITS
+    levels = np.arange(_LEVELS) / (_LEVELS - 1)
+    counts = [_poisson_quantiles(mean, probabilities) for mean in levels / strength**2]
+    return np.asarray(np.stack(counts) * strength**2 - levels[:, None], np.float32).ravel()
 
-    probability = (np.arange(2**_QUANTILE_BITS) + 0.5) / 2**_QUANTILE_BITS
-    level = np.arange(_LEVELS)[:, None] / (_LEVELS - 1)
-    noisy = poisson.ppf(probability, level / strength**2) * strength**2
-    return np.asarray(noisy - level, np.float32).ravel()
+
+def _poisson_quantiles(mean: float, probabilities: np.ndarray) -> np.ndarray:
+    spread = 6 * math.sqrt(mean) + 10
+    # Every count, until there are so many that skipping some is far below a grey level.
+    step = math.ceil(spread / 4096)
+    counts = np.arange(max(0, math.floor(mean - spread)), mean + spread, step)
+    return counts[np.searchsorted(pdtr(counts, mean), probabilities)]
 
 
 def _add_salt_pepper(images: Tensor, seeds: Tensor, part: float) -> Tensor:
@@ -242,9 +238,7 @@ def _normal(seeds: Tensor, stream: int, images: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=1)
 def _normal_table() -> np.ndarray:
-    from scipy.stats import norm
-
-    return np.asarray(norm.ppf((np.arange(2**16) + 0.5) / 2**16), np.float32)
+    return np.asarray(ndtri((np.arange(2**16) + 0.5) / 2**16), np.float32)
 
 
 def _uniform(seeds: Tensor, stream: int, count: int) -> Tensor:

@@ -10,6 +10,7 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -80,10 +81,12 @@ def collect(
         sets = []
         for items in splits:
             store = _FileStore(folder, size) if folder else _MemoryStore(len(items), size)
-            kept = _decode_all(location, items, size, len(label_names), store, options, log)
+            with closing(store):
+                kept = _decode_all(location, items, size, len(label_names), store, options, log)
+                images = store.finish()
             labels = np.array([item.label for item in kept], np.int32)
             names = tuple(item.name for item in kept)
-            sets.append(ImageSet(store.finish(), labels, tuple(label_names), names))
+            sets.append(ImageSet(images, labels, tuple(label_names), names))
     _check_classes(location, sets)
     return sets
 
@@ -188,6 +191,9 @@ class _MemoryStore:
     def finish(self) -> np.ndarray:
         return self._images[: self._count]
 
+    def close(self) -> None:
+        pass
+
 
 class _FileStore:
     """Holds decoded images in an unnamed file of `folder`."""
@@ -215,6 +221,9 @@ class _FileStore:
         if not self._count:  # an empty file cannot be mapped
             return np.empty(shape, np.uint8)
         return np.memmap(self._file, np.uint8, "r", shape=shape)
+
+    def close(self) -> None:
+        self._file.close()  # the map keeps its own handle
 
 
 def _parallel(

@@ -93,6 +93,9 @@ def _receive(remote: Remote, part: Path, timeout: float) -> None:
     with _open(request, timeout) as response:
         # A server that ignores the range sends the whole file with status 200.
         start = start if response.status == 206 else 0
+        # A log-in page instead of the file, for one, must not become the file's start.
+        if response.length is not None and start + response.length != remote.size:
+            raise ConnectionError(f"a file of {start + response.length:,} bytes")
         with part.open("ab" if start else "wb") as file:
             _copy(response, file, remote, start)
 

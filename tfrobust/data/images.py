@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 
 # The formats that are decoded. Others are left out on purpose: Pillow hands
 # EPS to Ghostscript, for one.
@@ -72,17 +73,16 @@ def decode(source: Source, size: tuple[int, int] | None = None) -> Decoded:
     Raises:
       ValueError: the image is broken, truncated, not supported or too large.
     """
-    # Pillow's parsers raise whatever a broken file makes them run into.
-    try:
-        image = _open(source)
-        mode, found = image.mode, _upright_size(image)
-        if size and image.format in ("JPEG", "MPO"):
-            image.draft(None, (2 * max(size), 2 * max(size)))  # type: ignore[arg-type]
-        image.load()
-        rgb = _to_rgb(ImageOps.exif_transpose(image) if _orientation(image) > 1 else image)
-        if size and rgb.size != size:
-            rgb = rgb.resize(size, Image.Resampling.BILINEAR)
-        return Decoded(np.asarray(rgb), found, mode)
+    try:  # Pillow's parsers raise whatever a broken file makes them run into
+        with _open(source) as image:
+            mode, found = image.mode, _checked_size(image)
+            if size and isinstance(image, JpegImageFile):
+                image.draft(None, (2 * max(size), 2 * max(size)))
+            image.load()
+            rgb = _to_rgb(ImageOps.exif_transpose(image) if _orientation(image) > 1 else image)
+            if size and rgb.size != size:
+                rgb = rgb.resize(size, Image.Resampling.BILINEAR)
+            return Decoded(np.asarray(rgb), found, mode)
     except Exception as error:
         raise ValueError(reason(error)) from error
 
@@ -96,23 +96,18 @@ def measure(source: Source) -> tuple[int, int]:
     Raises:
       Exception: whatever Pillow's parser ran into; `decode` tells it properly.
     """
-    return _upright_size(_open(source))
+    with _open(source) as image:
+        return _checked_size(image)
 
 
 def _open(source: Source) -> Image.Image:
-    """The image with its header read; its size is checked, its pixels are not decoded."""
+    """The image with its header read; its pixels are not decoded yet."""
     if isinstance(source, np.ndarray):
-        image = _from_array(source)
-    elif isinstance(source, Image.Image):
-        image = source
-    else:
-        file = io.BytesIO(source) if isinstance(source, bytes) else source
-        image = Image.open(file, formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS:,} in all")
-    if not image.width * image.height:
-        raise ValueError(f"{image.width}x{image.height} pixels: nothing to see")
-    return image
+        return _from_array(source)
+    if isinstance(source, Image.Image):
+        return source
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    return Image.open(file, formats=FORMATS)
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -128,8 +123,13 @@ def _orientation(image: Image.Image) -> int:
     return int(image.getexif().get(_ORIENTATION, 1)) if "exif" in image.info else 1
 
 
-def _upright_size(image: Image.Image) -> tuple[int, int]:
+def _checked_size(image: Image.Image) -> tuple[int, int]:
+    """The upright size, if it is one that is decoded."""
     width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width}x{height} pixels, more than {MAX_PIXELS:,} in all")
+    if not width * height:
+        raise ValueError(f"{width}x{height} pixels: nothing to see")
     return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
 
 

@@ -127,9 +127,7 @@ def _draw_epoch(n: int, seed: int, epoch: Tensor) -> tuple[Tensor, Tensor]:
     key = tf.stack([tf.constant(seed, tf.int64), epoch])
     order_key, seeds_key = tf.unstack(tf.random.split(key, 2))
     order = tf.random.experimental.stateless_shuffle(tf.range(n, dtype=tf.int64), order_key)
-    seeds = tf.random.stateless_uniform(
-        [n, 2], seeds_key, minval=None, maxval=None, dtype=tf.int32
-    )
+    seeds = tf.random.stateless_uniform([n, 2], seeds_key, minval=None, maxval=None, dtype=tf.int32)
     return order, tf.gather(seeds, order)
 
 

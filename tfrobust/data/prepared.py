@@ -57,7 +57,7 @@ def prepared(make: Callable[[], Any]) -> Any:
             return other
         raise TFRobustError(
             f"Expected to write the data set {builder.name} to {builder.data_dir_root}, found "
-            f"'{error}': free some space or choose another folder with --cache-dir."
+            f"'{error}': free some space or choose another folder (--data-dir, --cache-dir)."
         ) from error
     return builder
 
@@ -96,8 +96,8 @@ def _items(builder: Any, split: str, name: str) -> list[Item]:
                 items.append(Item(where.decode(), functools.partial(bytes, image), int(label)))
     except tf.errors.OpError as error:
         raise TFRobustError(
-            f"Expected prepared data of {builder.name} in {builder.data_dir}, found "
-            f"'{error.message}': delete that folder and run again."
+            f"Expected the prepared data of {builder.name} in {builder.data_dir}, found files "
+            f"missing or damaged ({type(error).__name__}): delete that folder and run again."
         ) from error
     # TFDS shuffles while writing: by name, the order does not hang on its version.
     return sorted(items, key=lambda item: item.name)

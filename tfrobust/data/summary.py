@@ -59,7 +59,8 @@ def save_figure(splits: Splits, name: str, path: Path) -> None:
     """
     figure = Figure(figsize=(16, 7.2), layout="constrained")
     figure.suptitle(_headline(splits, name), fontsize=15, fontweight="bold", parse_math=False)
-    left, right = figure.subfigures(1, 2, width_ratios=(1.9, 1), wspace=0.03)
+    halves: Any = figure.subfigures(1, 2, width_ratios=(1.9, 1), wspace=0.03)
+    left, right = halves
     _draw_examples(left, splits.train)
     classes, sizes, modes = right.subplots(3, 1, height_ratios=(6, 1.4, 1.4))
     few = len(splits.train.label_names) <= _MAX_BARS

@@ -66,8 +66,13 @@ def read(location: Path, options: ReadOptions) -> RawData:
 
 
 def _open(location: Path) -> zipfile.ZipFile:
-    with open(location, "rb") as file:
-        magic = file.read(2)
+    try:
+        with open(location, "rb") as file:
+            magic = file.read(2)
+    except OSError as error:
+        raise TFRobustError(
+            f"{location} cannot be read ({error.strerror}): check its path and permissions."
+        ) from error
     if magic != b"PK":
         raise TFRobustError(
             f"{location} is not in torch's zip format (torch 1.6 or later): load it where it was "

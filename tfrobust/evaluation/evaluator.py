@@ -47,6 +47,7 @@ class Evaluator:
             tf.TensorSpec([None, *data.image_shape], tf.uint8),
             tf.TensorSpec([None], tf.int32),
         )
+        self._judges: dict[Any, Callable[..., Any]] = {}
         self._judge_clean = tf.function(self._clean_batch, input_signature=self._spec)
         self.clean = self._run_clean()
 
@@ -86,13 +87,14 @@ class Evaluator:
         start = time.perf_counter()
         outcome = Outcome(*(np.copy(v) for v in _fields(self.clean)))
         judge = self._judge(attack, threat_model)
+        eps = tf.constant(threat_model.eps, tf.float32)
         gradients = 0
         for restart in range(attack.restarts):
             standing = np.flatnonzero(outcome.correct)
             label = f"{name} {threat_model}" + (f" restart {restart + 1}" if restart else "")
             for index in self._chunks(standing, label):
                 seed = tf.constant([self.seed + restart, int(index[0])], tf.int32)
-                found = judge(*self._batch(index), seed)
+                found = judge(*self._batch(index), seed, eps)
                 for values, new in zip(_fields(outcome), found, strict=True):
                     values[index] = new.numpy()
             gradients += len(standing) * attack.gradient_evaluations
@@ -101,20 +103,26 @@ class Evaluator:
         return AttackResult(name, threat_model, parameters, outcome, gradients, seconds)
 
     def craft(self, attack: Attack, threat_model: ThreatModel, index: np.ndarray) -> np.ndarray:
-        """Attacked images, float32 [M, H, W, 3]; the clean image where no success was found."""
+        """Attacked images, float32 [M, H, W, 3], inside the ball, successful or not."""
         made = []
         for chunk in self._chunks(index, "crafting"):
             x, y = self._batch(chunk)
-            x_adv, ok, _ = self._attacked(attack, threat_model, x, y, tf.constant([self.seed, 0]))
-            made.append(tf.where(ok[:, None, None, None], x_adv, _pixels(x)).numpy())
+            seed = tf.constant([self.seed, int(chunk[0])], tf.int32)
+            made.append(self._attacked(attack, threat_model, x, y, seed)[0].numpy())
         return np.concatenate(made)
 
     def _judge(self, attack: Attack, threat_model: ThreatModel) -> Callable[..., Any]:
-        spec = (*self._spec, tf.TensorSpec([2], tf.int32))
-        return tf.function(
-            lambda x, y, seed: self._attack_batch(attack, threat_model, x, y, seed),
-            input_signature=spec,
-        )
+        """One compiled function per attack and ball; eps is an argument, so radii share it."""
+        key = (attack, threat_model.norm, threat_model.bounds)
+        if key not in self._judges:
+
+            def judge(x: Tensor, y: Tensor, seed: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
+                ball = dataclasses.replace(threat_model, eps=eps)
+                return self._attack_batch(attack, ball, x, y, seed)
+
+            seed_and_eps = (tf.TensorSpec([2], tf.int32), tf.TensorSpec([], tf.float32))
+            self._judges[key] = tf.function(judge, input_signature=(*self._spec, *seed_and_eps))
+        return self._judges[key]
 
     def _attack_batch(
         self, attack: Attack, threat_model: ThreatModel, x: Tensor, y: Tensor, seed: Tensor

@@ -29,7 +29,6 @@ _CELL, _GAP, _BLOCK_GAP = 1.28, 0.06, 0.28
 _LEFT, _RIGHT, _TOP, _BOTTOM = 1.6, 0.25, 1.3, 0.75
 _CAPTION, _GROUP_TITLE = 0.42, 0.42
 _BLOCKS = (4, 4, 1)
-_MAPS = ("positive", "negative", "SmoothGrad")
 # Blue and vermilion of Okabe and Ito, told apart by every kind of colour vision.
 _RIGHT_COLOUR, _WRONG_COLOUR = "#0072B2", "#C44601"
 
@@ -170,9 +169,9 @@ def _check(model: keras.Model, examples: Examples, label_names: Sequence[str]) -
         )
     if len(label_names) != classes or not (0 <= examples.y.min() <= examples.y.max() < classes):
         raise UsageError(
-            f"Expected {classes} label names and labels in 0..{classes - 1}, as the model has "
-            f"classes, found {len(label_names)} names and labels in {examples.y.min()}.."
-            f"{examples.y.max()}: choose the data that the model was trained on."
+            f"Expected {classes} label names, one a class, and labels below {classes}, found "
+            f"{len(label_names)} names and labels {examples.y.min()} to {examples.y.max()}: "
+            "choose the data that the model was trained on."
         )
 
 
@@ -202,12 +201,11 @@ def _draw(
 def _draw_header(figure: Figure, factor: int) -> None:
     lefts = list(_lefts())
     _text(figure, 0.25, 0.33, "What the model looks at", size=20, weight="bold", ha="left")
-    heads = ("clean", "adversarial", "difference")
-    for block, head in enumerate(heads):
+    for block, head in enumerate(("clean", "adversarial", "difference")):
         first = sum(_BLOCKS[:block])
         centre = (lefts[first] + lefts[first + _BLOCKS[block] - 1] + _CELL) / 2
         _text(figure, centre, 0.85, head, size=13, weight="bold")
-    columns = (*("image", *_MAPS) * 2, f"amplified {factor}×")
+    columns = (*("image", "positive", "negative", "SmoothGrad") * 2, f"amplified {factor}×")
     for left, name in zip(lefts, columns, strict=True):
         _text(figure, left + _CELL / 2, 1.12, name, size=9.5, color="0.35")
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
 from tfrobust.backbones import set_trainable
-from tfrobust.config import RunConfig
+from tfrobust.config import RunConfig, StageConfig
 from tfrobust.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from tfrobust.data.types import ImageSet, Splits
 from tfrobust.progress import Progress
 from tfrobust.run import RunFolder
+from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
 from tfrobust.training import METHODS
 from tfrobust.training.callbacks import EpochEnd, Schedule
@@ -60,8 +62,8 @@ class _Session:
         training = config.training
         self.model, self.config, self.train = model, config, splits.train
         self.threat_model = ThreatModel.from_config(config.threat)
-        recipe = Recipe.from_config(training, self.threat_model, config.seed)
-        self.method = METHODS[training.method](model, recipe)
+        self.recipe = Recipe.from_config(training, self.threat_model, config.seed)
+        self.method = METHODS[training.method](model, self.recipe)
         self.optimizer = make_optimizer(training)
         # Built once on all variables, so that each keeps its state from stage to stage.
         set_trainable(model, "all")
@@ -76,7 +78,7 @@ class _Session:
             seed=config.seed,
         )
         self.steps = steps_per_epoch(len(self.train), training.batch_size, False)
-        self.board = TensorBoard(run, self.method)
+        self.board = TensorBoard(run)
         self.samples = next(iter(evaluation_batches(_sample(self.train, 8, config.seed), 8)))
 
     def start(self, resume: bool) -> TrainState:
@@ -90,7 +92,9 @@ class _Session:
         stages = self.config.training.stages
         stage = stages[state.stage]
         names = set_trainable(self.model, stage.blocks)
+        self.method.recipe = _recipe_of(stage, self.recipe)
         self.method.compile(self.optimizer)
+        self.board.craft = tf.function(self.method.craft)
         first = state.epoch - len(state.stage_losses)
         last = first + stage.epochs
         total = last + sum(later.epochs for later in stages[state.stage + 1 :])
@@ -120,6 +124,12 @@ class _Session:
 
     def _log(self, row: dict[str, Any]) -> None:
         self.board.log(row, self.samples)
+
+
+def _recipe_of(stage: StageConfig, recipe: Recipe) -> Recipe:
+    """The recipe with the weights that a stage sets otherwise."""
+    own = {"clean_weight": stage.clean_weight, "adv_weight": stage.adv_weight}
+    return dataclasses.replace(recipe, **{k: v for k, v in own.items() if v is not None})
 
 
 def _sample(data: ImageSet, count: int, seed: int) -> ImageSet:

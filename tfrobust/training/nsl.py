@@ -37,6 +37,10 @@ class NSL(RobustStep, nsl.keras.AdversarialRegularization):
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         super().compile(optimizer, loss=loss, **kwargs)
 
+    def craft(self, x: Tensor, y: Tensor) -> Tensor | None:
+        """As every method does; nothing where the adversarial loss has no weight."""
+        return super().craft(x, y) if self.recipe.adv_weight else None
+
     def losses_of(self, x: Tensor, x_adv: Tensor | None, y: Tensor) -> dict[str, Tensor]:
         """NSL's labeled loss on x plus its scaled adversarial loss on x_adv.
 

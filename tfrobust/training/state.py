@@ -7,7 +7,6 @@ import io
 import json
 import shutil
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tfrobust.errors import TFRobustError
@@ -54,13 +53,9 @@ class Checkpoints:
         self._checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
         self._model = model
 
-    @property
-    def _state_file(self) -> Path:
-        return self._folder / "state.json"
-
     def exists(self) -> bool:
         """Whether there is a state to resume from."""
-        return self._state_file.is_file()
+        return self._run.state.is_file()
 
     def save(self, state: TrainState, *, is_best: bool) -> None:
         """Writes the checkpoint of the epoch just done, and the best model where it is it.
@@ -82,7 +77,7 @@ class Checkpoints:
                 f"{_first_line(error)}; the one before is intact: free some space, then --resume."
             ) from error
         write_text(self._run.history, as_csv(state.rows))
-        write_json(self._state_file, asdict(state))
+        write_json(self._run.state, asdict(state))
         for old in self._folder.glob("epoch-*"):
             if old.name != name:
                 shutil.rmtree(old)
@@ -94,7 +89,7 @@ class Checkpoints:
           TFRobustError: the checkpoint is missing or damaged.
         """
         try:
-            state = TrainState(**json.loads(self._state_file.read_text(encoding="utf-8")))
+            state = TrainState(**json.loads(self._run.state.read_text(encoding="utf-8")))
             path = self._folder / f"epoch-{state.epoch:04d}" / "checkpoint"
             self._checkpoint.read(str(path)).assert_consumed()
         except (OSError, ValueError, TypeError, AssertionError, tf.errors.OpError) as error:

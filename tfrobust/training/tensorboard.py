@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tfrobust.run import RunFolder
@@ -9,15 +10,19 @@ from tfrobust.runtime import tf
 
 
 class TensorBoard:
-    """Writes one entry per epoch to the run's `tensorboard` folder."""
+    """Writes one entry per epoch to the run's `tensorboard` folder.
 
-    def __init__(self, run: RunFolder, method: Any) -> None:
+    Attributes:
+      craft: (x, y) -> x_adv or None, the training attack of the current stage.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
         self._writer = tf.summary.create_file_writer(str(run.tensorboard))
-        self._craft = tf.function(method.craft, reduce_retracing=True)
+        self.craft: Callable[[Any, Any], Any] = lambda x, y: None
 
     def log(self, row: dict[str, Any], batch: dict[str, Any]) -> None:
         """Logs a row of the history, and `batch` as it is and under the training attack."""
-        x_adv = self._craft(batch["image"], batch["label"])
+        x_adv = self.craft(batch["image"], batch["label"])
         with self._writer.as_default(step=row["epoch"]):
             for name, value in row.items():
                 if isinstance(value, float):

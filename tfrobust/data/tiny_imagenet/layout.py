@@ -78,7 +78,8 @@ class Layout:
 
     def __init__(self, source: Path) -> None:
         self._source = source
-        self._root, self._files = _open_zip(source) if source.is_file() else _open_folder(source)
+        opener = _open_zip if source.is_file() else _open_folder
+        self._root, self._files = opener(source)
         self.wnids = tuple(line[0] for line in self._table(_INDEX, 1))
         words = {wnid: text for wnid, text in self._table("words.txt", 2)}
         for wnid in self.wnids:
@@ -145,7 +146,7 @@ class Layout:
         )
 
 
-def _open_zip(source: Path) -> tuple[zipfile.Path, frozenset[str]]:
+def _open_zip(source: Path) -> tuple[zipfile.Path | Path, frozenset[str]]:
     archive = open_zip(source)
     names = archive.namelist()
     tops = [name[: -len(_INDEX)] for name in names if name.endswith(_INDEX)]
@@ -154,7 +155,7 @@ def _open_zip(source: Path) -> tuple[zipfile.Path, frozenset[str]]:
     return zipfile.Path(archive, top), frozenset(name[len(top) :] for name in files)
 
 
-def _open_folder(source: Path) -> tuple[Path, frozenset[str]]:
+def _open_folder(source: Path) -> tuple[zipfile.Path | Path, frozenset[str]]:
     files = (path for path in source.rglob("*") if path.is_file())
     return source, frozenset(path.relative_to(source).as_posix() for path in files)
 

@@ -1,0 +1,257 @@
+"""Weights load whole and exactly, or not at all and with the misfits named."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from tfrobust.backbones import BACKBONES, build
+from tfrobust.backbones.weights import fetch, load
+from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.runtime import keras
+
+FORMATS = ("weights.h5", "legacy.h5", "whole.h5", "whole.keras")
+
+
+def small(num_classes: int = 3, alpha: float = 0.35, **options: Any) -> Any:
+    return build(
+        "mobilenetv2", num_classes=num_classes, image_shape=(32, 32, 3), alpha=alpha, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def trained() -> Any:
+    """A classifier whose every variable differs from a new one's."""
+    model = small(seed=3)
+    generator = np.random.default_rng(0)
+    model.set_weights([generator.uniform(0.5, 1.5, w.shape) for w in model.get_weights()])
+    return model
+
+
+@pytest.fixture(scope="module")
+def files(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("weights")
+    paths = {name: folder / name for name in FORMATS}
+    paths["weights.h5"] = folder / "of.weights.h5"
+    for name, path in paths.items():
+        if name == "whole.h5":
+            keras.models.save_model(trained, path, save_format="h5")
+        elif name == "whole.keras":
+            trained.save(path)
+        else:
+            trained.save_weights(path)
+    return paths
+
+
+def same(a: Any, b: Any, *, head: bool = True) -> bool:
+    pairs = list(zip(a.get_weights(), b.get_weights(), strict=True))
+    return all(np.array_equal(x, y) for x, y in (pairs if head else pairs[:-2]))
+
+
+# ---- what fits ----
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_classifier_s_file_loads_whole(
+    name: str, files: dict[str, Path], trained: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Other resizing and dropout change the graph, not the variables.
+    model = small(resize=48, dropout=0.1, weights=str(files[name]))
+    assert same(model, trained) and not caplog.records
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_head_for_other_classes_is_left_out_aloud(
+    name: str, files: dict[str, Path], trained: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        model = small(num_classes=7, weights=str(files[name]), seed=5)
+    assert same(model, trained, head=False)
+    np.testing.assert_array_equal(
+        model.get_layer("logits").kernel, small(num_classes=7, seed=5).get_layer("logits").kernel
+    )
+    assert "the head for 3 classes is left out; the new one for 7 starts" in caplog.text
+
+
+def test_published_weights_give_keras_s_own_features(shared_data: Path) -> None:
+    file = shared_data / "weights" / "mobilenet_v2_1.0_96_no_top.h5"
+    model = small(alpha=1.0, resize=96, weights=str(file))
+    published = keras.applications.MobileNetV2(
+        input_shape=(96, 96, 3), include_top=False, weights=str(file)
+    )
+    ours = keras.Model(
+        model.input, [model.get_layer("resize").output, model.get_layer("out_relu").output]
+    )
+    pixels, features = ours(np.random.default_rng(1).random((3, 32, 32, 3), np.float32))
+    np.testing.assert_array_equal(features, published(pixels))
+    assert np.ptp(features) > 1
+
+
+@pytest.mark.parametrize("name", ["densenet121", "efficientnetb0"])
+def test_a_file_of_keras_applications_loads(name: str, tmp_path: Path) -> None:
+    # Built second, so Keras numbers the unnamed layers of the two models differently.
+    published = getattr(keras.applications, BACKBONES[name].constructor)(
+        include_top=True, weights=None, classes=4
+    )
+    published.save_weights(tmp_path / "published.h5")
+    model = build(
+        name, num_classes=4, image_shape=(32, 32, 3), weights=str(tmp_path / "published.h5")
+    )
+    expected = {
+        one.name: one.get_weights()
+        for one in published.layers
+        if not isinstance(one, keras.layers.Normalization)
+    }
+    expected["logits"] = expected["predictions"]
+    found = [one for one in model.layers if one.weights and one.name in expected]
+    assert len(found) == sum(map(bool, expected.values())) - 1
+    for layer in found:
+        for mine, theirs in zip(layer.get_weights(), expected[layer.name], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_layers_of_other_names_load_in_order(trained: Any, tmp_path: Path) -> None:
+    renamed = keras.models.clone_model(
+        trained,
+        clone_function=lambda layer: type(layer).from_config(
+            {**layer.get_config(), "name": f"old_{layer.name}"}
+        ),
+    )
+    # Without the head, whose name alone tells it from the backbone.
+    features = keras.Model(renamed.input, renamed.get_layer("old_avg_pool").output)
+    features.set_weights(trained.get_weights()[:-2])
+    features.save_weights(tmp_path / "renamed.h5")
+    assert same(small(weights=str(tmp_path / "renamed.h5")), trained, head=False)
+
+
+# ---- what does not ----
+
+
+def refused(model: Any, path: Path) -> str:
+    """The one sentence with which `path` is refused; the model must stay untouched."""
+    before = model.get_weights()
+    with pytest.raises(TFRobustError) as error:
+        load(model, path)
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+    message = str(error.value)
+    assert str(path) in message and "\n" not in message and message.endswith(".")
+    return message
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_another_width_is_refused_by_layer_and_shape(name: str, files: dict[str, Path]) -> None:
+    # 52 pairs of convolution and BatchNormalization make 104 layers of which alpha 0.5 keeps
+    # the shapes where 0.35 and 0.5 round alike; the first convolution is never one: 16 of
+    # alpha 0.5 and 0.35 alike, so the next that differs is named.
+    message = refused(small(alpha=0.75), files[name])
+    assert "Conv1 expected [(3, 3, 3, 24)], found [(3, 3, 3, 16)]; bn_Conv1 expected" in message
+    assert "more: choose a file of the same network and alpha" in message
+
+
+def test_another_family_is_refused_by_layer(files: dict[str, Path]) -> None:
+    model = build("resnet50", num_classes=3, image_shape=(32, 32, 3))
+    message = refused(model, files["legacy.h5"])
+    # 53 convolutions and 53 BatchNormalizations of ResNet50, 52 and 52 of MobileNetV2.
+    assert "do not fit resnet50 in 210 layers: conv1_conv is missing from the file" in message
+    assert "conv1_conv expected [(7, 7, 3, 64), (64,)]" in refused(model, files["whole.keras"])
+
+
+@pytest.mark.parametrize("name", ["legacy.h5", "weights.h5"])
+def test_one_missing_layer_is_named(name: str, files: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / files[name].name
+    shutil.copy(files[name], path)
+    with h5py.File(path, "r+") as file:
+        if name == "legacy.h5":
+            file["block_3_expand"].attrs["weight_names"] = []
+        else:
+            del file["layers"]["conv2d_34"]
+    # MobileNetV2's 35th and last convolution that is not depthwise is its top.
+    layer = "block_3_expand" if name == "legacy.h5" else "Conv_1"
+    assert f"in 1 layers: {layer} is missing from the file: choose" in refused(small(), path)
+
+
+def test_one_layer_too_many_is_named(files: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copy(files["weights.h5"], tmp_path / "more.weights.h5")
+    with h5py.File(tmp_path / "more.weights.h5", "r+") as file:
+        file["layers/conv2d_35/vars/0"] = np.zeros(3)
+    message = refused(small(), tmp_path / "more.weights.h5")
+    assert "in 1 layers: conv2d_35 of the file is not in the network" in message
+
+
+def test_numbers_that_are_none_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copy(files["weights.h5"], tmp_path / "nan.weights.h5")
+    with h5py.File(tmp_path / "nan.weights.h5", "r+") as file:
+        file["layers/conv2d_3/vars/0"][0, 0, 0, 0] = np.nan
+    message = refused(small(), tmp_path / "nan.weights.h5")
+    assert "found NaN or infinity in /layers/conv2d_3/vars/0" in message
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_truncated_file_is_refused(name: str, files: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / files[name].name
+    whole = files[name].read_bytes()
+    for length in (0, 100, len(whole) // 2, len(whole) - 5):
+        path.write_bytes(whole[:length])
+        assert "cannot be read as Keras HDF5 or .keras" in refused(small(), path)
+
+
+@pytest.mark.parametrize("name", ["text.h5", "text.keras", "picture.png"])
+def test_a_file_of_another_kind_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("no weights here")
+    assert "cannot be read as Keras HDF5 or .keras" in refused(small(), tmp_path / name)
+
+
+def test_hdf5_that_holds_no_layers_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["x"] = np.zeros(3)
+    assert "cannot be read as Keras HDF5 or .keras" in refused(small(), tmp_path / "data.h5")
+
+
+def test_a_missing_file_or_a_misspelt_word_is_refused(tmp_path: Path) -> None:
+    assert "expected 'imagenet', 'none' or a file" in refused(small(), tmp_path)
+    with pytest.raises(TFRobustError, match="Weights imagnet: expected 'imagenet', 'none' or a f"):
+        small(weights="imagnet")
+
+
+# ---- the download ----
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home folder, and a proxy that refuses every connection."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    (tmp_path / ".keras" / "models").mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_offline_the_file_and_its_place_are_named(name: str, home: Path) -> None:
+    with pytest.raises(TFRobustError) as error:
+        fetch(BACKBONES[name], alpha=1.0, side=32)
+    message = str(error.value)
+    assert f"ImageNet weights of {name} could not be downloaded" in message
+    assert "fetch https://storage.googleapis.com/" in message
+    assert f"put it at {home / '.keras' / 'models'}/" in message and "\n" not in message
+
+
+def test_a_cached_download_is_used(home: Path, trained: Any) -> None:
+    # Images of 100 pixels are nearest to the weights for 96.
+    name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_96_no_top.h5"
+    trained.save_weights(home / ".keras" / "models" / name)
+    model = build(
+        "mobilenetv2", num_classes=3, image_shape=(100, 120, 3), alpha=0.35, weights="imagenet"
+    )
+    assert same(model, trained)
+
+
+def test_a_width_without_imagenet_weights_is_refused() -> None:
+    with pytest.raises(UsageError, match="alpha to be one of 0.35, 0.5, .*, found 0.4"):
+        small(alpha=0.4, weights="imagenet")
