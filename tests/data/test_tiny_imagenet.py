@@ -1,6 +1,6 @@
 """Tiny ImageNet from any copy, whole or partial; real images where they are at hand."""
 
-import os
+import io
 import shutil
 import threading
 import time
@@ -140,6 +140,11 @@ def remove_word(folder):
     (folder / "words.txt").write_text("n02124075\tEgyptian cat\nn04067472\treel\n")
 
 
+def repeat_class(folder):
+    index = folder / "wnids.txt"
+    index.write_text(index.read_text() + "\nn01443537\n")
+
+
 def add_class(folder):
     shutil.copytree(folder / "train/n01443537", folder / "train/n99999999")
 
@@ -161,6 +166,7 @@ FAULTS = {
     add_val_image: "a line for val/images/val_9.JPEG in val/val_annotations.txt, found none",
     remove_annotations: "expected val/val_annotations.txt, found no such file",
     remove_word: "expected a line for n01443537 in words.txt, found none",
+    repeat_class: "expected each class once in wnids.txt, found a class twice",
     add_class: "train/n99999999/images/.* in wnids.txt, found no 'n99999999' there",
     break_annotations: "expected 2 columns in each line of val/val_annotations.txt",
     empty_class: "class 'goldfish' has no sound training image",
@@ -255,20 +261,18 @@ def test_a_download_is_verified_and_prepared_for_tfds(folder, options, tmp_path,
     assert tfds.load("tiny_imagenet", split="test", download=False).cardinality() == 3
 
 
-def test_real_images(shared_data, tmp_path):
+def test_the_real_layout(shared_data):
     archive = shared_data / layout.ZIP
     if not archive.is_file():
         pytest.skip(f"real data not found: expected {archive}")
-    raw = read(archive, ReadOptions(cache_dir=str(tmp_path)))
+    files = layout.Layout(archive)
+    train, val = list(files.examples("train")), list(files.examples("val"))
     # 150 train images of each of 200 classes, 539 of them greyscale; val_0 to val_4999.
-    assert np.bincount(raw.train.labels).tolist() == [150] * 200
-    assert len(raw.test) == 5000
-    assert raw.log.sizes == {(64, 64): 35000}
-    grey = (raw.train.images == raw.train.images[..., :1]).all(axis=(1, 2, 3))
-    assert grey.sum() >= 539
-    with zipfile.ZipFile(archive) as members:
-        wnids = members.read(f"{layout.FOLDER}/wnids.txt").decode().split()
-    for name, label in zip(raw.train.names[::500], raw.train.labels[::500], strict=True):
-        assert name.split("/")[1] == wnids[label]
-    assert raw.train.label_names[wnids.index("n01443537")] == "goldfish"
-    assert os.listdir(tmp_path) == [f"tiny_imagenet-{layout.fingerprint(archive)[:16]}"]
+    assert np.bincount([label for _, label in train]).tolist() == [150] * 200
+    assert {name for name, _ in val} == {f"val/images/val_{i}.JPEG" for i in range(5000)}
+    assert all(name.split("/")[1] == files.wnids[label] for name, label in train)
+    images = [Image.open(io.BytesIO(files.read(name))) for name, _ in train]
+    assert {image.size for image in images} == {(64, 64)}
+    assert sum(image.mode == "L" for image in images) == 539
+    assert files.label_names[files.wnids.index("n01443537")] == "goldfish"
+    assert len(set(files.label_names)) == 200

@@ -10,7 +10,7 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -101,13 +101,13 @@ def _common_size(
     found.pop(None, None)  # a broken header is reported when the image is decoded
     if not found:
         return 1, 1
-    size = found.most_common(1)[0][0]
-    if size is not None and size[0] * size[1] > _MAX_UNASKED_PIXELS:
+    size = found.most_common(1)[0][0] or (1, 1)
+    if size[0] * size[1] > _MAX_UNASKED_PIXELS:
         raise UsageError(
             f"{location}: most images are {size[0]}x{size[1]} pixels, too large to train on as "
             "they are: choose a side to resize them to, such as --image-size 224."
         )
-    return size or (1, 1)
+    return size
 
 
 def _measure_chunk(items: Sequence[Item]) -> list[tuple[int, int] | None]:
@@ -200,20 +200,15 @@ class _FileStore:
 
     def __init__(self, folder: Path, size: tuple[int, int]) -> None:
         self._folder = folder
-        self._file = tempfile.TemporaryFile(dir=folder)
+        with _disk_told(folder):
+            self._file = tempfile.TemporaryFile(dir=folder)
         self._shape = (size[1], size[0], 3)
         self._count = 0
 
     def add(self, pixels: np.ndarray) -> None:
-        try:
+        with _disk_told(self._folder):
             self._file.write(pixels.tobytes())
             self._file.flush()
-        except OSError as error:
-            raise TFRobustError(
-                f"Decoded images could not be written to {self._folder} ({error.strerror}, "
-                f"{free_space(self._folder)} free): free some space, choose another folder with "
-                "--cache-dir, or a smaller --image-size."
-            ) from error
         self._count += 1
 
     def finish(self) -> np.ndarray:
@@ -224,6 +219,18 @@ class _FileStore:
 
     def close(self) -> None:
         self._file.close()  # the map keeps its own handle
+
+
+@contextmanager
+def _disk_told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TFRobustError(
+            f"Decoded images could not be written to {folder} ({error.strerror}, "
+            f"{free_space(folder)} free): free some space, choose another folder with "
+            "--cache-dir, or a smaller --image-size."
+        ) from error
 
 
 def _parallel(

@@ -68,8 +68,9 @@ def fetch(remote: Remote, target: Path, *, otherwise: str, timeout: float = 10.0
         ) from error
     except OSError as error:
         raise TFRobustError(
-            f"Expected to write {remote.size:,} bytes to {target}, found '{error.strerror}': "
-            "free some space or choose another folder with --data-dir."
+            f"Expected to write {remote.size:,} bytes to {target}, found "
+            f"'{error.strerror or error}': free some space or choose another folder with "
+            "--data-dir."
         ) from error
     return target
 
@@ -101,13 +102,16 @@ def _receive(remote: Remote, part: Path, timeout: float) -> None:
 
 
 def _open(request: urllib.request.Request, timeout: float) -> HTTPResponse:
-    """urlopen within `timeout` as a whole: its own does not bound the name's look-up."""
+    """The answer within `timeout` as a whole: its own does not bound the name's look-up."""
     answer: list[Any] = []
 
     def connect() -> None:
         try:
-            answer.append(urllib.request.urlopen(request, timeout=timeout))
+            # A fresh opener: urlopen keeps the proxies of its first call.
+            answer.append(urllib.request.build_opener().open(request, timeout=timeout))
         except Exception as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
             answer.append(error)
 
     thread = threading.Thread(target=connect, daemon=True)

@@ -98,17 +98,18 @@ def _take(data: ImageSet, index: np.ndarray, options: ReadOptions) -> ImageSet:
     if not isinstance(data.images, np.memmap):
         return data.subset(index)
     folder = cache_folder(options)
-    file = tempfile.TemporaryFile(dir=folder)
     try:
-        for start in range(0, len(index), _ROWS):
-            file.write(data.images[index[start : start + _ROWS]].tobytes())
-        file.flush()
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for start in range(0, len(index), _ROWS):
+                file.write(data.images[index[start : start + _ROWS]].tobytes())
+            file.flush()
+            # The map outlives the file's name and handle.
+            images = np.memmap(file, np.uint8, "r", shape=(len(index), *data.images.shape[1:]))
     except OSError as error:
         raise TFRobustError(
             f"Expected to write the split images to {folder}, found '{error.strerror}' with "
             f"{free_space(folder)} free: free some space, or choose another folder with "
             "--cache-dir."
         ) from error
-    images = np.memmap(file, np.uint8, "r", shape=(len(index), *data.images.shape[1:]))
     names = tuple(data.names[i] for i in index) if data.names else ()
     return ImageSet(images, data.labels[index], data.label_names, names)

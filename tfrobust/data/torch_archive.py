@@ -60,11 +60,11 @@ class TorchArchive:
                 "archive: save an object with imgs and labels."
             )
         self._prefix = names[0][: -len("data.pkl")]
-        self._order = ">" if self._read("byteorder", b"little") == b"big" else "<"
         self.tree = self._parse()
 
     def _parse(self) -> Any:
         try:
+            self._order = ">" if self._read("byteorder", b"little") == b"big" else "<"
             return parse(self._read("data.pkl"), {*self.REBUILD, *_PARTS})
         except UnsafePickleError as error:
             raise TFRobustError(
@@ -131,8 +131,9 @@ class TorchArchive:
         return np.dtype(node.args[0]).newbyteorder(">" if big else "<")
 
     def _array(self, node: Call) -> np.ndarray:
-        _, shape, dtype, fortran, content = node.state
-        flat = np.frombuffer(self._bytes(content), self._dtype(dtype))
+        _, shape, number, fortran, content = node.state
+        dtype = self._dtype(number)
+        flat = np.frombuffer(self._bytes(content), dtype)
         return flat.reshape([_natural(n) for n in shape], order="F" if fortran else "C")
 
     def _number(self, node: Call) -> np.ndarray:
@@ -151,8 +152,8 @@ class TorchArchive:
         return np.lib.stride_tricks.as_strided(flat, size, strides, writeable=False)
 
     def _storage(self, node: Any) -> np.ndarray:
-        kind, storage, key = node.id[:3] if isinstance(node, Persistent) else (None, None, None)
-        if kind != "storage" or not isinstance(storage, Global) or type(key) is not str:
+        tag, storage, key = node.id[:3] if isinstance(node, Persistent) else (None, None, None)
+        if tag != "storage" or not isinstance(storage, Global) or type(key) is not str:
             raise ValueError("a tensor without a storage")
         if storage.module != "torch" or storage.name not in _STORAGES:
             raise ValueError(f"a tensor of {storage}, expected one of {', '.join(_STORAGES)}")

@@ -50,7 +50,9 @@ class Checkpoints:
     def __init__(self, run: RunFolder, model: Any, optimizer: Any) -> None:
         self._folder = run.checkpoints
         self._run = run
-        self._checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
+        self._checkpoint = tf.train.Checkpoint(
+            model=model, optimizer=optimizer, **_random_generators(model)
+        )
         self._model = model
 
     def exists(self) -> bool:
@@ -92,13 +94,22 @@ class Checkpoints:
             state = TrainState(**json.loads(self._run.state.read_text(encoding="utf-8")))
             path = self._folder / f"epoch-{state.epoch:04d}" / "checkpoint"
             self._checkpoint.read(str(path)).assert_consumed()
-        except (OSError, ValueError, TypeError, AssertionError, tf.errors.OpError) as error:
+        except (
+            OSError, ValueError, TypeError, LookupError, AssertionError, tf.errors.OpError,
+        ) as error:
             raise TFRobustError(
                 f"The checkpoint in {self._folder} cannot be resumed from: {_first_line(error)}; "
                 "start again in another --output."
             ) from error
         write_text(self._run.history, as_csv(state.rows))
         return state
+
+
+def _random_generators(model: Any) -> dict[str, Any]:
+    """The generators of dropout and the like, which Keras leaves out of a checkpoint."""
+    holders = (getattr(layer, "_random_generator", None) for layer in model.layers)
+    found = (getattr(holder, "_generator", None) for holder in holders)
+    return {f"random_{i}": generator for i, generator in enumerate(found) if generator is not None}
 
 
 def as_csv(rows: list[dict[str, Any]]) -> str:

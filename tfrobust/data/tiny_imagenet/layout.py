@@ -81,6 +81,8 @@ class Layout:
         opener = _open_zip if source.is_file() else _open_folder
         self._root, self._files = opener(source)
         self.wnids = tuple(line[0] for line in self._table(_INDEX, 1))
+        if len(set(self.wnids)) < len(self.wnids):
+            raise self._error(f"each class once in {_INDEX}", "a class twice")
         words = {wnid: text for wnid, text in self._table("words.txt", 2)}
         for wnid in self.wnids:
             if wnid not in words:

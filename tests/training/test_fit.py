@@ -1,0 +1,216 @@
+"""Training as a whole: stages, selection, history, resuming, and what stops it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tfrobust.config import AugmentConfig, RunConfig, StageConfig, ThreatConfig, TrainingConfig
+from tfrobust.data.pipeline import evaluation_batches
+from tfrobust.data.types import ImageSet, ReadLog, Splits
+from tfrobust.errors import TFRobustError
+from tfrobust.run import RunFolder
+from tfrobust.runtime import keras, setup, tf
+from tfrobust.threat_model import ThreatModel
+from tfrobust.training import fit as fit_module
+from tfrobust.training.callbacks import EpochEnd
+from tfrobust.training.fit import fit
+from tfrobust.training.selection import Selection
+
+
+def image_set(count, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, count).astype("int32")
+    images = rng.integers(0, 120, (count, 8, 8, 3)).astype("uint8")
+    images[np.arange(count), labels * 2] += 120
+    return ImageSet(images, labels, ("a", "b", "c", "d"))
+
+
+SPLITS = Splits(image_set(50, 1), image_set(24, 2), image_set(10, 3), ReadLog())
+STAGES = (
+    StageConfig(blocks="head", epochs=2, learning_rate=0.05),
+    StageConfig(blocks="all", epochs=3, learning_rate=0.05),
+)
+CONFIG = RunConfig(
+    augment=AugmentConfig(flip=True, gaussian_noise=0.05),
+    threat=ThreatConfig(eps=0.05),
+    training=TrainingConfig(stages=STAGES, batch_size=16, select_steps=3),
+)
+
+
+def new_run(folder):
+    run = RunFolder(folder)
+    run.create()
+    return run
+
+
+@pytest.fixture(autouse=True)
+def deterministic():
+    setup(seed=1)
+
+
+def test_history_stages_and_the_kept_model(small_cnn, tmp_path):
+    run, model = new_run(tmp_path), small_cnn()
+    first = [v.numpy() for v in model.layers[1].weights]
+    seen = []
+    keep = EpochEnd.on_epoch_end
+
+    def spy(self, epoch, logs=None):
+        seen.append([v.numpy() for v in model.layers[1].weights])
+        keep(self, epoch, logs)
+
+    EpochEnd.on_epoch_end = spy
+    try:
+        state = fit(model, SPLITS, CONFIG, run)
+    finally:
+        EpochEnd.on_epoch_end = keep
+    rows = list(csv.DictReader(run.history.open()))
+    assert [row["stage"] for row in rows] == ["1", "1", "2", "2", "2"]
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5"]
+    # Head only: the first convolution stays; then it moves.
+    for epoch, moved in ((0, False), (1, False), (2, True)):
+        assert moved == any(np.any(a != b) for a, b in zip(first, seen[epoch], strict=True))
+    best = max(state.rows, key=lambda r: (r["select_pgd"], r["select_clean"], -r["epoch"]))
+    assert state.best_epoch == best["epoch"]
+    kept = keras.models.load_model(run.best_model, compile=False)
+    threat = ThreatModel("linf", 0.05)
+    batches = evaluation_batches(SPLITS.select, 16)
+    again = Selection(kept, batches, threat, steps=3, seed=CONFIG.seed).measure()
+    assert again["select_pgd"] == best["select_pgd"]
+    assert list(run.tensorboard.iterdir())
+
+
+def test_resumed_run_ends_with_the_same_weights(small_cnn, tmp_path, monkeypatch):
+    whole = small_cnn()
+    fit(whole, SPLITS, CONFIG, new_run(tmp_path / "whole"))
+    run = new_run(tmp_path / "killed")
+
+    class Killed(Exception):
+        pass
+
+    original = EpochEnd.on_epoch_end
+
+    def die_in_epoch_4(self, epoch, logs=None):
+        if epoch == 3:
+            raise Killed
+        original(self, epoch, logs)
+
+    monkeypatch.setattr(EpochEnd, "on_epoch_end", die_in_epoch_4)
+    with pytest.raises(Killed):
+        fit(small_cnn(), SPLITS, CONFIG, run)
+    monkeypatch.undo()
+    resumed = small_cnn(seed=99)
+    state = fit(resumed, SPLITS, CONFIG, run, resume=True)
+    assert state.epoch == 5 and state.finished
+    for one, two in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+    # A finished run resumes to itself.
+    again = fit(small_cnn(), SPLITS, CONFIG, run, resume=True)
+    assert again.rows == state.rows
+
+
+def test_dropout_repeats_after_resuming(tmp_path):
+    def network():
+        keras.utils.set_random_seed(0)
+        image = keras.Input((8, 8, 3), name="image")
+        x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(image))
+        return keras.Model(image, keras.layers.Dense(4, name="logits")(x))
+
+    one = StageConfig(epochs=1, learning_rate=0.05, schedule="constant")
+    short = replace(CONFIG, training=replace(CONFIG.training, stages=(one,)))
+    long = replace(CONFIG, training=replace(CONFIG.training, stages=(replace(one, epochs=2),)))
+    whole = network()
+    fit(whole, SPLITS, long, new_run(tmp_path / "whole"))
+    run = new_run(tmp_path / "two")
+    fit(network(), SPLITS, short, run)
+    # As if killed after the first of two epochs.
+    state = json.loads(run.state.read_text())
+    run.state.write_text(json.dumps({**state, "stage": 0, "stage_losses": [1.0]}))
+    resumed = network()
+    fit(resumed, SPLITS, long, run, resume=True)
+    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_plateau_ends_a_stage_early(small_cnn, tmp_path):
+    stage = StageConfig(epochs=9, learning_rate=1e-9, patience=1, schedule="constant")
+    config = replace(CONFIG, training=replace(CONFIG.training, stages=(stage, stage)))
+    state = fit(small_cnn(), SPLITS, config, new_run(tmp_path))
+    assert [row["stage"] for row in state.rows] == [1, 1, 2, 2]
+
+
+def test_nan_loss_stops_with_the_last_good_checkpoint_intact(small_cnn, tmp_path):
+    stages = (StageConfig(epochs=1, learning_rate=0.05),
+              StageConfig(epochs=1, learning_rate=1e38, schedule="constant"))
+    config = replace(CONFIG, training=replace(CONFIG.training, stages=stages))
+    run = new_run(tmp_path)
+    with pytest.raises(TFRobustError, match="loss became .* at epoch 2"):
+        fit(small_cnn(), SPLITS, config, run)
+    kept = keras.models.load_model(run.best_model, compile=False)
+    assert all(np.all(np.isfinite(w)) for w in kept.get_weights())
+    assert json.loads(run.state.read_text())["epoch"] == 1
+
+
+def test_damaged_checkpoint_is_one_sentence(small_cnn, tmp_path):
+    run = new_run(tmp_path)
+    stage = (StageConfig(epochs=1, learning_rate=0.05),)
+    config = replace(CONFIG, training=replace(CONFIG.training, stages=stage))
+    fit(small_cnn(), SPLITS, config, run)
+    for file in run.checkpoints.glob("epoch-*/*.data*"):
+        file.write_bytes(b"damaged")
+    with pytest.raises(TFRobustError, match="cannot be resumed from"):
+        fit(small_cnn(), SPLITS, config, run, resume=True)
+    run.state.write_text("{")
+    with pytest.raises(TFRobustError, match="cannot be resumed from"):
+        fit(small_cnn(), SPLITS, config, run, resume=True)
+
+
+def test_stage_weights_override_the_runs(small_cnn, tmp_path):
+    stages = (replace(STAGES[0], adv_weight=0.0, epochs=1), replace(STAGES[1], epochs=1))
+    config = replace(CONFIG, training=replace(CONFIG.training, stages=stages))
+    rows = fit(small_cnn(), SPLITS, config, new_run(tmp_path)).rows
+    assert rows[0]["adv_accuracy"] == 0 and rows[1]["adv_accuracy"] > 0
+
+
+def test_selection_counts_worst_cases(linear_model):
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(12, 2))
+    model = linear_model(weights, -weights.sum(axis=0) / 2)
+    images = rng.integers(0, 256, (30, 2, 2, 3)).astype("uint8")
+    labels = rng.integers(0, 2, 30).astype("int32")
+    data = ImageSet(images, labels, ("a", "b"))
+    eps = 0.05
+    found = Selection(
+        model, evaluation_batches(data, 8), ThreatModel("linf", eps, (-9.0, 9.0)), steps=5, seed=0
+    ).measure()
+    w = weights[:, 1] - weights[:, 0]
+    side = (images.reshape(30, -1) / 255 - 0.5) @ w * (2 * labels - 1)
+    # A linear model is right where the side is positive, and stays so where it exceeds
+    # eps * ||w||_1; one step already is the optimum.
+    assert found["select_clean"] == pytest.approx(np.mean(side > 0))
+    assert found["select_fgsm"] == pytest.approx(np.mean(side > eps * np.abs(w).sum()))
+    assert found["select_pgd"] == found["select_fgsm"]
+
+
+def test_sample_is_random_and_repeats():
+    data = ImageSet(SPLITS.train.images, np.arange(50, dtype="int32"), tuple(map(str, range(50))))
+    one, two = (fit_module._sample(data, 10, 3).labels for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    assert one.tolist() != list(range(10)) and len(set(one.tolist())) == 10
+    assert fit_module._sample(data, 99, 3) is data
+
+
+def test_board_logs_both_batches(small_cnn, tmp_path):
+    run = new_run(tmp_path)
+    stage = (StageConfig(epochs=1, learning_rate=0.05),)
+    fit(small_cnn(), SPLITS,
+        replace(CONFIG, training=replace(CONFIG.training, stages=stage)), run)
+    tags = set()
+    for file in run.tensorboard.iterdir():
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            tags |= {value.tag for value in event.summary.value}
+    assert {"clean", "adversarial", "loss", "select_pgd"} <= tags
