@@ -26,6 +26,19 @@ from typing import Any
 from tfrobust.errors import TFRobustError
 
 _LAZY = ("tf", "keras", "nsl")
+PACKAGES = (
+    "tfrobust",
+    "tensorflow",
+    "tf_keras",
+    "neural-structured-learning",
+    "tensorflow-datasets",
+    "tf-keras-vis",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "matplotlib",
+    "pillow",
+)
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -169,14 +182,10 @@ def environment() -> dict[str, Any]:
 
     from tfrobust.runtime import tf
 
-    packages = (
-        "tfrobust tensorflow tf_keras neural-structured-learning tensorflow-datasets "
-        "tf-keras-vis numpy scipy scikit-learn matplotlib pillow"
-    ).split()
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "gpus": [device.name for device in tf.config.list_physical_devices("GPU")],
-        "packages": {name: _version(name) for name in packages},
+        "packages": {name: _version(name) for name in PACKAGES},
     }

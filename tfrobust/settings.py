@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from dataclasses import field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,12 @@ def parse_number(text: str) -> float:
       UsageError: it is not a finite number.
     """
     try:
-        value = float(Fraction(text)) if "/" in text else float(text)
+        top, _, bottom = text.partition("/")
+        value = float(top) / float(bottom) if bottom else float(text)
     except (ValueError, ZeroDivisionError) as error:
         raise UsageError(f"Expected a number such as 8/255 or 0.03, found {text!r}.") from error
-    if value != value or value in (float("inf"), float("-inf")):
-        raise UsageError(f"Expected a finite number, found {text!r}.")
+    if not math.isfinite(value):
+        raise UsageError(f"Expected a finite number such as 8/255 or 0.03, found {text!r}.")
     return value
 
 

@@ -46,7 +46,7 @@ class PGD:
 
     @property
     def gradient_evaluations(self) -> int:
-        """Gradients per example in one run, restarts aside."""
+        """Gradients per example in one run, restarts aside; the most, with `early_stop`."""
         return self.steps
 
     def __call__(
@@ -68,18 +68,21 @@ class PGD:
         step_size = self.resolved_step_size(threat_model.eps)
         start = threat_model.random_start(x, seed) if self.random_start else x
 
-        def step(i: Tensor, x_adv: Tensor) -> tuple[Tensor, Tensor]:
+        def goes_on(i: Tensor, x_adv: Tensor, standing: Tensor) -> Tensor:
+            return (i < self.steps) & tf.reduce_any(standing)
+
+        def step(i: Tensor, x_adv: Tensor, standing: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             grad, logits = input_gradient(model, x_adv, y, self.loss)
             moved = x_adv + threat_model.steepest_step(grad, step_size)
             moved = threat_model.project(moved, x)
             if self.early_stop:
-                moved = tf.where(_broken(logits, y)[:, None, None, None], x_adv, moved)
-            return i + 1, moved
+                standing = tf.argmax(logits, axis=1, output_type=y.dtype) == y
+                moved = tf.where(standing[:, None, None, None], moved, x_adv)
+            return i + 1, moved, standing
 
         # One step at a time: parallel iterations would only hold more memory.
-        _, x_adv = tf.while_loop(
-            lambda i, _: i < self.steps, step, (tf.constant(0), start), parallel_iterations=1
-        )
+        state = (tf.constant(0), start, tf.ones_like(y, tf.bool))
+        _, x_adv, _ = tf.while_loop(goes_on, step, state, parallel_iterations=1)
         return tf.stop_gradient(x_adv)
 
     def resolved_step_size(self, eps: float) -> float:
@@ -115,6 +118,3 @@ def input_gradient(model: Model, x: Tensor, y: Tensor, loss: str) -> tuple[Tenso
     grad = tape.gradient(total, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     return tf.where(tf.math.is_finite(grad), grad, tf.zeros_like(grad)), logits
 
-
-def _broken(logits: Tensor, y: Tensor) -> Tensor:
-    return tf.argmax(logits, axis=1, output_type=y.dtype) != y

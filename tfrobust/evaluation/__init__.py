@@ -1,0 +1,1 @@
+"""Model, data and attacks in; a robustness report out."""

@@ -53,12 +53,11 @@ class Evaluator:
 
     def _run_clean(self) -> Outcome:
         self._check_labels()
-        columns, outputs = [], None
+        columns = []
         for index in self._chunks(np.arange(len(self.data)), "clean accuracy"):
             logits, *column = self._judge_clean(*self._batch(index))
-            outputs = logits.numpy() if outputs is None else outputs
+            refuse_probabilities(logits.numpy())
             columns.append([value.numpy() for value in column])
-        refuse_probabilities(outputs)
         return Outcome(*map(np.concatenate, zip(*columns, strict=True)))
 
     def _check_labels(self) -> None:

@@ -121,7 +121,9 @@ class RobustnessReport:
 
     def as_text(self) -> str:
         """The printed table."""
-        rows = [("clean", "", self.clean.correct, self.clean.in_top5)]
+        rows: list[tuple[str, str, np.ndarray, np.ndarray | None]] = [
+            ("clean", "", self.clean.correct, self.clean.in_top5)
+        ]
         for attack in (*self.attacks, *self.sweep):
             eps = format_eps(attack.threat_model.eps)
             rows.append((attack.name, eps, attack.outcome.correct, attack.outcome.in_top5))

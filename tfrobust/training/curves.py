@@ -49,7 +49,6 @@ def _mark_stages(axes: Any, rows: list[dict[str, Any]]) -> None:
         if row["stage"] != before["stage"]:
             at = row["epoch"] - 0.5
             axes.axvline(at, color=GREY, lw=0.8, ls="--")
-            axes.annotate(
-                f"stage {row['stage']}: {row['blocks']}", (at, 1), xycoords=("data", "axes fraction"),
-                xytext=(3, -10), textcoords="offset points", fontsize=7, color=GREY,
-            )  # fmt: skip
+            label = f"stage {row['stage']}: {row['blocks']}"
+            place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+            axes.annotate(label, (at, 1), xytext=(3, -10), fontsize=7, color=GREY, **place)

@@ -128,8 +128,9 @@ class _Session:
 
 def _recipe_of(stage: StageConfig, recipe: Recipe) -> Recipe:
     """The recipe with the weights that a stage sets otherwise."""
-    own = {"clean_weight": stage.clean_weight, "adv_weight": stage.adv_weight}
-    return dataclasses.replace(recipe, **{k: v for k, v in own.items() if v is not None})
+    clean = recipe.clean_weight if stage.clean_weight is None else stage.clean_weight
+    adv = recipe.adv_weight if stage.adv_weight is None else stage.adv_weight
+    return dataclasses.replace(recipe, clean_weight=clean, adv_weight=adv)
 
 
 def _sample(data: ImageSet, count: int, seed: int) -> ImageSet:

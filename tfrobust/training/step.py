@@ -27,7 +27,8 @@ class Recipe:
       clean_weight: weight of the loss on clean images.
       adv_weight: weight of the loss on adversarial images (NSL: multiplier).
       batch_norm: which batches move BatchNorm's statistics: 'clean', 'adversarial',
-        'both', or 'none' (BatchNorm layers are frozen as they are).
+        'both', or 'none' (BatchNorm layers are frozen as they are). Where only one kind
+        has a weight, that kind moves them, or they would stay at their initial values.
       seed: of the random starts.
     """
 
@@ -109,7 +110,8 @@ class RobustStep:
 
     def forward(self, x: Tensor, kind: str) -> Tensor:
         """Logits of a training pass over 'clean' or 'adversarial' images."""
-        moves = self.recipe.batch_norm in (kind, "both", "none")
+        alone = not (self.recipe.clean_weight and self.recipe.adv_weight)
+        moves = alone or self.recipe.batch_norm in (kind, "both", "none")
         with nullcontext() if moves else self._statistics.held():
             return self.base_model(x, training=True)
 

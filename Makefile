@@ -1,0 +1,48 @@
+# make train   sets up and runs the main job on the embedded data set
+# make test    sets up and passes the tests
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+DIGITS := $(BIN)/python -m pipelines.train --backbone mobilenetv2 --resume
+
+.PHONY: train test test-slow check benchmarks clean
+
+train: $(VENV)/.ready
+	$(DIGITS) --recipe digits_standard --output saved_models/digits-standard
+	$(DIGITS) --reference saved_models/digits-standard --output saved_models/digits-nsl
+
+test: $(VENV)/.ready-test
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmarks: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.data
+	$(BIN)/python -m benchmarks.training
+
+# An old pip backtracks for minutes over these dependencies: it is renewed first.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=24"
+
+$(VENV)/.ready: setup.cfg constraints.txt | $(BIN)/python
+	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/.ready-test: setup.cfg constraints.txt | $(BIN)/python
+	$(INSTALL) -e ".[test]"
+	touch $@ $(VENV)/.ready
+
+$(VENV)/.ready-dev: setup.cfg constraints.txt | $(BIN)/python
+	$(INSTALL) -e ".[test,dev]"
+	touch $@ $(VENV)/.ready $(VENV)/.ready-test
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

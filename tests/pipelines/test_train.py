@@ -1,0 +1,221 @@
+"""The main job and the verbs after it, as a user runs them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines import evaluate, explain, export, train
+from tfrobust.runtime import keras, tf
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    "--backbone", "mobilenetv2", "--alpha", "0.35", "--limit-train", "160", "--epochs", "3",
+    "--limit", "40", "--steps", "3", "--restarts", "1", "--sweep", "0.1", "--select-limit", "40",
+    "--select-steps", "2", "--flip", "--gaussian-noise", "0.02",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of the main command, uninterrupted, in its own process."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    done = command([*SMALL, "--output", str(folder)])
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def command(args):
+    return subprocess.run(
+        [sys.executable, "-m", "pipelines.train", *args], cwd=ROOT, capture_output=True,
+        text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def weights(folder):
+    reader = tf.train.load_checkpoint(str(folder / "checkpoints" / "epoch-0003" / "checkpoint"))
+    return {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()
+            if key != "_CHECKPOINTABLE_OBJECT_GRAPH"}  # fmt: skip
+
+
+def test_leaves_everything_that_a_later_verb_needs(run):
+    folder, done = run
+    for name in ("config.yaml", "environment.json", "history.csv", "evaluation.json",
+                 "predictions.csv", "model_card.md", "checkpoints/best.keras", "tensorboard",
+                 "figures/data.png", "figures/curves.png", "figures/saliency.png",
+                 "1/saved_model.pb"):
+        assert (folder / name).exists(), name
+    assert "Traceback" not in done.stderr and "absl" not in done.stderr
+    assert len(list(csv.DictReader((folder / "history.csv").open()))) == 3
+    report = json.loads((folder / "evaluation.json").read_text())
+    attacks = report["attacks"]
+    assert set(attacks) == {"fgsm", "pgd"} and attacks["pgd"]["parameters"]["steps"] == 3
+    assert report["num_examples"] == 40 and report["threat_model"]["eps"] == 0.05
+    lowest = min(attack["accuracy"] for attack in attacks.values())
+    assert report["robust_accuracy"] <= lowest <= report["clean_accuracy"]
+    assert json.loads((folder / "environment.json").read_text())["seed"] == 42
+
+
+def test_predictions_are_those_of_the_kept_model(run):
+    from pipelines.loading import load_splits
+    from tfrobust.run import RunFolder
+
+    folder, _ = run
+    rows = list(csv.DictReader((folder / "predictions.csv").open()))
+    test = load_splits(RunFolder(folder).read_config().data, 42).test
+    index = [test.names.index(row["image"]) for row in rows]
+    model = keras.models.load_model(folder / "checkpoints" / "best.keras", compile=False)
+    logits = model(test.images[index].astype("float32") / 255, training=False)
+    assert [int(row["clean_prediction"]) for row in rows] == np.argmax(logits, axis=1).tolist()
+
+
+def test_killed_by_signal_9_and_resumed_it_ends_with_the_same_weights(run, tmp_path):
+    whole, _ = run
+    folder = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.train", *SMALL, "--output", str(folder)], cwd=ROOT,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 240
+    # Any moment after the first epoch will do: the state file is replaced last.
+    while not (folder / "checkpoints" / "state.json").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (folder / "evaluation.json").exists()
+    done = command(["--resume", "--output", str(folder)])
+    assert done.returncode == 0, done.stderr
+    assert "Resuming after epoch" in done.stdout
+    expected, found = weights(whole), weights(folder)
+    assert expected.keys() == found.keys()
+    for key, value in expected.items():
+        np.testing.assert_array_equal(value, found[key], err_msg=key)
+    figures = [json.loads((f / "evaluation.json").read_text()) for f in (whole, folder)]
+    assert figures[0]["robust_accuracy"] == figures[1]["robust_accuracy"]
+
+
+def test_later_verbs_work_on_the_run_folder(run, capfd):
+    folder, _ = run
+    before = json.loads((folder / "evaluation.json").read_text())
+    assert evaluate.main([str(folder), "--eps", "2/255", "--limit", "20", "--attack", "fgsm",
+                          "--reference", str(folder)]) == 0
+    after = json.loads((folder / "evaluation.json").read_text())
+    assert after["threat_model"]["eps_text"] == "2/255" and after["num_examples"] == 20
+    assert set(after["attacks"]) == {"fgsm"} and before["num_examples"] == 40
+    # The reference is the model itself: both see the same images.
+    assert len(set(after["transfer"]["accuracy"].values())) == 1
+    (folder / "figures" / "saliency.png").unlink()
+    assert explain.main([str(folder), "--per-group", "1"]) == 0
+    assert (folder / "figures" / "saliency.png").stat().st_size > 10_000
+    assert export.main([str(folder), "--version", "2"]) == 0
+    assert (folder / "2" / "saved_model.pb").is_file()
+    assert "UNRELIABLE" not in capfd.readouterr().out or after["flags"]
+
+
+def test_bare_model_file_and_own_images(run, tmp_path):
+    folder, _ = run
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (30, 32, 32, 3), dtype=np.uint8), np.arange(30) % 10
+    np.savez(tmp_path / "own.npz", x=x, y=y)
+    model = folder / "checkpoints" / "best.keras"
+    args = [str(model), "--dataset", str(tmp_path / "own.npz"), "--attack", "fgsm"]
+    assert evaluate.main([*args, "--output", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert report["threat_model"]["eps_text"] == "8/255"
+
+
+def test_a_resolved_config_can_be_run_again(run):
+    folder, _ = run
+    args = train.make_parser().parse_args(["--recipe", str(folder / "config.yaml")])
+    again = train.make_config(args)
+    from tfrobust.run import RunFolder
+
+    assert again == RunFolder(folder).read_config()
+
+
+def test_finished_run_is_not_overwritten(run, capsys):
+    folder, _ = run
+    assert train.main([*SMALL, "--output", str(folder)]) == 2
+    assert "add --resume" in capsys.readouterr().err
+    assert train.main(["--resume", "--eps", "0.2", "--output", str(folder)]) == 2
+    assert "goes on with the settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate", "explain", "export"])
+def test_help_is_fast_and_needs_no_tensorflow(verb):
+    code = (
+        f"import sys, pipelines.{verb} as verb\n"
+        "try: verb.main(['--help'])\nexcept SystemExit as stop: assert stop.code == 0\n"
+        "assert 'tensorflow' not in sys.modules"
+    )
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                          timeout=60, check=False, env={**os.environ, "COLUMNS": "100"})
+    seconds = time.monotonic() - start
+    assert done.returncode == 0, done.stderr
+    assert f"python -m pipelines.{verb}" in done.stdout
+    # Quiet machine: 0.3 s; the bound of 2 s leaves room for a busy one.
+    assert seconds < 2
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--eps", "-1"], "expected at least 0"),
+        (["--recipe", "nothing"], "Recipe 'nothing': expected one of"),
+        (["--dataset", "no/such/path"], "no such name and no such path"),
+        (["--recipe", "tiny_imagenet", "--epochs", "1"], "run of one stage"),
+        (["--stages", "head:0:1"], "epochs: expected at least 1"),
+    ],
+)
+def test_wrong_use_is_exit_code_2_in_one_sentence(args, message, tmp_path, capsys):
+    try:
+        code = train.main([*args, "--output", str(tmp_path / "run")])
+    except SystemExit as stop:
+        code = stop.code
+    err = capsys.readouterr().err
+    assert code == 2 and message in err and "Traceback" not in err
+
+
+def test_unknown_names_list_the_choices(capsys):
+    for args in (["--backbone", "vgg"], ["--method", "magic"], ["--norm", "l7"], ["--nonsense"]):
+        with pytest.raises(SystemExit) as stop:
+            train.main(args)
+        assert stop.value.code == 2
+    assert "choose from" in capsys.readouterr().err
+
+
+def test_missing_model_and_missing_dataset_are_wrong_use(tmp_path, capsys):
+    assert evaluate.main([str(tmp_path / "nothing.keras"), "--dataset", "digits"]) == 2
+    assert "not found" in capsys.readouterr().err
+    assert evaluate.main([str(tmp_path)]) == 2
+    assert "not a run folder" in capsys.readouterr().err
+    (tmp_path / "model.keras").write_bytes(b"not a model")
+    assert evaluate.main([str(tmp_path / "model.keras")]) == 2
+    assert "--dataset" in capsys.readouterr().err
+    args = [str(tmp_path / "model.keras"), "--dataset", "digits"]
+    assert evaluate.main(args) == 1
+    assert "cannot be read by tf_keras" in capsys.readouterr().err
+
+
+def test_unexpected_failure_is_one_sentence_and_debug_shows_more(monkeypatch, tmp_path, capsys):
+    def fail(*args):
+        raise RuntimeError("something\nunforeseen")
+
+    monkeypatch.setattr(train, "finish", fail)
+    assert train.main(["--output", str(tmp_path / "a")]) == 1
+    assert capsys.readouterr().err.strip() == (
+        "error: Unexpected RuntimeError: something unforeseen (--debug shows where it came from)"
+    )
+    with pytest.raises(RuntimeError):
+        train.main(["--debug", "--output", str(tmp_path / "b")])

@@ -1,0 +1,74 @@
+"""The order of the rooms: imports run one way."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "tfrobust"
+
+# A room may import only from rooms above it.
+ROOMS = (
+    "errors", "tables", "progress", "runtime", "settings", "config", "run", "threat_model",
+    "data", "backbones", "attacks", "training", "evaluation", "explain", "export", "search",
+)  # fmt: skip
+
+
+def imported_rooms(path: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+            if node.module == "tfrobust":
+                names = [f"tfrobust.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            if name.startswith(("pipelines", "tests", "benchmarks")):
+                rooms.add(name)
+            elif name.startswith("tfrobust."):
+                rooms.add(name.split(".")[1])
+    return rooms
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_run_one_way(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room == "__init__":
+        return
+    allowed = {*ROOMS[: ROOMS.index(room)], room}
+    assert imported_rooms(path) <= allowed
+
+
+def test_only_the_runtime_imports_tensorflow():
+    def imports(path):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield node.module or ""
+
+    heavy = ("tensorflow.", "tf_keras.", "keras", "neural_structured_learning")
+    for path in FILES:
+        for name in imports(path):
+            root = name.split(".")[0]
+            assert root not in ("tensorflow", "keras", "neural_structured_learning"), path
+            assert not name.startswith(heavy), path
+
+
+def test_every_package_holds_a_table_of_its_plug_ins():
+    from tfrobust.attacks import ATTACKS
+    from tfrobust.backbones import BACKBONES
+    from tfrobust.data import DATASETS, FORMATS
+    from tfrobust.explain import EXPLAINERS
+    from tfrobust.training import METHODS
+
+    for table in (ATTACKS, BACKBONES, DATASETS, FORMATS, EXPLAINERS, METHODS):
+        for name in table:
+            assert table[name] is not None

@@ -1,0 +1,85 @@
+"""TensorFlow is settled in each of the three ways that a program can meet it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tfrobust.errors import TFRobustError
+from tfrobust.runtime import environment, setup
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(code: str, **env: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120,
+        env={**clean, "PYTHONPATH": str(ROOT), **env}, check=False,
+    )  # fmt: skip
+
+
+USE = (
+    "from tfrobust.runtime import keras, nsl, tf; "
+    "assert keras.layers.Dense is tf.keras.layers.Dense; "
+    "print(keras.__name__, nsl.keras.AdversarialRegularization.__name__)"
+)
+
+
+def test_works_when_tensorflow_was_not_yet_imported():
+    done = run(USE)
+    assert done.stdout.split() == ["tf_keras", "AdversarialRegularization"], done.stderr
+
+
+def test_works_when_tensorflow_was_imported_with_legacy_keras():
+    done = run(f"import tensorflow as first; {USE}; assert first is tf", TF_USE_LEGACY_KERAS="1")
+    assert done.stdout.split() == ["tf_keras", "AdversarialRegularization"], done.stderr
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_keras_3_first_is_one_sentence(late):
+    # Setting the variable after the import changes half of TensorFlow: still refused.
+    setting = "import os; os.environ['TF_USE_LEGACY_KERAS'] = '1'; " if late else ""
+    done = run(f"import tensorflow; {setting}from tfrobust.runtime import tf")
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("tfrobust.errors.TFRobustError: TensorFlow was already imported with")
+    assert "import tfrobust before tensorflow" in last
+
+
+def test_importing_the_tables_does_not_import_tensorflow():
+    done = run(
+        "import sys, tfrobust; tfrobust.ATTACKS, tfrobust.METHODS, tfrobust.BACKBONES, "
+        "tfrobust.DATASETS; print('tensorflow' in sys.modules)"
+    )
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_other_minor_version_of_tf_keras_is_named(monkeypatch):
+    from tfrobust import runtime
+
+    found = {"tensorflow": "2.21.0", "tf_keras": "2.20.1"}
+    monkeypatch.setattr(runtime, "_version", found.get)
+    with pytest.raises(TFRobustError, match=r"tf_keras 2.20.1 does not fit tensorflow 2.21.0"):
+        runtime._check_versions()
+    monkeypatch.setattr(runtime, "_version", lambda name: None)
+    with pytest.raises(TFRobustError, match="not installed"):
+        runtime._check_versions()
+
+
+def test_setup_seeds_and_environment_tells_versions():
+    from tfrobust.runtime import tf
+
+    setup(seed=3)
+    one = tf.random.uniform([4]).numpy()
+    setup(seed=3)
+    assert (one == tf.random.uniform([4]).numpy()).all()
+    with pytest.raises(TFRobustError, match="float64"):
+        setup(precision="float64")
+    here = environment()
+    assert here["packages"]["tensorflow"] == tf.__version__
+    assert here["cpus"] == os.cpu_count()
