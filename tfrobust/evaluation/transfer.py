@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfrobust.backbones.folding import fold
 from tfrobust.data.types import ImageSet
 from tfrobust.evaluation.evaluator import inference
 from tfrobust.progress import Progress
@@ -48,7 +49,7 @@ def transfer(
 
     def count(x: Any, y: Any, start: Any) -> Any:
         clean = tf.cast(x, tf.float32) / 255
-        x_adv = attack(inference(reference), clean, y, threat_model, start)
+        x_adv = attack(fold(reference), clean, y, threat_model, start)
         x_adv = threat_model.project(x_adv, clean)
         hits = [tf.argmax(f(x_adv), axis=1, output_type=tf.int32) == y for f in logits.values()]
         return tf.reduce_sum(tf.cast(tf.stack(hits), tf.int64), axis=1)

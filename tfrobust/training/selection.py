@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfrobust.attacks.gradient import FGSM, PGD
+from tfrobust.backbones.folding import fold
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
 
@@ -50,7 +51,7 @@ class Selection:
         counts = [right]
         stands = right
         for attack in self._attacks:
-            x_adv = attack(self._infer, x, y, self._threat_model, self._seed)
+            x_adv = attack(fold(self._model), x, y, self._threat_model, self._seed)
             stands = stands & self._right(self._threat_model.project(x_adv, x), y)
             counts.append(stands)
         counts.append(tf.ones_like(right))

@@ -8,6 +8,7 @@ from typing import Any
 
 from tfrobust.attacks.gradient import PGD
 from tfrobust.attacks.losses import cross_entropy
+from tfrobust.backbones.folding import fold
 from tfrobust.config import BATCH_NORM, TrainingConfig
 from tfrobust.errors import UsageError
 from tfrobust.runtime import keras, tf
@@ -102,11 +103,8 @@ class RobustStep:
         """Adversarial images for a training batch, like x; crafted in inference mode."""
         step = tf.cast(self.optimizer.iterations, tf.int32)
         seed = tf.stack([tf.constant(self.recipe.seed), step])
-        return self.recipe.attack(self.infer, x, y, self.recipe.threat_model, seed)
-
-    def infer(self, x: Tensor) -> Tensor:
-        """Logits in inference mode."""
-        return self.base_model(x, training=False)
+        # Folded anew in each step: the weights have moved.
+        return self.recipe.attack(fold(self.base_model), x, y, self.recipe.threat_model, seed)
 
     def forward(self, x: Tensor, kind: str) -> Tensor:
         """Logits of a training pass over 'clean' or 'adversarial' images."""

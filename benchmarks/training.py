@@ -1,0 +1,154 @@
+"""A training step of `--method nsl` against stock NSL's, same settings, side by side.
+
+    python -m benchmarks.training
+
+Prints milliseconds a step and the ratio for several attacks, and the peak memory of each,
+measured in a process of its own. Both train MobileNetV2 with the same optimiser, batches
+and loss (clean + adversarial) by Keras `fit`; they take turns, so that a busy machine
+slows both alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Case:
+    """One setting of the training attack."""
+
+    name: str
+    steps: int
+    random_start: bool
+
+
+CASES = (
+    Case("FGSM", 1, False),
+    Case("FGSM, random start", 1, True),
+    Case("PGD-2, random start (default)", 2, True),
+    Case("PGD-3", 3, False),
+    Case("PGD-7, random start", 7, True),
+)
+EPS = 1 / 255
+
+
+def main() -> int:
+    """Measures and prints; see the module's docstring."""
+    args = _parser().parse_args()
+    if args.memory_of:
+        print(json.dumps(_peak_memory(args)))
+        return 0
+    from tfrobust.runtime import import_quietly
+
+    import_quietly()
+    print(f"MobileNetV2, {args.image_size}x{args.image_size}, batch {args.batch_size}, "
+          f"medians of {args.rounds} rounds of {args.steps} steps, taking turns")  # fmt: skip
+    print(f"{'attack':32}{'stock ms':>9}{'ours ms':>9}{'ratio':>7}{'stock MB':>10}{'ours MB':>9}")
+    for case in CASES:
+        stock, ours = _milliseconds(case, args)
+        memory = [_memory_in_process(case, kind, args) for kind in ("stock", "ours")]
+        print(f"{case.name:32}{stock:9.0f}{ours:9.0f}{stock / ours:7.2f}"
+              f"{memory[0]:10.0f}{memory[1]:9.0f}", flush=True)  # fmt: skip
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training", description="Our NSL step against stock NSL's.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--image-size", type=int, default=64, help="side in pixels")
+    parser.add_argument("--batch-size", type=int, default=64, help="images in a batch")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each")
+    parser.add_argument("--steps", type=int, default=4, help="steps in a turn")
+    parser.add_argument("--memory-of", default=None, help=argparse.SUPPRESS)
+    return parser
+
+
+def _milliseconds(case: Case, args: argparse.Namespace) -> tuple[float, float]:
+    """Median milliseconds a step of stock NSL and of ours."""
+    fits = [_trainer(case, kind, args) for kind in ("stock", "ours")]
+    times: list[list[float]] = [[], []]
+    for fit in fits:
+        fit()
+    for _ in range(args.rounds):
+        for fit, seen in zip(fits, times, strict=True):
+            start = time.perf_counter()
+            fit()
+            seen.append((time.perf_counter() - start) / args.steps * 1e3)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def _trainer(case: Case, kind: str, args: argparse.Namespace) -> Any:
+    """A function that trains for one turn."""
+    from tfrobust.attacks.gradient import PGD
+    from tfrobust.backbones import build
+    from tfrobust.runtime import keras, nsl, tf
+    from tfrobust.threat_model import ThreatModel
+    from tfrobust.training.nsl import NSL, adv_config
+    from tfrobust.training.step import Recipe
+
+    side = args.image_size
+    model = build("mobilenetv2", num_classes=200, image_shape=(side, side, 3), seed=0)
+    attack = PGD(steps=case.steps, random_start=case.random_start, early_stop=False)
+    recipe = Recipe(ThreatModel("linf", EPS), attack, batch_norm="both")
+    optimizer = keras.optimizers.SGD(0.001, momentum=0.9)
+    if kind == "ours":
+        trainer = NSL(model, recipe)
+        trainer.compile(optimizer)
+    else:
+        trainer = nsl.keras.AdversarialRegularization(
+            model, label_keys=("label",), adv_config=adv_config(recipe)
+        )
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        trainer.compile(optimizer, loss=loss)
+    batch = _batch(args)
+    data = tf.data.Dataset.from_tensors(batch).repeat(args.steps)
+    return lambda: trainer.fit(data, epochs=1, verbose=0)
+
+
+def _batch(args: argparse.Namespace) -> dict[str, Any]:
+    """Real images: the digits, enlarged; timing does not depend on what they show."""
+    import numpy as np
+
+    from tfrobust.data import load
+    from tfrobust.runtime import tf
+
+    digits = load("digits").train
+    index = np.arange(args.batch_size) % len(digits)
+    images = tf.image.resize(digits.images[index] / 255.0, [args.image_size] * 2)
+    return {"image": tf.cast(images, tf.float32), "label": tf.constant(digits.labels[index])}
+
+
+def _memory_in_process(case: Case, kind: str, args: argparse.Namespace) -> float:
+    """Peak memory in MB of a fresh process that trains for one turn."""
+    command = [
+        sys.executable, "-m", "benchmarks.training", "--memory-of", f"{CASES.index(case)}:{kind}",
+        "--image-size", str(args.image_size), "--batch-size", str(args.batch_size),
+        "--steps", str(args.steps),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def _peak_memory(args: argparse.Namespace) -> float:
+    index, _, kind = args.memory_of.partition(":")
+    fit = _trainer(CASES[int(index)], kind, args)
+    fit()
+    fit()
+    # Not getrusage: its peak includes the parent's at the moment of the fork.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+    return float(kilobytes) / 1024
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

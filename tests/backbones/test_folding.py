@@ -1,0 +1,79 @@
+"""A folded network is the same function, with the same gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tfrobust.attacks.gradient import input_gradient
+from tfrobust.backbones import build
+from tfrobust.backbones.folding import fold
+from tfrobust.runtime import keras, tf
+from tfrobust.training.batch_norm import batch_norm_layers
+
+
+def randomise(model, seed=0):
+    """BatchNorm as after training: every parameter away from its initial value."""
+    rng = np.random.default_rng(seed)
+    for layer in batch_norm_layers(model):
+        for variable in layer.weights:
+            positive = "gamma" in variable.name or "variance" in variable.name
+            low, high = (0.5, 1.5) if positive else (-0.3, 0.3)
+            variable.assign(rng.uniform(low, high, variable.shape))
+    return model
+
+
+def pixels(side, count=3):
+    rng = np.random.default_rng(1)
+    return tf.constant(rng.uniform(0, 1, (count, side, side, 3)), tf.float32)
+
+
+def check_equal(model, x):
+    y = np.zeros(len(x), "int32")
+    folded = fold(model)
+    grads, logits = zip(
+        *(input_gradient(f, x, y, "cross_entropy")
+          for f in (folded, lambda x: model(x, training=False))), strict=True
+    )  # fmt: skip
+    scale = np.abs(logits[1]).max()
+    np.testing.assert_allclose(logits[0], logits[1], atol=1e-4 * max(scale, 1))
+    np.testing.assert_allclose(grads[0], grads[1], atol=1e-2 * np.abs(grads[1]).max())
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2", "resnet50", "resnet50v2", "efficientnetb0"])
+def test_networks_fold_to_themselves(name):
+    alpha = {"alpha": 0.35} if name == "mobilenetv2" else {}
+    model = randomise(build(name, num_classes=5, image_shape=(32, 32, 3), seed=0, **alpha))
+    check_equal(model, pixels(32))
+
+
+def test_every_kind_of_convolution_by_itself():
+    layers = keras.layers
+    image = keras.Input((9, 9, 3), name="image")
+    x = layers.BatchNormalization(scale=False)(layers.Conv2D(6, 3, strides=2)(image))
+    x = layers.BatchNormalization(center=False)(
+        layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same")(x)
+    )
+    x = layers.BatchNormalization()(layers.Conv2D(8, 1, groups=2, use_bias=False)(x))
+    # Not foldable: an activation in between, and an output that is used twice.
+    x = layers.BatchNormalization()(layers.Conv2D(8, 1, activation="relu")(x))
+    shared = layers.Conv2D(8, 1)(x)
+    x = layers.Add()([layers.BatchNormalization()(shared), shared])
+    x = layers.Add()([x, x])
+    model = keras.Model(image, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
+    check_equal(randomise(model), pixels(9))
+
+
+def test_folds_the_present_weights_each_time_it_runs(small_cnn):
+    model, x = small_cnn(), pixels(8)
+    run = tf.function(lambda x: fold(model)(x))
+    run(x)
+    randomise(model)
+    np.testing.assert_allclose(run(x), model(x, training=False), atol=1e-5)
+
+
+def test_nested_models_run_as_they_are(small_cnn):
+    inner = randomise(small_cnn())
+    image = keras.Input((8, 8, 3), name="image")
+    model = keras.Model(image, keras.layers.Dense(2)(inner(image)))
+    check_equal(model, pixels(8))
