@@ -19,7 +19,7 @@ from tfrobust.threat_model import ThreatModel
 from tfrobust.training import fit as fit_module
 from tfrobust.training.callbacks import EpochEnd
 from tfrobust.training.fit import fit
-from tfrobust.training.selection import Selection
+from tfrobust.training.selection import Selection, rank
 
 
 def image_set(count, seed):
@@ -74,7 +74,7 @@ def test_history_stages_and_the_kept_model(small_cnn, tmp_path):
     # Head only: the first convolution stays; then it moves.
     for epoch, moved in ((0, False), (1, False), (2, True)):
         assert moved == any(np.any(a != b) for a, b in zip(first, seen[epoch], strict=True))
-    best = max(state.rows, key=lambda r: (r["select_pgd"], r["select_clean"], -r["epoch"]))
+    best = max(state.rows, key=lambda r: (*rank(r), -r["epoch"]))
     assert state.best_epoch == best["epoch"]
     kept = keras.models.load_model(run.best_model, compile=False)
     threat = ThreatModel("linf", 0.05)

@@ -11,7 +11,7 @@ from tfrobust.backbones import set_trainable
 from tfrobust.config import StageConfig, TrainingConfig, parse_stages
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
-from tfrobust.training.selection import overfits_to_fgsm
+from tfrobust.training.selection import overfits_to_fgsm, rank
 from tfrobust.training.stages import learning_rate, make_optimizer, plateaued
 
 
@@ -98,8 +98,8 @@ def test_weight_decay_leaves_biases_and_batch_norm_alone(small_cnn):
         np.testing.assert_allclose(variable.numpy(), factor * value, rtol=1e-5)
 
 
-def row(fgsm, pgd):
-    return {"select_fgsm": fgsm, "select_pgd": pgd}
+def row(fgsm, pgd, clean=1.0):
+    return {"select_clean": clean, "select_fgsm": fgsm, "select_pgd": pgd}
 
 
 def test_catastrophic_overfitting_is_seen_and_a_bad_epoch_is_not():
@@ -108,6 +108,14 @@ def test_catastrophic_overfitting_is_seen_and_a_bad_epoch_is_not():
     assert not overfits_to_fgsm([row(0.4, 0.35), row(0.5, 0.3)])
     assert not overfits_to_fgsm([row(0.4, 0.02), row(0.5, 0.0)])  # never was robust
     assert not overfits_to_fgsm([row(0.9, 0.0)])
+    # The untrained network predicts one class of ten, whatever the attack.
+    assert not overfits_to_fgsm([row(0.1, 0.1, clean=0.1), row(0.3, 0.01)])
+
+
+def test_the_most_robust_epoch_is_kept_and_a_constant_classifier_is_not():
+    rows = [row(0.1, 0.1, clean=0.1), row(0.2, 0.0, clean=0.6), row(0.2, 0.0, clean=0.9)]
+    assert max(rows, key=rank) == rows[2]
+    assert max([*rows, row(0.2, 0.05, clean=0.5)], key=rank) == row(0.2, 0.05, clean=0.5)
 
 
 def test_cosine_is_the_formula_at_every_point():

@@ -12,7 +12,7 @@ from tfrobust.config import StageConfig
 from tfrobust.errors import TFRobustError
 from tfrobust.progress import Progress, clock
 from tfrobust.runtime import keras
-from tfrobust.training.selection import Selection, overfits_to_fgsm
+from tfrobust.training.selection import Selection, overfits_to_fgsm, rank
 from tfrobust.training.stages import learning_rate, plateaued
 from tfrobust.training.state import Checkpoints, TrainState
 
@@ -95,10 +95,8 @@ class EpochEnd(keras.callbacks.Callback):
         return row
 
     def _improves(self, row: dict[str, Any]) -> bool:
-        """Robust accuracy decides; clean accuracy where that is equal."""
-        rank = [(r["select_pgd"], r["select_clean"]) for r in (*self._state.rows, row)]
         best = self._state.best_epoch
-        return best is None or rank[-1] > rank[best - 1]
+        return best is None or rank(row) > rank(self._state.rows[best - 1])
 
     def _tell(self, row: dict[str, Any], is_best: bool) -> None:
         print(

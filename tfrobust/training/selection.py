@@ -64,6 +64,19 @@ class Selection:
         return tf.argmax(self._infer(x), axis=1, output_type=y.dtype) == y
 
 
+def rank(row: dict[str, Any]) -> tuple[bool, float, float]:
+    """What makes an epoch's model the one to keep: PGD accuracy, then clean accuracy.
+
+    A network that no attack changes at all predicts the same class for every image, as
+    untrained ones do; its accuracy of 1 in K is not robustness, and it ranks last.
+    """
+    return not _is_constant(row), row["select_pgd"], row["select_clean"]
+
+
+def _is_constant(row: dict[str, Any]) -> bool:
+    return row["select_clean"] == row["select_pgd"]
+
+
 def overfits_to_fgsm(rows: list[dict[str, Any]]) -> bool:
     """Whether the last epoch shows catastrophic overfitting to a single-step attack.
 
@@ -71,9 +84,9 @@ def overfits_to_fgsm(rows: list[dict[str, Any]]) -> bool:
     0.1 below FGSM accuracy, which has not fallen: Wong et al. (2020),
     https://arxiv.org/abs/2001.03994.
     """
-    if len(rows) < 2:
+    before, last = [row for row in rows[:-1] if not _is_constant(row)], rows[-1]
+    if not before:
         return False
-    before, last = rows[:-1], rows[-1]
     best_pgd = max(row["select_pgd"] for row in before)
     best_fgsm = max(row["select_fgsm"] for row in before)
     collapsed = best_pgd >= 0.05 and last["select_pgd"] < best_pgd / 2
