@@ -196,4 +196,3 @@ def with_changes(config: RunConfig, given: dict[str, Any]) -> RunConfig:
     """A run's configuration with the given flags laid over it."""
     changed: RunConfig = from_dict(RunConfig, merge(to_dict(config), given), "flags")
     return changed
-

@@ -1,7 +1,7 @@
 """Measures how robust a run's model, or any Keras model, is.
 
-    python -m pipelines.evaluate saved_models/RUN --eps 2/255 --steps 50
-    python -m pipelines.evaluate model.keras --dataset images.npz --eps 8/255
+python -m pipelines.evaluate saved_models/RUN --eps 2/255 --steps 50
+python -m pipelines.evaluate model.keras --dataset images.npz --eps 8/255
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Shows what a run's model looks at, in clean and in adversarial images.
 
-    python -m pipelines.explain saved_models/RUN
+python -m pipelines.explain saved_models/RUN
 """
 
 from __future__ import annotations

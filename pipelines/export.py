@@ -1,6 +1,6 @@
 """Exports a run's model as a SavedModel that serves without tfrobust.
 
-    python -m pipelines.export saved_models/RUN
+python -m pipelines.export saved_models/RUN
 """
 
 from __future__ import annotations

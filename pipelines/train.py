@@ -1,6 +1,6 @@
 """Trains a robust classifier, measures it, explains it and exports it.
 
-    python -m pipelines.train --backbone mobilenetv2
+python -m pipelines.train --backbone mobilenetv2
 """
 
 from __future__ import annotations
@@ -54,9 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--learning-rate", type=float, default=None, help="learning rate of a one-stage run"
     )
     parser.add_argument("--reference", default=None, help=REFERENCE_HELP)
-    add_settings(
-        parser, GROUPS, {"backbone": BACKBONES, "method": METHODS, "attack": ATTACKS}
-    )
+    add_settings(parser, GROUPS, {"backbone": BACKBONES, "method": METHODS, "attack": ATTACKS})
     parser.epilog = (
         f"Built-in data sets: {', '.join(DATASETS)}; or the path of a folder or zip with one "
         "folder per class, an .npz with x and y, or a .pt file."

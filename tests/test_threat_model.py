@@ -69,8 +69,11 @@ def test_steepest_step_reaches_the_dual_norm(norm):
     # max of <g, d> over ||d|| <= s is s * ||g||_dual; l1 shares it out by design.
     grad = np.random.default_rng(3).normal(size=(4, 50)).astype("float32")
     step = ThreatModel(norm, 1.0).steepest_step(grad, 0.3).numpy()
-    dual = {"linf": np.abs(grad).sum(1), "l2": np.linalg.norm(grad, axis=1),
-            "l1": np.abs(grad).max(1)}[norm]
+    dual = {
+        "linf": np.abs(grad).sum(1),
+        "l2": np.linalg.norm(grad, axis=1),
+        "l1": np.abs(grad).max(1),
+    }[norm]
     np.testing.assert_allclose((grad * step).sum(1), 0.3 * dual, rtol=1e-5)
 
 
@@ -88,8 +91,9 @@ def test_nan_is_outside():
     assert not np.any(threat.contains(np.full_like(x, np.nan), x))
 
 
-@pytest.mark.parametrize("wrong", [{"norm": "l3"}, {"eps": -1.0}, {"eps": float("nan")},
-                                   {"bounds": (1.0, 0.0)}])
+@pytest.mark.parametrize(
+    "wrong", [{"norm": "l3"}, {"eps": -1.0}, {"eps": float("nan")}, {"bounds": (1.0, 0.0)}]
+)
 def test_wrong_arguments_are_named(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         ThreatModel(**wrong)

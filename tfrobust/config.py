@@ -19,7 +19,9 @@ BATCH_NORM = ("clean", "adversarial", "both", "none")
 class DataConfig(Checked):
     """Which images, and how they are split."""
 
-    dataset: str = setting("digits", "data set: a built-in name, or a folder, zip, .npz or .pt file")
+    dataset: str = setting(
+        "digits", "data set: a built-in name, or a folder, zip, .npz or .pt file"
+    )
     data_dir: str | None = setting(None, "where a built-in data set's files are, or go to")
     image_size: int | None = setting(None, "resize all images to this side, in pixels", low=8)
     select_fraction: float = setting(
@@ -67,9 +69,7 @@ class ThreatConfig(Checked):
     """What the adversary may do; becomes a `ThreatModel`."""
 
     norm: str = setting("linf", "norm of the perturbation", choices=NORMS)
-    eps: float = setting(
-        8 / 255, "radius of the perturbation, in pixels of [0, 1]: 8/255", low=0
-    )
+    eps: float = setting(8 / 255, "radius of the perturbation, in pixels of [0, 1]: 8/255", low=0)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,9 @@ class TrainingConfig(Checked):
     adv_weight: float = setting(1.0, "weight of the loss on adversarial images", low=0)
     steps: int = setting(2, "attack steps while training", low=1, flag="train-steps")
     step_size: float | None = setting(
-        None, "attack step size while training (default: by eps and steps)", above=0,
+        None,
+        "attack step size while training (default: by eps and steps)",
+        above=0,
         flag="train-step-size",
     )
     random_start: bool = setting(True, "start the training attack at random in the ball")
@@ -127,8 +129,9 @@ class TrainingConfig(Checked):
 class EvaluationConfig(Checked):
     """How robustness is measured."""
 
-    attacks: tuple[str, ...] = setting(lambda: ("fgsm", "pgd"), "attacks, comma-separated",
-                                       flag="attack")
+    attacks: tuple[str, ...] = setting(
+        lambda: ("fgsm", "pgd"), "attacks, comma-separated", flag="attack"
+    )
     steps: int = setting(20, "PGD steps", low=1)
     restarts: int = setting(2, "PGD restarts", low=1)
     limit: int | None = setting(None, "evaluate only the first N test images", low=1)

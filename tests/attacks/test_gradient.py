@@ -101,7 +101,9 @@ def test_losses_by_hand():
 def test_gradients_that_are_not_finite_count_as_zero():
     x = tf.zeros([2, 1, 1, 1])
     grad, _ = input_gradient(
-        lambda x: tf.concat([tf.sqrt(x[:, 0, 0]), x[:, 0, 0]], axis=1), x, np.array([0, 0]),
+        lambda x: tf.concat([tf.sqrt(x[:, 0, 0]), x[:, 0, 0]], axis=1),
+        x,
+        np.array([0, 0]),
         "cross_entropy",
     )
     assert np.all(np.isfinite(grad))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from tfrobust.backbones import BACKBONES, blocks, build, set_trainable
+from tfrobust.backbones import BACKBONES, blocks, build
 from tfrobust.errors import UsageError
 from tfrobust.runtime import keras, tf
 
@@ -40,17 +40,32 @@ NUM_BLOCKS = {
     "efficientnetb7": 4 + 7 + 7 + 10 + 10 + 13 + 4 + 3,
 }
 LIGHT = {
-    "mobilenetv2", "resnet50", "resnet50v2", "densenet121", "nasnetmobile", "efficientnetb0",
-    "efficientnetb1", "efficientnetb2",
+    "mobilenetv2",
+    "resnet50",
+    "resnet50v2",
+    "densenet121",
+    "nasnetmobile",
+    "efficientnetb0",
+    "efficientnetb1",
+    "efficientnetb2",
 }
-ALL = [
-    pytest.param(name, marks=[] if name in LIGHT else [pytest.mark.slow]) for name in BACKBONES
-]
+ALL = [pytest.param(name, marks=[] if name in LIGHT else [pytest.mark.slow]) for name in BACKBONES]
+
+
+@pytest.fixture(scope="module", params=ALL)
+def name(request: pytest.FixtureRequest) -> str:
+    """Module scope: all tests of one backbone run together, on one model."""
+    return request.param
 
 
 @functools.lru_cache(maxsize=1)
 def model_of(name: str) -> Any:
     return build(name, num_classes=5, image_shape=(32, 32, 3), seed=1)
+
+
+@functools.lru_cache(maxsize=1)
+def logits_of(name: str) -> Any:
+    return model_of(name)(digits())
 
 
 @functools.cache
@@ -73,14 +88,13 @@ def test_every_backbone_has_an_expected_number_of_blocks() -> None:
     assert list(BACKBONES) == list(NUM_BLOCKS)
 
 
-# ---- the contract; one backbone's tests run together, on one model ----
+# ---- the contract ----
 
 
-@pytest.mark.parametrize("name", ALL)
 class TestContract:
     def test_gives_float32_logits_at_32_pixels(self, name: str) -> None:
         model = model_of(name)
-        logits = model(digits())
+        logits = logits_of(name)
         assert model.name == name
         assert (model.input.name, model.input.dtype) == ("image", tf.float32)
         assert logits.shape == (4, 5) and logits.dtype == tf.float32
@@ -123,13 +137,11 @@ class TestContract:
         model = model_of(name)
         model.save(tmp_path / "model.keras")
         again = keras.models.load_model(tmp_path / "model.keras", compile=False)
-        np.testing.assert_array_equal(again(digits()), model(digits()))
+        np.testing.assert_array_equal(again(digits()), logits_of(name))
         assert [block.name for block in blocks(again)] == [block.name for block in blocks(model)]
 
     def test_takes_other_sizes_momentum_and_dropout(self, name: str) -> None:
-        model = build(
-            name, num_classes=2, image_shape=(64, 48, 3), bn_momentum=0.9, dropout=0.5
-        )
+        model = build(name, num_classes=2, image_shape=(64, 48, 3), bn_momentum=0.9, dropout=0.5)
         norms = [one for one in model.layers if isinstance(one, keras.layers.BatchNormalization)]
         assert {layer.momentum for layer in norms} == {0.9} and len(norms) > 40
         assert model.output_shape == (None, 2)
@@ -140,7 +152,7 @@ class TestContract:
 
 
 @pytest.mark.parametrize(
-    ("name", "layer", "expected"),
+    ("backbone", "layer", "expected"),
     [
         # 2 * (1, .5, 0) - 1
         ("mobilenetv2", "normalise", (1, 0, -1)),
@@ -153,11 +165,11 @@ class TestContract:
     ],
 )
 def test_normalises_one_pixel_as_by_hand(
-    name: str, layer: str, expected: tuple[float, ...]
+    backbone: str, layer: str, expected: tuple[float, ...]
 ) -> None:
-    model = model_of(name)
+    model = model_of(backbone)
     layer = next(one.name for one in model.layers if one.name.startswith(layer))
-    pixel = np.broadcast_to(np.float32([1, 0.5, 0]), (1, 32, 32, 3))
+    pixel = np.broadcast_to(np.array([1, 0.5, 0], np.float32), (1, 32, 32, 3))
     np.testing.assert_allclose(output_of(model, layer, pixel)[0, 7, 9], expected, rtol=1e-5)
 
 
@@ -186,11 +198,11 @@ def test_images_of_the_right_size_are_not_resized() -> None:
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("name", ["mobilenetv2", "efficientnetb0"])
-def test_mixed_precision_leaves_pixels_and_logits_float32(name: str, policy: str) -> None:
+@pytest.mark.parametrize("backbone", ["mobilenetv2", "efficientnetb0"])
+def test_mixed_precision_leaves_pixels_and_logits_float32(backbone: str, policy: str) -> None:
     keras.mixed_precision.set_global_policy(policy)
     try:
-        model = build(name, num_classes=3, image_shape=(32, 32, 3))
+        model = build(backbone, num_classes=3, image_shape=(32, 32, 3))
     finally:
         keras.mixed_precision.set_global_policy("float32")
     convolution = next(one for one in model.layers if isinstance(one, keras.layers.Conv2D))
@@ -202,103 +214,22 @@ def test_mixed_precision_leaves_pixels_and_logits_float32(name: str, policy: str
 
 def test_a_seed_repeats_the_random_weights() -> None:
     def kernel(seed: int) -> np.ndarray:
-        model = build(
-            "mobilenetv2", num_classes=3, image_shape=(32, 32, 3), alpha=0.35, seed=seed
-        )
+        model = build("mobilenetv2", num_classes=3, image_shape=(32, 32, 3), alpha=0.35, seed=seed)
         return np.concatenate([one.numpy().ravel() for one in model.trainable_weights])
 
     np.testing.assert_array_equal(kernel(7), kernel(7))
     assert not np.array_equal(kernel(7), kernel(8))
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2", "resnet50"])
-def test_the_saved_model_answers_alike_without_keras(name: str, tmp_path: Path) -> None:
-    model = model_of(name)
-    model.export(tmp_path / "1")
-    served = tf.saved_model.load(str(tmp_path / "1")).serve(digits())
-    np.testing.assert_allclose(served, model(digits()), atol=1e-5)
-
-
-# ---- unfreezing ----
-
-
-@pytest.fixture
-def small() -> Any:
-    return build("mobilenetv2", num_classes=3, image_shape=(32, 32, 3), alpha=0.35)
-
-
-def test_the_blocks_of_mobilenetv2(small: Any) -> None:
-    units = tuple(f"block_{i}" for i in range(16, 0, -1))
-    found = blocks(small)
-    assert tuple(block.name for block in found) == ("head", "top", *units, "stem")
-    assert [layer.name for layer in found[1].layers] == ["Conv_1", "Conv_1_bn"]
-    assert [layer.name for layer in found[-1].layers] == [
-        "Conv1", "bn_Conv1", "expanded_conv_depthwise", "expanded_conv_depthwise_BN",
-        "expanded_conv_project", "expanded_conv_project_BN",
-    ]
-
-
-def test_set_trainable_opens_blocks_from_the_top(small: Any) -> None:
-    # The head: kernel and bias. Top: kernel, gamma, beta. Block 16: 3 x (kernel, gamma, beta).
-    # All 53 convolutions or BatchNormalizations: 52 x 3, and the head's 2.
-    assert set_trainable(small, "head") == ("head",)
-    assert len(small.trainable_weights) == 2
-    assert set_trainable(small, 2) == ("head", "top", "block_16")
-    assert len(small.trainable_weights) == 2 + 3 + 9
-    assert set_trainable(small, "2") == ("head", "top", "block_16")
-    assert len(set_trainable(small, "all")) == 19
-    assert len(small.trainable_weights) == 2 + 52 * 3
-    assert set_trainable(small, 0) == ("head",)
-    assert len(small.trainable_weights) == 2
-
-
-def test_a_model_frozen_as_a_whole_thaws(small: Any) -> None:
-    small.trainable = False
-    set_trainable(small, 1)
-    assert len(small.trainable_weights) == 5
-
-
-def test_frozen_batch_normalization_keeps_its_statistics(small: Any) -> None:
-    set_trainable(small, 1)
-    before = {
-        layer.name: layer.moving_mean.numpy()
-        for layer in small.layers
-        if isinstance(layer, keras.layers.BatchNormalization)
-    }
-    small(digits(), training=True)
-    moved = {
-        name for name in before
-        if not np.array_equal(before[name], small.get_layer(name).moving_mean)
-    }
-    assert moved == {"Conv_1_bn"}
-
-
-@pytest.mark.parametrize("wrong", ["tail", -1, 19, "19", 1.5, True, ""])
-def test_set_trainable_refuses_what_is_no_stage(small: Any, wrong: Any) -> None:
-    with pytest.raises(UsageError, match="from 0 to 18, found"):
-        set_trainable(small, wrong)
-
-
-def test_any_keras_model_has_a_block_per_layer_with_variables() -> None:
-    layers = keras.layers
-    model = keras.Sequential([
-        layers.Input((8, 8, 3)), layers.Conv2D(2, 3, name="a"), layers.ReLU(),
-        layers.Conv2D(2, 3, name="b"), layers.Flatten(), layers.Dense(4, name="c"),
-    ])
-    assert [block.name for block in blocks(model)] == ["head", "b", "a"]
-    assert set_trainable(model, 1) == ("head", "b")
-    assert [layer.name for layer in model.layers if layer.trainable and layer.weights] == ["b", "c"]
-
-
-def test_a_foreign_model_of_a_backbone_s_name_has_a_block_per_layer() -> None:
-    inputs = keras.Input((4,))
-    model = keras.Model(inputs, keras.layers.Dense(2, name="own")(inputs), name="resnet50")
-    assert [block.name for block in blocks(model)] == ["head"]
-
-
-def test_blocks_of_a_model_without_variables_are_refused() -> None:
-    with pytest.raises(UsageError, match="with none: build it"):
-        blocks(keras.Sequential([keras.layers.ReLU()]))
+@pytest.mark.parametrize("backbone", ["mobilenetv2", "resnet50"])
+def test_the_saved_model_answers_alike(backbone: str, tmp_path: Path) -> None:
+    model = model_of(backbone)
+    signature = tf.TensorSpec((None, 32, 32, 3), tf.float32)
+    serve = tf.function(lambda x: model(x, training=False), input_signature=[signature])
+    tf.saved_model.save(model, str(tmp_path / "1"), signatures={"serve": serve})
+    again = tf.saved_model.load(str(tmp_path / "1"))
+    found = next(iter(again.signatures["serve"](tf.constant(digits())).values()))
+    np.testing.assert_allclose(found, logits_of(backbone), atol=1e-5)
 
 
 # ---- wrong use ----
@@ -319,6 +250,11 @@ def test_blocks_of_a_model_without_variables_are_refused() -> None:
     ],
 )
 def test_wrong_use_is_told_in_one_sentence(changes: dict[str, Any], message: str) -> None:
-    arguments = {"name": "mobilenetv2", "num_classes": 3, "image_shape": (32, 32, 3)} | changes
+    arguments: dict[str, Any] = {
+        "name": "mobilenetv2",
+        "num_classes": 3,
+        "image_shape": (32, 32, 3),
+        **changes,
+    }
     with pytest.raises(UsageError, match=message):
         build(**arguments)

@@ -26,9 +26,7 @@ def identities(part):
     return part.images[:, 0, 0, 0].tolist()
 
 
-@given(
-    st.lists(st.integers(0, 6), max_size=80), st.floats(0.01, 0.99), st.integers(0, 2**32 - 1)
-)
+@given(st.lists(st.integers(0, 6), max_size=80), st.floats(0.01, 0.99), st.integers(0, 2**32 - 1))
 def test_guarantees_hold_for_any_labels(labels, fraction, seed):
     labels = np.array(labels, int)
     kept, taken = stratified(labels, fraction, seed)
@@ -90,9 +88,7 @@ def test_a_memory_map_stays_on_disk(tmp_path):
     file = tmp_path / "images"
     file.write_bytes(data.images.tobytes())
     mapped = np.memmap(file, np.uint8, "r", shape=data.images.shape)
-    on_disk = RawData(
-        ImageSet(mapped, data.labels, data.label_names, data.names), None, ReadLog()
-    )
+    on_disk = RawData(ImageSet(mapped, data.labels, data.label_names, data.names), None, ReadLog())
     cache = tmp_path / "cache"
     splits = split(on_disk, ReadOptions(cache_dir=str(cache)))
     expected = split(RawData(data, None, ReadLog()), ReadOptions())

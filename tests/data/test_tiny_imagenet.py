@@ -104,9 +104,7 @@ def test_tfds_load_agrees(folder, options):
     assert info.splits["test"].num_examples == 3
     found = {e["file_name"].decode(): e for e in tfds.as_numpy(data)}
     assert len(found) == 6
-    for name, label, image in zip(
-        raw.train.names, raw.train.labels, raw.train.images, strict=True
-    ):
+    for name, label, image in zip(raw.train.names, raw.train.labels, raw.train.images, strict=True):
         assert found[name]["label"] == label
         # TensorFlow's JPEG decoder rounds a little differently from Pillow's.
         assert np.abs(found[name]["image"].astype(int) - image).mean() < 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import functools
 import io
@@ -125,7 +126,7 @@ def test_pillow_images_of_every_mode(tmp_path, protocol):
     # 257 * 4 of 16 bits is 4 of 8; wholly transparent black lies on white.
     expected = [[5] * 3, [1, 2, 3], [9, 8, 7], [255] * 3, [4] * 3, [255] * 3]
     assert raw.train.images[:, 1, 2].tolist() == expected
-    assert raw.log.modes == {mode: 1 for mode in ("L", "RGB", "P", "1", "I;16", "RGBA")}
+    assert raw.log.modes == dict.fromkeys(("L", "RGB", "P", "1", "I;16", "RGBA"), 1)
 
 
 def test_images_read_from_files_are_images_too(tmp_path):
@@ -357,10 +358,8 @@ def test_a_mutated_file_is_read_or_told(tmp_path, monkeypatch, which, changes):
     for place, new, dropped in changes:
         at = int(place * len(content))
         content = content[:at] + new + content[at + dropped :]
-    try:
+    with contextlib.suppress(TFRobustError):
         load(save(tmp_path, content), image_size=3)
-    except TFRobustError:
-        pass
     assert not Path(MARK).exists()
 
 
@@ -381,7 +380,5 @@ def test_a_damaged_zip_is_read_or_told(tmp_path, changes, keep):
     for place, value in changes:
         content[int(place * len(content))] = value
     path.write_bytes(content[: int(keep * len(content))])
-    try:
+    with contextlib.suppress(TFRobustError):
         assert len(load(path, image_size=3).train) == 2
-    except TFRobustError:
-        pass

@@ -63,8 +63,9 @@ def test_accuracy_under_attack_is_the_closed_form(linear_model):
     data = labelled_by(model, images())
     radius = radii(model, data)
     eps = float(np.median(radius))
-    report = evaluate(model, data, ThreatModel("linf", eps), {"fgsm": FGSM(), "pgd": PGD()},
-                      batch_size=16)
+    report = evaluate(
+        model, data, ThreatModel("linf", eps), {"fgsm": FGSM(), "pgd": PGD()}, batch_size=16
+    )
     # An image stands where its distance from the boundary is more than eps.
     assert report.clean.correct.all()
     for attack in report.attacks:
@@ -119,8 +120,14 @@ def test_radii_share_one_trace(small_cnn):
             traces.append(1)
             return x
 
-    evaluate(model, images(), ThreatModel("linf", 0.1), {"traced": Traced()},
-             sweep=(0.2, 0.3), batch_size=16)
+    evaluate(
+        model,
+        images(),
+        ThreatModel("linf", 0.1),
+        {"traced": Traced()},
+        sweep=(0.2, 0.3),
+        batch_size=16,
+    )
     assert len(traces) == 1
 
 
@@ -129,8 +136,16 @@ def test_json_holds_the_contract_and_csv_every_image(linear_model):
     data = labelled_by(model, images())
     report = evaluate(model, data, ThreatModel("linf", 8 / 255), {"fgsm": FGSM()}, sweep=(0.1,))
     values = json.loads(json.dumps(report.as_dict(), allow_nan=False))
-    for key in ("clean_accuracy", "robust_accuracy", "attacks", "threat_model", "num_examples",
-                "seconds", "flags", "unreliable"):
+    for key in (
+        "clean_accuracy",
+        "robust_accuracy",
+        "attacks",
+        "threat_model",
+        "num_examples",
+        "seconds",
+        "flags",
+        "unreliable",
+    ):
         assert key in values
     fgsm = values["attacks"]["fgsm"]
     assert fgsm["gradient_evaluations"] == 40 and fgsm["parameters"]["steps"] == 1
@@ -168,6 +183,12 @@ def test_masked_gradients_are_flagged(linear_model):
     assert "UNRELIABLE" in report.as_text()
 
 
+def test_a_constant_classifier_is_flagged(linear_model):
+    model = linear_model(np.zeros((12, 2)), np.array([2.0, -1.0]))
+    report = evaluate(model, images(), ThreatModel("linf", 0.1), {"fgsm": FGSM()})
+    assert "constant_predictions" in [flag["name"] for flag in report.flags]
+
+
 def test_single_step_beating_iterative_is_flagged(linear_model):
     model = binary_model(linear_model)
     data = labelled_by(model, images())
@@ -183,8 +204,15 @@ def test_transfer_shows_the_same_images_to_every_model(linear_model):
     weights, bias = model.get_layer("logits").get_weights()
     opposite = linear_model(-weights, -bias)
     threat = ThreatModel("linf", float(radii(model, data).max() * 1.01))
-    found = transfer(model, {"itself": model, "opposite": opposite}, data, FGSM(), threat,
-                     reference_name="itself", batch_size=16)
+    found = transfer(
+        model,
+        {"itself": model, "opposite": opposite},
+        data,
+        FGSM(),
+        threat,
+        reference_name="itself",
+        batch_size=16,
+    )
     # Every image crosses the boundary, where the opposite model is right.
     assert found["accuracy"] == {"itself": 0.0, "opposite": 1.0}
 

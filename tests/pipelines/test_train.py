@@ -49,10 +49,20 @@ def weights(folder):
 
 def test_leaves_everything_that_a_later_verb_needs(run):
     folder, done = run
-    for name in ("config.yaml", "environment.json", "history.csv", "evaluation.json",
-                 "predictions.csv", "model_card.md", "checkpoints/best.keras", "tensorboard",
-                 "figures/data.png", "figures/curves.png", "figures/saliency.png",
-                 "1/saved_model.pb"):
+    for name in (
+        "config.yaml",
+        "environment.json",
+        "history.csv",
+        "evaluation.json",
+        "predictions.csv",
+        "model_card.md",
+        "checkpoints/best.keras",
+        "tensorboard",
+        "figures/data.png",
+        "figures/curves.png",
+        "figures/saliency.png",
+        "1/saved_model.pb",
+    ):
         assert (folder / name).exists(), name
     assert "Traceback" not in done.stderr and "absl" not in done.stderr
     assert len(list(csv.DictReader((folder / "history.csv").open()))) == 3
@@ -107,8 +117,22 @@ def test_killed_by_signal_9_and_resumed_it_ends_with_the_same_weights(run, tmp_p
 def test_later_verbs_work_on_the_run_folder(run, capfd):
     folder, _ = run
     before = json.loads((folder / "evaluation.json").read_text())
-    assert evaluate.main([str(folder), "--eps", "2/255", "--limit", "20", "--attack", "fgsm",
-                          "--reference", str(folder)]) == 0
+    assert (
+        evaluate.main(
+            [
+                str(folder),
+                "--eps",
+                "2/255",
+                "--limit",
+                "20",
+                "--attack",
+                "fgsm",
+                "--reference",
+                str(folder),
+            ]
+        )
+        == 0
+    )
     after = json.loads((folder / "evaluation.json").read_text())
     assert after["threat_model"]["eps_text"] == "2/255" and after["num_examples"] == 20
     assert set(after["attacks"]) == {"fgsm"} and before["num_examples"] == 40
@@ -159,8 +183,15 @@ def test_help_is_fast_and_needs_no_tensorflow(verb):
         "assert 'tensorflow' not in sys.modules"
     )
     start = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
-                          timeout=60, check=False, env={**os.environ, "COLUMNS": "100"})
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "COLUMNS": "100"},
+    )
     seconds = time.monotonic() - start
     assert done.returncode == 0, done.stderr
     assert f"python -m pipelines.{verb}" in done.stdout

@@ -144,8 +144,10 @@ def test_plateau_ends_a_stage_early(small_cnn, tmp_path):
 
 
 def test_nan_loss_stops_with_the_last_good_checkpoint_intact(small_cnn, tmp_path):
-    stages = (StageConfig(epochs=1, learning_rate=0.05),
-              StageConfig(epochs=1, learning_rate=1e38, schedule="constant"))
+    stages = (
+        StageConfig(epochs=1, learning_rate=0.05),
+        StageConfig(epochs=1, learning_rate=1e38, schedule="constant"),
+    )
     config = replace(CONFIG, training=replace(CONFIG.training, stages=stages))
     run = new_run(tmp_path)
     with pytest.raises(TFRobustError, match="loss became .* at epoch 2"):
@@ -207,8 +209,7 @@ def test_sample_is_random_and_repeats():
 def test_board_logs_both_batches(small_cnn, tmp_path):
     run = new_run(tmp_path)
     stage = (StageConfig(epochs=1, learning_rate=0.05),)
-    fit(small_cnn(), SPLITS,
-        replace(CONFIG, training=replace(CONFIG.training, stages=stage)), run)
+    fit(small_cnn(), SPLITS, replace(CONFIG, training=replace(CONFIG.training, stages=stage)), run)
     tags = set()
     for file in run.tensorboard.iterdir():
         for event in tf.compat.v1.train.summary_iterator(str(file)):

@@ -117,4 +117,3 @@ def input_gradient(model: Model, x: Tensor, y: Tensor, loss: str) -> tuple[Tenso
     # A model that blocks its gradient (rounding) is one with gradient 0, not an error.
     grad = tape.gradient(total, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     return tf.where(tf.math.is_finite(grad), grad, tf.zeros_like(grad)), logits
-

@@ -95,8 +95,13 @@ def _efficientnet(size: str, md5: str) -> Backbone:
 
 
 MOBILENETV2 = Backbone(
-    "mobilenetv2", "MobileNetV2", "tf", _MOBILENETV2, _MOBILENETV2_URL,
-    widths=(0.35, 0.5, 0.75, 1.0, 1.3, 1.4), sides=(96, 128, 160, 192, 224),
+    "mobilenetv2",
+    "MobileNetV2",
+    "tf",
+    _MOBILENETV2,
+    _MOBILENETV2_URL,
+    widths=(0.35, 0.5, 0.75, 1.0, 1.3, 1.4),
+    sides=(96, 128, 160, 192, 224),
 )
 RESNET50 = _resnet("resnet50", "ResNet50", "caffe", "4d473c1dd8becc155b73f8504c6f6626")
 RESNET101 = _resnet("resnet101", "ResNet101", "caffe", "88cf7a10940856eca736dc7b7e228a21")

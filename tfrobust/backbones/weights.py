@@ -32,8 +32,14 @@ _APPLICATIONS_HEAD = "predictions"
 
 # What h5py, zipfile and zlib raise for a damaged or foreign file.
 _DAMAGE = (
-    OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError,
-    zipfile.BadZipFile, zlib.error,
+    OSError,
+    KeyError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    zipfile.BadZipFile,
+    zlib.error,
 )
 
 Stored = dict[str, list[h5py.Dataset]]

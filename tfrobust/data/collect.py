@@ -201,7 +201,7 @@ class _FileStore:
     def __init__(self, folder: Path, size: tuple[int, int]) -> None:
         self._folder = folder
         with _disk_told(folder):
-            self._file = tempfile.TemporaryFile(dir=folder)
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (lives as long as the store)
         self._shape = (size[1], size[0], 3)
         self._count = 0
 

@@ -170,8 +170,7 @@ def _by_split(location: Path, entries: list[_Entry], log: ReadLog) -> dict[str, 
     """Train first, then test where there is one, under the names of their folders."""
     folders = _folders(entries)
     train, test, val = (
-        [folder for folder in folders if folder.lower() in names]
-        for names in (_TRAIN, _TEST, _VAL)
+        [folder for folder in folders if folder.lower() in names] for names in (_TRAIN, _TEST, _VAL)
     )
     if not (train and (test or val)):
         return {"train": entries}

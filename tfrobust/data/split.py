@@ -74,8 +74,11 @@ def table(splits: Splits) -> str:
     """The per-class table: one row per class, with the images in each split, and the totals."""
     classes = len(splits.train.label_names)
     counts = np.stack(
-        [np.bincount(part.labels, minlength=classes)
-         for part in (splits.train, splits.select, splits.test)], axis=1
+        [
+            np.bincount(part.labels, minlength=classes)
+            for part in (splits.train, splits.select, splits.test)
+        ],
+        axis=1,
     )
     names = [*splits.train.label_names, "total"]
     width = max(map(len, ["class", *names]))

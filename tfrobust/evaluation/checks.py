@@ -41,15 +41,21 @@ def refuse_probabilities(outputs: np.ndarray) -> None:
 
 
 def doubts(
-    zero_gradients: float, attacks: Sequence[AttackResult]
+    predictions: np.ndarray, zero_gradients: float, attacks: Sequence[AttackResult]
 ) -> tuple[Flag, ...]:
     """What makes this evaluation unreliable, as named flags with their meaning.
 
     Args:
+      predictions: int [N], the top classes on the clean images.
       zero_gradients: part of the examples whose input gradient is 0 everywhere.
       attacks: the results at one radius.
     """
     flags = []
+    if len(predictions) > 1 and len(np.unique(predictions)) == 1:
+        flags.append(_flag("constant_predictions", (
+            f"the model predicts class {predictions[0]} for every image: that no attack changes "
+            "this is not robustness"
+        )))  # fmt: skip
     if zero_gradients > 0.05:
         flags.append(_flag("zero_gradients", (
             f"the loss has no gradient on {zero_gradients:.0%} of the images: gradients are masked "

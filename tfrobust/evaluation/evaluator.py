@@ -198,7 +198,7 @@ def evaluate(
         clean=evaluator.clean,
         attacks=tuple(results),
         sweep=tuple(further),
-        flags=doubts(evaluator.zero_gradients(), results),
+        flags=doubts(evaluator.clean.predictions, evaluator.zero_gradients(), results),
         seconds=time.perf_counter() - start,
     )
 

@@ -95,7 +95,12 @@ class Checkpoints:
             path = self._folder / f"epoch-{state.epoch:04d}" / "checkpoint"
             self._checkpoint.read(str(path)).assert_consumed()
         except (
-            OSError, ValueError, TypeError, LookupError, AssertionError, tf.errors.OpError,
+            OSError,
+            ValueError,
+            TypeError,
+            LookupError,
+            AssertionError,
+            tf.errors.OpError,
         ) as error:
             raise TFRobustError(
                 f"The checkpoint in {self._folder} cannot be resumed from: {_first_line(error)}; "

@@ -83,7 +83,7 @@ class Layout:
         self.wnids = tuple(line[0] for line in self._table(_INDEX, 1))
         if len(set(self.wnids)) < len(self.wnids):
             raise self._error(f"each class once in {_INDEX}", "a class twice")
-        words = {wnid: text for wnid, text in self._table("words.txt", 2)}
+        words = dict(self._table("words.txt", 2))
         for wnid in self.wnids:
             if wnid not in words:
                 raise self._error(f"a line for {wnid} in words.txt", "none")
