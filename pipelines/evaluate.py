@@ -32,7 +32,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser = new_parser("evaluate", "Measure a model's accuracy, clean and under attack.")
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="run folder, .keras or .h5 file")
     parser.add_argument("--reference", default=None, help=REFERENCE_HELP)
-    parser.add_argument("--output", default=None, help="folder for the results of a bare model")
+    parser.add_argument(
+        "--output",
+        default=None,
+        help="folder for the results (default: the run folder, or one named after the model)",
+    )
     choices = {"backbone": BACKBONES, "attack": ATTACKS}
     add_settings(parser, ["", "threat", "evaluation", "data"], choices)
     parser.epilog = f"Built-in data sets: {', '.join(DATASETS)}."

@@ -25,7 +25,11 @@ def make_parser() -> argparse.ArgumentParser:
     """The flags of `pipelines.explain`."""
     parser = new_parser("explain", "Draw saliency maps of clean and adversarial test images.")
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="run folder, .keras or .h5 file")
-    parser.add_argument("--output", default=None, help="folder for the figures of a bare model")
+    parser.add_argument(
+        "--output",
+        default=None,
+        help="folder for the figures (default: the run folder, or one named after the model)",
+    )
     parser.add_argument(
         "--per-group", type=int, default=3,
         help="images of each group: withstood, broken by the attack, wrong anyway",

@@ -21,7 +21,11 @@ def make_parser() -> argparse.ArgumentParser:
     """The flags of `pipelines.export`."""
     parser = new_parser("export", "Write a run's model as a SavedModel for serving.")
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="run folder, .keras or .h5 file")
-    parser.add_argument("--output", default=None, help="folder for a bare model's SavedModel")
+    parser.add_argument(
+        "--output",
+        default=None,
+        help="folder for the SavedModel (default: the run folder, or one named after the model)",
+    )
     parser.add_argument("--version", type=int, default=1, help="number of the version folder")
     add_settings(parser, ["data"], {})
     return parser

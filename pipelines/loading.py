@@ -43,9 +43,10 @@ def open_model(args: argparse.Namespace) -> Opened:
     path = Path(args.model)
     given = given_settings(args)
     if path.is_dir():
-        run = RunFolder(path)
-        config = with_changes(run.read_config(), given)
-        return Opened(load_model(run.best_model), config, run, path.name)
+        config = with_changes(RunFolder(path).read_config(), given)
+        run = RunFolder(Path(args.output or path))
+        run.create()
+        return Opened(load_model(path), config, run, path.name)
     if "dataset" not in given.get("data", {}):
         raise UsageError(f"{path} is not a run folder: name its images with --dataset NAME|PATH.")
     output = Path(args.output or path.with_suffix(""))
