@@ -7,6 +7,7 @@ python -m pipelines.evaluate model.keras --dataset images.npz --eps 8/255
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,20 +89,19 @@ def evaluate_run(
 
 
 def make_attacks(config: EvaluationConfig) -> dict[str, Any]:
-    """The named attacks with the configured steps and restarts."""
+    """The named attacks, with those of the configured settings that each of them takes."""
+    settings = {"steps": config.steps, "restarts": config.restarts}
     attacks = {}
     for name in config.attacks:
         cls = ATTACKS[name]
-        iterative = name != "fgsm"
-        attacks[name] = cls(steps=config.steps, restarts=config.restarts) if iterative else cls()
+        taken = {item.name for item in dataclasses.fields(cls) if item.init}
+        attacks[name] = cls(**{k: v for k, v in settings.items() if k in taken})
     return attacks
 
 
 def _with_transfer(
     report: RobustnessReport, reference: str, model: Any, data: ImageSet, config: RunConfig
 ) -> RobustnessReport:
-    import dataclasses
-
     from pipelines.loading import load_model
     from tfrobust.attacks.gradient import PGD
     from tfrobust.evaluation.transfer import transfer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tfrobust.attacks.losses import LOSSES
@@ -96,12 +96,14 @@ class PGD:
 class FGSM(PGD):
     """Fast gradient sign method, Goodfellow et al. (2015), https://arxiv.org/abs/1412.6572.
 
-    PGD with one step of length eps from x itself.
+    PGD with one step of length eps from x itself; all that can be chosen is the loss.
     """
 
-    steps: int = 1
-    random_start: bool = False
-    early_stop: bool = False
+    steps: int = field(default=1, init=False)
+    step_size: float | None = field(default=None, init=False)
+    random_start: bool = field(default=False, init=False)
+    restarts: int = field(default=1, init=False)
+    early_stop: bool = field(default=False, init=False)
 
 
 def input_gradient(model: Model, x: Tensor, y: Tensor, loss: str) -> tuple[Tensor, Tensor]:

@@ -47,15 +47,14 @@ def fit(
     Raises:
       TFRobustError: the loss is not finite, or a checkpoint cannot be written or read.
     """
-    session = _Session(model, splits, config, run)
-    state = session.start(resume)
+    work = _Training(model, splits, config, run)
+    state = work.start(resume)
     while state.stage < len(config.training.stages):
-        session.run_stage(state)
-    state.finished = True
+        work.run_stage(state)
     return state
 
 
-class _Session:
+class _Training:
     """The objects that live through all stages."""
 
     def __init__(self, model: Any, splits: Splits, config: RunConfig, run: RunFolder) -> None:

@@ -25,11 +25,10 @@ class TrainState:
 
     Attributes:
       epoch: epochs done, over all stages.
-      stage: index of the stage that the next epoch belongs to.
+      stage: index of the stage that the next epoch belongs to; after the last, their number.
       stage_losses: training losses of that stage's epochs so far.
       rows: one per epoch, with `COLUMNS`.
       best_epoch: the epoch whose model is kept, or None.
-      finished: whether all stages are done.
     """
 
     epoch: int = 0
@@ -37,7 +36,6 @@ class TrainState:
     stage_losses: list[float] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int | None = None
-    finished: bool = False
 
 
 class Checkpoints:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +76,9 @@ class RobustStep:
     base_model: Any
     recipe: Recipe
     optimizer: Any
+    # Every method's own: (x, x_adv, y) -> {'loss': scalar, and the logits 'clean' and 'adv'
+    # where it computes them}.
+    losses_of: Callable[[Tensor, Tensor | None, Tensor], dict[str, Tensor]]
 
     def prepare(self, recipe: Recipe) -> None:
         """Sets up recipe and metrics; called at the end of a method's constructor."""
@@ -94,10 +98,6 @@ class RobustStep:
     def metrics(self) -> list[Any]:
         """What `fit` resets at the start of each epoch."""
         return list(self._means.values())
-
-    def losses_of(self, x: Tensor, x_adv: Tensor | None, y: Tensor) -> dict[str, Tensor]:
-        """The method's loss: 'loss' (scalar), and 'clean'/'adv' logits where computed."""
-        raise NotImplementedError  # every method has its own
 
     def craft(self, x: Tensor, y: Tensor) -> Tensor | None:
         """Adversarial images for a training batch, like x; crafted in inference mode."""
