@@ -171,7 +171,7 @@ def train(run: RunFolder, config: RunConfig, splits: Any, *, resume: bool) -> No
         seed=config.seed,
     )
     state = fit(model, splits, config, run, resume=resume)
-    print(f"Kept the model of epoch {state.best_epoch}, the most robust on 'select'.", flush=True)
+    print(f"Kept the model of epoch {state.best_epoch}, the best on 'select'.", flush=True)
     curves(state.rows, run.figures / "curves.png")
 
 

@@ -268,7 +268,7 @@ def _compare_logits(where: str, answer: dict[str, tf.Tensor], trained: tf.Tensor
         raise TFRobustError(
             f"The reloaded SavedModel ({where}) and the trained model should agree within "
             f"{allowed:.1e} but their logits differ by up to {difference:.3g}: nothing was "
-            "exported; export in the session and precision in which the model was trained."
+            "exported; export in the process and precision in which the model was trained."
         )
 
 

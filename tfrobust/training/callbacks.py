@@ -96,7 +96,8 @@ class EpochEnd(keras.callbacks.Callback):
 
     def _improves(self, row: dict[str, Any]) -> bool:
         best = self._state.best_epoch
-        return best is None or rank(row) > rank(self._state.rows[best - 1])
+        goal = self.model.goal
+        return best is None or rank(row, goal) > rank(self._state.rows[best - 1], goal)
 
     def _tell(self, row: dict[str, Any], is_best: bool) -> None:
         print(
@@ -106,7 +107,7 @@ class EpochEnd(keras.callbacks.Callback):
             f"{' *' if is_best else '  '} {clock(row['seconds'])}",
             flush=True,
         )
-        if overfits_to_fgsm(self._state.rows):
+        if self.model.goal == "select_pgd" and overfits_to_fgsm(self._state.rows):
             print(
                 "Warning: PGD accuracy collapsed while FGSM accuracy did not: the network has "
                 "learned to fool the training attack; use more --train-steps or a smaller --eps.",

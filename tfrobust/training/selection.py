@@ -64,13 +64,17 @@ class Selection:
         return tf.argmax(self._infer(x), axis=1, output_type=y.dtype) == y
 
 
-def rank(row: dict[str, Any]) -> tuple[bool, float, float]:
-    """What makes an epoch's model the one to keep: PGD accuracy, then clean accuracy.
+def rank(row: dict[str, Any], goal: str = "select_pgd") -> tuple[bool, float, float]:
+    """What makes an epoch's model the one to keep: the goal, then PGD and clean accuracy.
 
     A network that no attack changes at all predicts the same class for every image, as
     untrained ones do; its accuracy of 1 in K is not robustness, and it ranks last.
+
+    Args:
+      row: of the history.
+      goal: the column that decides, 'select_pgd' or 'select_clean'.
     """
-    return not _is_constant(row), row["select_pgd"], row["select_clean"]
+    return not _is_constant(row), row[goal], row["select_pgd"] + row["select_clean"]
 
 
 def _is_constant(row: dict[str, Any]) -> bool:

@@ -76,6 +76,8 @@ class RobustStep:
     base_model: Any
     recipe: Recipe
     optimizer: Any
+    # The column of the history that picks the epoch to keep.
+    goal = "select_pgd"
     # Every method's own: (x, x_adv, y) -> {'loss': scalar, and the logits 'clean' and 'adv'
     # where it computes them}.
     losses_of: Callable[[Tensor, Tensor | None, Tensor], dict[str, Tensor]]
