@@ -176,6 +176,16 @@ def setup(
     keras.mixed_precision.set_global_policy(precision)
 
 
+def random_generators(model: Any) -> list[Any]:
+    """The generators of a model's dropout and similar layers, in the order of the layers.
+
+    Keras holds them aside from the model's variables, and tracks them nowhere.
+    """
+    holders = (getattr(layer, "_random_generator", None) for layer in model.layers)
+    found = (getattr(holder, "_generator", None) for holder in holders)
+    return [generator for generator in found if generator is not None]
+
+
 def environment() -> dict[str, Any]:
     """Versions, machine and devices: what `environment.json` of a run records."""
     import platform

@@ -40,7 +40,12 @@ NUM_BLOCKS = {
     "efficientnetb7": 4 + 7 + 7 + 10 + 10 + 13 + 4 + 3,
 }
 LIGHT = {
-    "mobilenetv2", "resnet50", "resnet50v2", "densenet121", "nasnetmobile", "efficientnetb0",
+    "mobilenetv2",
+    "resnet50",
+    "resnet50v2",
+    "densenet121",
+    "nasnetmobile",
+    "efficientnetb0",
 }
 ALL = [pytest.param(name, marks=[] if name in LIGHT else [pytest.mark.slow]) for name in BACKBONES]
 

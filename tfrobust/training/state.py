@@ -11,7 +11,7 @@ from typing import Any
 
 from tfrobust.errors import TFRobustError
 from tfrobust.run import RunFolder, write_json, write_text
-from tfrobust.runtime import tf
+from tfrobust.runtime import random_generators, tf
 
 COLUMNS = (
     "epoch", "stage", "blocks", "seconds", "learning_rate", "loss", "clean_accuracy",
@@ -48,9 +48,9 @@ class Checkpoints:
     def __init__(self, run: RunFolder, model: Any, optimizer: Any) -> None:
         self._folder = run.checkpoints
         self._run = run
-        self._checkpoint = tf.train.Checkpoint(
-            model=model, optimizer=optimizer, **_random_generators(model)
-        )
+        # Keras leaves the generators of dropout and the like out of a checkpoint.
+        generators = {f"random_{i}": each for i, each in enumerate(random_generators(model))}
+        self._checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, **generators)
         self._model = model
 
     def exists(self) -> bool:
@@ -106,13 +106,6 @@ class Checkpoints:
             ) from error
         write_text(self._run.history, as_csv(state.rows))
         return state
-
-
-def _random_generators(model: Any) -> dict[str, Any]:
-    """The generators of dropout and the like, which Keras leaves out of a checkpoint."""
-    holders = (getattr(layer, "_random_generator", None) for layer in model.layers)
-    found = (getattr(holder, "_generator", None) for holder in holders)
-    return {f"random_{i}": generator for i, generator in enumerate(found) if generator is not None}
 
 
 def as_csv(rows: list[dict[str, Any]]) -> str:
