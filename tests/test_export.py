@@ -12,7 +12,7 @@ import pytest
 
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.export import export
-from tfrobust.runtime import keras, tf
+from tfrobust.runtime import keras, setup, tf
 
 COLOURS = ("red", "green", "blue")
 SIDE = 8
@@ -53,7 +53,17 @@ def unstable_model() -> keras.Model:
     """A model that never answers the same twice, so that no copy can agree with it."""
     image = keras.Input((SIDE, SIDE, 3))
     mean = keras.layers.GlobalAveragePooling2D()(image)
-    return keras.Model(image, keras.layers.GaussianNoise(1.0)(mean, training=True))
+    noise = keras.layers.Lambda(lambda x: x + tf.random.normal(tf.shape(x)))
+    return keras.Model(image, noise(mean))
+
+
+def test_a_network_with_dropout_is_exported(tmp_path: Path, images: np.ndarray) -> None:
+    setup()  # as the command line does: dropout then draws from a variable
+    image = keras.Input((SIDE, SIDE, 3))
+    dropped = keras.layers.Dropout(0.5)(keras.layers.GlobalAveragePooling2D()(image))
+    path = export(keras.Model(image, dropped), tmp_path, COLOURS, check_images=images)
+    logits = served(path)(images)["logits"]
+    np.testing.assert_allclose(logits, images.mean(axis=(1, 2)), atol=1e-6)
 
 
 @pytest.fixture(scope="module")
