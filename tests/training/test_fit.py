@@ -175,7 +175,7 @@ def test_stage_weights_override_the_runs(small_cnn, tmp_path):
     stages = (replace(STAGES[0], adv_weight=0.0, epochs=1), replace(STAGES[1], epochs=1))
     config = replace(CONFIG, training=replace(CONFIG.training, stages=stages))
     rows = fit(small_cnn(), SPLITS, config, new_run(tmp_path)).rows
-    assert rows[0]["adv_accuracy"] == 0 and rows[1]["adv_accuracy"] > 0
+    assert "adv_accuracy" not in rows[0] and rows[1]["adv_accuracy"] > 0
 
 
 def test_selection_counts_worst_cases(linear_model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,9 @@ def curves(rows: list[dict[str, Any]], path: Path) -> None:
         ("adv_accuracy", "train, adversarial", PURPLE, ":"),
     )
     for key, label, colour, style in series:
-        values = [row.get(key) for row in rows]
-        # An accuracy that the method does not measure is 0 throughout: no line.
-        if any(values):
+        # Not every method, and not every stage, measures every accuracy.
+        values = [row.get(key, math.nan) for row in rows]
+        if any(key in row for row in rows):
             accuracy.plot(epochs, values, style, color=colour, label=label, marker="o", ms=3)
     accuracy.set(title="Accuracy", xlabel="epoch", ylim=(0, 1))
     accuracy.legend(frameon=False, fontsize=8)

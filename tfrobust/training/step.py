@@ -137,12 +137,15 @@ class RobustStep:
         self.optimizer.apply_gradients(zip(grads, variables, strict=True))
 
     def _measure(self, loss: Tensor, terms: dict[str, Tensor], y: Tensor) -> dict[str, Tensor]:
+        """The epoch's means so far, of what this method computes."""
         self._means["loss"].update_state(loss, sample_weight=tf.shape(y)[0])
+        measured = ["loss"]
         for key, name in (("clean", "clean_accuracy"), ("adv", "adv_accuracy")):
             if key in terms:
                 hit = tf.argmax(terms[key], axis=1, output_type=y.dtype) == y
                 self._means[name].update_state(tf.cast(hit, tf.float32))
-        return {name: mean.result() for name, mean in self._means.items()}
+                measured.append(name)
+        return {name: self._means[name].result() for name in measured}
 
 
 def mean_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
