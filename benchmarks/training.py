@@ -52,7 +52,7 @@ def main() -> int:
     print(f"MobileNetV2, {args.image_size}x{args.image_size}, batch {args.batch_size}, "
           f"medians of {args.rounds} rounds of {args.steps} steps, taking turns")  # fmt: skip
     print(f"{'attack':32}{'stock ms':>9}{'ours ms':>9}{'ratio':>7}{'stock MB':>10}{'ours MB':>9}")
-    for case in CASES:
+    for case in [CASES[i] for i in args.cases] or CASES:
         stock, ours = _milliseconds(case, args)
         memory = [_memory_in_process(case, kind, args) for kind in ("stock", "ours")]
         print(f"{case.name:32}{stock:9.0f}{ours:9.0f}{stock / ours:7.2f}"
@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=64, help="images in a batch")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each")
     parser.add_argument("--steps", type=int, default=4, help="steps in a turn")
+    parser.add_argument("--cases", type=int, nargs="*", default=[], help="only these, from 0")
     parser.add_argument("--memory-of", default=None, help=argparse.SUPPRESS)
     return parser
 
