@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.runtime import keras, random_generators, tf
+from tfrobust.runtime import keras, tf
 
 TOLERANCE = 1e-5
 _JPEG = b"\xff\xd8\xff"
@@ -117,8 +117,6 @@ def _servable(model: keras.Model, label_names: Sequence[str]) -> tf.Module:
     names = tf.constant(list(label_names))
     module = tf.Module()
     module.model_weights = list(model.weights)
-    # A network may draw at random in inference too; its export is then refused as unstable.
-    module.generators = random_generators(model)
 
     @tf.function(input_signature=[tf.TensorSpec([None, height, width, 3], tf.float32)])
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
