@@ -112,7 +112,10 @@ def _trainer(case: Case, kind: str, args: argparse.Namespace) -> Any:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         trainer.compile(optimizer, loss=loss)
     batch = _batch(args)
-    data = tf.data.Dataset.from_tensors(batch).repeat(args.steps)
+    # With autotuning, the end of each `fit` waits for the tuner's thread to wake.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    data = tf.data.Dataset.from_tensors(batch).repeat(args.steps).with_options(options)
     return lambda: trainer.fit(data, epochs=1, verbose=0)
 
 

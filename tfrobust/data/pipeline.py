@@ -12,6 +12,7 @@ files to shard by, so `DATA` or `OFF` are the policies that fit.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -110,8 +111,13 @@ def evaluation_batches(data: ImageSet, batch_size: int) -> Dataset:
 def _map_and_prefetch(batches: Dataset, load: Callable[..., dict[str, Tensor]]) -> Dataset:
     # AutoGraph has nothing to convert here, and would wrap our errors in its own.
     load = tf.autograph.experimental.do_not_convert(load)
-    loaded = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return loaded.prefetch(tf.data.AUTOTUNE)
+    workers = os.cpu_count() or 1
+    loaded = batches.map(load, num_parallel_calls=workers, deterministic=True)
+    # Autotuning sleeps for ever longer periods, and the end of `fit` waits for it to wake:
+    # up to as long again as an epoch took. A map and a prefetch leave it nothing to tune.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return loaded.prefetch(2).with_options(options)
 
 
 def _check(data: ImageSet, batch_size: int) -> None:
