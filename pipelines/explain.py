@@ -42,13 +42,9 @@ def work(args: argparse.Namespace) -> None:
     """Explains a run folder's or a bare model."""
     if args.per_group < 1:
         raise UsageError(f"--per-group: expected at least 1, found {args.per_group}.")
-    from pipelines.loading import load_splits, open_model
-    from tfrobust.runtime import import_quietly, setup
+    from pipelines.loading import open_with_images
 
-    import_quietly()
-    opened = open_model(args)
-    setup(seed=opened.config.seed)
-    splits = load_splits(opened.config.data, opened.config.seed)
+    opened, splits = open_with_images(args)
     explain_run(opened.model, splits.test, opened.config, opened.run, args.per_group)
 
 

@@ -33,13 +33,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> None:
     """Exports a run folder's or a bare model."""
-    from pipelines.loading import load_splits, open_model
-    from tfrobust.runtime import import_quietly, setup
+    from pipelines.loading import open_with_images
 
-    import_quietly()
-    opened = open_model(args)
-    setup(seed=opened.config.seed)
-    splits = load_splits(opened.config.data, opened.config.seed)
+    opened, splits = open_with_images(args)
     export_run(opened.model, splits.test, opened.run, args.version)
 
 

@@ -15,6 +15,7 @@ from tfrobust.data import ReadOptions, load
 from tfrobust.data.types import ImageSet, Splits
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.run import RunFolder
+from tfrobust.runtime import import_quietly, setup
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,14 @@ class Opened:
     config: RunConfig
     run: RunFolder
     name: str
+
+
+def open_with_images(args: argparse.Namespace) -> tuple[Opened, Splits]:
+    """What a verb works on, with TensorFlow settled and the seed set."""
+    import_quietly()
+    opened = open_model(args)
+    setup(seed=opened.config.seed)
+    return opened, load_splits(opened.config.data, opened.config.seed)
 
 
 def open_model(args: argparse.Namespace) -> Opened:

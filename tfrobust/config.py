@@ -134,7 +134,9 @@ class EvaluationConfig(Checked):
     )
     steps: int = setting(20, "PGD steps", low=1)
     restarts: int = setting(2, "PGD restarts", low=1)
-    limit: int | None = setting(None, "evaluate only the first N test images", low=1)
+    limit: int | None = setting(
+        None, "evaluate only N of the test images, drawn by the seed", low=1
+    )
     batch_size: int = setting(128, "images in a batch", low=1, flag="eval-batch-size")
     sweep: tuple[float, ...] = setting(
         (), "further eps to run FGSM and PGD at, comma-separated: 1/255,2/255", low=0

@@ -23,6 +23,7 @@ def transfer(
     threat_model: ThreatModel,
     *,
     reference_name: str,
+    attack_name: str = "pgd",
     batch_size: int = 128,
     seed: int = 42,
 ) -> dict[str, Any]:
@@ -39,6 +40,7 @@ def transfer(
       attack: how to perturb.
       threat_model: the ball.
       reference_name: what the report calls the reference.
+      attack_name: what it calls the attack.
       batch_size: images in a batch.
       seed: of random starts.
 
@@ -66,7 +68,7 @@ def transfer(
     rates = (total / len(data)).round(6).tolist()
     return {
         "reference": reference_name,
-        "attack": "pgd",
+        "attack": attack_name,
         "eps": threat_model.eps,
         "accuracy": dict(zip(models, rates, strict=True)),
     }

@@ -13,6 +13,8 @@ from tfrobust.errors import TFRobustError
 from tfrobust.run import RunFolder, write_json, write_text
 from tfrobust.runtime import random_generators, tf
 
+# Of the state file's layout; raised when an older one can no longer be read.
+VERSION = 1
 COLUMNS = (
     "epoch", "stage", "blocks", "seconds", "learning_rate", "loss", "clean_accuracy",
     "adv_accuracy", "select_clean", "select_fgsm", "select_pgd",
@@ -77,7 +79,7 @@ class Checkpoints:
                 f"{_first_line(error)}; the one before is intact: free some space, then --resume."
             ) from error
         write_text(self._run.history, as_csv(state.rows))
-        write_json(self._run.state, asdict(state))
+        write_json(self._run.state, {"version": VERSION, **asdict(state)})
         for old in self._folder.glob("epoch-*"):
             if old.name != name:
                 shutil.rmtree(old)
@@ -89,7 +91,7 @@ class Checkpoints:
           TFRobustError: the checkpoint is missing or damaged.
         """
         try:
-            state = TrainState(**json.loads(self._run.state.read_text(encoding="utf-8")))
+            state = _state_of(json.loads(self._run.state.read_text(encoding="utf-8")))
             path = self._folder / f"epoch-{state.epoch:04d}" / "checkpoint"
             self._checkpoint.read(str(path)).assert_consumed()
         except (
@@ -106,6 +108,13 @@ class Checkpoints:
             ) from error
         write_text(self._run.history, as_csv(state.rows))
         return state
+
+
+def _state_of(content: dict[str, Any]) -> TrainState:
+    version = content.pop("version", None)
+    if version != VERSION:
+        raise ValueError(f"expected a state of version {VERSION}, found version {version}")
+    return TrainState(**content)
 
 
 def as_csv(rows: list[dict[str, Any]]) -> str:
