@@ -41,7 +41,7 @@ def measure(policy: str, epochs: int, seed: int) -> tuple[float, float]:
     from tfrobust.attacks.gradient import PGD
     from tfrobust.backbones import build
     from tfrobust.data import load
-    from tfrobust.evaluation.evaluator import evaluate
+    from tfrobust.evaluation.evaluate import evaluate
     from tfrobust.run import RunFolder
     from tfrobust.runtime import keras, setup
     from tfrobust.threat_model import ThreatModel

@@ -96,6 +96,7 @@ def add_settings(
 
 def _add_flag(section: Any, group: str, item: Any, hint: Any, choices: dict[str, Any]) -> None:
     flag = item.metadata.get("flag", item.name.replace("_", "-"))
+    names = [f"--{name}" for name in (flag, item.metadata.get("alias")) if name]
     default = item.default if item.default is not dataclasses.MISSING else item.default_factory()
     kwargs: dict[str, Any] = {
         "dest": f"set:{group}.{item.name}" if group else f"set:{item.name}",
@@ -103,14 +104,14 @@ def _add_flag(section: Any, group: str, item: Any, hint: Any, choices: dict[str,
         "help": f"{item.metadata['help']} (default: {_shown(default)})".replace("%", "%%"),
     }
     if hint is bool:
-        section.add_argument(f"--{flag}", action=argparse.BooleanOptionalAction, **kwargs)
+        section.add_argument(*names, action=argparse.BooleanOptionalAction, **kwargs)
         return
     valid = choices.get(flag, item.metadata.get("choices"))
     if valid and typing.get_origin(hint) is not tuple:
         kwargs["choices"] = list(valid)
     else:
         kwargs["metavar"] = flag.upper().replace("-", "_")
-    section.add_argument(f"--{flag}", type=_parser_of(hint), **kwargs)
+    section.add_argument(*names, type=_parser_of(hint), **kwargs)
 
 
 def _shown(default: Any) -> str:

@@ -1,23 +1,25 @@
-"""Measures how robust a run's model, or any Keras model, is.
+"""Measures how robust any TensorFlow classifier is.
 
 python -m pipelines.evaluate saved_models/RUN --eps 2/255 --steps 50
-python -m pipelines.evaluate model.keras --dataset images.npz --eps 8/255
+python -m pipelines.evaluate model.keras --data images.npz --eps 8/255 --attack autoattack
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.attacks import make_attacks
 from pipelines.cli import add_settings, main_of, new_parser
-from tfrobust.attacks import ATTACKS
-from tfrobust.backbones import BACKBONES
+from tfrobust.attacks import ATTACKS, SUITES
 from tfrobust.data import DATASETS
 
 if TYPE_CHECKING:
-    from tfrobust.config import EvaluationConfig, RunConfig
+    from tfrobust.config import RunConfig
     from tfrobust.data.types import ImageSet
     from tfrobust.evaluation.report import RobustnessReport
     from tfrobust.run import RunFolder
@@ -28,19 +30,30 @@ REFERENCE_HELP = (
 )
 
 
+_NOTHING = "Nothing to go on with (no evaluation of this model with these settings): begins anew."
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The flags of `pipelines.evaluate`."""
     parser = new_parser("evaluate", "Measure a model's accuracy, clean and under attack.")
-    parser.add_argument("model", metavar="RUN_OR_MODEL", help="run folder, .keras or .h5 file")
+    parser.add_argument(
+        "model", metavar="RUN_OR_MODEL",
+        help="run folder, SavedModel folder, or .keras or .h5 file of tf_keras or Keras 3: images "
+        "in [0, 1] in, logits out",
+    )  # fmt: skip
     parser.add_argument("--reference", default=None, help=REFERENCE_HELP)
     parser.add_argument(
         "--output",
         default=None,
         help="folder for the results (default: the run folder, or one named after the model)",
     )
-    choices = {"backbone": BACKBONES, "attack": ATTACKS}
-    add_settings(parser, ["", "threat", "evaluation", "data"], choices)
-    parser.epilog = f"Built-in data sets: {', '.join(DATASETS)}."
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with an evaluation that was killed"
+    )
+    add_settings(parser, ["", "threat", "evaluation", "data"], {})
+    parser.epilog = (
+        f"Attacks: {', '.join([*ATTACKS, *SUITES])}. Built-in data sets: {', '.join(DATASETS)}."
+    )
     return parser
 
 
@@ -48,8 +61,11 @@ def work(args: argparse.Namespace) -> None:
     """Evaluates a run folder or a bare model."""
     from pipelines.loading import open_with_images
 
-    opened, splits = open_with_images(args)
-    evaluate_run(opened.model, splits.test, opened.config, opened.run, args.reference, opened.name)
+    opened, test = open_with_images(args)
+    evaluate_run(
+        opened.model, test, opened.config, opened.run, args.reference, opened.name,
+        source=opened.source, resume=args.resume,
+    )  # fmt: skip
 
 
 def evaluate_run(
@@ -59,50 +75,100 @@ def evaluate_run(
     run: RunFolder,
     reference: str | None,
     name: str,
+    *,
+    source: Path | None = None,
+    resume: bool = False,
 ) -> RobustnessReport:
-    """Evaluates on the test images; writes `evaluation.json` and `predictions.csv`."""
+    """Evaluates on the test images; writes `evaluation.json` and `predictions.csv`.
+
+    A killed evaluation of the model file `source` can be resumed.
+    """
     from pipelines.loading import sample
-    from tfrobust.evaluation.evaluator import evaluate
+    from tfrobust.evaluation.evaluate import measure
+    from tfrobust.evaluation.evaluator import Evaluator
+    from tfrobust.evaluation.figures import evaluation_figures
+    from tfrobust.evaluation.ledger import Ledger
     from tfrobust.evaluation.model_card import model_card
     from tfrobust.run import write_json, write_text
-    from tfrobust.settings import format_eps
     from tfrobust.threat_model import ThreatModel
 
-    data = sample(test, config.evaluation.limit, config.seed)
+    data = _named(model, sample(test, config.evaluation.limit, config.seed))
     threat_model = ThreatModel.from_config(config.threat)
-    report = evaluate(
-        model, data, threat_model, make_attacks(config.evaluation), name=name,
-        sweep=config.evaluation.sweep, batch_size=config.evaluation.batch_size, seed=config.seed,
-    )  # fmt: skip
+    attacks = make_attacks(config.evaluation, len(data.label_names))
+    ledger = Ledger(
+        run.path / "evaluation-progress.npz", _key(source, data, config, attacks), resume=resume
+    )
+    if resume:
+        print("Going on with the evaluation." if ledger.resumed else _NOTHING, flush=True)
+    evaluator = Evaluator(
+        model, data, batch_size=config.evaluation.batch_size, seed=config.seed, ledger=ledger
+    )
+    report = measure(evaluator, threat_model, attacks, name=name, sweep=config.evaluation.sweep)
     if reference:
         report = _with_transfer(report, reference, model, data, config)
-    print(f"\n{name}: {len(data)} test images, {config.threat.norm}, "
-          f"eps {format_eps(config.threat.eps)}\n{report.as_text()}", flush=True)  # fmt: skip
+    if config.evaluation.corruptions:
+        report = _with_corruptions(report, model, data, config)
+    print(f"\n{name}: {len(data)} test images, {threat_model}\n"
+          f"{report.as_text()}", flush=True)  # fmt: skip
     write_json(run.evaluation, report.as_dict())
     write_text(run.predictions, report.as_csv(data.names, data.label_names))
     write_text(run.path / "model_card.md", model_card(config, report, data.label_names))
+    if config.evaluation.figures:
+        files = evaluation_figures(
+            evaluator, attacks, report, data.label_names, run.figures, seed=config.seed
+        )
+        print(f"Figures: {', '.join(file.name for file in files)} in {run.figures}", flush=True)
+    ledger.close()
     return report
 
 
-def make_attacks(config: EvaluationConfig) -> dict[str, Any]:
-    """The named attacks, with those of the configured settings that each of them takes."""
-    settings = {"steps": config.steps, "restarts": config.restarts}
-    attacks = {}
-    for name in config.attacks:
-        cls = ATTACKS[name]
-        taken = {item.name for item in dataclasses.fields(cls) if item.init}
-        attacks[name] = cls(**{k: v for k, v in settings.items() if k in taken})
-    return attacks
+def _with_corruptions(
+    report: RobustnessReport, model: Any, data: ImageSet, config: RunConfig
+) -> RobustnessReport:
+    from tfrobust.evaluation.corrupted import as_text, corruption_accuracy
+
+    size = config.evaluation.batch_size
+    found = corruption_accuracy(model, data, batch_size=size, seed=config.seed)
+    print(f"\n{as_text(found)}", flush=True)
+    return dataclasses.replace(report, extra={**report.extra, "corruptions": found})
+
+
+def _named(model: Any, data: ImageSet) -> ImageSet:
+    """The data with a name for every class of the model, also those without images."""
+    from tfrobust.evaluation.models import inference
+
+    classes = int(inference(model)(data.pixels(slice(0, 1))).shape[-1])
+    further = tuple(map(str, range(len(data.label_names), classes)))
+    return dataclasses.replace(data, label_names=data.label_names + further)
+
+
+def _key(source: Path | None, data: ImageSet, config: RunConfig, attacks: dict[str, Any]) -> str:
+    """What an evaluation depends on, as a digest: it is resumed only where all is the same."""
+    from tfrobust.settings import to_dict
+
+    digest = hashlib.sha256()
+    if source is not None:
+        files = sorted(source.rglob("*")) if source.is_dir() else [source]
+        for file in (file for file in files if file.is_file()):
+            digest.update(file.read_bytes())
+    digest.update(data.labels.tobytes())
+    for first in range(0, len(data), 1024):
+        digest.update(data.images[first : first + 1024].tobytes())
+    settings = to_dict(config)
+    texts = [settings["seed"], settings["threat"], settings["evaluation"], sorted(attacks)]
+    digest.update(json.dumps(texts, sort_keys=True).encode())
+    digest.update(repr(attacks).encode())
+    return digest.hexdigest()
 
 
 def _with_transfer(
     report: RobustnessReport, reference: str, model: Any, data: ImageSet, config: RunConfig
 ) -> RobustnessReport:
-    from pipelines.loading import load_model
     from tfrobust.attacks.gradient import PGD
+    from tfrobust.evaluation.models import load_any
     from tfrobust.evaluation.transfer import transfer
 
-    other = load_model(Path(reference))
+    other = load_any(Path(reference))
     figures = transfer(
         other,
         {Path(reference).name: other, report.model: model},

@@ -44,16 +44,14 @@ def work(args: argparse.Namespace) -> None:
         raise UsageError(f"--per-group: expected at least 1, found {args.per_group}.")
     from pipelines.loading import open_with_images
 
-    opened, splits = open_with_images(args)
-    explain_run(opened.model, splits.test, opened.config, opened.run, args.per_group)
+    opened, test = open_with_images(args)
+    explain_run(opened.model, test, opened.config, opened.run, args.per_group)
 
 
 def explain_run(
     model: Any, test: ImageSet, config: RunConfig, run: RunFolder, per_group: int = 3
 ) -> Path:
     """Attacks a few hundred test images, picks some of each kind, and draws their maps."""
-    import numpy as np
-
     from pipelines.loading import sample
     from tfrobust.attacks.gradient import PGD
     from tfrobust.evaluation.evaluator import Evaluator
@@ -65,7 +63,7 @@ def explain_run(
     attack, threat_model = PGD(steps=20), ThreatModel.from_config(config.threat)
     attacked = evaluator.run("pgd", attack, threat_model).outcome.predictions
     index = pick(pool.labels, evaluator.clean.predictions, attacked, per_group, config.seed)
-    x = pool.images[index].astype(np.float32) / 255
+    x = pool.pixels(index)
     examples = Examples(x, pool.labels[index], evaluator.craft(attack, threat_model, index))
     path = run.figures / "saliency.png"
     saliency_figure(model, examples, test.label_names, path, seed=config.seed)

@@ -35,15 +35,15 @@ def work(args: argparse.Namespace) -> None:
     """Exports a run folder's or a bare model."""
     from pipelines.loading import open_with_images
 
-    opened, splits = open_with_images(args)
-    export_run(opened.model, splits.test, opened.run, args.version)
+    opened, test = open_with_images(args)
+    export_run(opened.model, test, opened.run, args.version)
 
 
 def export_run(model: Any, test: ImageSet, run: RunFolder, version: int = 1) -> Path:
     """Exports, checked against the model on real images, and says where to."""
     from tfrobust.export import export
 
-    images = test.images[:9].astype("float32") / 255
+    images = test.pixels(slice(0, 9))
     target = export(model, run.path, test.label_names, version=version, check_images=images)
     print(f"SavedModel: {target} (reloaded, logits equal to the trained model's)", flush=True)
     return target

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.attacks import check_attacks
 from pipelines.cli import given_settings, with_changes
 from tfrobust.config import DataConfig, RunConfig
-from tfrobust.data import ReadOptions, load
+from tfrobust.data import DATASETS, ReadOptions, load, load_all
 from tfrobust.data.types import ImageSet, Splits
-from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.errors import UsageError
 from tfrobust.run import RunFolder
 from tfrobust.runtime import import_quietly, setup
 
@@ -27,20 +28,43 @@ class Opened:
       config: the run's, with the flags of this command laid over it.
       run: the run folder; for a bare model the folder that results go to.
       name: what reports call it.
+      source: the file or folder that the model was read from.
     """
 
     model: Any
     config: RunConfig
     run: RunFolder
     name: str
+    source: Path
 
 
-def open_with_images(args: argparse.Namespace) -> tuple[Opened, Splits]:
-    """What a verb works on, with TensorFlow settled and the seed set."""
+def open_with_images(args: argparse.Namespace) -> tuple[Opened, ImageSet]:
+    """What a verb works on and its test images, with TensorFlow settled and the seed set."""
     import_quietly()
     opened = open_model(args)
     setup(seed=opened.config.seed)
-    return opened, load_splits(opened.config.data, opened.config.seed)
+    config = opened.config.data
+    if _is_foreign(args, opened):
+        options = ReadOptions(
+            image_size=config.image_size,
+            skip_broken=config.skip_broken,
+            cache_dir=config.cache_dir,
+        )
+        return opened, load_all(config.dataset, options)
+    return opened, load_splits(config, opened.config.seed, augmented=False).test
+
+
+def _is_foreign(args: argparse.Namespace, opened: Opened) -> bool:
+    """Whether the images are a file or folder that the model was not trained on.
+
+    Of those all are used; of a run's own data, as of a built-in set, the test split.
+    """
+    dataset = opened.config.data.dataset
+    if "dataset" not in given_settings(args).get("data", {}) or dataset in DATASETS:
+        return False
+    folder = RunFolder(Path(args.model))
+    trained_on = folder.read_config().data.dataset if folder.config.is_file() else ""
+    return Path(trained_on).resolve() != Path(dataset).resolve() or not trained_on
 
 
 def open_model(args: argparse.Namespace) -> Opened:
@@ -49,48 +73,42 @@ def open_model(args: argparse.Namespace) -> Opened:
     Raises:
       UsageError: there is no such run or model, or a bare model without `--dataset`.
     """
+    from tfrobust.evaluation.models import load_any
+
     path = Path(args.model)
     given = given_settings(args)
-    if path.is_dir():
+    check_attacks(with_changes(RunConfig(), given).evaluation)
+    if path.is_dir() and not (path / "saved_model.pb").is_file():
         config = with_changes(RunFolder(path).read_config(), given)
         run = RunFolder(Path(args.output or path))
         run.create()
-        return Opened(load_model(path), config, run, path.name)
+        source = RunFolder(path).best_model
+        return Opened(load_any(path), config, run, path.name, source)
     if "dataset" not in given.get("data", {}):
-        raise UsageError(f"{path} is not a run folder: name its images with --dataset NAME|PATH.")
-    output = Path(args.output or path.with_suffix(""))
-    run = RunFolder(output)
-    run.create()
-    return Opened(load_model(path), with_changes(RunConfig(), given), run, path.name)
+        raise UsageError(f"{path} is not a run folder: name its images with --data NAME|PATH.")
+    run = RunFolder(Path(args.output or _beside(path)))
+    model = load_any(path)
+    run.create_figures()
+    return Opened(model, with_changes(RunConfig(), given), run, path.name, path)
 
 
-def load_model(path: Path) -> Any:
-    """A Keras model from a run folder, or from a `.keras` or `.h5` file of tf_keras.
+def _beside(path: Path) -> Path:
+    """Where a bare model's results go: a folder named after it."""
+    return path.with_name(f"{path.name}-results") if path.is_dir() else path.with_suffix("")
+
+
+def load_splits(config: DataConfig, seed: int, *, augmented: bool = True) -> Splits:
+    """The images that a configuration names, split.
+
+    Args:
+      config: the data settings.
+      seed: of the split.
+      augmented: add the perturbed set `augment_with` to train, where one is named.
 
     Raises:
-      UsageError: the file is missing.
-      TFRobustError: it is not a model that legacy Keras can read.
+      UsageError: a name, path or fraction is wrong.
+      TFRobustError: the images cannot be read, or the perturbed set would leak into train.
     """
-    path = RunFolder(path).best_model if path.is_dir() else path
-    if not path.is_file():
-        raise UsageError(
-            f"Model {path} not found: expected a run folder with a trained model, or a .keras or "
-            ".h5 file; train one with 'python -m pipelines.train'."
-        )
-    from tfrobust.runtime import keras
-
-    try:
-        return keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise TFRobustError(
-            f"Model {path} cannot be read by tf_keras ({first}): expected a whole model saved by "
-            "tf_keras as .keras or .h5."
-        ) from error
-
-
-def load_splits(config: DataConfig, seed: int) -> Splits:
-    """The images that a configuration names, split."""
     options = ReadOptions(
         image_size=config.image_size, skip_broken=config.skip_broken, cache_dir=config.cache_dir
     )
@@ -103,7 +121,12 @@ def load_splits(config: DataConfig, seed: int) -> Splits:
         seed=seed,
     )
     train = sample(splits.train, config.limit_train, seed)
-    return Splits(train, splits.select, splits.test, splits.log)
+    splits = Splits(train, splits.select, splits.test, splits.log)
+    if config.augment_with and augmented:
+        from tfrobust.data.perturbed import with_augmentation
+
+        splits = with_augmentation(splits, Path(config.augment_with).expanduser())
+    return splits
 
 
 def sample(data: ImageSet, limit: int | None, seed: int) -> ImageSet:

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from pipelines.attacks import check_attacks
 from pipelines.cli import (
     DEFAULT_RECIPES,
     OWN_IMAGES_RECIPE,
@@ -20,7 +21,7 @@ from pipelines.cli import (
     resolve,
 )
 from pipelines.evaluate import REFERENCE_HELP
-from tfrobust.attacks import ATTACKS
+from tfrobust.attacks import ATTACKS, SUITES
 from tfrobust.backbones import BACKBONES
 from tfrobust.config import RunConfig
 from tfrobust.data import DATASETS
@@ -54,10 +55,11 @@ def make_parser() -> argparse.ArgumentParser:
         "--learning-rate", type=float, default=None, help="learning rate of a one-stage run"
     )
     parser.add_argument("--reference", default=None, help=REFERENCE_HELP)
-    add_settings(parser, GROUPS, {"backbone": BACKBONES, "method": METHODS, "attack": ATTACKS})
+    add_settings(parser, GROUPS, {"backbone": BACKBONES, "method": METHODS})
     parser.epilog = (
         f"Built-in data sets: {', '.join(DATASETS)}; or the path of a folder or zip with one "
-        "folder per class, an .npz with x and y, or a .pt file."
+        "folder per class, an .npz with x and y, or a .pt file. "
+        f"Attacks: {', '.join([*ATTACKS, *SUITES])}."
     )
     return parser
 
@@ -78,6 +80,7 @@ def make_config(args: argparse.Namespace) -> RunConfig:
     given = given_settings(args)
     dataset = given.get("data", {}).get("dataset", "digits")
     config = resolve(args.recipe, given, DEFAULT_RECIPES.get(dataset, OWN_IMAGES_RECIPE))
+    check_attacks(config.evaluation)
     if args.epochs is None and args.learning_rate is None:
         return config
     if len(config.training.stages) != 1:
@@ -130,9 +133,10 @@ def finish(run: RunFolder, config: RunConfig, args: argparse.Namespace) -> None:
     from pipelines.evaluate import evaluate_run
     from pipelines.explain import explain_run
     from pipelines.export import export_run
-    from pipelines.loading import load_model, load_splits
+    from pipelines.loading import load_splits
     from tfrobust.data.split import table
     from tfrobust.data.summary import describe
+    from tfrobust.evaluation.models import load_any
     from tfrobust.run import write_json
     from tfrobust.runtime import environment, setup
 
@@ -144,8 +148,11 @@ def finish(run: RunFolder, config: RunConfig, args: argparse.Namespace) -> None:
     print(f"{describe(splits, config.data.dataset)}\n{table(splits)}", flush=True)
     train(run, config, splits, resume=args.resume)
     setup(seed=config.seed)
-    model = load_model(run.best_model)
-    evaluate_run(model, splits.test, config, run, args.reference, run.path.name)
+    model = load_any(run.best_model)
+    evaluate_run(
+        model, splits.test, config, run, args.reference, run.path.name,
+        source=run.best_model, resume=args.resume,
+    )  # fmt: skip
     explain_run(model, splits.test, config, run)
     export_run(model, splits.test, run)
 

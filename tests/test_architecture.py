@@ -66,9 +66,10 @@ def test_every_package_holds_a_table_of_its_plug_ins():
     from tfrobust.attacks import ATTACKS
     from tfrobust.backbones import BACKBONES
     from tfrobust.data import DATASETS, FORMATS
+    from tfrobust.data.corruptions import CORRUPTIONS
     from tfrobust.explain import EXPLAINERS
     from tfrobust.training import METHODS
 
-    for table in (ATTACKS, BACKBONES, DATASETS, FORMATS, EXPLAINERS, METHODS):
+    for table in (ATTACKS, BACKBONES, CORRUPTIONS, DATASETS, FORMATS, EXPLAINERS, METHODS):
         for name in table:
             assert table[name] is not None

@@ -23,7 +23,7 @@ _PLACES = {
     "ThreatModel": "tfrobust.threat_model",
     "UsageError": "tfrobust.errors",
     "build": "tfrobust.backbones",
-    "evaluate": "tfrobust.evaluation.evaluator",
+    "evaluate": "tfrobust.evaluation.evaluate",
     "export": "tfrobust.export",
     "fit": "tfrobust.training.fit",
     "load": "tfrobust.data",

@@ -20,7 +20,7 @@ class DataConfig(Checked):
     """Which images, and how they are split."""
 
     dataset: str = setting(
-        "digits", "data set: a built-in name, or a folder, zip, .npz or .pt file"
+        "digits", "data set: a built-in name, or a folder, zip, .npz or .pt file", alias="data"
     )
     data_dir: str | None = setting(None, "where a built-in data set's files are, or go to")
     image_size: int | None = setting(None, "resize all images to this side, in pixels", low=8)
@@ -31,6 +31,9 @@ class DataConfig(Checked):
         0.2, "part taken for test where the source has no test split", above=0, high=0.9
     )
     limit_train: int | None = setting(None, "use only this many training images", low=1)
+    augment_with: str | None = setting(
+        None, "perturbed set to train on as well: an .npz file of pipelines.perturb"
+    )
     skip_broken: bool = setting(False, "leave broken images out, with a list, instead of failing")
     cache_dir: str | None = setting(None, "where unpacked archives and caches go")
 
@@ -130,16 +133,20 @@ class EvaluationConfig(Checked):
     """How robustness is measured."""
 
     attacks: tuple[str, ...] = setting(
-        lambda: ("fgsm", "pgd"), "attacks, comma-separated", flag="attack"
+        lambda: ("fgsm", "pgd"),
+        "attacks, comma-separated, each with settings if need be: pgd:steps=50, or autoattack",
+        flag="attack",
     )
-    steps: int = setting(20, "PGD steps", low=1)
-    restarts: int = setting(2, "PGD restarts", low=1)
+    steps: int = setting(20, "steps of pgd and bim", low=1)
+    restarts: int = setting(2, "restarts of pgd", low=1)
     limit: int | None = setting(
         None, "evaluate only N of the test images, drawn by the seed", low=1
     )
     batch_size: int = setting(128, "images in a batch", low=1, flag="eval-batch-size")
+    figures: bool = setting(True, "draw curves, classes, confusion, examples and attack paths")
+    corruptions: bool = setting(False, "measure mean corruption accuracy as well")
     sweep: tuple[float, ...] = setting(
-        (), "further eps to run FGSM and PGD at, comma-separated: 1/255,2/255", low=0
+        (), "further eps to run the attacks at, comma-separated: 1/255,2/255", low=0
     )
 
 

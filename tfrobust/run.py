@@ -86,6 +86,17 @@ class RunFolder:
         except OSError as error:
             raise TFRobustError(f"Run folder {self.path} cannot be made: {error}.") from error
 
+    def create_figures(self) -> None:
+        """Makes the folder with only its place for figures: results of a bare model.
+
+        Raises:
+          TFRobustError: it cannot be made.
+        """
+        try:
+            self.figures.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TFRobustError(f"Folder {self.path} cannot be made: {error}.") from error
+
     def read_config(self) -> RunConfig:
         """The configuration that the run was made with.
 
@@ -102,16 +113,36 @@ class RunFolder:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Writes JSON so that a reader never sees half of it.
+    """Writes JSON so that a reader never sees half of it; long lists take one line each.
 
     Raises:
       TFRobustError: the disk is full or the folder cannot be written.
     """
-    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
+    write_text(path, _as_json(values) + "\n")
+
+
+def _as_json(values: Any, indent: str = "") -> str:
+    """Indented JSON in which a list of plain values stays on one line."""
+    inner = indent + "  "
+    if isinstance(values, dict) and values:
+        rows = [f"{inner}{json.dumps(str(k))}: {_as_json(v, inner)}" for k, v in values.items()]
+        return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
+    if isinstance(values, (list, tuple)) and any(isinstance(v, (dict, list)) for v in values):
+        return "[\n" + ",\n".join(inner + _as_json(v, inner) for v in values) + f"\n{indent}]"
+    return json.dumps(values, allow_nan=False)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically: a temporary file beside it, then a rename.
+    """Writes a text file so that a reader never sees half of it.
+
+    Raises:
+      TFRobustError: the disk is full or the folder cannot be written.
+    """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file atomically: a temporary file beside it, then a rename.
 
     Raises:
       TFRobustError: the disk is full or the folder cannot be written.
@@ -120,8 +151,8 @@ def write_text(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         except BaseException:

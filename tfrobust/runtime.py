@@ -128,6 +128,8 @@ def import_quietly() -> None:
                 from tfrobust.runtime import tf
 
                 tf.config.list_physical_devices()
+                # It warns of retracing where many attacks are each traced once.
+                tf.get_logger().setLevel("ERROR")
         except BaseException:
             held.seek(0)
             sys.stderr.write(held.read().decode(errors="replace"))

@@ -23,7 +23,7 @@ def setting(default: Any, help: str, **checks: Any) -> Any:
       default: the default value; a callable is called for each object.
       help: one line for the command line.
       **checks: `choices`, `low`, `high` (inclusive), `above` (exclusive), `flag`
-        (its name on the command line where that differs from the field's; None: no flag).
+        (its name on the command line where that differs from the field's) and `alias`.
     """
     metadata = {"help": help, **checks}
     if callable(default):
@@ -47,8 +47,16 @@ def parse_number(text: str) -> float:
     return value
 
 
-def format_eps(eps: float) -> str:
-    """eps as a fraction of 255 where it is one ('8/255', '0.5/255'), else as a decimal."""
+def format_eps(eps: float, norm: str = "linf") -> str:
+    """eps as users write it.
+
+    In linf a fraction of 255 where it is one ('8/255', '0.5/255'), in l0 '5 pixels', else
+    a decimal.
+    """
+    if norm == "l0":
+        return f"{eps:g} pixels"
+    if norm != "linf":
+        return f"{eps:.6g}"
     levels = eps * 255
     return f"{levels:.4g}/255" if abs(levels * 2 - round(levels * 2)) < 1e-6 else f"{eps:.6g}"
 

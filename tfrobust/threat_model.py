@@ -52,7 +52,12 @@ class ThreatModel:
         return cls(norm=config.norm, eps=config.eps)
 
     def __str__(self) -> str:
-        return f"{self.norm}, eps {format_eps(self.eps)}"
+        return f"{self.norm}, eps {self.eps_text}"
+
+    @property
+    def eps_text(self) -> str:
+        """The radius as users write it: '8/255', '0.5', '5 pixels'."""
+        return format_eps(self.eps, self.norm)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """||x_adv - x|| in this norm, float32 [B]."""
@@ -111,7 +116,8 @@ class ThreatModel:
 
 
 def _flat(x: Tensor) -> Tensor:
-    return tf.reshape(x, [tf.shape(x)[0], -1])
+    # Not -1, which an empty batch leaves open.
+    return tf.reshape(x, [tf.shape(x)[0], tf.reduce_prod(tf.shape(x)[1:])])
 
 
 def _channels(x: Tensor) -> int:

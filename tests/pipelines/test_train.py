@@ -233,7 +233,7 @@ def test_missing_model_and_missing_dataset_are_wrong_use(tmp_path, capsys):
     assert "not a run folder" in capsys.readouterr().err
     (tmp_path / "model.keras").write_bytes(b"not a model")
     assert evaluate.main([str(tmp_path / "model.keras")]) == 2
-    assert "--dataset" in capsys.readouterr().err
+    assert "--data" in capsys.readouterr().err
     args = [str(tmp_path / "model.keras"), "--dataset", "digits"]
     assert evaluate.main(args) == 1
     assert "cannot be read by tf_keras" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The table of attacks: a name -> a frozen dataclass.
+"""The table of attacks: a name -> a frozen dataclass; and of suites, several at once.
 
 An attack is called as ``attack(model, x, y, threat_model, seed) -> x_adv``. It never
 judges itself: the caller projects onto the ball, checks the bounds, takes the
@@ -7,10 +7,25 @@ worst case per example and counts time and gradient evaluations.
 
 from tfrobust.tables import Table
 
+#: In order of cost, in which an evaluation runs them.
 ATTACKS = Table(
     "attack",
     {
+        "uniform-noise": "tfrobust.attacks.noise:UniformNoise",
+        "gaussian-noise": "tfrobust.attacks.noise:GaussianNoise",
         "fgsm": "tfrobust.attacks.gradient:FGSM",
+        "bim": "tfrobust.attacks.gradient:BIM",
         "pgd": "tfrobust.attacks.gradient:PGD",
+        "optimised-noise": "tfrobust.attacks.noise:OptimisedNoise",
+        "pixel": "tfrobust.attacks.pixel:PixelAttack",
+        "apgd-ce": "tfrobust.attacks.apgd:APGD",
+        "apgd-dlr": "tfrobust.attacks.autoattack:apgd_dlr",
+        "apgd-t": "tfrobust.attacks.apgd:TargetedAPGD",
+        "fab": "tfrobust.attacks.fab:FAB",
+        "fab-t": "tfrobust.attacks.autoattack:fab_t",
+        "square": "tfrobust.attacks.square:Square",
     },
 )
+
+#: name -> version of `autoattack`, which returns name -> attack, in the published order.
+SUITES = {"autoattack": "standard", "autoattack-plus": "plus", "autoattack-rand": "rand"}

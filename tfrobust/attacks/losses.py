@@ -1,4 +1,8 @@
-"""Losses that attacks climb: logits [B, K] and labels int [B] -> one value each, [B]."""
+"""Losses that attacks climb: logits [B, K] and labels int [B] -> one value each, [B].
+
+Each grows as the prediction gets worse. The targeted ones grow as the prediction gets
+nearer to a goal class.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import Any
 from tfrobust.runtime import tf
 
 Tensor = Any
+_TINY = 1e-12
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -19,10 +24,48 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 
     Carlini and Wagner (2017), https://arxiv.org/abs/1608.04644.
     """
-    right = tf.gather(logits, y, batch_dims=1)
     own = tf.one_hot(y, tf.shape(logits)[1], on_value=True, off_value=False, dtype=tf.bool)
     masked = tf.where(own, -float("inf"), logits)
-    return tf.reduce_max(masked, axis=1) - right
+    return tf.reduce_max(masked, axis=1) - _at(logits, y)
 
 
-LOSSES = {"cross_entropy": cross_entropy, "margin": margin}
+def dlr(logits: Tensor, y: Tensor) -> Tensor:
+    """The margin over the spread of the three largest logits, [B]: blind to their scale.
+
+    Croce and Hein (2020), https://arxiv.org/abs/2003.01690, equation 6. Needs 3 classes;
+    the caller checks.
+    """
+    top = tf.math.top_k(logits, 3).values
+    return margin(logits, y) / (top[:, 0] - top[:, 2] + _TINY)
+
+
+def targeted_cross_entropy(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """log p(target), float32 [B]."""
+    return -cross_entropy(logits, target)
+
+
+def targeted_margin(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """The target's logit minus the right one's, [B]."""
+    return _at(logits, target) - _at(logits, y)
+
+
+def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """The targeted margin over the spread of the four largest logits, [B].
+
+    Croce and Hein (2020), equation 7. Needs 4 classes; the caller checks.
+    """
+    top = tf.math.top_k(logits, 4).values
+    spread = top[:, 0] - 0.5 * (top[:, 2] + top[:, 3])
+    return targeted_margin(logits, y, target) / (spread + _TINY)
+
+
+def _at(logits: Tensor, classes: Tensor) -> Tensor:
+    return tf.gather(logits, classes, batch_dims=1)
+
+
+LOSSES = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
+TARGETED_LOSSES = {
+    "cross_entropy": targeted_cross_entropy,
+    "margin": targeted_margin,
+    "dlr": targeted_dlr,
+}

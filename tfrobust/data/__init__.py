@@ -10,9 +10,9 @@ from tfrobust.errors import UsageError
 from tfrobust.tables import Table
 
 if TYPE_CHECKING:
-    from tfrobust.data.types import RawData
+    from tfrobust.data.types import ImageSet, RawData
 
-__all__ = ["DATASETS", "FORMATS", "ReadOptions", "Splits", "load"]
+__all__ = ["DATASETS", "FORMATS", "ReadOptions", "Splits", "load", "load_all"]
 
 #: Built-in data sets: name -> read(location: Path | None, options) -> RawData.
 DATASETS = Table(
@@ -74,6 +74,29 @@ def load(
     return split(
         raw, options, select_fraction=select_fraction, test_fraction=test_fraction, seed=seed
     )
+
+
+def load_all(path: str, options: ReadOptions | None = None) -> ImageSet:
+    """All images of a file or folder, to evaluate a model on; nothing is split off.
+
+    Where the source has a test split it is that split. An .npz file may hold images of
+    some of the model's classes only, and floats are kept as they are.
+
+    Args:
+      path: of a folder, .zip, .npz or .pt file.
+      options: how to read; the defaults of `ReadOptions` if None.
+
+    Raises:
+      UsageError: there is no such path, or it is of an unknown kind.
+      TFRobustError: the data cannot be read.
+    """
+    from tfrobust.data.arrays import read_plain
+
+    options = options or ReadOptions()
+    if Path(path).suffix.lower() == ".npz" and Path(path).is_file() and not options.image_size:
+        return read_plain(Path(path).expanduser())
+    raw = _read(path, None, options)
+    return raw.train if raw.test is None else raw.test
 
 
 def _read(dataset: str, data_dir: str | None, options: ReadOptions) -> RawData:

@@ -11,7 +11,7 @@ import numpy as np
 
 from tfrobust.data.collect import Item, collect
 from tfrobust.data.images import reason
-from tfrobust.data.types import RawData, ReadLog, ReadOptions
+from tfrobust.data.types import ImageSet, RawData, ReadLog, ReadOptions
 from tfrobust.errors import TFRobustError
 
 _KEYS = "the arrays x and y, or x_train and y_train (and x_test and y_test)"
@@ -48,6 +48,36 @@ def read(location: Path, options: ReadOptions) -> RawData:
     log = ReadLog()
     train, *test = collect(location, splits, names or [], options, log)
     return RawData(train, test[0] if test else None, log)
+
+
+def read_plain(location: Path) -> ImageSet:
+    """Images and labels of an .npz file as they are, to evaluate a model on.
+
+    Like `read`, but one split (the test split where there is one), any labels from 0 on,
+    and floats stay what they are, as float32: an evaluation is of exactly these pixels.
+
+    Args:
+      location: the .npz file.
+
+    Raises:
+      TFRobustError: the file is broken, an array is missing or has another type, shape
+        or length, or a pixel or label is out of range.
+    """
+    arrays = _load(location)
+    x, y = _pairs(location, arrays)[-1]
+    images = _checked_images(f"{location}: {x}", arrays[x])
+    labels = np.array(as_labels(f"{location}: {y}", arrays[y], len(images)), np.int32)
+    names = _names(location, arrays) or [str(k) for k in range(int(labels.max(initial=0)) + 1)]
+    if labels.min() < 0 or labels.max() >= len(names):
+        raise TFRobustError(
+            f"{location}: {y}: expected labels in 0..{len(names) - 1}, found {labels.min()} to "
+            f"{labels.max()}: give each image the index of its class."
+        )
+    images = images if images.dtype == np.uint8 else images.astype(np.float32)
+    images = images[..., None] if images.ndim == 3 else images
+    images = np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
+    sources = tuple(f"{x}[{i}]" for i in range(len(labels)))
+    return ImageSet(images, labels, tuple(names), sources)
 
 
 def as_labels(where: str, labels: Any, count: int) -> list[int]:
@@ -155,7 +185,8 @@ def _checked_images(where: str, images: np.ndarray) -> np.ndarray:
             f"{where}: expected uint8 in 0..255 or floats in [0, 1], found {images.dtype}: "
             "convert it (x.astype('uint8'), where it is in 0..255)."
         )
-    if images.dtype != np.uint8 and (images.min() < 0 or images.max() > 1):
+    # So written that NaN is refused as well.
+    if images.dtype != np.uint8 and not (images.min() >= 0 and images.max() <= 1):
         raise TFRobustError(
             f"{where}: expected floats in [0, 1], found {images.min():g}..{images.max():g}: "
             "scale them (x / 255, where they are in 0..255)."

@@ -84,11 +84,11 @@ def _flip_and_crop(images: Tensor, seeds: Tensor, flip: bool, padding: int) -> T
     height, width = images.shape[1:3]
     columns = tf.range(width)[None]
     if flip:
-        flipped = _uniform(seeds, FLIP, 1) < 0.5
+        flipped = uniform(seeds, FLIP, 1) < 0.5
         columns = tf.where(flipped, width - 1 - columns, columns)
     if padding:
         places = 2 * padding + 1
-        offsets = tf.cast(_uniform(seeds, CROP, 2) * places, tf.int32)
+        offsets = tf.cast(uniform(seeds, CROP, 2) * places, tf.int32)
         images = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
         rows = tf.range(height)[None] + offsets[:, :1]
         images = tf.gather(images, rows, axis=1, batch_dims=1)
@@ -97,7 +97,7 @@ def _flip_and_crop(images: Tensor, seeds: Tensor, flip: bool, padding: int) -> T
 
 
 def _jitter_colour(images: Tensor, seeds: Tensor, config: AugmentConfig) -> Tensor:
-    draws = 2 * _uniform(seeds, COLOUR, 4) - 1
+    draws = 2 * uniform(seeds, COLOUR, 4) - 1
     changes = {}
     for i, name in enumerate(("brightness", "contrast", "saturation", "hue")):
         strength = getattr(config, name)
@@ -174,7 +174,7 @@ def _add_noise(images: Tensor, seeds: Tensor, config: AugmentConfig) -> Tensor:
     if config.poisson_noise:
         images = add_poisson_noise(images, seeds, config.poisson_noise)
     if config.gaussian_noise:
-        images = images + config.gaussian_noise * _normal(seeds, GAUSSIAN, images)
+        images = images + config.gaussian_noise * normal(seeds, GAUSSIAN, images)
     return tf.clip_by_value(images, 0.0, 1.0)
 
 
@@ -220,13 +220,13 @@ def _poisson_quantiles(mean: float, probabilities: np.ndarray) -> np.ndarray:
 
 def _add_salt_pepper(images: Tensor, seeds: Tensor, part: float) -> Tensor:
     height, width = images.shape[1:3]
-    draw = tf.reshape(_uniform(seeds, SALT_PEPPER, height * width), [-1, height, width, 1])
+    draw = tf.reshape(uniform(seeds, SALT_PEPPER, height * width), [-1, height, width, 1])
     # Arithmetic, because `tf.where` takes twice as long to broadcast over the channels.
     kept, salt = (tf.cast(one, tf.float32) for one in (draw >= part, draw < part / 2))
     return images * kept + salt
 
 
-def _normal(seeds: Tensor, stream: int, images: Tensor) -> Tensor:
+def normal(seeds: Tensor, stream: int, images: Tensor) -> Tensor:
     """Standard normal draws of the shape of `images`, at 2^16 quantiles (4.3 the largest)."""
     count = _values(images)
     # Each hash of 32 bits gives two draws.
@@ -241,7 +241,7 @@ def _normal_table() -> np.ndarray:
     return np.asarray(ndtri((np.arange(2**16) + 0.5) / 2**16), np.float32)
 
 
-def _uniform(seeds: Tensor, stream: int, count: int) -> Tensor:
+def uniform(seeds: Tensor, stream: int, count: int) -> Tensor:
     """float32 [B, count], uniform in [0, 1)."""
     # 24 bits: more would round up to 1.
     high = tf.bitwise.right_shift(_bits(seeds, stream, count), _uint(8))

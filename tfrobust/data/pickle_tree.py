@@ -11,7 +11,7 @@ import pickletools
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 # Names of Python 2 modules that pickles of protocol 2 and below still use.
 _STANDARD_MODULES = frozenset(sys.stdlib_module_names) | {"__builtin__", "copy_reg"}
@@ -21,7 +21,8 @@ class UnsafePickleError(ValueError):
     """The pickle asks for something that is never done; the message names it."""
 
 
-class Global(NamedTuple):
+@dataclass(frozen=True)
+class Global:
     """The name of a class or function, not the thing itself."""
 
     module: str
@@ -31,7 +32,8 @@ class Global(NamedTuple):
         return f"{self.module}.{self.name}"[:100]
 
 
-class Persistent(NamedTuple):
+@dataclass(frozen=True)
+class Persistent:
     """A reference to content outside of the pickle."""
 
     id: Any
@@ -70,16 +72,16 @@ def parse(content: bytes, callables: Collection[str]) -> Any:
 
     Args:
       content: the pickle, of any protocol.
-      callables: full names of functions and standard-library names that the pickle may
-        ask for; they become `Call` and `Global` nodes.
+      callables: full names of functions, classes made with arguments, and standard-library
+        names that the pickle may ask for; they become `Call` and `Global` nodes.
 
     Returns:
-      Numbers, strings, bytes, lists, tuples and dicts as they are; other objects
+      Numbers, strings, bytes, bytearrays, lists, tuples and dicts as they are; other objects
       as `Call`, `Record`, `Global` and `Persistent`.
 
     Raises:
       UnsafePickleError: it asks for a function or a standard-library name that is not
-        listed, for an object made with arguments, or for an uncommon opcode.
+        listed, for another object made with arguments, or for an uncommon opcode.
       ValueError: it is broken.
     """
     machine = _Machine(callables)
@@ -96,7 +98,7 @@ def parse(content: bytes, callables: Collection[str]) -> Any:
 
 _CONSTANTS = frozenset(
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT UNICODE BINUNICODE "
-    "SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8".split()
+    "SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8".split()
 )
 _FIXED: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
@@ -206,9 +208,12 @@ class _Machine:
         kind, args = self._pop_last(2)
         if not isinstance(kind, Global):
             raise UnsafePickleError("an object of something that is not a name")
-        if args != ():
+        if args == ():
+            self.stack.append(Record(kind))
+        elif str(kind) in self._callables:
+            self.stack.append(Call(kind, tuple(args)))
+        else:
             raise UnsafePickleError(f"a {kind} made with arguments")
-        self.stack.append(Record(kind))
 
     def _do_build(self, _: Any) -> None:
         state, node = self.stack.pop(), self.stack[-1]

@@ -144,7 +144,10 @@ def _gather(data: ImageSet, index: Tensor) -> dict[str, Tensor]:
         return data.images[rows], data.labels[rows].astype(np.int32)
 
     # Stateless, or TensorFlow's determinism switch would make the map sequential.
-    images, labels = tf.numpy_function(read, [index], (tf.uint8, tf.int32), stateful=False)
+    held = (tf.as_dtype(data.images.dtype), tf.int32)
+    images, labels = tf.numpy_function(read, [index], held, stateful=False)
     images = tf.ensure_shape(images, [index.shape[0], *data.image_shape])
     labels = tf.ensure_shape(labels, [index.shape[0]])
-    return {"image": tf.cast(images, tf.float32) / 255, "label": labels}
+    # Floats are in [0, 1] already and stay exactly what they are.
+    pixels = tf.cast(images, tf.float32) / 255 if images.dtype == tf.uint8 else images
+    return {"image": pixels, "label": labels}

@@ -30,7 +30,9 @@ _STORAGES = {
 }
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I", "I;16", "F")
 # Calls that only stand inside of others, and are read there.
-_PARTS = ("_codecs.encode", "collections.OrderedDict", "numpy.dtype")
+_PARTS = ("_codecs.encode", "__builtin__.bytes", "collections.OrderedDict", "numpy.dtype")
+# What Pillow keeps of a file beside its pixels; it is never looked at.
+_INFO = ("fractions.Fraction", "PIL.PngImagePlugin.iTXt")
 _SIMPLE_DTYPE = re.compile(r"[<>|=]?([iuf][248]|[biu]1)")
 
 
@@ -65,12 +67,12 @@ class TorchArchive:
     def _parse(self) -> Any:
         try:
             self._order = ">" if self._read("byteorder", b"little") == b"big" else "<"
-            return parse(self._read("data.pkl"), {*self.REBUILD, *_PARTS})
+            return parse(self._read("data.pkl"), {*self.REBUILD, *_PARTS, *_INFO})
         except UnsafePickleError as error:
             raise TFRobustError(
                 f"{self._location} is refused because it asks for {error}, which is not on the "
-                "list of what is read: save an object with ids, imgs and labels alone (without "
-                "transforms), or do not trust this file."
+                "list of what is read: save an object with ids, imgs and labels alone (plain "
+                "tensors or arrays, no transforms), or do not trust this file."
             ) from error
         except Exception as error:
             raise TFRobustError(
@@ -108,18 +110,29 @@ class TorchArchive:
         image = Image.frombytes(mode, (width, height), self._bytes(content))
         if mode in ("P", "PA") and palette is not None:
             image.putpalette([_natural(value) for value in palette])
-        transparent = info.get("transparency") if isinstance(info, dict) else None
-        if isinstance(transparent, int) or type(transparent) is bytes:
-            image.info["transparency"] = transparent
+        image.info.update(self._looks(info))
         return image
+
+    def _looks(self, info: Any) -> dict[str, Any]:
+        """What of an image's info changes how it looks: transparent colours, orientation."""
+        found: dict[str, Any] = {}
+        for key in ("transparency", "exif"):
+            value = info.get(key) if isinstance(info, dict) else None
+            if type(value) is tuple:
+                found[key] = tuple(map(_natural, value))
+            elif value is not None:
+                found[key] = value if type(value) is int else self._bytes(value)
+        return found
 
     def _bytes(self, node: Any) -> bytes:
         if isinstance(node, Call) and str(node.function) == "_codecs.encode":
             text, encoding = node.args
             if type(text) is str and encoding == "latin1":
                 return text.encode("latin1")
-        if type(node) is bytes:
-            return node
+        if isinstance(node, Call) and str(node.function) == "__builtin__.bytes" and not node.args:
+            return b""  # as protocol 2 writes it
+        if type(node) in (bytes, bytearray):
+            return bytes(node)
         raise ValueError(f"a {kind(node)}, expected bytes")
 
     def _dtype(self, node: Any) -> np.dtype[Any]:
@@ -136,6 +149,14 @@ class TorchArchive:
         flat = np.frombuffer(self._bytes(content), dtype)
         return flat.reshape([_natural(n) for n in shape], order="F" if fortran else "C")
 
+    def _buffer(self, node: Call) -> np.ndarray:
+        content, number, shape, order, *axes = node.args
+        flat = np.frombuffer(self._bytes(content), self._dtype(number))
+        size = [_natural(n) for n in shape]
+        if order == "K":  # stored in the order of its memory; numpy 2.3 or later
+            return flat.reshape(size).transpose([_natural(axis) for axis in axes[0]])
+        return flat.reshape(size, order=order)
+
     def _number(self, node: Call) -> np.ndarray:
         dtype, content = node.args
         return np.frombuffer(self._bytes(content), self._dtype(dtype)).reshape(())
@@ -145,8 +166,9 @@ class TorchArchive:
         flat = self._storage(storage)[_natural(first) :]
         size, steps = [_natural(n) for n in size], [_natural(n) for n in steps]
         last = sum((n - 1) * step for n, step in zip(size, steps, strict=True))
-        # A view may repeat elements (stride 0) and be of any size: refused as well.
-        if math.prod(size) > len(flat) or (math.prod(size) and last >= len(flat)):
+        # A view may repeat elements (stride 0) and be of any size: no more than grey images
+        # expanded to channels need.
+        if math.prod(size) > 4 * len(flat) or (math.prod(size) and last >= len(flat)):
             raise ValueError(f"a tensor of size {size} that its storage does not hold")
         strides = [step * flat.itemsize for step in steps]
         return np.lib.stride_tricks.as_strided(flat, size, strides, writeable=False)
@@ -166,6 +188,8 @@ class TorchArchive:
     REBUILD: dict[str, Callable[[TorchArchive, Call], np.ndarray]] = {
         "numpy.core.multiarray._reconstruct": _array,
         "numpy._core.multiarray._reconstruct": _array,
+        "numpy.core.numeric._frombuffer": _buffer,
+        "numpy._core.numeric._frombuffer": _buffer,
         "numpy.core.multiarray.scalar": _number,
         "numpy._core.multiarray.scalar": _number,
         "torch._utils._rebuild_tensor": _tensor,

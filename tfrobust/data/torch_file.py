@@ -51,6 +51,10 @@ def read(location: Path, options: ReadOptions) -> RawData:
         archive = TorchArchive(location, packed)
         fields = _fields(location, archive.tree)
         images = _openers(location, archive, _field(location, fields, _IMAGES))
+        if not images:
+            raise TFRobustError(
+                f"{location}: expected images, found none: save some of each class."
+            )
         labels = as_labels(
             f"{location}: labels",
             _labels(location, archive, _field(location, fields, _LABELS)),
@@ -152,6 +156,8 @@ def _label(
     if single and type(node) is int:
         return node
     try:
+        if not isinstance(node, Call):
+            raise ValueError(f"a {kind(node)}")
         found = np.asarray(archive.value(node))
         if single and (found.size != 1 or found.dtype.kind not in "iu"):
             raise ValueError(f"{found.dtype} of shape {list(found.shape)}")

@@ -13,7 +13,8 @@ class ImageSet:
     """Decoded images of one split.
 
     Attributes:
-      images: uint8 [N, H, W, 3] in 0..255; an array, or a memory map on a file cache.
+      images: uint8 [N, H, W, 3] in 0..255, or float32 in [0, 1] where a model is to be
+        evaluated on exactly those values; an array, or a memory map on a file cache.
       labels: int32 [N], each in 0..len(label_names)-1.
       label_names: the classes' names (words), by label.
       names: where each image came from (a path inside the source), or empty.
@@ -32,6 +33,11 @@ class ImageSet:
         """(H, W, 3) of every image."""
         height, width = self.images.shape[1:3]
         return int(height), int(width), 3
+
+    def pixels(self, index: np.ndarray | slice) -> np.ndarray:
+        """The images at `index` as float32 [M, H, W, 3] in [0, 1]."""
+        images = self.images[index].astype(np.float32)
+        return images / np.float32(255) if self.images.dtype == np.uint8 else images
 
     def subset(self, index: np.ndarray) -> ImageSet:
         """The images at `index` (int [M]), in that order; images are copied."""

@@ -1,22 +1,33 @@
 """Doubts about an evaluation: what makes its figure too good to be believed.
 
 Carlini et al. (2019), https://arxiv.org/abs/1902.06705, and Athalye et al. (2018),
-https://arxiv.org/abs/1802.00420, give the reasons.
+https://arxiv.org/abs/1802.00420, give the reasons; Croce and Hein (2020),
+https://arxiv.org/abs/2003.01690, the marks of randomised and masked models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfrobust.attacks.gradient import PGD
 from tfrobust.errors import TFRobustError
 
 if TYPE_CHECKING:
+    from tfrobust.evaluation.evaluator import Evaluator
     from tfrobust.evaluation.report import AttackResult
+    from tfrobust.threat_model import ThreatModel
 
+Attack = Any
 Flag = dict[str, str]
+# Images that the checks spend attacks of their own on.
+SAMPLE = 64
+# The published margin by which a black-box attack may be the better one: 0.2 points.
+BLACK_BOX_MARGIN = 0.002
+BLACK_BOX = ("square",)
 
 
 def refuse_probabilities(outputs: np.ndarray) -> None:
@@ -41,35 +52,167 @@ def refuse_probabilities(outputs: np.ndarray) -> None:
 
 
 def doubts(
-    predictions: np.ndarray, zero_gradients: float, attacks: Sequence[AttackResult]
+    evaluator: Evaluator, attacks: Mapping[str, Attack], results: Sequence[AttackResult]
 ) -> tuple[Flag, ...]:
     """What makes this evaluation unreliable, as named flags with their meaning.
 
     Args:
-      predictions: int [N], the top classes on the clean images.
-      zero_gradients: part of the examples whose input gradient is 0 everywhere.
-      attacks: the results at one radius.
+      evaluator: the model and the images.
+      attacks: what was run.
+      results: what it found, in the order run, at one radius.
     """
-    flags = []
-    if len(predictions) > 1 and len(np.unique(predictions)) == 1:
-        flags.append(_flag("constant_predictions", (
-            f"the model predicts class {predictions[0]} for every image: that no attack changes "
-            "this is not robustness"
-        )))  # fmt: skip
-    if zero_gradients > 0.05:
-        flags.append(_flag("zero_gradients", (
-            f"the loss has no gradient on {zero_gradients:.0%} of the images: gradients are masked "
-            "or vanish, and gradient attacks see nothing"
-        )))  # fmt: skip
-    by_name: dict[str, Any] = {a.name: a.outcome.correct for a in attacks}
-    if "fgsm" in by_name and "pgd" in by_name:
-        fgsm, pgd = by_name["fgsm"].mean(), by_name["pgd"].mean()
-        if fgsm < pgd - 0.002:
-            flags.append(_flag("single_step_beats_iterative", (
-                f"FGSM leaves {fgsm:.3f}, PGD {pgd:.3f}: the iterative attack ought to be the "
-                "stronger one; gradients are masked or PGD's step size does not fit"
-            )))  # fmt: skip
-    return tuple(flags)
+    found = [
+        _constant_predictions(evaluator),
+        _gradients(evaluator),
+        _randomised(evaluator),
+        _batch_dependent(evaluator),
+        _only_single_step(attacks),
+    ]
+    if results:
+        found += [
+            _single_step_beats_iterative(evaluator, attacks, results),
+            _black_box_beats_white_box(results),
+            _out_of_steps(evaluator, attacks, results),
+            _never_falls(evaluator, results[0].threat_model),
+        ]
+    return tuple(flag for flag in found if flag)
+
+
+def _constant_predictions(evaluator: Evaluator) -> Flag | None:
+    predictions = evaluator.clean.predictions
+    if len(predictions) < 2 or len(np.unique(predictions)) > 1:
+        return None
+    return _flag("constant_predictions", (
+        f"the model predicts class {predictions[0]} for every image: that no attack changes "
+        "this is not robustness"
+    ))  # fmt: skip
+
+
+def _gradients(evaluator: Evaluator) -> Flag | None:
+    """Gradients that are 0 everywhere, of the margin or of the cross-entropy."""
+    sample = np.arange(min(len(evaluator.data), evaluator.batch_size))
+    dead = {
+        loss: float((evaluator.gradient_at(sample, loss) == 0).all(axis=(1, 2, 3)).mean())
+        for loss in ("margin", "cross_entropy")
+    }
+    if dead["margin"] > 0.05:
+        return _flag("zero_gradients", (
+            f"the logits have no gradient on {dead['margin']:.0%} of the images: gradients are "
+            "masked, and gradient attacks see nothing"
+        ))  # fmt: skip
+    if dead["cross_entropy"] > 0.05:
+        return _flag("vanishing_gradients", (
+            f"the cross-entropy has no gradient on {dead['cross_entropy']:.0%} of the images, for "
+            "the logits are too large for float32: attacks on it see nothing; margin, DLR and "
+            "autoattack do not depend on the logits' scale"
+        ))  # fmt: skip
+    return None
+
+
+def _randomised(evaluator: Evaluator) -> Flag | None:
+    x = evaluator.data.pixels(slice(0, SAMPLE))
+    first, second = (np.asarray(evaluator.logits(x)) for _ in range(2))
+    if np.allclose(first, second, rtol=1e-4, atol=1e-4):
+        return None
+    return _flag("randomised_outputs", (
+        "the same images give other logits each time: a success may be luck and a failure "
+        "too; attack the expectation with autoattack-rand"
+    ))  # fmt: skip
+
+
+def _batch_dependent(evaluator: Evaluator) -> Flag | None:
+    x = evaluator.data.pixels(slice(0, min(8, SAMPLE)))
+    together = np.asarray(evaluator.logits(x))
+    alone = np.concatenate([np.asarray(evaluator.logits(x[i : i + 1])) for i in range(len(x))])
+    scale = max(float(np.abs(together).max()), 1.0)
+    if np.abs(together - alone).max() <= 1e-3 * scale or _randomised(evaluator):
+        return None
+    return _flag("batch_dependence", (
+        "an image's logits depend on what else is in the batch (BatchNorm in training mode?): "
+        "accuracy and attacks depend on how images are grouped"
+    ))  # fmt: skip
+
+
+def _only_single_step(attacks: Mapping[str, Attack]) -> Flag | None:
+    if not attacks or any(getattr(attack, "steps", 1) > 1 for attack in attacks.values()):
+        return None
+    return _flag("no_iterative_attack", (
+        f"only {', '.join(attacks)} was run: without an iterative gradient attack the figure is an "
+        "upper bound that masked gradients raise; run pgd or autoattack"
+    ))  # fmt: skip
+
+
+def _single_step_beats_iterative(
+    evaluator: Evaluator, attacks: Mapping[str, Attack], results: Sequence[AttackResult]
+) -> Flag | None:
+    """Shows images that a single step broke to the iterative attack as well."""
+    single = next((r for r in results if getattr(attacks[r.name], "steps", 0) == 1), None)
+    iterative = next((r for r in results if getattr(attacks[r.name], "steps", 0) > 1), None)
+    if single is None or iterative is None:
+        return None
+    fell = np.flatnonzero(evaluator.clean.correct & ~single.outcome.correct)[:SAMPLE]
+    if not len(fell):
+        return None
+    attack = attacks[iterative.name]
+    kept = int((~evaluator.broken(attack, iterative.threat_model, fell)).sum())
+    if kept < 2 or kept <= 0.02 * len(fell):
+        return None
+    return _flag("single_step_beats_iterative", (
+        f"{iterative.name} does not break {kept} of {len(fell)} images that {single.name} breaks: "
+        "the iterative attack ought to be the stronger one; gradients are masked or its step "
+        "size does not fit"
+    ))  # fmt: skip
+
+
+def _black_box_beats_white_box(results: Sequence[AttackResult]) -> Flag | None:
+    for before, result in zip(results, results[1:], strict=False):
+        if result.name.startswith(BLACK_BOX):
+            lowered = float(before.outcome.correct.mean() - result.outcome.correct.mean())
+            if lowered > BLACK_BOX_MARGIN:
+                return _flag("black_box_beats_white_box", (
+                    f"{result.name}, which sees no gradient, lowers accuracy by another "
+                    f"{100 * lowered:.1f} points: gradients are masked"
+                ))  # fmt: skip
+    return None
+
+
+def _out_of_steps(
+    evaluator: Evaluator, attacks: Mapping[str, Attack], results: Sequence[AttackResult]
+) -> Flag | None:
+    """Gives the last PGD four times the steps on images that still stand."""
+    last = results[-1]
+    attack = attacks[last.name]
+    standing = np.flatnonzero(last.outcome.correct)[:SAMPLE]
+    if not isinstance(attack, PGD) or attack.steps == 1 or not len(standing):
+        return None
+    longer = dataclasses.replace(attack, steps=4 * attack.steps)
+    fell = int(evaluator.broken(longer, last.threat_model, standing).sum())
+    if fell < 3 or fell <= 0.05 * len(standing):
+        return None
+    return _flag("out_of_steps", (
+        f"with four times the steps {last.name} breaks another {fell} of {len(standing)} images: "
+        f"{attack.steps} steps are too few; raise --steps, or run autoattack"
+    ))  # fmt: skip
+
+
+def _never_falls(evaluator: Evaluator, threat_model: ThreatModel) -> Flag | None:
+    """Attacks with a ball that holds a grey image: nothing can stand there."""
+    sample = np.flatnonzero(evaluator.clean.correct)[:SAMPLE]
+    if not len(sample) or _constant_predictions(evaluator):
+        return None
+    pixels = int(np.prod(evaluator.data.image_shape))
+    low, high = threat_model.bounds
+    half = (high - low) / 2
+    radius = {"linf": half, "l2": half * pixels**0.5, "l1": half * pixels, "l0": pixels / 3}
+    ball = dataclasses.replace(threat_model, eps=float(radius[threat_model.norm]))
+    attack = PGD(steps=50, loss="margin")
+    left = 1 - float(evaluator.broken(attack, ball, sample).mean())
+    if left <= 0.05:
+        return None
+    return _flag("never_falls_to_zero", (
+        f"PGD in a ball so large that it holds a grey image leaves {left:.0%} of the images "
+        "standing, where none can: gradients are masked or the attack does not reach the model"
+    ))  # fmt: skip
 
 
 def _flag(name: str, meaning: str) -> Flag:

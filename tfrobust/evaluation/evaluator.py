@@ -1,10 +1,11 @@
-"""Measures a classifier against attacks: the caller of every attack, and its judge."""
+"""Attacks a classifier and judges what comes back: the caller of every attack."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from tfrobust.attacks.gradient import input_gradient
 from tfrobust.backbones.folding import fold
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError
-from tfrobust.evaluation.checks import doubts, refuse_probabilities
-from tfrobust.evaluation.report import AttackResult, Outcome, RobustnessReport
+from tfrobust.evaluation.checks import refuse_probabilities
+from tfrobust.evaluation.ledger import Ledger, Task
+from tfrobust.evaluation.models import Counter, inference
+from tfrobust.evaluation.report import AttackResult, Outcome
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -23,31 +26,37 @@ Tensor = Any
 Attack = Any
 
 
-def inference(model: Any) -> Callable[[Tensor], Tensor]:
-    """`model` as a plain function of images, in inference mode, with float32 logits."""
-    return lambda x: tf.cast(model(x, training=False), tf.float32)
-
-
 class Evaluator:
     """Runs attacks on one model and judges them.
 
     Every success is verified here: the returned image is projected onto the ball, and
-    counts only if it is inside the ball and the bounds (to 1e-6) and misclassified.
+    counts only if it is inside the ball and the bounds (to 1e-6) and misclassified by
+    the model itself, whatever the attack was shown.
 
     Args:
-      model: [0, 1] images float32 [B, H, W, 3] -> logits [B, K].
+      model: a Keras model or any callable, [0, 1] images float32 [B, H, W, 3] ->
+        logits [B, K].
       data: the images; labels in 0..K-1.
       batch_size: images in a batch.
       seed: of random starts.
+      ledger: keeps the outcomes so far, for an evaluation that is killed.
     """
 
-    def __init__(self, model: Any, data: ImageSet, *, batch_size: int = 128, seed: int = 42):
+    def __init__(
+        self,
+        model: Any,
+        data: ImageSet,
+        *,
+        batch_size: int = 128,
+        seed: int = 42,
+        ledger: Ledger | None = None,
+    ) -> None:
         self.data, self.batch_size, self.seed = data, batch_size, seed
-        self._model, self._logits = model, inference(model)
-        self._spec = (
-            tf.TensorSpec([None, *data.image_shape], tf.uint8),
-            tf.TensorSpec([None], tf.int32),
-        )
+        self.logits = inference(model)
+        self._model, self._counter = model, Counter()
+        self._ledger = ledger or Ledger()
+        images = tf.TensorSpec([None, *data.image_shape], tf.as_dtype(data.images.dtype))
+        self._spec = (images, tf.TensorSpec([None], tf.int32))
         self._judges: dict[Any, Callable[..., Any]] = {}
         self._judge_clean = tf.function(self._clean_batch, input_signature=self._spec)
         self.clean = self._run_clean()
@@ -56,60 +65,121 @@ class Evaluator:
         self._check_labels()
         columns = []
         for index in self._chunks(np.arange(len(self.data)), "clean accuracy"):
-            logits, *column = self._judge_clean(*self._batch(index))
+            logits, *column = self._judge_clean(*self.batch(index))
             refuse_probabilities(logits.numpy())
             columns.append([value.numpy() for value in column])
         return Outcome(*map(np.concatenate, zip(*columns, strict=True)))
 
     def _check_labels(self) -> None:
-        x, _ = self._batch(np.arange(1))
-        classes = int(self._logits(_pixels(x)).shape[-1])
-        top = int(self.data.labels.max())
+        x, _ = self.batch(np.arange(1))
+        found = self.logits(as_pixels(x))
+        if len(found.shape) != 2:
+            raise TFRobustError(
+                f"The model returns {list(found.shape)} for one image, expected logits of shape "
+                "[1, K], one for each class."
+            )
+        top, classes = int(self.data.labels.max()), int(found.shape[1])
         if top >= classes:
             raise TFRobustError(
                 f"The data has labels up to {top}, but the model knows {classes} classes "
                 f"(0 to {classes - 1}): evaluate it on the data set that it was trained for."
             )
 
-    def zero_gradients(self) -> float:
-        """Part of the first batch whose input gradient is 0 everywhere."""
-        x, y = self._batch(np.arange(min(len(self.data), self.batch_size)))
-        grad, _ = input_gradient(self._logits, _pixels(x), y, "margin")
-        return float(tf.reduce_mean(tf.cast(tf.reduce_all(grad == 0, axis=[1, 2, 3]), tf.float32)))
+    def gradient_at(self, index: np.ndarray, loss: str) -> np.ndarray:
+        """The input gradient of a loss at clean images, float32 [M, H, W, 3]."""
+        x, y = self.batch(index)
+        return input_gradient(self.logits, as_pixels(x), y, loss)[0].numpy()
 
-    def run(self, name: str, attack: Attack, threat_model: ThreatModel) -> AttackResult:
-        """Attacks every image that is classified correctly, restart after restart.
+    def run(
+        self, name: str, attack: Attack, threat_model: ThreatModel, base: Outcome | None = None
+    ) -> AttackResult:
+        """Attacks every image that still stands, restart after restart.
 
-        Each restart works on what still stands. Images that are misclassified without
-        attack keep their clean prediction, so `in_top5` is an upper bound: the attack
-        does not aim at the top 5.
+        Each restart works on what the one before left standing. Images that fell
+        before keep their prediction, so `in_top5` is an upper bound: the attack does
+        not aim at the top 5.
+
+        Args:
+          name: of the attack.
+          attack: the attack.
+          threat_model: the ball.
+          base: the worst case of the attacks before; the clean outcome if None.
         """
-        start = time.perf_counter()
-        outcome = Outcome(*(np.copy(v) for v in _fields(self.clean)))
+        base = base or self.clean
+        # All that the outcome depends on: the ledger may hold another run of that name.
+        digest = hashlib.sha256(f"{attack} {threat_model!r}".encode() + base.correct.tobytes())
+        task = self._ledger.task(f"{name} {digest.hexdigest()[:16]}", base)
         judge = self._judge(attack, threat_model)
         eps = tf.constant(threat_model.eps, tf.float32)
-        gradients = 0
-        for restart in range(attack.restarts):
-            standing = np.flatnonzero(outcome.correct)
-            label = f"{name} {threat_model}" + (f" restart {restart + 1}" if restart else "")
-            for index in self._chunks(standing, label):
-                seed = tf.constant([self.seed + restart, int(index[0])], tf.int32)
-                found = judge(*self._batch(index), seed, eps)
-                for values, new in zip(_fields(outcome), found, strict=True):
-                    values[index] = new.numpy()
-            gradients += len(standing) * attack.gradient_evaluations
-        seconds = time.perf_counter() - start
-        parameters = dataclasses.asdict(attack)
-        return AttackResult(name, threat_model, parameters, outcome, gradients, seconds)
+        while task.restart < attack.restarts:
+            self._one_restart(task, judge, eps, f"{name} {threat_model}")
+        return AttackResult(
+            name=name,
+            threat_model=threat_model,
+            parameters=dataclasses.asdict(attack),
+            outcome=task.outcome,
+            attacked=int(base.correct.sum()),
+            gradient_evaluations=task.backward,
+            forward_evaluations=task.forward,
+            seconds=task.seconds,
+        )
+
+    def _one_restart(self, task: Task, judge: Any, eps: Tensor, label: str) -> None:
+        if task.standing is None:
+            task.standing = np.flatnonzero(task.outcome.correct)
+        label += f" restart {task.restart + 1}" if task.restart else ""
+        todo = task.standing[task.position :]
+        for index in self._chunks(todo, label, task.position):
+            start = time.perf_counter()
+            self._counter.take()
+            seed = tf.constant([self.seed + task.restart, int(index[0])], tf.int32)
+            found = judge(*self.batch(index), seed, eps)
+            for item, new in zip(dataclasses.fields(Outcome), found, strict=True):
+                getattr(task.outcome, item.name)[index] = new.numpy()
+            forward, backward = self._counter.take()
+            task.forward, task.backward = task.forward + forward, task.backward + backward
+            task.position += len(index)
+            task.seconds += time.perf_counter() - start
+            self._ledger.note()
+        task.restart, task.position, task.standing = task.restart + 1, 0, None
 
     def craft(self, attack: Attack, threat_model: ThreatModel, index: np.ndarray) -> np.ndarray:
-        """Attacked images, float32 [M, H, W, 3], inside the ball, successful or not."""
-        made = []
-        for chunk in self._chunks(index, "crafting"):
-            x, y = self._batch(chunk)
-            seed = tf.constant([self.seed, int(chunk[0])], tf.int32)
-            made.append(self._attacked(attack, threat_model, x, y, seed)[0].numpy())
-        return np.concatenate(made)
+        """Attacked images, float32 [M, H, W, 3], inside the ball, successful or not.
+
+        An attack with restarts is repeated on what still stands.
+        """
+        made = self.data.pixels(index)
+        todo = np.arange(len(index))
+        for restart in range(attack.restarts):
+            fell = []
+            for chunk in self._chunks(todo, "crafting"):
+                x, y = self.batch(index[chunk])
+                seed = tf.constant([self.seed + restart, int(chunk[0])], tf.int32)
+                x_adv, success, _ = self._crafter(attack, threat_model)(x, y, seed)
+                made[chunk] = x_adv.numpy()
+                fell.append(success.numpy())
+            todo = todo[~np.concatenate(fell)] if fell else todo
+        return made
+
+    def broken(self, attack: Attack, threat_model: ThreatModel, index: np.ndarray) -> np.ndarray:
+        """Which of the images an attack (one run of it) breaks, bool [M]; nothing is counted."""
+        seed = tf.constant([self.seed - 1, 0], tf.int32)
+        found = [
+            self._crafter(attack, threat_model)(*self.batch(chunk), seed)[1].numpy()
+            for chunk in self._chunks(index, "checking")
+        ]
+        return np.concatenate(found) if found else np.zeros(0, bool)
+
+    def _crafter(self, attack: Attack, threat_model: ThreatModel) -> Callable[..., Any]:
+        key = ("craft", attack, threat_model)
+        if key not in self._judges:
+
+            def crafted(x: Tensor, y: Tensor, seed: Tensor) -> tuple[Tensor, ...]:
+                return self._attacked(attack, threat_model, x, y, seed)
+
+            spec = (*self._spec, tf.TensorSpec([2], tf.int32))
+            self._judges[key] = tf.function(crafted, input_signature=spec)
+        return self._judges[key]
 
     def _judge(self, attack: Attack, threat_model: ThreatModel) -> Callable[..., Any]:
         """One compiled function per attack and ball; eps is an argument, so radii share it."""
@@ -118,101 +188,53 @@ class Evaluator:
 
             def judge(x: Tensor, y: Tensor, seed: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
                 ball = dataclasses.replace(threat_model, eps=eps)
-                return self._attack_batch(attack, ball, x, y, seed)
+                _, success, logits = self._attacked(attack, ball, x, y, seed)
+                predictions, confidences, _, in_top5 = _judge_logits(logits, y)
+                return predictions, confidences, ~success, in_top5
 
             seed_and_eps = (tf.TensorSpec([2], tf.int32), tf.TensorSpec([], tf.float32))
             self._judges[key] = tf.function(judge, input_signature=(*self._spec, *seed_and_eps))
         return self._judges[key]
 
-    def _attack_batch(
-        self, attack: Attack, threat_model: ThreatModel, x: Tensor, y: Tensor, seed: Tensor
-    ) -> tuple[Tensor, ...]:
-        _, ok, logits = self._attacked(attack, threat_model, x, y, seed)
-        predictions, confidences, _, in_top5 = _judge_logits(logits, y)
-        return predictions, confidences, ~ok, in_top5
-
     def _attacked(
         self, attack: Attack, threat_model: ThreatModel, x: Tensor, y: Tensor, seed: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Attacked images, whether each is a verified success, and their logits."""
-        clean = _pixels(x)
+        clean = as_pixels(x)
         # The attack sees the folded model, which is faster; the model itself is the judge.
-        x_adv = attack(fold(self._model), clean, y, threat_model, seed)
-        x_adv = threat_model.project(x_adv, clean)
-        logits = self._logits(x_adv)
+        x_adv = attack(self._counter.wrap(self._folded()), clean, y, threat_model, seed)
+        x_adv = threat_model.project(tf.ensure_shape(x_adv, clean.shape), clean)
+        logits = self.logits(x_adv)
         wrong = tf.argmax(logits, axis=1, output_type=tf.int32) != y
         return x_adv, wrong & threat_model.contains(x_adv, clean), logits
 
+    def _folded(self) -> Callable[[Tensor], Tensor]:
+        is_graph = getattr(self._model, "_is_graph_network", False)
+        return fold(self._model) if is_graph else self.logits
+
     def _clean_batch(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        logits = self._logits(_pixels(x))
+        logits = self.logits(as_pixels(x))
         return (logits, *_judge_logits(logits, y))
 
-    def _batch(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
+    def batch(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The images (as the data holds them) and labels at `index`, as tensors."""
         return tf.constant(self.data.images[index]), tf.constant(self.data.labels[index], tf.int32)
 
-    def _chunks(self, index: np.ndarray, label: str) -> Any:
-        progress = Progress(label, len(index))
+    def _chunks(self, index: np.ndarray, label: str, done: int = 0) -> Iterator[np.ndarray]:
+        progress = Progress(label, done + len(index), done=done)
         for first in range(0, len(index), self.batch_size):
             yield index[first : first + self.batch_size]
-            progress.update(min(first + self.batch_size, len(index)))
+            progress.update(done + min(first + self.batch_size, len(index)))
         progress.close()
 
 
-def evaluate(
-    model: Any,
-    data: ImageSet,
-    threat_model: ThreatModel,
-    attacks: Mapping[str, Attack],
-    *,
-    name: str = "model",
-    sweep: tuple[float, ...] = (),
-    batch_size: int = 128,
-    seed: int = 42,
-) -> RobustnessReport:
-    """Clean accuracy, each attack's accuracy, and the worst case per example.
-
-    Args:
-      model: [0, 1] images float32 [B, H, W, 3] -> logits [B, K].
-      data: the images to measure on.
-      threat_model: the ball.
-      attacks: name -> attack, each run on every correctly classified image.
-      name: what the report calls the model.
-      sweep: further radii to run the same attacks at.
-      batch_size: images in a batch.
-      seed: of random starts.
-
-    Raises:
-      TFRobustError: labels out of the model's range, outputs that are not logits.
-    """
-    start = time.perf_counter()
-    evaluator = Evaluator(model, data, batch_size=batch_size, seed=seed)
-    results = [evaluator.run(key, attack, threat_model) for key, attack in attacks.items()]
-    further = []
-    for eps in sweep:
-        ball = dataclasses.replace(threat_model, eps=eps)
-        further += [evaluator.run(key, attack, ball) for key, attack in attacks.items()]
-    return RobustnessReport(
-        model=name,
-        threat_model=threat_model,
-        labels=data.labels,
-        clean=evaluator.clean,
-        attacks=tuple(results),
-        sweep=tuple(further),
-        flags=doubts(evaluator.clean.predictions, evaluator.zero_gradients(), results),
-        seconds=time.perf_counter() - start,
-    )
-
-
-def _fields(outcome: Outcome) -> tuple[np.ndarray, ...]:
-    return outcome.predictions, outcome.confidences, outcome.correct, outcome.in_top5
-
-
-def _pixels(x: Tensor) -> Tensor:
-    return tf.cast(x, tf.float32) / 255
+def as_pixels(x: Tensor) -> Tensor:
+    """Images as the data holds them (uint8, or float32 in [0, 1]) as float32 in [0, 1]."""
+    return tf.cast(x, tf.float32) / 255 if x.dtype == tf.uint8 else x
 
 
 def _judge_logits(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     predictions = tf.argmax(logits, axis=1, output_type=tf.int32)
     confidences = tf.reduce_max(tf.nn.softmax(logits), axis=1)
-    k = min(5, int(logits.shape[-1]))
+    k = tf.minimum(5, tf.shape(logits)[1])
     return predictions, confidences, predictions == y, tf.math.in_top_k(y, logits, k)

@@ -12,9 +12,9 @@ def model_card(config: RunConfig, report: RobustnessReport, label_names: tuple[s
     shown = ", ".join(label_names[:20]) + (", ..." if len(label_names) > 20 else "")
     rows = [("clean", "", report.clean.correct.mean())]
     for attack in (*report.attacks, *report.sweep):
-        eps = format_eps(attack.threat_model.eps)
+        eps = attack.threat_model.eps_text
         rows.append((attack.name, eps, attack.outcome.correct.mean()))
-    rows.append(("worst case", format_eps(report.threat_model.eps), report.robust.mean()))
+    rows.append(("worst case", report.threat_model.eps_text, report.robust.mean()))
     low, high = wilson(int(report.robust.sum()), len(report.labels))
     table = "\n".join(f"| {name} | {eps} | {accuracy:.3f} |" for name, eps, accuracy in rows)
     doubt = "\n".join(f"- **Unreliable**: {f['name']}: {f['meaning']}" for f in report.flags)
@@ -22,7 +22,7 @@ def model_card(config: RunConfig, report: RobustnessReport, label_names: tuple[s
 
 {config.backbone.name} (weights: {config.backbone.weights}), trained with `{config.training.method}`
 on `{config.data.dataset}` against {config.threat.norm} perturbations of
-{format_eps(config.threat.eps)}. {len(label_names)} classes: {shown}.
+{format_eps(config.threat.eps, config.threat.norm)}. {len(label_names)} classes: {shown}.
 
 ## Measured on {len(report.labels)} test images
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfrobust.settings import format_eps
+from tfrobust.progress import clock
 from tfrobust.threat_model import ThreatModel
 
 
@@ -39,8 +39,11 @@ class AttackResult:
       name: of the attack.
       threat_model: the ball.
       parameters: all hyper-parameters.
-      outcome: per example; images that are misclassified without attack stay as they are.
+      outcome: per example, the worst case of this attack and those before it; images
+        that are misclassified without attack stay as they are.
+      attacked: how many images stood when it began.
       gradient_evaluations: input gradients, over all examples.
+      forward_evaluations: forward passes, those of the gradients among them.
       seconds: of wall-clock time.
     """
 
@@ -48,8 +51,16 @@ class AttackResult:
     threat_model: ThreatModel
     parameters: dict[str, Any]
     outcome: Outcome
+    attacked: int
     gradient_evaluations: int
+    forward_evaluations: int
     seconds: float
+
+    @property
+    def success_rate(self) -> float:
+        """The share that fell of the images that stood when this attack began."""
+        fell = self.attacked - int(self.outcome.correct.sum())
+        return round(fell / self.attacked, 6) if self.attacked else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON entry."""
@@ -58,7 +69,10 @@ class AttackResult:
             "top5_accuracy": _mean(self.outcome.in_top5),
             "eps": self.threat_model.eps,
             "parameters": self.parameters,
+            "attacked": self.attacked,
+            "attack_success_rate": self.success_rate,
             "gradient_evaluations": self.gradient_evaluations,
+            "forward_evaluations": self.forward_evaluations,
             "seconds": round(self.seconds, 3),
         }
 
@@ -72,7 +86,8 @@ class RobustnessReport:
       threat_model: the ball.
       labels: int [N].
       clean: without attack.
-      attacks: at the threat model's eps, in the order run.
+      attacks: at the threat model's eps, in the order run, each on what the ones before
+        it left standing.
       sweep: the same attacks at further radii.
       transfer: accuracies on images perturbed on a reference model, or None.
       flags: what the evaluator doubts, each with its meaning.
@@ -96,6 +111,29 @@ class RobustnessReport:
         every = [self.clean.correct, *(attack.outcome.correct for attack in self.attacks)]
         return np.logical_and.reduce(every)
 
+    @property
+    def broken_by(self) -> list[str | None]:
+        """Per image the first attack that broke it; None for one that was wrong or stands."""
+        names: list[str | None] = [None] * len(self.labels)
+        standing = self.clean.correct
+        for attack in self.attacks:
+            for i in np.flatnonzero(standing & ~attack.outcome.correct):
+                names[i] = attack.name
+            standing = standing & attack.outcome.correct
+        return names
+
+    def _examples(self) -> dict[str, list[Any]]:
+        """The per-example outcome, as columns."""
+        last = self.attacks[-1].outcome if self.attacks else self.clean
+        return {
+            "label": self.labels.tolist(),
+            "clean_prediction": self.clean.predictions.tolist(),
+            "attacked_prediction": last.predictions.tolist(),
+            "clean_correct": self.clean.correct.tolist(),
+            "robust": self.robust.tolist(),
+            "broken_by": self.broken_by,
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """`evaluation.json`."""
         return {
@@ -110,13 +148,14 @@ class RobustnessReport:
             "threat_model": {
                 "norm": self.threat_model.norm,
                 "eps": self.threat_model.eps,
-                "eps_text": format_eps(self.threat_model.eps),
+                "eps_text": self.threat_model.eps_text,
                 "bounds": list(self.threat_model.bounds),
             },
             "flags": list(self.flags),
             "unreliable": bool(self.flags),
             "seconds": round(self.seconds, 3),
             **self.extra,
+            "examples": self._examples(),
         }
 
     def as_text(self) -> str:
@@ -125,11 +164,13 @@ class RobustnessReport:
             ("clean", "", self.clean.correct, self.clean.in_top5)
         ]
         for attack in (*self.attacks, *self.sweep):
-            eps = format_eps(attack.threat_model.eps)
+            eps = attack.threat_model.eps_text
             rows.append((attack.name, eps, attack.outcome.correct, attack.outcome.in_top5))
-        rows.append(("worst case", format_eps(self.threat_model.eps), self.robust, None))
+        rows.append(("worst case", self.threat_model.eps_text, self.robust, None))
         lines = [f"{'':12}{'eps':>10}{'top-1':>9}  {'95 % interval':>15}{'top-5':>9}"]
         lines += [_line(*row) for row in rows]
+        if self.attacks:
+            lines.append(f"(each attack on what those before it left; {_cost(self.attacks)})")
         if self.transfer:
             lines.append(_transfer_line(self.transfer))
         lines += [f"UNRELIABLE, {flag['name']}: {flag['meaning']}" for flag in self.flags]
@@ -182,9 +223,16 @@ def _line(name: str, eps: str, correct: np.ndarray, top5: np.ndarray | None) -> 
     return f"{name:12}{eps:>10}{correct.mean():9.3f}  {interval:>15}{right}"
 
 
+def _cost(attacks: tuple[AttackResult, ...]) -> str:
+    gradients = sum(attack.gradient_evaluations for attack in attacks)
+    forwards = sum(attack.forward_evaluations for attack in attacks) - gradients
+    seconds = sum(attack.seconds for attack in attacks)
+    return f"{gradients:,} gradients and {forwards:,} forward passes in {clock(seconds)}"
+
+
 def _transfer_line(transfer: dict[str, Any]) -> str:
     figures = ", ".join(f"{name} {value:.3f}" for name, value in transfer["accuracy"].items())
     return (
-        f"{transfer['attack']} at {format_eps(transfer['eps'])}, crafted on "
+        f"{transfer['attack']} at {transfer['eps_text']}, crafted on "
         f"{transfer['reference']}: {figures}"
     )

@@ -9,7 +9,8 @@ import numpy as np
 
 from tfrobust.backbones.folding import fold
 from tfrobust.data.types import ImageSet
-from tfrobust.evaluation.evaluator import inference
+from tfrobust.evaluation.evaluator import as_pixels
+from tfrobust.evaluation.models import inference
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -45,12 +46,12 @@ def transfer(
       seed: of random starts.
 
     Returns:
-      {'reference', 'attack', 'eps', 'accuracy': {name: accuracy}}.
+      {'reference', 'attack', 'eps', 'eps_text', 'accuracy': {name: accuracy}}.
     """
     logits = {name: inference(model) for name, model in models.items()}
 
     def count(x: Any, y: Any, start: Any) -> Any:
-        clean = tf.cast(x, tf.float32) / 255
+        clean = as_pixels(x)
         x_adv = attack(fold(reference), clean, y, threat_model, start)
         x_adv = threat_model.project(x_adv, clean)
         hits = [tf.argmax(f(x_adv), axis=1, output_type=tf.int32) == y for f in logits.values()]
@@ -70,5 +71,6 @@ def transfer(
         "reference": reference_name,
         "attack": attack_name,
         "eps": threat_model.eps,
+        "eps_text": threat_model.eps_text,
         "accuracy": dict(zip(models, rates, strict=True)),
     }

@@ -66,7 +66,7 @@ def adv_config(recipe: Recipe) -> Any:
     threat, attack = recipe.threat_model, recipe.attack
     return nsl.configs.make_adv_reg_config(
         multiplier=recipe.adv_weight,
-        adv_step_size=attack.resolved_step_size(threat.eps),
+        adv_step_size=attack.resolved_step_size(threat.eps, threat.norm),
         adv_grad_norm=_GRAD_NORM[threat.norm],
         pgd_iterations=attack.steps,
         pgd_epsilon=threat.eps,

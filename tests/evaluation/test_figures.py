@@ -1,0 +1,397 @@
+"""Curves against closed forms on linear models, and what the figures show."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from PIL import Image
+
+from tfrobust.attacks.gradient import FGSM, PGD
+from tfrobust.data.types import ImageSet
+from tfrobust.errors import UsageError
+from tfrobust.evaluation import figures
+from tfrobust.evaluation.curves import (
+    Curve,
+    accuracy_against_eps,
+    accuracy_against_steps,
+    largest_radius,
+    sample_index,
+    sweep_curve,
+)
+from tfrobust.evaluation.evaluate import evaluate
+from tfrobust.evaluation.evaluator import Evaluator
+from tfrobust.evaluation.figures_classes import class_scores, confusion
+from tfrobust.evaluation.figures_images import resting_step
+from tfrobust.evaluation.report import AttackResult, Outcome, RobustnessReport, wilson
+from tfrobust.threat_model import ThreatModel
+
+EPS = 8 / 255
+BALL = ThreatModel("linf", EPS)
+
+
+@dataclass(frozen=True)
+class Deaf:
+    """An attack that never succeeds."""
+
+    restarts: int = 1
+
+    def __call__(self, model, x, y, threat_model, seed):
+        return x
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures as drawn, in order."""
+    kept: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(figure, *args, **options):
+        kept.append(figure)
+        save(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return kept
+
+
+@pytest.fixture
+def linear(linear_model):
+    """A linear model of two classes, its images, and their minimal radii in L-infinity."""
+    rng = np.random.default_rng(1)
+    weights = rng.normal(size=(12, 2))
+    model = linear_model(weights, -0.5 * weights.sum(axis=0))
+    images = rng.integers(100, 156, (60, 2, 2, 3)).astype("uint8")
+    x = images.astype("float32") / 255
+    y = np.argmax(model(x), axis=1).astype("int32")
+    w = weights[:, 1] - weights[:, 0]
+    radii = np.abs((x.reshape(60, -1) - 0.5) @ w) / np.abs(w).sum()
+    y[:6] = 1 - y[:6]  # Six are misclassified without an attack.
+    radii[:6] = 0
+    return Evaluator(model, ImageSet(images, y, ("no", "yes"))), radii
+
+
+def standing(radii, eps):
+    return int((radii > eps).sum())
+
+
+def test_accuracy_against_eps_is_the_closed_form_down_to_zero(linear):
+    evaluator, radii = linear
+    curve = accuracy_against_eps(evaluator, PGD(steps=5), BALL)
+    expected = [0, EPS / 4, EPS / 2, EPS]
+    while standing(radii, expected[-1]):
+        expected.append(2 * expected[-1])
+    np.testing.assert_allclose(curve.values, expected)
+    assert curve.correct == tuple(standing(radii, eps) for eps in expected)
+    assert curve.correct[0] == 54 and curve.correct[-1] == 0 and len(set(curve.correct)) > 3
+    assert curve.total == 60 and curve.chance == 0.5
+    point = json.loads(json.dumps(curve.as_dict()))["points"][3]
+    assert point["eps"] == pytest.approx(EPS)
+    assert point["accuracy"] == pytest.approx(curve.correct[3] / 60, abs=1e-6)
+    low, high = wilson(curve.correct[3], 60)
+    assert point["accuracy_interval"] == [round(low, 4), round(high, 4)]
+
+
+def test_radii_are_measured_as_asked_in_one_trace_on_the_sample(linear):
+    evaluator, radii = linear
+    asked = (0.03, 0.01, 0.0)
+    curve = accuracy_against_eps(evaluator, PGD(steps=5), BALL, asked, limit=20, seed=3)
+    index = sample_index(60, 20, 3)
+    assert curve.values == (0.0, 0.01, 0.03) and curve.total == len(set(index)) == 20
+    assert curve.correct == tuple(standing(radii[index], eps) for eps in curve.values)
+    (judge,) = evaluator._judges.values()
+    assert judge.experimental_get_tracing_count() == 1
+
+
+def test_accuracy_against_steps_is_the_reach_of_the_steps(linear):
+    evaluator, radii = linear
+    attack = PGD(random_start=False, step_size=EPS / 4)
+    curve = accuracy_against_steps(evaluator, attack, BALL, (4, 1, 2, 8), name="quarter steps")
+    assert curve.values == (0, 1, 2, 4, 8) and curve.attack == "quarter steps"
+    reach = (0, EPS / 4, EPS / 2, EPS, EPS)
+    assert curve.correct == tuple(standing(radii, eps) for eps in reach)
+
+
+def test_a_curve_ends_where_the_ball_holds_every_image(linear):
+    curve = accuracy_against_eps(linear[0], Deaf(), ThreatModel("linf", 0.3))
+    np.testing.assert_allclose(curve.values, (0, 0.075, 0.15, 0.3, 0.6, 1.0))
+    assert set(curve.correct) == {54}
+
+
+@pytest.mark.parametrize(
+    ("norm", "radius"), [("linf", 1.0), ("l2", 48**0.5), ("l1", 48.0), ("l0", 16.0)]
+)
+def test_the_largest_radius_reaches_from_black_to_white(norm, radius):
+    ball = ThreatModel(norm, radius)
+    assert largest_radius(ball, (4, 4, 3)) == pytest.approx(radius)
+    black, white = (np.full((1, 4, 4, 3), value, np.float32) for value in (0, 1))
+    assert float(ball.distance(white, black)[0]) == pytest.approx(radius)
+
+
+def test_radii_in_pixels_are_whole(linear):
+    curve = accuracy_against_eps(linear[0], PGD(steps=2), ThreatModel("l0", 1), limit=4)
+    assert all(value == int(value) for value in curve.values) and curve.values[-1] <= 4
+
+
+def test_wrong_use_is_refused(linear):
+    evaluator, _ = linear
+    with pytest.raises(UsageError, match="steps can be set, such as PGD, found FGSM"):
+        accuracy_against_steps(evaluator, FGSM(), BALL)
+    for radii in ((-0.1, 0.1), ()):
+        with pytest.raises(UsageError, match="radii: expected"):
+            accuracy_against_eps(evaluator, PGD(), BALL, radii)
+    with pytest.raises(UsageError, match="limit: expected 1 image or more, found 0"):
+        accuracy_against_eps(evaluator, PGD(), BALL, limit=0)
+    with pytest.raises(UsageError, match="eps: expected more than 0"):
+        accuracy_against_eps(evaluator, PGD(), ThreatModel("linf", 0.0))
+    with pytest.raises(UsageError, match="rising"):
+        Curve("eps", (0.1, 0.0), (1, 2), 5, "PGD", BALL, 0.5)
+
+
+def test_a_sweep_is_a_curve_of_the_worst_case(linear):
+    evaluator, radii = linear
+    attacks = {"fgsm": FGSM(), "pgd": PGD(steps=3)}
+    further = (EPS / 2, 2 * EPS)
+    report = evaluate(evaluator.logits, evaluator.data, BALL, attacks, sweep=further)
+    curve = sweep_curve(report, 2)
+    assert curve.values == (0.0, EPS / 2, EPS, 2 * EPS) and curve.total == 60
+    assert curve.correct == tuple(standing(radii, eps) for eps in curve.values)
+    assert sweep_curve(evaluate(evaluator.logits, evaluator.data, BALL, attacks), 2) is None
+
+
+def curve(values, correct, quantity="eps", ball=BALL):
+    return Curve(quantity, values, correct, 100, "PGD", ball, 0.1)
+
+
+def lines(axes):
+    return {line.get_label(): np.array(line.get_data()) for line in axes.get_lines()}
+
+
+def test_the_eps_figure_shows_curves_bands_eps_and_chance(drawn, tmp_path):
+    first = curve((0.0, 4 / 255, 8 / 255), (90, 60, 20))
+    second = curve((0.0, 8 / 255, 16 / 255), (80, 40, 0))
+    path = figures.eps_curve_figure({"a": first, "b": second}, tmp_path / "new" / "eps.png")
+    assert path == tmp_path / "new" / "eps.png" and Image.open(path).size[0] > 1000
+    axes = drawn[0].axes[0]
+    np.testing.assert_allclose(lines(axes)["a"], [(0, 4, 8), (0.9, 0.6, 0.2)])
+    np.testing.assert_allclose(lines(axes)["b"], [(0, 8, 16), (0.8, 0.4, 0.0)])
+    band = axes.collections[0].get_paths()[0].vertices
+    for x, count in ((0, 90), (4, 60), (8, 20)):
+        np.testing.assert_allclose(
+            sorted(set(band[np.isclose(band[:, 0], x), 1])), wilson(count, 100)
+        )
+    styles = {line.get_linestyle(): np.array(line.get_data(), float) for line in axes.get_lines()}
+    np.testing.assert_allclose(styles["--"][0], 8)
+    np.testing.assert_allclose(styles[":"][1], 0.1)
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == ["eps 8/255", "guessing, 0.1"]
+    assert axes.get_xlabel() == "eps, L∞ (k/255)" and axes.get_xscale() == "linear"
+    assert axes.get_legend().get_title().get_text() == "100 images"
+
+
+def test_a_far_reaching_curve_is_drawn_on_doublings(drawn, tmp_path):
+    far = curve((0.0, 2 / 255, 8 / 255, 128 / 255), (90, 60, 20, 1))
+    figures.eps_curve_figure({"a": far}, tmp_path / "eps.svg")
+    axes = drawn[0].axes[0]
+    assert axes.get_xscale() == "symlog"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "2", "8", "128"]
+
+
+def test_the_steps_figure_names_clean_and_the_steps(drawn, tmp_path):
+    steps = curve((0.0, 1.0, 10.0, 100.0), (90, 60, 20, 20), "steps")
+    figures.steps_figure({"PGD": steps}, tmp_path / "steps.png")
+    axes = drawn[0].axes[0]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["clean", "1", "10", "100"]
+    np.testing.assert_allclose(lines(axes)["PGD"], [(0, 1, 10, 100), (0.9, 0.6, 0.2, 0.2)])
+    assert "eps 8/255" in axes.get_xlabel()
+
+
+def test_curves_that_do_not_go_together_are_refused(tmp_path):
+    eps, l2 = curve((0.0,), (1,)), curve((0.0,), (1,), ball=ThreatModel("l2", 1.0))
+    for curves in ({}, {"a": eps, "b": l2}, {"a": curve((0.0,), (1,), "steps")}):
+        with pytest.raises(UsageError, match="curves against eps, all of one norm"):
+            figures.eps_curve_figure(curves, tmp_path / "eps.png")
+    assert not list(tmp_path.iterdir())
+
+
+def report_of(y, clean, attacked):
+    """A report whose predictions are given."""
+    outcomes = [
+        Outcome(np.array(p), np.ones(len(y)), np.array(p) == np.array(y), np.array(p) == y)
+        for p in (clean, attacked)
+    ]
+    result = AttackResult("pgd", BALL, {}, outcomes[1], len(y), 1, 1, 0.0)
+    return RobustnessReport("m", BALL, np.array(y), outcomes[0], (result,))
+
+
+#: Class 0: 4 images, clean 3, robust 1. Class 1: 2 images, 2 and 2. Class 3: 1 image, 0.
+SMALL = report_of([0, 0, 0, 0, 1, 1, 3], [0, 0, 0, 1, 1, 1, 0], [0, 3, 1, 1, 1, 1, 0])
+
+
+def test_class_scores_are_sorted_by_robust_accuracy():
+    scores = class_scores(SMALL)
+    assert scores.labels.tolist() == [1, 0, 3] and scores.images.tolist() == [2, 4, 1]
+    assert scores.clean.tolist() == [2, 3, 0] and scores.robust.tolist() == [2, 1, 0]
+
+
+def test_the_class_figure_shows_both_accuracies(drawn, tmp_path):
+    figures.per_class_figure(SMALL, ("$a", "$b", "c", "d"), tmp_path / "c.png")
+    axes = drawn[0].axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["$b  (2)", "$a  (4)", "d  (1)"]
+    np.testing.assert_allclose(lines(axes)["clean"], [(1, 0.75, 0), (0, 1, 2)])
+    np.testing.assert_allclose(lines(axes)["under attack"], [(1, 0.25, 0), (0, 1, 2)])
+    interval = axes.collections[0].get_segments()[1]
+    np.testing.assert_allclose(interval[:, 0], wilson(1, 4))
+    means = {
+        float(line.get_xdata()[0]) for line in axes.get_lines() if line.get_linestyle() == "--"
+    }
+    assert means == {5 / 7, 3 / 7}
+
+
+def test_of_many_classes_the_ends_are_named_and_all_are_shown(drawn, tmp_path):
+    # Class k has 40 images, of which k withstand.
+    y = np.repeat(np.arange(40), 40)
+    attacked = np.where(np.tile(np.arange(40), 40) < y, y, (y + 1) % 40)
+    report = report_of(y, y, attacked)
+    figures.per_class_figure(report, [f"class-{k}" for k in range(40)], tmp_path / "c.png")
+    every, best, worst = drawn[0].axes
+    np.testing.assert_allclose(lines(every)["under attack"][1], np.arange(40)[::-1] / 40)
+    assert [t.get_text().split()[0] for t in best.get_yticklabels()] == [
+        f"class-{k}" for k in range(39, 24, -1)
+    ]
+    assert [t.get_text().split()[0] for t in worst.get_yticklabels()] == [
+        f"class-{k}" for k in range(14, -1, -1)
+    ]
+    np.testing.assert_allclose(lines(worst)["under attack"][0], np.arange(14, -1, -1) / 40)
+
+
+def test_confusion_is_a_matrix_in_per_cent(drawn, tmp_path):
+    clean, attacked = confusion(SMALL, 4)
+    assert clean[0].tolist() == [3, 1, 0, 0] and attacked[0].tolist() == [1, 2, 0, 1]
+    assert clean.sum() == attacked.sum() == 7
+    figures.confusion_figure(SMALL, ("a", "b", "c", "d"), tmp_path / "m.png")
+    axes = drawn[0].axes[0]
+    cells = {text.get_position(): text.get_text() for text in axes.texts}
+    # Column, row: what was predicted, the truth.
+    assert cells == {
+        (0, 0): "25", (1, 0): "50", (3, 0): "25", (1, 1): "100", (0, 3): "100",
+    }  # fmt: skip
+    assert [label.get_text() for label in axes.get_yticklabels() if label.get_text()] == list(
+        "abcd"
+    )
+
+
+def test_a_class_that_the_names_lack_goes_by_its_number(drawn, tmp_path):
+    figures.confusion_figure(SMALL, ("a", "b"), tmp_path / "m.png")
+    labels = [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
+    assert [label for label in labels if label] == ["a", "b", "class 2", "class 3"]
+
+
+def test_of_many_classes_the_commonest_confusions_are_bars(drawn, tmp_path):
+    # 0 -> 1 twice, once already when clean; 5 -> 6 three times, by the attack only.
+    report = report_of([0, 0, 0, 0, 5, 5, 5], [0, 1, 0, 0, 5, 5, 5], [0, 1, 1, 0, 6, 6, 6])
+    figures.confusion_figure(report, [f"n{k}" for k in range(30)], tmp_path / "m.png")
+    axes = drawn[0].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["n5 → n6", "n0 → n1"]
+    before, added = ([bar.get_width() for bar in group] for group in axes.containers)
+    assert before == [0, 1] and added == [3, 1]
+    notes = [text.get_text() for text in axes.texts]
+    assert notes == ["3  (100% of the class)", "2  (50% of the class)"]
+
+
+def test_triples_show_images_classes_and_the_amplified_difference(drawn, tmp_path):
+    x = np.full((2, 4, 4, 3), 0.5, np.float32)
+    x_adv = x.copy()
+    x_adv[0] += 4 / 255
+    x_adv[1, 0, 0] -= 4 / 255
+    y = np.array([0, 1])
+    p_clean = np.array([[0.9, 0.1], [0.75, 0.25]])
+    p_adv = np.array([[0.4, 0.6], [0.25, 0.75]])
+    figures.triples_figure(x, x_adv, y, p_clean, p_adv, ("cat", "$"), tmp_path / "t.png")
+    texts = [text.get_text() for text in drawn[0].texts]
+    # 0.5 / (4 / 255) = 31.9
+    assert texts.count("difference × 31") == 2 and texts.count("at most 4/255") == 2
+    for words in ("✓ cat", "90%", "✗ $", "60%", "✗ cat", "true class: $", "✓ $"):
+        assert words in texts, words
+    shown = [np.asarray(axes.images[0].get_array()) for axes in drawn[0].axes]
+    np.testing.assert_allclose(shown[1], x_adv[0])
+    np.testing.assert_allclose(shown[2], 0.5 + 31 * 4 / 255, atol=1e-5)
+    np.testing.assert_allclose(shown[5][0, 0], 0.5 - 31 * 4 / 255, atol=1e-5)
+    np.testing.assert_allclose(shown[5][1:], 0.5)
+
+
+def test_triples_that_do_not_belong_together_are_refused(tmp_path):
+    x, p = np.zeros((2, 4, 4, 3)), np.ones((2, 2)) / 2
+    with pytest.raises(UsageError, match=r"found \[2, 4, 4, 3\], \[1, 4, 4, 3\]"):
+        figures.triples_figure(x, x[:1], np.zeros(2), p, p, ("a", "b"), tmp_path / "t.png")
+
+
+def test_a_path_is_shown_until_it_rests(drawn, tmp_path):
+    x = np.full((10, 10, 3), 0.5, np.float32)
+    steps = np.repeat(x[None], 31, axis=0)
+    moved = np.minimum(np.arange(31), 14)
+    steps[:, 2, 3, 0] += moved / 100
+    p_true = 1 - moved / 20
+    probabilities = np.stack([p_true, 1 - p_true], axis=1)
+    assert resting_step(steps) == 14
+    names = ("cat", "dog")
+    figures.path_figure(steps, x, 0, probabilities, names, tmp_path / "p.png", title="Title")
+    texts = [text.get_text() for text in drawn[0].texts]
+    heads = [text for text in texts if text.startswith("step ")]
+    assert heads == ["step 2", "step 4", "step 6", "step 8", "step 10", "step 12", "step 14"]
+    assert texts[0] == "Title" and texts.count("✗ dog") == 2 and "1 pixels, L2 0.14" not in texts
+    assert "1 pixel, L2 0.14" in texts and "difference × 3" in texts
+    images = [axes for axes in drawn[0].axes if axes.images]
+    # The clean image, then eight steps with their difference below.
+    assert len(images) == 1 + 2 * 8
+    np.testing.assert_allclose(images[-2].images[0].get_array(), steps[14])
+    np.testing.assert_allclose(images[-1].images[0].get_array()[2, 3, 0], 0.5 + 3 * 0.14, atol=1e-6)
+    curves = lines(drawn[0].axes[-1])
+    np.testing.assert_allclose(curves["cat"], [range(15), p_true[:15]])
+    np.testing.assert_allclose(curves["dog"], [range(15), 1 - p_true[:15]])
+    (fell,) = [line for line in drawn[0].axes[-1].get_lines() if line.get_linestyle() == "--"]
+    assert fell.get_xdata()[0] == 11  # The first step at which p(cat) is below a half.
+
+
+def test_all_figures_of_an_evaluation(linear, drawn, monkeypatch, tmp_path):
+    evaluator, radii = linear
+    monkeypatch.setattr(figures, "STEPS", (1, 2))
+    attacks = {"pgd": PGD(steps=3)}
+    report = evaluate(evaluator.logits, evaluator.data, BALL, attacks)
+    files = figures.evaluation_figures(evaluator, attacks, report, ("no", "yes"), tmp_path, seed=1)
+    assert [file.name for file in files] == [
+        "curves.json", "accuracy_against_eps.png", "accuracy_against_steps.png", "per_class.png",
+        "confusion.png", "triples.png", "path_optimised-noise.png", "path_pixel.png",
+    ]  # fmt: skip
+    assert sorted(files) == sorted(tmp_path.iterdir())
+    data = json.loads(files[0].read_text())
+    points = data["eps"]["PGD, 20 steps"]["points"]
+    for point in points:
+        assert point["accuracy"] == pytest.approx(standing(radii, point["eps"]) / 60, abs=1e-6)
+    # Eight images, six broken and two that withstood: 6 + 8 + 2 right or wrong captions.
+    captions = [text for text in drawn[4].texts if text.get_text()[0] in "✓✗"]
+    wrong = [text for text in captions if text.get_text().startswith("✗")]
+    assert len(captions) == 16 and len(wrong) == 6
+    assert {to_hex(text.get_color()) for text in wrong} == {"#c44601"}
+    pixel = [text.get_text() for text in drawn[6].texts]
+    assert any(text.startswith("1 pixel") for text in pixel)
+
+
+def test_triples_are_drawn_from_both_kinds():
+    y = np.zeros(20, int)
+    for kept, broken, expected in (
+        (10, 10, (6, 2)),
+        (10, 3, (3, 5)),
+        (1, 10, (7, 1)),
+        (0, 4, (4, 0)),
+    ):
+        attacked = np.where(np.arange(20) < kept, 0, 1)
+        clean = np.where(np.arange(20) < kept + broken, 0, 1)
+        index = figures.pick_triples(report_of(y, clean, attacked), seed=0)
+        stood = (index < kept).sum()
+        assert (len(index) - stood, stood) == expected
+        assert len(set(index)) == len(index) and index.max() < kept + broken

@@ -1,0 +1,138 @@
+"""The state of Auto-PGD: what it knows of each example, and how a step changes that.
+
+Croce and Hein (2020), https://arxiv.org/abs/2003.01690.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from tfrobust.attacks.standing import keep, where
+from tfrobust.errors import UsageError
+from tfrobust.runtime import tf
+from tfrobust.threat_model import ThreatModel
+
+Tensor = Any
+_MOMENTUM = 0.75
+
+
+class Rows(NamedTuple):
+    """What one climb knows of each example that it works on; the first axis is [M]."""
+
+    x: Tensor
+    y: Tensor
+    target: Tensor  # The goal class; unused by an untargeted climb.
+    x_adv: Tensor  # Where to look next.
+    x_before: Tensor  # Where the last step began.
+    grad: Tensor
+    step_size: Tensor
+    loss: Tensor  # At the point last looked at.
+    rises: Tensor  # Steps since the last checkpoint that raised the loss.
+    x_best: Tensor
+    grad_best: Tensor
+    loss_best: Tensor
+    loss_best_then: Tensor  # At the last checkpoint.
+    halved: Tensor  # Whether the last checkpoint halved the step size.
+    broken: Tensor  # Whether any point was misclassified.
+
+
+def boundary_start(threat_model: ThreatModel, x: Tensor, seed: Tensor) -> Tensor:
+    """A random point of the ball's boundary for each x, clipped to the bounds; like x.
+
+    'linf': a uniform point of the cube, stretched until its largest coordinate is eps.
+    'l2': a uniform direction at length eps.
+
+    Args:
+      threat_model: the ball.
+      x: float32 [B, ...].
+      seed: int32 [2], a stateless seed.
+
+    Raises:
+      UsageError: a norm other than 'linf' and 'l2'.
+    """
+    if threat_model.norm not in ("linf", "l2"):
+        raise UsageError(f"norm: APGD knows linf and l2, found {threat_model.norm!r}; use PGD.")
+    shape, axes = tf.shape(x), list(range(1, len(x.shape)))
+    if threat_model.norm == "linf":
+        draw = tf.random.stateless_uniform(shape, seed, -1.0, 1.0)
+        size = tf.reduce_max(tf.abs(draw), axis=axes, keepdims=True)
+    else:
+        draw = tf.random.stateless_normal(shape, seed)
+        size = tf.sqrt(tf.reduce_sum(tf.square(draw), axis=axes, keepdims=True))
+    return threat_model.project(x + tf.math.divide_no_nan(draw, size) * threat_model.eps, x)
+
+
+def first_rows(x: Tensor, y: Tensor, target: Tensor, start: Tensor, ball: ThreatModel) -> Rows:
+    """The state before the first look, which is at `start`."""
+    nothing, zero = tf.zeros_like(x), tf.zeros(tf.shape(y))
+    # The first point is better than none, but not a rise.
+    low, high = zero - float("inf"), zero + float("inf")
+    return Rows(
+        x=x, y=y, target=target, x_adv=start, x_before=start, grad=nothing,
+        step_size=zero + 2.0 * ball.eps, loss=high, rises=zero,
+        x_best=start, grad_best=nothing, loss_best=low, loss_best_then=low,
+        # As if just halved: the first checkpoint does not ask whether the best stood still.
+        halved=tf.ones_like(y, tf.bool), broken=tf.zeros_like(y, tf.bool),
+    )  # fmt: skip
+
+
+def drop(index: Tensor, rows: Rows, wrong: Tensor) -> tuple[Tensor, Rows]:
+    """`index` [M] and rows without those that are wrong [M]."""
+    index, *kept = keep(index, ~wrong, *rows)
+    return index, Rows(*kept)
+
+
+def reconsider(rows: Rows, enough: Tensor) -> Rows:
+    """A checkpoint: halves step sizes and goes back to the best points where due.
+
+    Args:
+      rows: the examples.
+      enough: so many rises since the last checkpoint do not yet keep the step size.
+    """
+    stood_still = ~rows.halved & (rows.loss_best <= rows.loss_best_then)
+    halve = (rows.rises <= enough) | stood_still
+    return rows._replace(
+        step_size=tf.where(halve, rows.step_size / 2.0, rows.step_size),
+        x_adv=where(halve, rows.x_best, rows.x_adv),
+        grad=where(halve, rows.grad_best, rows.grad),
+        rises=tf.zeros_like(rows.rises),
+        loss_best_then=rows.loss_best,
+        halved=halve,
+    )
+
+
+def move(rows: Rows, ball: ThreatModel, first: Tensor) -> Rows:
+    """A step up the gradient, with momentum but for the first."""
+    ahead = tf.where(first, 1.0, _MOMENTUM)
+    step = ball.steepest_step(rows.grad, rows.step_size)
+    goal = ball.project(rows.x_adv + step, rows.x)
+    moved = rows.x_adv + ahead * (goal - rows.x_adv)
+    moved = moved + (1.0 - ahead) * (rows.x_adv - rows.x_before)
+    return rows._replace(x_adv=ball.project(moved, rows.x), x_before=rows.x_adv)
+
+
+def checkpoints(steps: int) -> tuple[int, ...]:
+    """After how many steps the step size is reconsidered: 22, 41, 57, ... of 100.
+
+    The first interval is 22 % of the steps; each further one is 3 % of the steps shorter,
+    but not below 6 %; all rounded down, but to no less than 1.
+    """
+    interval, least = max(int(0.22 * steps), 1), max(int(0.06 * steps), 1)
+    found = [interval]
+    while found[-1] < steps:
+        interval = max(interval - max(int(0.03 * steps), 1), least)
+        found.append(found[-1] + interval)
+    return tuple(w for w in found if w <= steps)
+
+
+def interval_lengths(steps: int) -> list[int]:
+    """For 0 to `steps` steps: steps since the last checkpoint if there is one now, else 0."""
+    lengths, last = [0] * (steps + 1), 0
+    for checkpoint in checkpoints(steps):
+        lengths[checkpoint], last = checkpoint - last, checkpoint
+    return lengths
+
+
+def any_length(tensor: Tensor) -> Tensor:
+    """The tensor's shape with its first axis left open."""
+    return tf.TensorShape([None, *tensor.shape[1:]]) if tensor.shape.rank else tensor.shape

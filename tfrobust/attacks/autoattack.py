@@ -1,0 +1,103 @@
+"""AutoAttack: the published ensembles of attacks, each in its published settings.
+
+Croce and Hein (2020), https://arxiv.org/abs/2003.01690, in the order and with the settings
+of the authors' present code (https://github.com/fra31/auto-attack), in which the 'standard'
+version has the targeted attacks in place of the paper's five restarts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfrobust.errors import UsageError
+
+Attack = Any
+VERSIONS = ("standard", "plus", "rand")
+
+
+def autoattack(version: str = "standard", classes: int | None = None) -> dict[str, Attack]:
+    """The attacks of one version of AutoAttack, name -> attack, in the order to run them.
+
+    Each is to be run only on what the ones before it left standing, and the same for both
+    norms, 'linf' and 'l2':
+
+    - 'standard': apgd-ce, apgd-t (9 targets), fab-t (9 targets), square (5,000 queries).
+    - 'plus': apgd-ce, apgd-dlr and fab (5 restarts each), square, apgd-t, fab-t.
+    - 'rand', for randomised models: apgd-ce and apgd-dlr, each gradient averaged over 20.
+
+    The DLR loss divides by the distance to the third largest logit, the targeted one to
+    the third and fourth. With fewer than 3 (targeted: 4) classes it is not defined, and
+    the authors' code warns and fails; here the undivided margin of the same logits takes
+    its place, which has the same zero and the same sign. The attacks then show
+    ``loss='margin'`` among their parameters: such a result is not standard AutoAttack.
+
+    Args:
+      version: one of `VERSIONS`.
+      classes: of the model, K; None is "at least 4". Targets are at most K - 1 in any case.
+
+    Raises:
+      UsageError: unknown version, or fewer than 2 classes.
+    """
+    if version not in VERSIONS:
+        names = ", ".join(VERSIONS)
+        raise UsageError(f"autoattack version: expected one of {names}, found {version!r}.")
+    if classes is not None and classes < 2:
+        raise UsageError(f"classes: expected at least 2, found {classes!r}.")
+    known = 4 if classes is None else classes
+    losses = {name: "dlr" if known >= least else "margin" for name, least in _DLR_CLASSES.items()}
+    return {"standard": _standard, "plus": _plus, "rand": _rand}[version](losses)
+
+
+def apgd_dlr() -> Attack:
+    """Auto-PGD on the DLR loss, as in AutoAttack."""
+    from tfrobust.attacks.apgd import APGD
+
+    return APGD(loss="dlr")
+
+
+def fab_t() -> Attack:
+    """Targeted FAB, as in AutoAttack: without the final search of FAB's paper."""
+    from tfrobust.attacks.fab import FAB
+
+    return FAB(targeted=True, final_search=0)
+
+
+_DLR_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}
+
+
+def _standard(losses: dict[str, str]) -> dict[str, Attack]:
+    from tfrobust.attacks.apgd import APGD, TargetedAPGD
+    from tfrobust.attacks.square import Square
+
+    return {
+        "apgd-ce": APGD(),
+        "apgd-t": TargetedAPGD(loss=losses["apgd-t"]),
+        "fab-t": fab_t(),
+        "square": Square(),
+    }
+
+
+def _plus(losses: dict[str, str]) -> dict[str, Attack]:
+    from tfrobust.attacks.apgd import APGD
+    from tfrobust.attacks.fab import FAB
+
+    standard = _standard(losses)
+    return {
+        "apgd-ce": APGD(restarts=5),
+        "apgd-dlr": APGD(loss=losses["apgd-dlr"], restarts=5),
+        # FAB's first start is x itself: its restarts are starts within one call.
+        "fab": FAB(starts=5, final_search=0),
+        "square": standard["square"],
+        "apgd-t": standard["apgd-t"],
+        "fab-t": standard["fab-t"],
+    }
+
+
+def _rand(losses: dict[str, str]) -> dict[str, Attack]:
+    from tfrobust.attacks.apgd import APGD
+
+    # One misclassification of a randomised model may be luck: no example leaves early.
+    return {
+        "apgd-ce": APGD(eot_iter=20, early_stop=False),
+        "apgd-dlr": APGD(loss=losses["apgd-dlr"], eot_iter=20, early_stop=False),
+    }

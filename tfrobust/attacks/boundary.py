@@ -1,0 +1,126 @@
+"""Decision boundaries of a model: linearised around a point, and met on a segment.
+
+All take a `model` from images float32 [M, H, W, C] to logits [M, K], K static.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tfrobust.attacks.hyperplane import dual_norm
+from tfrobust.attacks.losses import margin, targeted_margin
+from tfrobust.attacks.standing import is_correct
+from tfrobust.runtime import tf
+
+Tensor = Any
+Model = Callable[[Tensor], Tensor]
+
+
+def boundary_with(model: Model, z: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The boundary between y and `target`: one forward and one backward pass.
+
+    What is not finite counts as 0.
+
+    Args:
+      model: the classifier.
+      z: where to linearise, float32 [M, H, W, C].
+      y: the right classes, int [M].
+      target: the other classes, int [M].
+
+    Returns:
+      The target's logit less the right one's, float32 [M], and its gradient, like z.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(z)
+        logits = model(z)
+    return _linearised(tape, logits, z, y, target)
+
+
+def nearest_boundary(model: Model, z: Tensor, y: Tensor, norm: str) -> tuple[Tensor, Tensor]:
+    """The boundary of y whose linearisation is nearest to z, as `boundary_with` returns it.
+
+    One forward pass serves all classes, and one backward pass each of the K - 1 wrong
+    ones. Only the nearest boundary so far is held: neither the memory nor the graph
+    grows with the number of classes.
+
+    Args:
+      model: the classifier.
+      z: where to linearise, float32 [M, H, W, C].
+      y: the right classes, int [M].
+      norm: of distances: linf, l2 or l1.
+    """
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(z)
+        logits = model(z)
+    classes = int(logits.shape[1])
+
+    def look(k: Tensor, nearest: Tensor, value: Tensor, slope: Tensor) -> tuple[Tensor, ...]:
+        other, grad = _linearised(tape, logits, z, y, (y + k) % classes)
+        growth = dual_norm(tf.reshape(grad, [tf.shape(grad)[0], -1]), norm)
+        away = tf.abs(other) / tf.maximum(growth, 1e-30)
+        better = away < nearest
+        slope = tf.where(column(better), grad, slope)
+        return k + 1, tf.where(better, away, nearest), tf.where(better, other, value), slope
+
+    zero = tf.zeros_like(logits[:, 0])
+    state = (tf.constant(1, y.dtype), zero + float("inf"), zero, tf.zeros_like(z))
+    found = tf.while_loop(lambda k, *_: k < classes, look, state, parallel_iterations=1)
+    return found[2], found[3]
+
+
+def search_segment(model: Model, x: Tensor, x_adv: Tensor, y: Tensor, steps: int) -> Tensor:
+    """Misclassified points between x and x_adv, nearer to x or x_adv itself.
+
+    False position on the margin, the final search of Croce and Hein (2020),
+    https://arxiv.org/abs/1907.02044: `steps` + 2 forward passes. The margin of the end
+    that stays is halved each time: on a convex margin the outer end would else stay for
+    ever.
+
+    Args:
+      model: the classifier.
+      x: points classified as y, float32 [M, H, W, C], M of 1 or more.
+      x_adv: misclassified points, like x.
+      y: the right classes, int [M].
+      steps: points that are tried.
+    """
+
+    def step(
+        i: Tensor, inner: Tensor, outer: Tensor, below: Tensor, above: Tensor
+    ) -> tuple[Tensor, ...]:
+        share = tf.clip_by_value(tf.math.divide_no_nan(above, above - below), 0.0, 1.0)
+        tried = outer + column(share) * (inner - outer)
+        logits = model(tried)
+        value, wrong = margin(logits, y), ~is_correct(logits, y)
+        inner = tf.where(column(wrong), inner, tried)
+        outer = tf.where(column(wrong), tried, outer)
+        below = tf.where(wrong, 0.5 * below, value)
+        return i + 1, inner, outer, below, tf.where(wrong, value, 0.5 * above)
+
+    state = (tf.constant(0), x, x_adv, margin(model(x), y), margin(model(x_adv), y))
+    found = tf.while_loop(lambda i, *_: i < steps, step, state, parallel_iterations=1)
+    return found[2]
+
+
+def column(values: Tensor) -> Tensor:
+    """One value per example, [M], fit to broadcast with images: [M, 1, 1, 1]."""
+    return values[:, None, None, None]
+
+
+def _linearised(
+    tape: Any, logits: Tensor, z: Tensor, y: Tensor, target: Tensor
+) -> tuple[Tensor, Tensor]:
+    classes = tf.shape(logits)[1]
+    difference = tf.one_hot(target, classes) - tf.one_hot(y, classes)
+    grad = tape.gradient(
+        logits,
+        z,
+        output_gradients=difference,
+        # A model that blocks its gradient (rounding) is one with gradient 0, not an error.
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+    return _finite(targeted_margin(logits, y, target)), _finite(grad)
+
+
+def _finite(values: Tensor) -> Tensor:
+    return tf.where(tf.math.is_finite(values), values, tf.zeros_like(values))

@@ -1,0 +1,259 @@
+"""FAB: small adversarial perturbations by stepping onto linearised decision boundaries.
+
+Croce and Hein (2020), https://arxiv.org/abs/1907.02044.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tfrobust.attacks.boundary import boundary_with, column, nearest_boundary, search_segment
+from tfrobust.attacks.hyperplane import NORMS, step_onto_hyperplane
+from tfrobust.attacks.standing import everyone, is_correct, keep, scatter
+from tfrobust.errors import UsageError
+from tfrobust.runtime import tf
+from tfrobust.threat_model import ThreatModel
+
+Tensor = Any
+Model = Callable[[Tensor], Tensor]
+State = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FAB:
+    """The fast adaptive boundary attack, in linf, l2 and l1.
+
+    Every step linearises the boundary between the right class and another one, projects
+    the iterate and x onto it inside the bounds, and goes to a mean of both projections.
+    Where that crosses the boundary, the point is kept if it is nearer to x than all
+    before, and the iterate is drawn back towards x.
+
+    One call makes `starts` runs (with `targeted` for each target), one after the other
+    on what still stands: the first from x itself, as published, the further ones from
+    random points at half the radius. FAB with `starts=5` is the attack that AutoAttack
+    calls FAB with 5 restarts. `restarts` repeats the whole call with other seeds, as for
+    every attack, and needs something random in it.
+
+    Attributes:
+      steps: of each run.
+      starts: starting points.
+      random_start: the first start is random, too, instead of x.
+      restarts: independent repeats, run by the caller on the examples that still stand.
+      targeted: go for the boundary of one class at a time, the most likely wrong classes
+        of the clean image, instead of the nearest of all boundaries. One backward pass
+        per step instead of one per wrong class.
+      n_targets: how many classes `targeted` goes for; at most all wrong ones.
+      alpha_max: largest weight of the projection of x, in [0, 1].
+      eta: overshoot of the projections, 1 or more.
+      beta: what is left of the distance to x after drawing back, in (0, 1).
+      final_search: model evaluations spent at the end on the segment between x and the
+        point found, by false position. The paper has 3, AutoAttack's FAB none. With
+        `early_stop` only what lies outside the ball is searched.
+      early_stop: budget attack: an example leaves as soon as an adversarial point in the
+        ball is found; what is returned lies inside the ball. Off: minimal attack: no
+        example leaves, and the nearest adversarial point found is returned, even outside
+        the ball; eps is then nothing but the scale of the random starts.
+
+    Raises:
+      UsageError: a value outside the ranges above.
+    """
+
+    steps: int = 100
+    starts: int = 1
+    random_start: bool = False
+    restarts: int = 1
+    targeted: bool = False
+    n_targets: int = 9
+    alpha_max: float = 0.1
+    eta: float = 1.05
+    beta: float = 0.9
+    final_search: int = 3
+    early_stop: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "starts", "restarts", "n_targets"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name}: expected 1 or more, found {getattr(self, name)!r}.")
+        if not (0 <= self.alpha_max <= 1 and self.eta >= 1 and 0 < self.beta < 1):
+            raise UsageError(
+                "FAB: expected alpha_max in [0, 1], eta of 1 or more and beta in (0, 1), found "
+                f"{self.alpha_max!r}, {self.eta!r} and {self.beta!r}."
+            )
+        if self.final_search < 0:
+            raise UsageError(f"final_search: expected 0 or more, found {self.final_search!r}.")
+        if self.restarts > 1 and self.starts == 1 and not self.random_start:
+            raise UsageError(
+                "restarts: from x alone every restart finds the same; set starts instead (the "
+                "first from x, the others at random), or random_start=True."
+            )
+
+    def __call__(
+        self, model: Model, x: Tensor, y: Tensor, threat_model: ThreatModel, seed: Tensor
+    ) -> Tensor:
+        """Adversarial images, float32 [B, H, W, C], inside the bounds.
+
+        Images that the model misclassifies without attack come back as they are, and so
+        do, with `early_stop=False`, those for which nothing was found. Any batch size
+        from 1 works, also one that is unknown while tracing.
+
+        Args:
+          model: [0, 1] images float32 [B, H, W, C] -> logits [B, K], in inference mode.
+          x: clean images, float32 [B, H, W, C].
+          y: labels, int32 [B].
+          threat_model: the ball; its norm is the distance that is made small.
+          seed: int32 [2], for the random starts.
+
+        Raises:
+          UsageError: a norm other than linf, l2 and l1, or fewer than 2 classes.
+        """
+        if threat_model.norm not in NORMS:
+            raise UsageError(
+                f"FAB: expected a norm of {', '.join(NORMS)}, found {threat_model.norm!r}."
+            )
+        x_adv = _Runs(self, model, x, y, threat_model).all(seed)
+        if self.early_stop:
+            x_adv = threat_model.project(x_adv, x)
+        return tf.stop_gradient(x_adv)
+
+
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """One call of the attack: its loops, around what stays the same in all of them."""
+
+    attack: FAB
+    model: Model
+    x: Tensor
+    y: Tensor
+    threat_model: ThreatModel
+
+    def all(self, seed: Tensor) -> Tensor:
+        """The nearest adversarial points of all runs, x where there is none."""
+        logits = self.model(self.x)
+        correct = is_correct(logits, self.y)
+        ranks = _wrong_classes(logits, self.y, self.attack.n_targets)
+        targets = int(ranks.shape[1]) if self.attack.targeted else 1
+        distance = tf.where(correct, float("inf"), tf.zeros_like(logits[:, 0]))
+
+        def run(i: Tensor, x_adv: Tensor, distance: Tensor) -> State:
+            target = ranks[:, i // self.attack.starts]
+            fresh = tf.random.experimental.stateless_fold_in(seed, i)
+            start = self._start(i % self.attack.starts, distance, fresh)
+            return (i + 1, *self._run(start, target, x_adv, distance))
+
+        def goes_on(i: Tensor, _: Tensor, distance: Tensor) -> Tensor:
+            return (i < targets * self.attack.starts) & tf.reduce_any(self._wanted(distance))
+
+        state = (tf.constant(0), self.x, distance)
+        _, x_adv, distance = tf.while_loop(goes_on, run, state, parallel_iterations=1)
+        return self._search(x_adv, distance) if self.attack.final_search else x_adv
+
+    def _wanted(self, distance: Tensor) -> Tensor:
+        """Whether an example whose nearest point is at `distance` is still attacked, bool."""
+        return distance > (self.threat_model.eps if self.attack.early_stop else 0.0)
+
+    def _start(self, number: Tensor, distance: Tensor, seed: Tensor) -> Tensor:
+        """x, or random points at half of eps, or of the distance found if that is less."""
+        if self.attack.starts == 1 and not self.attack.random_start:
+            return self.x
+        radius = 0.5 * tf.minimum(distance, self.threat_model.eps)
+        delta = _random_direction(self.x, self.threat_model, seed) * column(radius)
+        at_random = tf.clip_by_value(self.x + delta, *self.threat_model.bounds)
+        if self.attack.random_start:
+            return at_random
+        return tf.where(number == 0, self.x, at_random)
+
+    def _run(self, start: Tensor, target: Tensor, x_adv: Tensor, distance: Tensor) -> State:
+        """One run from `start`; x_adv and distance with what it found."""
+
+        def goes_on(i: Tensor, index: Tensor, *_: Tensor) -> Tensor:
+            return (i < self.attack.steps) & (tf.size(index) > 0)
+
+        def step(i: Tensor, index: Tensor, z: Tensor, x_adv: Tensor, distance: Tensor) -> State:
+            moved = self._move(index, z, tf.gather(target, index))
+            x_adv, distance, crossed = self._record(index, moved, x_adv, distance)
+            x = tf.gather(self.x, index)
+            z = tf.where(column(crossed), x + self.attack.beta * (moved - x), moved)
+            if self.attack.early_stop:
+                index, z = keep(index, self._wanted(tf.gather(distance, index)), z)
+            return i + 1, index, z, x_adv, distance
+
+        index, z = keep(everyone(self.y), self._wanted(distance), start)
+        state = (tf.constant(0), index, z, x_adv, distance)
+        rows, images = tf.TensorShape([None]), tf.TensorShape([None, *self.x.shape[1:]])
+        shapes = (tf.TensorShape([]), rows, images, x_adv.shape, distance.shape)
+        return tf.while_loop(goes_on, step, state, shapes, parallel_iterations=1)[3:]
+
+    def _move(self, index: Tensor, z: Tensor, target: Tensor) -> Tensor:
+        """The next iterate: between the projections of z and of x, overshot by eta."""
+        x, y = tf.gather(self.x, index), tf.gather(self.y, index)
+        value, slope = self._boundary(z, y, target)
+        from_z = self._project(z, slope, value)
+        from_x = self._project(x, slope, value + _dot(slope, x - z))
+        zero = tf.zeros_like(x)
+        near, far = (self.threat_model.distance(step, zero) for step in (from_z, from_x))
+        # Both are 0 on the boundary itself: no division by 0.
+        near, far = tf.maximum(near, 1e-8), tf.maximum(far, 1e-8)
+        alpha = column(tf.minimum(near / (near + far), self.attack.alpha_max))
+        eta = self.attack.eta
+        moved = (1 - alpha) * (z + eta * from_z) + alpha * (x + eta * from_x)
+        return tf.clip_by_value(moved, *self.threat_model.bounds)
+
+    def _project(self, point: Tensor, slope: Tensor, value: Tensor) -> Tensor:
+        norm, bounds = self.threat_model.norm, self.threat_model.bounds
+        step = step_onto_hyperplane(_flat(point), _flat(slope), value, norm, bounds)
+        return tf.reshape(step, tf.shape(point))
+
+    def _boundary(self, z: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        if self.attack.targeted:
+            return boundary_with(self.model, z, y, target)
+        return nearest_boundary(self.model, z, y, self.threat_model.norm)
+
+    def _record(self, index: Tensor, found: Tensor, x_adv: Tensor, distance: Tensor) -> State:
+        """x_adv and distance with adversarial points that are nearer, and which are, [M]."""
+        crossed = ~is_correct(self.model(found), tf.gather(self.y, index))
+        reached = self.threat_model.distance(found, tf.gather(self.x, index))
+        before = tf.gather(distance, index)
+        nearer = crossed & (reached < before)
+        best = tf.where(column(nearer), found, tf.gather(x_adv, index))
+        x_adv = scatter(x_adv, index, best)
+        return x_adv, scatter(distance, index, tf.where(nearer, reached, before)), crossed
+
+    def _search(self, x_adv: Tensor, distance: Tensor) -> Tensor:
+        """x_adv after the final search, where something was found that is still too far."""
+        found = self._wanted(distance) & tf.math.is_finite(distance)
+        (index,) = keep(everyone(self.y), found)
+
+        def search() -> Tensor:
+            x, far, y = (tf.gather(values, index) for values in (self.x, x_adv, self.y))
+            nearer = search_segment(self.model, x, far, y, self.attack.final_search)
+            return scatter(x_adv, index, nearer)
+
+        return tf.cond(tf.size(index) > 0, search, lambda: x_adv)
+
+
+def _wrong_classes(logits: Tensor, y: Tensor, count: int) -> Tensor:
+    """The most likely wrong classes in order, at most `count`, int32 [B, min(count, K - 1)]."""
+    classes = logits.shape[1]
+    if classes is None or classes < 2:
+        raise UsageError(f"FAB: expected logits of 2 or more classes, found {classes!r}.")
+    own = tf.one_hot(y, classes, on_value=True, off_value=False, dtype=tf.bool)
+    return tf.math.top_k(tf.where(own, -float("inf"), logits), min(count, classes - 1)).indices
+
+
+def _random_direction(x: Tensor, threat_model: ThreatModel, seed: Tensor) -> Tensor:
+    """Random perturbations of length 1, like x: uniform in linf, else normal, rescaled."""
+    if threat_model.norm == "linf":
+        delta = tf.random.stateless_uniform(tf.shape(x), seed, -1.0, 1.0)
+    else:
+        delta = tf.random.stateless_normal(tf.shape(x), seed)
+    return delta / column(threat_model.distance(delta, tf.zeros_like(x)))
+
+
+def _flat(images: Tensor) -> Tensor:
+    return tf.reshape(images, [tf.shape(images)[0], -1])
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return tf.reduce_sum(_flat(a) * _flat(b), axis=1)

@@ -1,0 +1,88 @@
+"""Mean corruption accuracy: how far a model withstands what no adversary has chosen.
+
+Hendrycks and Dietterich (2019), https://arxiv.org/abs/1903.12261.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tfrobust.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from tfrobust.data.types import ImageSet
+from tfrobust.evaluation.evaluator import as_pixels
+from tfrobust.evaluation.models import inference
+from tfrobust.progress import Progress
+from tfrobust.runtime import tf
+
+NOTE = (
+    "images corrupted here, with random draws of our own: not comparable with figures on an "
+    "official -C set"
+)
+
+
+def corruption_accuracy(
+    model: Any,
+    data: ImageSet,
+    *,
+    names: Sequence[str] = tuple(CORRUPTIONS),
+    batch_size: int = 128,
+    seed: int = 42,
+) -> dict[str, Any]:
+    """Accuracy under each corruption at each severity, and their mean.
+
+    Args:
+      model: a Keras model or any callable, [0, 1] images float32 [B, H, W, 3] -> logits.
+      data: the images, at least 8x8.
+      names: of `CORRUPTIONS`; all 15 by default.
+      batch_size: images in a batch.
+      seed: of the random draws; image i has the same ones in every corruption.
+
+    Returns:
+      {'mean_accuracy', 'by_corruption': {name: [accuracy at severity 1 to 5]}, 'note'}.
+
+    Raises:
+      UsageError: an unknown name, or images that are too small.
+    """
+    logits = inference(model)
+    progress = Progress("corruptions", len(names) * len(SEVERITIES))
+    found: dict[str, list[float]] = {}
+    for name in names:
+        found[name] = []
+        for severity in SEVERITIES:
+            found[name].append(_accuracy(logits, data, name, severity, batch_size, seed))
+            progress.update(len(found) * len(SEVERITIES) - len(SEVERITIES) + severity)
+    progress.close()
+    mean = float(np.mean(list(found.values())))
+    return {"mean_accuracy": round(mean, 6), "by_corruption": found, "note": NOTE}
+
+
+def _accuracy(
+    logits: Any, data: ImageSet, name: str, severity: int, batch_size: int, seed: int
+) -> float:
+    @tf.function(reduce_retracing=True)
+    def hits(x: Any, y: Any, seeds: Any) -> Any:
+        found = tf.argmax(logits(corrupt(as_pixels(x), name, severity, seeds)), axis=1)
+        return tf.reduce_sum(tf.cast(tf.cast(found, tf.int32) == y, tf.int32))
+
+    total = 0
+    for first in range(0, len(data), batch_size):
+        part = slice(first, min(first + batch_size, len(data)))
+        rows = tf.range(part.start, part.stop)
+        # A seed for each image by its place in the data: batches do not matter.
+        seeds = tf.stack([tf.fill(tf.shape(rows), seed), rows], axis=1)
+        y = tf.constant(data.labels[part], tf.int32)
+        total += int(hits(tf.constant(data.images[part]), y, seeds))
+    return round(total / len(data), 6)
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """The printed table."""
+    lines = [f"{'corruption':20}" + "".join(f"{s:>7}" for s in SEVERITIES) + f"{'mean':>8}"]
+    for name, row in found["by_corruption"].items():
+        cells = "".join(f"{value:7.3f}" for value in row)
+        lines.append(f"{name:20}{cells}{np.mean(row):8.3f}")
+    lines.append(f"{'mean corruption accuracy':55}{found['mean_accuracy']:8.3f}")
+    return "\n".join(lines) + f"\n({found['note']})"

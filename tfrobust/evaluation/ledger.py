@@ -1,0 +1,122 @@
+"""What a killed evaluation needs to go on: every attack's outcome so far, in one file."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfrobust.evaluation.report import Outcome
+from tfrobust.run import write_bytes
+
+_ARRAYS = ("predictions", "confidences", "correct", "in_top5", "standing")
+
+
+@dataclass
+class Task:
+    """One attack at one radius, as far as it has come.
+
+    Attributes:
+      outcome: per example, worst case so far.
+      standing: int [M], what the present restart works on; None before it begins.
+      restart: restarts done.
+      position: how many of `standing` this restart has attacked.
+      forward: examples that the model was asked for, so far.
+      backward: examples that it was asked a gradient of.
+      seconds: spent so far.
+    """
+
+    outcome: Outcome
+    standing: np.ndarray | None = None
+    restart: int = 0
+    position: int = 0
+    forward: int = 0
+    backward: int = 0
+    seconds: float = 0.0
+
+
+class Ledger:
+    """The tasks of one evaluation, kept on disk where a path is given.
+
+    Guarantee: an evaluation that is killed and resumed ends with the result of an
+    uninterrupted one, for a task is saved between batches only, and each batch's
+    random draws depend on the seed, the restart and the batch alone.
+
+    Args:
+      path: the file, or None to keep nothing.
+      key: what must be the same for a resumed evaluation: model, data, settings.
+      resume: go on where the file stands; a file of another key is not gone on with.
+      every: seconds between two saves.
+    """
+
+    def __init__(
+        self, path: Path | None = None, key: str = "", *, resume: bool = False, every: float = 20.0
+    ) -> None:
+        self.path, self._key, self._every = path, key, every
+        self._tasks: dict[str, Task] = {}
+        self._saved = time.monotonic()
+        self.resumed = bool(resume and path and path.is_file() and self._read(path))
+
+    def task(self, name: str, base: Outcome) -> Task:
+        """The task of that name: where it stands, or a new one that starts from `base`."""
+        if name not in self._tasks:
+            copies = (np.copy(getattr(base, item.name)) for item in dataclasses.fields(base))
+            self._tasks[name] = Task(Outcome(*copies))
+        return self._tasks[name]
+
+    def note(self) -> None:
+        """Saves, where the last time is long enough ago; call it between batches."""
+        if self.path and time.monotonic() - self._saved >= self._every:
+            self.save()
+
+    def save(self) -> None:
+        """Writes the file atomically.
+
+        Raises:
+          TFRobustError: the disk is full; the file before is intact.
+        """
+        if self.path is None:
+            return
+        arrays: dict[str, Any] = {"key": np.array(self._key)}
+        for name, task in self._tasks.items():
+            values = {**vars(task.outcome), "standing": task.standing}
+            numbers = {k: v for k, v in vars(task).items() if isinstance(v, (int, float))}
+            arrays[f"{name}/numbers"] = np.array(json.dumps(numbers))
+            for key in _ARRAYS:
+                if values[key] is not None:
+                    arrays[f"{name}/{key}"] = values[key]
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)
+        write_bytes(self.path, content.getvalue())
+        self._saved = time.monotonic()
+
+    def close(self) -> None:
+        """Removes the file: the evaluation is complete."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    def _read(self, path: Path) -> bool:
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+                stored = {name: content[name] for name in content.files}
+            if str(stored.pop("key")) != self._key:
+                return False
+            names = [name.rpartition("/")[0] for name in stored if name.endswith("/numbers")]
+            self._tasks = {name: _task(name, stored) for name in names}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            # Never half a file (it is replaced whole), so someone else's: begin anew.
+            return False
+        return True
+
+
+def _task(name: str, stored: dict[str, np.ndarray]) -> Task:
+    arrays = [stored.get(f"{name}/{key}") for key in _ARRAYS]
+    numbers = json.loads(str(stored[f"{name}/numbers"]))
+    return Task(Outcome(*arrays[:4]), arrays[4], **numbers)  # type: ignore[arg-type]

@@ -1,0 +1,162 @@
+"""Any TensorFlow classifier as one thing: a function of [0, 1] images that returns logits."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.run import RunFolder
+from tfrobust.runtime import keras, tf
+
+Tensor = Any
+Classifier = Callable[[Tensor], Tensor]
+
+
+def inference(model: Any) -> Classifier:
+    """`model` as a plain function of images, in inference mode, with float32 logits.
+
+    Args:
+      model: a Keras model (of tf_keras or Keras 3), or any callable; [0, 1] images
+        float32 [B, H, W, 3] -> logits [B, K].
+    """
+    keywords = {"training": False} if _is_keras(model) else {}
+    return lambda x: tf.cast(model(x, **keywords), tf.float32)
+
+
+def load_any(path: Path) -> Any:
+    """The classifier in a run folder, SavedModel folder, or `.keras` or `.h5` file.
+
+    A file of Keras 3 is opened with Keras 3, one of tf_keras with tf_keras. Nothing
+    but the model's architecture and weights is read; pickled code is never run.
+
+    Args:
+      path: run folder, SavedModel (a folder with saved_model.pb), or model file.
+
+    Raises:
+      UsageError: there is no such file.
+      TFRobustError: it is not a model that can be read.
+    """
+    if path.is_dir() and (path / "saved_model.pb").is_file():
+        return _SavedModel(path)
+    path = RunFolder(path).best_model if path.is_dir() else path
+    if not path.is_file():
+        raise UsageError(
+            f"Model {path} not found: expected a run folder with a trained model, a SavedModel "
+            "folder, or a .keras or .h5 file; train one with 'python -m pipelines.train'."
+        )
+    return _load_file(path)
+
+
+def _load_file(path: Path) -> Any:
+    name, library = ("Keras 3", _keras_3) if _of_keras_3(path) else ("tf_keras", lambda: keras)
+    try:
+        return library().models.load_model(path, compile=False)
+    # Both raise whatever a broken file makes them run into.
+    except Exception as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TFRobustError(
+            f"Model {path} cannot be read by {name} ({first}): expected a whole model saved as "
+            ".keras or .h5; a model with layers of your own goes through Python: "
+            "tfrobust.evaluate(model, ...)."
+        ) from error
+
+
+def _keras_3() -> Any:
+    # Keras 3 comes with TensorFlow and lives beside tf_keras.
+    return importlib.import_module("keras")
+
+
+def _of_keras_3(path: Path) -> bool:
+    """Whether the file says that Keras 3 wrote it."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                version = json.loads(archive.read("metadata.json"))["keras_version"]
+        else:
+            import h5py
+
+            with h5py.File(path, "r") as file:
+                version = file.attrs["keras_version"]
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return False
+    return str(version).startswith("3.")
+
+
+def _is_keras(model: Any) -> bool:
+    """Whether this is a Keras layer or model, which takes `training`."""
+    return any(
+        cls.__name__ == "Layer" and cls.__module__.split(".")[0] in ("keras", "tf_keras")
+        for cls in type(model).__mro__
+    )
+
+
+class _SavedModel:
+    """The serving signature of a SavedModel as a function of images.
+
+    Its output is the one named 'logits', or else the only one. Gradients flow through
+    it; it is always in inference mode.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._loaded = tf.saved_model.load(str(path))
+            self._serve = self._loaded.signatures["serving_default"]
+        except Exception as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise TFRobustError(
+                f"SavedModel {path} cannot be read ({first}): expected one with the signature "
+                "serving_default."
+            ) from error
+        inputs = self._serve.structured_input_signature[1]
+        outputs = self._serve.structured_outputs
+        images = [name for name, spec in inputs.items() if spec.dtype.is_floating]
+        logits = [name for name in outputs if name == "logits"] or list(outputs)
+        if len(inputs) != 1 or not images or len(logits) != 1:
+            raise TFRobustError(
+                f"SavedModel {path}: expected one float input (images in [0, 1]) and one output, "
+                f"or one named 'logits', found inputs {', '.join(inputs)} and outputs "
+                f"{', '.join(outputs)}."
+            )
+        self._input, self._output = images[0], logits[0]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._serve(**{self._input: x})[self._output]
+
+
+class Counter:
+    """Counts what a model is asked for: examples forward, and examples backward."""
+
+    def __init__(self) -> None:
+        # int64: 5,000 queries on a million images pass 2^31.
+        self._forward, self._backward = (
+            tf.Variable(0, dtype=tf.int64, trainable=False) for _ in range(2)
+        )
+
+    def wrap(self, model: Classifier) -> Classifier:
+        """`model`, counted; inside and outside of a `tf.function`."""
+
+        @tf.custom_gradient
+        def counted(logits: Tensor) -> tuple[Tensor, Classifier]:
+            def grad(upstream: Tensor) -> Tensor:
+                self._backward.assign_add(tf.shape(upstream, out_type=tf.int64)[0])
+                return upstream
+
+            return tf.identity(logits), grad
+
+        def forward(x: Tensor) -> Tensor:
+            self._forward.assign_add(tf.shape(x, out_type=tf.int64)[0])
+            return counted(model(x))
+
+        return forward
+
+    def take(self) -> tuple[int, int]:
+        """(forward, backward) since the last call, and back to 0."""
+        counts = int(self._forward.numpy()), int(self._backward.numpy())
+        self._forward.assign(0)
+        self._backward.assign(0)
+        return counts
