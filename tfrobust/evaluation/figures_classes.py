@@ -92,7 +92,7 @@ def per_class_figure(
     _dumbbells(parts["best"], scores.part(slice(0, ENDS)), label_names, report)
     _dumbbells(parts["worst"], scores.part(slice(-ENDS, None)), label_names, report)
     for half in (parts["best"], parts["worst"]):
-        half.set_xlabel("accuracy (band: 95 % interval; in brackets: images of the class)")
+        half.set_xlabel("accuracy, with 95 % band (in brackets: images)")
     parts["best"].set_title(f"The {ENDS} most robust classes", fontsize=11)
     parts["worst"].set_title(f"The {ENDS} least robust classes", fontsize=11)
     return save(figure, path)
