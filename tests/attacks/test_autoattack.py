@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from tfrobust.attacks.autoattack import autoattack
+from tfrobust.data import load_all
 from tfrobust.errors import UsageError
+from tfrobust.evaluation.evaluate import evaluate
 from tfrobust.runtime import keras, tf
 from tfrobust.threat_model import ThreatModel
 
@@ -86,43 +88,21 @@ def test_runs_on_three_classes_and_finds_the_nearest_boundary(norm, linear_model
             assert (np.argmax(model(x_adv)) != y[i]) == broken
 
 
-def one_after_another(model, x, y, threat_model, attacks, seed=0):
-    """Who still stands after each attack, bool [N]; the first entry is 'clean'."""
-    from tfrobust.backbones.folding import fold
-
-    standing = {"clean": np.argmax(model.predict(x, verbose=0), axis=1) == y}
-    left = standing["clean"].copy()
-    for name, attack in attacks.items():
-
-        @tf.function(input_signature=[
-            tf.TensorSpec([None, *x.shape[1:]]), tf.TensorSpec([None], tf.int32),
-        ])  # fmt: skip
-        def attacked(x, y, attack=attack):
-            return attack(fold(model), x, y, threat_model, tf.constant([seed, 1]))
-
-        for restart in range(attack.restarts):
-            assert restart == 0, "this loop has no restarts"
-            for rows in np.array_split(np.flatnonzero(left), 2):
-                x_adv = threat_model.project(attacked(x[rows], y[rows]), x[rows])
-                wrong = np.argmax(model(x_adv), axis=1) != y[rows]
-                assert np.all(threat_model.contains(x_adv, x[rows]))
-                left[rows[wrong]] = False
-        standing[name] = left.copy()
-    return standing
-
-
 @pytest.mark.timeout(3600)
 @pytest.mark.slow
 def test_standard_agrees_with_the_authors_implementation(shared_data):
     folder = shared_data / "reference"
     official = json.loads((folder / "official_autoattack.json").read_text())
-    data = np.load(folder / "cifar10_test_500.npz")
     model = keras.models.load_model(folder / "resnet2b.h5", compile=False)
-    x, y = (data["x"] / 255).astype("float32"), data["y"].astype("int32")
-    standing = one_after_another(model, x, y, ThreatModel("linf", 2 / 255), autoattack())
-    assert abs(standing["clean"].mean() - official["clean"]) < 1e-6
-    assert abs(standing["apgd-ce"].mean() - official["after"]["apgd-ce"]) <= 0.006 + 1e-9
-    assert abs(standing["apgd-t"].mean() - official["after"]["apgd-t"]) <= 0.002 + 1e-9
-    assert abs(standing["square"].mean() - official["robust"]) <= 0.002 + 1e-9
+    data = load_all(str(folder / "cifar10_test_500.npz"))
+    report = evaluate(
+        model, data, ThreatModel("linf", 2 / 255), autoattack(), batch_size=250, seed=0
+    )
+    after = {result.name: result.outcome.correct.mean() for result in report.attacks}
+    assert abs(report.clean.correct.mean() - official["clean"]) < 1e-6
+    assert abs(after["apgd-ce"] - official["after"]["apgd-ce"]) <= 0.006 + 1e-9
+    assert abs(after["apgd-t"] - official["after"]["apgd-t"]) <= 0.002 + 1e-9
+    assert abs(report.robust.mean() - official["robust"]) <= 0.002 + 1e-9
     mask = np.array([outcome == "1" for outcome in official["robust_mask"]])
-    assert np.sum(standing["square"] != mask) <= 2
+    assert np.sum(report.robust != mask) <= 2
+    assert not report.flags

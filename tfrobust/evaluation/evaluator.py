@@ -87,8 +87,14 @@ class Evaluator:
 
     def gradient_at(self, index: np.ndarray, loss: str) -> np.ndarray:
         """The input gradient of a loss at clean images, float32 [M, H, W, 3]."""
-        x, y = self.batch(index)
-        return input_gradient(self.logits, as_pixels(x), y, loss)[0].numpy()
+
+        @tf.function(input_signature=self._spec)
+        def gradient(x: Tensor, y: Tensor) -> Tensor:
+            return input_gradient(self.logits, as_pixels(x), y, loss)[0]
+
+        # In a graph: run eagerly, a gradient of one image computes weight gradients as well,
+        # in which oneDNN is known to crash.
+        return gradient(*self.batch(index)).numpy()
 
     def run(
         self, name: str, attack: Attack, threat_model: ThreatModel, base: Outcome | None = None
