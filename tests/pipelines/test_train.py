@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "--backbone", "mobilenetv2", "--alpha", "0.35", "--limit-train", "160", "--epochs", "3",
     "--limit", "40", "--steps", "3", "--restarts", "1", "--sweep", "0.1", "--select-limit", "40",
-    "--select-steps", "2", "--flip", "--gaussian-noise", "0.02",
+    "--select-steps", "2", "--flip", "--gaussian-noise", "0.02", "--no-figures",
 ]  # fmt: skip
 
 
@@ -129,6 +129,7 @@ def test_later_verbs_work_on_the_run_folder(run, capfd):
                 "fgsm",
                 "--reference",
                 str(folder),
+                "--figures",
             ]
         )
         == 0
@@ -136,6 +137,8 @@ def test_later_verbs_work_on_the_run_folder(run, capfd):
     after = json.loads((folder / "evaluation.json").read_text())
     assert after["threat_model"]["eps_text"] == "2/255" and after["num_examples"] == 20
     assert set(after["attacks"]) == {"fgsm"} and before["num_examples"] == 40
+    for name in ("accuracy_against_eps", "per_class", "confusion", "triples", "path_pixel"):
+        assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
     # The reference is the model itself: both see the same images.
     assert len(set(after["transfer"]["accuracy"].values())) == 1
     (folder / "figures" / "saliency.png").unlink()
