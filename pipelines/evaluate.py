@@ -21,6 +21,8 @@ from tfrobust.data import DATASETS
 if TYPE_CHECKING:
     from tfrobust.config import RunConfig
     from tfrobust.data.types import ImageSet
+    from tfrobust.evaluation.evaluator import Evaluator
+    from tfrobust.evaluation.ledger import Ledger
     from tfrobust.evaluation.report import RobustnessReport
     from tfrobust.run import RunFolder
 
@@ -28,9 +30,6 @@ REFERENCE_HELP = (
     "run folder or model file: attack this model, and show the same images to it and to the "
     "evaluated one (transfer)"
 )
-
-
-_NOTHING = "Nothing to go on with (no evaluation of this model with these settings): begins anew."
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -86,40 +85,60 @@ def evaluate_run(
     from pipelines.loading import sample
     from tfrobust.evaluation.evaluate import measure
     from tfrobust.evaluation.evaluator import Evaluator
-    from tfrobust.evaluation.figures import evaluation_figures
-    from tfrobust.evaluation.ledger import Ledger
-    from tfrobust.evaluation.model_card import model_card
-    from tfrobust.run import write_json, write_text
     from tfrobust.threat_model import ThreatModel
 
     data = _named(model, sample(test, config.evaluation.limit, config.seed))
-    threat_model = ThreatModel.from_config(config.threat)
-    attacks = make_attacks(config.evaluation, len(data.label_names))
-    ledger = Ledger(
-        run.path / "evaluation-progress.npz", _key(source, data, config, attacks), resume=resume
-    )
-    if resume:
-        print("Going on with the evaluation." if ledger.resumed else _NOTHING, flush=True)
+    threat_model, settings = ThreatModel.from_config(config.threat), config.evaluation
+    attacks = make_attacks(settings, len(data.label_names))
+    ledger = _ledger(run, _key(source, data, config, attacks), resume)
     evaluator = Evaluator(
-        model, data, batch_size=config.evaluation.batch_size, seed=config.seed, ledger=ledger
+        model, data, batch_size=settings.batch_size, seed=config.seed, ledger=ledger
     )
-    report = measure(evaluator, threat_model, attacks, name=name, sweep=config.evaluation.sweep)
+    report = measure(evaluator, threat_model, attacks, name=name, sweep=settings.sweep)
     if reference:
         report = _with_transfer(report, reference, model, data, config)
-    if config.evaluation.corruptions:
+    if settings.corruptions:
         report = _with_corruptions(report, model, data, config)
-    print(f"\n{name}: {len(data)} test images, {threat_model}\n"
-          f"{report.as_text()}", flush=True)  # fmt: skip
+    print(f"\n{name}: {len(data)} test images, {threat_model}\n{report.as_text()}", flush=True)
+    _write(run, report, data, config)
+    if settings.figures:
+        _draw(run, evaluator, attacks, report, config)
+    ledger.close()
+    return report
+
+
+def _ledger(run: RunFolder, key: str, resume: bool) -> Ledger:
+    from tfrobust.evaluation.ledger import Ledger
+
+    ledger = Ledger(run.path / "evaluation-progress.npz", key, resume=resume)
+    if ledger.resumed:
+        print("Going on with the evaluation.", flush=True)
+    elif resume and ledger.path is not None and ledger.path.is_file():
+        print("The evaluation that was begun is of other settings: begins anew.", flush=True)
+    return ledger
+
+
+def _write(run: RunFolder, report: RobustnessReport, data: ImageSet, config: RunConfig) -> None:
+    from tfrobust.evaluation.model_card import model_card
+    from tfrobust.run import write_json, write_text
+
     write_json(run.evaluation, report.as_dict())
     write_text(run.predictions, report.as_csv(data.names, data.label_names))
     write_text(run.path / "model_card.md", model_card(config, report, data.label_names))
-    if config.evaluation.figures:
-        files = evaluation_figures(
-            evaluator, attacks, report, data.label_names, run.figures, seed=config.seed
-        )
-        print(f"Figures: {', '.join(file.name for file in files)} in {run.figures}", flush=True)
-    ledger.close()
-    return report
+
+
+def _draw(
+    run: RunFolder,
+    evaluator: Evaluator,
+    attacks: dict[str, Any],
+    report: RobustnessReport,
+    config: RunConfig,
+) -> None:
+    from tfrobust.evaluation.figures import evaluation_figures
+
+    names = evaluator.data.label_names
+    files = evaluation_figures(evaluator, attacks, report, names, run.figures, seed=config.seed)
+    print(f"Figures: {', '.join(file.name for file in files)} in {run.figures}", flush=True)
 
 
 def _with_corruptions(
