@@ -94,8 +94,8 @@ def test_nsl_parameters_are_all_set_from_the_threat_model():
     assert neighbor.multiplier == 2.0
     assert config.adv_grad_norm == nsl.configs.NormType.L2
     assert (config.pgd_epsilon, config.pgd_iterations, config.random_init) == (0.5, 5, True)
-    # 2.5 * eps / steps = 2.5 * .5 / 5
-    assert config.adv_step_size == pytest.approx(0.25)
+    # In l2: 4 * eps / steps = 4 * .5 / 5
+    assert config.adv_step_size == pytest.approx(0.4)
     assert (config.clip_value_min, config.clip_value_max) == ({"image": 0.0}, {"image": 1.0})
 
 

@@ -73,11 +73,21 @@ def read_plain(location: Path) -> ImageSet:
             f"{location}: {y}: expected labels in 0..{len(names) - 1}, found {labels.min()} to "
             f"{labels.max()}: give each image the index of its class."
         )
-    images = images if images.dtype == np.uint8 else images.astype(np.float32)
-    images = images[..., None] if images.ndim == 3 else images
-    images = np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
     sources = tuple(f"{x}[{i}]" for i in range(len(labels)))
-    return ImageSet(images, labels, tuple(names), sources)
+    return ImageSet(_as_rgb(f"{location}: {x}", images), labels, tuple(names), sources)
+
+
+def _as_rgb(where: str, images: np.ndarray) -> np.ndarray:
+    """Checked images as [N, H, W, 3], uint8 or float32 without NaN."""
+    images = images if images.dtype == np.uint8 else images.astype(np.float32)
+    broken = np.isnan(images).any(axis=tuple(range(1, images.ndim)))
+    if broken.any():
+        raise TFRobustError(
+            f"{where}[{int(broken.argmax())}]: expected floats in [0, 1], found NaN: leave the "
+            "image out."
+        )
+    images = images[..., None] if images.ndim == 3 else images
+    return np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
 
 
 def as_labels(where: str, labels: Any, count: int) -> list[int]:
@@ -185,8 +195,8 @@ def _checked_images(where: str, images: np.ndarray) -> np.ndarray:
             f"{where}: expected uint8 in 0..255 or floats in [0, 1], found {images.dtype}: "
             "convert it (x.astype('uint8'), where it is in 0..255)."
         )
-    # So written that NaN is refused as well.
-    if images.dtype != np.uint8 and not (images.min() >= 0 and images.max() <= 1):
+    # NaN is found image by image, when it is decoded.
+    if images.dtype != np.uint8 and (images.min() < 0 or images.max() > 1):
         raise TFRobustError(
             f"{where}: expected floats in [0, 1], found {images.min():g}..{images.max():g}: "
             "scale them (x / 255, where they are in 0..255)."
