@@ -77,3 +77,31 @@ def test_nested_models_run_as_they_are(small_cnn):
     image = keras.Input((8, 8, 3), name="image")
     model = keras.Model(image, keras.layers.Dense(2)(inner(image)))
     check_equal(model, pixels(8))
+
+
+@pytest.mark.parametrize("padding", [((0, 1), (0, 1)), 1, ((1, 0), (0, 2))])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_zeros_laid_around_an_image_become_the_convolution_s_padding(padding, stride):
+    layers = keras.layers
+    image = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(4, 3, strides=stride)(layers.ZeroPadding2D(padding)(image))
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    # A pad that two layers see stays; one before a depthwise convolution goes.
+    seen_twice = layers.ZeroPadding2D(padding)(x)
+    x = layers.Add()([layers.Conv2D(4, 3, use_bias=False)(seen_twice),
+                      layers.DepthwiseConv2D(3)(seen_twice)])  # fmt: skip
+    x = layers.DepthwiseConv2D(3, strides=stride)(layers.ZeroPadding2D(padding)(x))
+    model = keras.Model(image, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
+    check_equal(randomise(model), pixels(8))
+
+
+@pytest.mark.parametrize("side, stride", [(1, 1), (1, 2), (2, 2), (2, 1)])
+def test_images_of_one_pixel(side, stride):
+    layers = keras.layers
+    image = keras.Input((side, side, 3), name="image")
+    x = image
+    for kernel in (3, 1, 2, 5):
+        x = layers.Conv2D(6, kernel, strides=stride, padding="same")(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+    model = keras.Model(image, layers.Dense(4)(layers.Flatten()(x)))
+    check_equal(randomise(model), pixels(side))
