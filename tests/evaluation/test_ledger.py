@@ -23,7 +23,7 @@ class Killed(Exception):
 
 @dataclass
 class Mortal(Ledger):
-    """Saves after every batch and dies after some of them."""
+    """Saves whenever it can and dies after some times."""
 
     def __init__(self, path, lives, **kwargs):
         super().__init__(path, "key", every=0, **kwargs)
@@ -56,7 +56,7 @@ def facts(report):
     return values
 
 
-@pytest.mark.parametrize("lives", [1, 4, 7, 12])
+@pytest.mark.parametrize("lives", [1, 3, 5, 8])
 def test_the_result_is_the_same_wherever_it_was_killed(case, tmp_path, lives):
     model, data = case
     path = tmp_path / "progress.npz"

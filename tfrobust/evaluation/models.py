@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import json
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tfrobust.backbones.folding import fold
 from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.evaluation.untrusted import keras_version, refuse_code
 from tfrobust.run import RunFolder
 from tfrobust.runtime import keras, tf
 
@@ -25,21 +25,57 @@ def inference(model: Any) -> Classifier:
         float32 [B, H, W, 3] -> logits [B, K].
     """
     keywords = {"training": False} if _is_keras(model) else {}
-    return lambda x: tf.cast(model(x, **keywords), tf.float32)
+    if getattr(model, "_is_graph_network", False):
+        return lambda x: tf.cast(model(x, **keywords), tf.float32)
+    # A function of its own: the model may need AutoGraph, which our loops go without.
+    return tf.function(lambda x: tf.cast(model(x, **keywords), tf.float32), reduce_retracing=True)
+
+
+def attackable(model: Any) -> Classifier:
+    """The same function as `inference(model)`, as attacks see it: with cheaper gradients.
+
+    BatchNorm is folded where the model is a flat graph of tf_keras; successes are to be
+    verified on `inference(model)`.
+    """
+    return fold(model) if getattr(model, "_is_graph_network", False) else inference(model)
+
+
+def number_of_classes(model: Any, x: Tensor) -> int:
+    """K, by what the model returns for images x float32 [B, H, W, 3].
+
+    Raises:
+      TFRobustError: the model does not take these images, or does not return logits [B, K].
+    """
+    try:
+        found = inference(model)(x)
+    # A model may raise whatever it likes; a tf_keras layer raises ValueError.
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise TFRobustError(
+            f"The model does not take images of {' x '.join(map(str, x.shape[1:]))} "
+            f"({lines[-1] if lines else type(error).__name__}): give it images of its own size, "
+            "or have them resized by --image-size."
+        ) from error
+    if len(found.shape) != 2:
+        raise TFRobustError(
+            f"The model returns {list(found.shape)} for {len(x)} images, expected logits of "
+            "shape [B, K], one for each class."
+        )
+    return int(found.shape[1])
 
 
 def load_any(path: Path) -> Any:
     """The classifier in a run folder, SavedModel folder, or `.keras` or `.h5` file.
 
     A file of Keras 3 is opened with Keras 3, one of tf_keras with tf_keras. Nothing
-    but the model's architecture and weights is read; pickled code is never run.
+    but the model's architecture and weights is read; a file that carries code is refused.
 
     Args:
       path: run folder, SavedModel (a folder with saved_model.pb), or model file.
 
     Raises:
       UsageError: there is no such file.
-      TFRobustError: it is not a model that can be read.
+      TFRobustError: it is not a model that can be read, or it carries code.
     """
     if path.is_dir() and (path / "saved_model.pb").is_file():
         return _SavedModel(path)
@@ -53,7 +89,9 @@ def load_any(path: Path) -> Any:
 
 
 def _load_file(path: Path) -> Any:
-    name, library = ("Keras 3", _keras_3) if _of_keras_3(path) else ("tf_keras", lambda: keras)
+    of_keras_3 = keras_version(path).startswith("3.")
+    name, library = ("Keras 3", _keras_3) if of_keras_3 else ("tf_keras", lambda: keras)
+    refuse_code(path)
     try:
         return library().models.load_model(path, compile=False)
     # Both raise whatever a broken file makes them run into.
@@ -69,22 +107,6 @@ def _load_file(path: Path) -> Any:
 def _keras_3() -> Any:
     # Keras 3 comes with TensorFlow and lives beside tf_keras.
     return importlib.import_module("keras")
-
-
-def _of_keras_3(path: Path) -> bool:
-    """Whether the file says that Keras 3 wrote it."""
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                version = json.loads(archive.read("metadata.json"))["keras_version"]
-        else:
-            import h5py
-
-            with h5py.File(path, "r") as file:
-                version = file.attrs["keras_version"]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-        return False
-    return str(version).startswith("3.")
 
 
 def _is_keras(model: Any) -> bool:
