@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tfrobust.evaluation.ledger import Ledger
     from tfrobust.evaluation.report import RobustnessReport
     from tfrobust.run import RunFolder
+    from tfrobust.threat_model import ThreatModel
 
 REFERENCE_HELP = (
     "run folder or model file: attack this model, and show the same images to it and to the "
@@ -63,7 +64,7 @@ def work(args: argparse.Namespace) -> None:
     opened, test = open_with_images(args)
     evaluate_run(
         opened.model, test, opened.config, opened.run, args.reference, opened.name,
-        source=opened.source, resume=args.resume,
+        trained=opened.trained, source=opened.source, resume=args.resume,
     )  # fmt: skip
 
 
@@ -75,12 +76,14 @@ def evaluate_run(
     reference: str | None,
     name: str,
     *,
+    trained: RunConfig | None,
     source: Path | None = None,
     resume: bool = False,
 ) -> RobustnessReport:
     """Evaluates on the test images; writes `evaluation.json` and `predictions.csv`.
 
-    A killed evaluation of the model file `source` can be resumed.
+    `trained` are the settings that the model was trained with, where they are known. A
+    killed evaluation of the model file `source` can be resumed.
     """
     from pipelines.loading import sample
     from tfrobust.evaluation.evaluate import measure
@@ -90,6 +93,7 @@ def evaluate_run(
     data = _named(model, sample(test, config.evaluation.limit, config.seed))
     threat_model, settings = ThreatModel.from_config(config.threat), config.evaluation
     attacks = make_attacks(settings, len(data.label_names))
+    _announce(attacks, data, threat_model)
     ledger = _ledger(run, _key(source, data, config, attacks), resume)
     evaluator = Evaluator(
         model, data, batch_size=settings.batch_size, seed=config.seed, ledger=ledger
@@ -100,11 +104,22 @@ def evaluate_run(
     if settings.corruptions:
         report = _with_corruptions(report, model, data, config)
     print(f"\n{name}: {len(data)} test images, {threat_model}\n{report.as_text()}", flush=True)
-    _write(run, report, data, config)
+    _write(run, report, data, trained)
     if settings.figures:
         _draw(run, evaluator, attacks, report, config)
     ledger.close()
     return report
+
+
+def _announce(attacks: dict[str, Any], data: ImageSet, threat_model: ThreatModel) -> None:
+    """Says what an attack's settings come to on these images."""
+    from tfrobust.attacks.pixel import PixelAttack
+
+    height, width = data.image_shape[:2]
+    for name, attack in attacks.items():
+        if isinstance(attack, PixelAttack):
+            count = int(attack.pixels((height, width), threat_model))
+            print(f"{name}: {count} of the {height * width} pixels of an image", flush=True)
 
 
 def _ledger(run: RunFolder, key: str, resume: bool) -> Ledger:
@@ -118,13 +133,15 @@ def _ledger(run: RunFolder, key: str, resume: bool) -> Ledger:
     return ledger
 
 
-def _write(run: RunFolder, report: RobustnessReport, data: ImageSet, config: RunConfig) -> None:
+def _write(
+    run: RunFolder, report: RobustnessReport, data: ImageSet, trained: RunConfig | None
+) -> None:
     from tfrobust.evaluation.model_card import model_card
     from tfrobust.run import write_json, write_text
 
     write_json(run.evaluation, report.as_dict())
     write_text(run.predictions, report.as_csv(data.names, data.label_names))
-    write_text(run.path / "model_card.md", model_card(config, report, data.label_names))
+    write_text(run.path / "model_card.md", model_card(report, data.label_names, trained))
 
 
 def _draw(
@@ -154,9 +171,9 @@ def _with_corruptions(
 
 def _named(model: Any, data: ImageSet) -> ImageSet:
     """The data with a name for every class of the model, also those without images."""
-    from tfrobust.evaluation.models import inference
+    from tfrobust.evaluation.models import number_of_classes
 
-    classes = int(inference(model)(data.pixels(slice(0, 1))).shape[-1])
+    classes = number_of_classes(model, data.pixels(slice(0, 1)))
     further = tuple(map(str, range(len(data.label_names), classes)))
     return dataclasses.replace(data, label_names=data.label_names + further)
 

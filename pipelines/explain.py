@@ -42,10 +42,10 @@ def work(args: argparse.Namespace) -> None:
     """Explains a run folder's or a bare model."""
     if args.per_group < 1:
         raise UsageError(f"--per-group: expected at least 1, found {args.per_group}.")
-    from pipelines.loading import open_with_images
+    from pipelines.loading import open_with_images, require_keras
 
     opened, test = open_with_images(args)
-    explain_run(opened.model, test, opened.config, opened.run, args.per_group)
+    explain_run(require_keras(opened, "explain"), test, opened.config, opened.run, args.per_group)
 
 
 def explain_run(

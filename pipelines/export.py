@@ -33,10 +33,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> None:
     """Exports a run folder's or a bare model."""
-    from pipelines.loading import open_with_images
+    from pipelines.loading import open_with_images, require_keras
 
     opened, test = open_with_images(args)
-    export_run(opened.model, test, opened.run, args.version)
+    export_run(require_keras(opened, "export"), test, opened.run, args.version)
 
 
 def export_run(model: Any, test: ImageSet, run: RunFolder, version: int = 1) -> Path:

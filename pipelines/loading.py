@@ -26,6 +26,7 @@ class Opened:
     Attributes:
       model: Keras classifier, [0, 1] images -> logits.
       config: the run's, with the flags of this command laid over it.
+      trained: the run's own, as it was trained; None for a bare model.
       run: the run folder; for a bare model the folder that results go to.
       name: what reports call it.
       source: the file or folder that the model was read from.
@@ -33,6 +34,7 @@ class Opened:
 
     model: Any
     config: RunConfig
+    trained: RunConfig | None
     run: RunFolder
     name: str
     source: Path
@@ -52,6 +54,22 @@ def open_with_images(args: argparse.Namespace) -> tuple[Opened, ImageSet]:
         )
         return opened, load_all(config.dataset, options)
     return opened, load_splits(config, opened.config.seed, augmented=False).test
+
+
+def require_keras(opened: Opened, verb: str) -> Any:
+    """The model, where it is one of tf_keras with its layers.
+
+    Raises:
+      UsageError: it is a SavedModel or a model of Keras 3.
+    """
+    from tfrobust.runtime import keras
+
+    if isinstance(opened.model, keras.Model):
+        return opened.model
+    raise UsageError(
+        f"{opened.source} is a SavedModel or a model of Keras 3: {verb} needs one of tf_keras "
+        "(Keras 2) with its layers, such as a run folder; evaluate takes any."
+    )
 
 
 def _is_foreign(args: argparse.Namespace, opened: Opened) -> bool:
@@ -79,17 +97,18 @@ def open_model(args: argparse.Namespace) -> Opened:
     given = given_settings(args)
     check_attacks(with_changes(RunConfig(), given).evaluation)
     if path.is_dir() and not (path / "saved_model.pb").is_file():
-        config = with_changes(RunFolder(path).read_config(), given)
+        trained = RunFolder(path).read_config()
+        config = with_changes(trained, given)
         run = RunFolder(Path(args.output or path))
         run.create()
         source = RunFolder(path).best_model
-        return Opened(load_any(path), config, run, path.name, source)
+        return Opened(load_any(path), config, trained, run, path.name, source)
     if "dataset" not in given.get("data", {}):
         raise UsageError(f"{path} is not a run folder: name its images with --data NAME|PATH.")
     run = RunFolder(Path(args.output or _beside(path)))
     model = load_any(path)
     run.create_figures()
-    return Opened(model, with_changes(RunConfig(), given), run, path.name, path)
+    return Opened(model, with_changes(RunConfig(), given), None, run, path.name, path)
 
 
 def _beside(path: Path) -> Path:

@@ -151,7 +151,7 @@ def finish(run: RunFolder, config: RunConfig, args: argparse.Namespace) -> None:
     model = load_any(run.best_model)
     evaluate_run(
         model, splits.test, config, run, args.reference, run.path.name,
-        source=run.best_model, resume=args.resume,
+        trained=config, source=run.best_model, resume=args.resume,
     )  # fmt: skip
     explain_run(model, splits.test, config, run)
     export_run(model, splits.test, run)

@@ -22,11 +22,13 @@ _PLACES = {
     "TFRobustError": "tfrobust.errors",
     "ThreatModel": "tfrobust.threat_model",
     "UsageError": "tfrobust.errors",
+    "autoattack": "tfrobust.attacks.autoattack",
     "build": "tfrobust.backbones",
     "evaluate": "tfrobust.evaluation.evaluate",
     "export": "tfrobust.export",
     "fit": "tfrobust.training.fit",
     "load": "tfrobust.data",
+    "load_any": "tfrobust.evaluation.models",
 }
 
 __all__ = sorted(_PLACES)  # noqa: PLE0605

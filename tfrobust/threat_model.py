@@ -48,7 +48,16 @@ class ThreatModel:
 
     @classmethod
     def from_config(cls, config: ThreatConfig) -> ThreatModel:
-        """The threat model that a run's configuration names."""
+        """The threat model that a run's configuration names.
+
+        Raises:
+          UsageError: 'l0' with a radius that is no number of pixels.
+        """
+        if config.norm == "l0" and (config.eps < 1 or config.eps != int(config.eps)):
+            raise UsageError(
+                f"eps: for the norm l0 it is a number of pixels, expected 1 or more, found "
+                f"{config.eps:.6g}; give --eps 5."
+            )
         return cls(norm=config.norm, eps=config.eps)
 
     def __str__(self) -> str:

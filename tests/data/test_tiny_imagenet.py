@@ -46,7 +46,7 @@ def shards(options):
     return sorted(Path(options.cache_dir).rglob("*.tfrecord*"))
 
 
-def check(raw):
+def assert_whole_sample(raw):
     assert raw.train.label_names == raw.test.label_names == NAMES
     # In the order of names: n01443537 (goldfish, third line of wnids.txt), n02124075
     # (first), n04067472 (second); val_annotations.txt lists a goldfish, a cat, a reel.
@@ -71,14 +71,14 @@ def test_every_kind_of_copy(folder, options, tmp_path, given):
             strict=True,
         )
     )
-    check(read(locations[given], options))
+    assert_whole_sample(read(locations[given], options))
 
 
 def test_the_second_start_reuses_what_is_prepared(folder, options):
     read(folder, options)
     before = [(path, path.stat().st_mtime_ns) for path in shards(options)]
     assert before
-    check(read(folder, options))
+    assert_whole_sample(read(folder, options))
     assert [(path, path.stat().st_mtime_ns) for path in shards(options)] == before
 
 
@@ -250,12 +250,12 @@ def test_a_download_is_verified_and_prepared_for_tfds(folder, options, tmp_path,
         # From here on, the small archive is taken for the original.
         own = {tiny_imagenet_dataset_builder.URL: compute_url_info(archive)}
         monkeypatch.setattr(tiny_imagenet_dataset_builder.Builder, "url_infos", own)
-        check(read(target, options, mirror=mirror))
+        assert_whole_sample(read(target, options, mirror=mirror))
         server.shutdown()
     assert (target / layout.ZIP).read_bytes() == archive.read_bytes()
     # The original is prepared in TFDS's own folder: no copy is needed any more.
     assert (home / "tiny_imagenet" / "1.0.0").is_dir()
-    check(read(None, options))
+    assert_whole_sample(read(None, options))
     assert tfds.load("tiny_imagenet", split="test", download=False).cardinality() == 3
 
 

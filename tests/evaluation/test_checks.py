@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from tfrobust.attacks.gradient import FGSM, PGD
+from tfrobust.attacks.noise import OptimisedNoise, UniformNoise
+from tfrobust.attacks.pixel import PixelAttack
 from tfrobust.data.types import ImageSet
 from tfrobust.evaluation.evaluate import evaluate
 from tfrobust.runtime import tf
@@ -36,14 +38,14 @@ def linear(x):
     return (tf.reshape(x, [-1, 48]) - 0.5) @ WEIGHTS
 
 
-def flags(logits, attacks=ALL, eps=None):
+def flags(logits, attacks=ALL, eps=None, norm="linf"):
     x = PIXELS.astype("float32") / 255
     y = np.argmax(linear(x), axis=1).astype("int32")
     w = WEIGHTS[:, 1] - WEIGHTS[:, 0]
     radius = np.abs((x.reshape(-1, 48) - 0.5) @ w) / np.abs(w).sum()
     eps = float(np.median(radius)) if eps is None else eps
     data = ImageSet(PIXELS, y, ("a", "b"))
-    report = evaluate(logits, data, ThreatModel("linf", eps), attacks, batch_size=64)
+    report = evaluate(logits, data, ThreatModel(norm, eps), attacks, batch_size=64)
     assert report.as_dict()["unreliable"] is bool(report.flags)
     assert all(flag["name"] in report.as_text() for flag in report.flags)
     return {flag["name"] for flag in report.flags}
@@ -85,6 +87,23 @@ def test_a_black_box_attack_that_beats_the_white_box_ones():
     weak = PGD(steps=2, step_size=1e-6, random_start=False)
     assert flags(linear, {"pgd": weak, "square": Corner()}) == {"black_box_beats_white_box"}
     assert flags(linear, {"pgd": ALL["pgd"], "square": Corner()}) == set()
+
+
+def test_attacks_that_are_no_worst_case_neither_count_as_iterative_nor_are_compared():
+    partial = {"optimised-noise": OptimisedNoise(steps=5), "pixel": PixelAttack(fraction=0.1)}
+    assert flags(linear, partial) == {"no_iterative_attack"}
+    assert flags(linear, {"fgsm": FGSM(), **partial}) == {"no_iterative_attack"}
+    # Nothing before it saw a gradient: no wonder that the black-box attack does better.
+    assert flags(linear, {"square": Corner()}) == {"no_iterative_attack"}
+    noise = {"uniform-noise": UniformNoise(), "square": Corner(), "pgd": ALL["pgd"]}
+    assert flags(linear, noise) == set()
+
+
+@pytest.mark.parametrize("norm, eps", [("l2", 0.3), ("l1", 3.0), ("l0", 3)])
+def test_an_honest_model_raises_no_doubt_in_other_norms(norm, eps):
+    # In l0 PGD is no good attack, and more steps do more: that it is told so is right.
+    expected = {"out_of_steps"} if norm == "l0" else set()
+    assert flags(linear, {"pgd": PGD(steps=40)}, eps, norm) == expected
 
 
 def test_too_few_steps():

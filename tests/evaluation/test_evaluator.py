@@ -235,5 +235,9 @@ def test_model_card_holds_the_figures(linear_model):
     model = binary_model(linear_model)
     data = labelled_by(model, images())
     report = evaluate(model, data, ThreatModel("linf", 8 / 255), {"fgsm": FGSM()})
-    card = model_card(RunConfig(), report, data.label_names)
+    card = model_card(report, data.label_names, RunConfig())
     assert f"| fgsm | 8/255 | {report.attacks[0].outcome.correct.mean():.3f} |" in card
+    assert "trained with `nsl` on `digits`" in card
+    # Nothing is made up of a model whose training is not known.
+    bare = model_card(report, data.label_names, None)
+    assert "how it was trained is not known" in bare and "nsl" not in bare and "digits" not in bare

@@ -9,7 +9,8 @@ from tfrobust.attacks.gradient import PGD
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.evaluation.evaluate import evaluate
-from tfrobust.evaluation.models import Counter, inference, load_any
+from tfrobust.evaluation.models import Counter, inference, load_any, number_of_classes
+from tfrobust.evaluation.transfer import transfer
 from tfrobust.export import export
 from tfrobust.runtime import keras, tf
 from tfrobust.threat_model import ThreatModel
@@ -110,3 +111,45 @@ def test_forward_and_backward_passes_are_counted_in_loops_too(model):
     # Three steps on 6 images, then a forward pass of 2.
     assert counter.take() == (20, 18)
     assert counter.take() == (0, 0)
+
+
+def test_a_function_with_control_flow_of_its_own_is_traced(model):
+    def halved_where_bright(x):
+        # A condition on a tensor: outside of a graph of its own it would be an error.
+        if tf.reduce_mean(x) > 2:
+            return 0.5 * model(x, training=False)
+        return model(x, training=False)
+
+    pixels = (X * 255).astype("uint8")
+    y = np.argmax(model(pixels / np.float32(255), training=False), axis=1).astype("int32")
+    data = ImageSet(pixels, y, tuple("abcd"))
+    threat, attacks = ThreatModel("linf", 0.02), {"pgd": PGD(steps=5, random_start=False)}
+    masks = [evaluate(kind, data, threat, attacks).robust for kind in (model, halved_where_bright)]
+    np.testing.assert_array_equal(*masks)
+
+
+def test_images_of_another_size_are_refused_in_a_sentence(model, tmp_path):
+    keras_3_copy(model, tmp_path / "e.keras")
+    model.save(tmp_path / "c", save_format="tf")
+    for kind in (model, load_any(tmp_path / "c"), load_any(tmp_path / "e.keras")):
+        with pytest.raises(TFRobustError, match="does not take images of 9 x 9 x 3"):
+            number_of_classes(kind, np.zeros((1, 9, 9, 3), "float32"))
+        assert number_of_classes(kind, X) == 4
+
+
+def test_transfer_takes_any_two_models(model, tmp_path):
+    model.save(tmp_path / "c", save_format="tf")
+    keras_3_copy(model, tmp_path / "e.keras")
+    kinds = {"own": model, "saved": load_any(tmp_path / "c"),
+             "keras_3": load_any(tmp_path / "e.keras"),
+             "function": lambda x: model(x, training=False)}  # fmt: skip
+    pixels = (X * 255).astype("uint8")
+    y = np.argmax(model(pixels / np.float32(255), training=False), axis=1).astype("int32")
+    data = ImageSet(pixels, y, tuple("abcd"))
+    attack, threat = PGD(steps=20, random_start=False), ThreatModel("linf", 0.3)
+    found = [
+        transfer(kind, kinds, data, attack, threat, reference_name=name)["accuracy"]
+        for name, kind in kinds.items()
+    ]
+    # The same function four times: what fools one fools all, whichever was attacked.
+    assert all(set(each.values()) == {found[0]["own"]} for each in found) and found[0]["own"] < 1

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from pipelines import evaluate
+from pipelines import evaluate, explain, export
 from pipelines.attacks import make_attacks
 from tfrobust.config import EvaluationConfig
 from tfrobust.errors import UsageError
@@ -92,6 +92,40 @@ def test_wrong_attacks_are_wrong_use(case, capsys, attack, message):
     args = [str(case / "model.keras"), "--data", str(case / "bytes.npz"), "--attack", attack]
     assert evaluate.main([*args, "--output", str(case / "out")]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--norm", "l0"], "it is a number of pixels, expected 1 or more, found 0.0313725"),
+        (["--norm", "l1", "--attack", "autoattack"], "APGD knows linf and l2, found 'l1'"),
+    ],
+)
+def test_a_norm_that_does_not_fit_is_wrong_use(case, capsys, flags, message):
+    args = [str(case / "model.keras"), "--data", str(case / "bytes.npz"), *flags]
+    assert evaluate.main([*args, "--output", str(case / "out")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_pixel_attack_says_how_many_pixels_it_takes(case, capsys):
+    args = [str(case / "model.keras"), "--data", str(case / "bytes.npz"), "--no-figures"]
+    more = ["--norm", "l0", "--eps", "2", "--attack", "pixel:fraction=0.05:steps=2:retries=0"]
+    assert evaluate.main([*args, *more, "--output", str(case / "out")]) == 0
+    assert "pixel: 2 of the 64 pixels of an image" in capsys.readouterr().out
+
+
+def test_a_bare_model_s_card_says_nothing_of_its_training(case):
+    run(case, "bytes")
+    card = (case / "out-bytes" / "model_card.md").read_text()
+    assert "how it was trained is not known" in card
+
+
+@pytest.mark.parametrize("verb", [explain, export])
+def test_verbs_that_need_layers_refuse_a_saved_model(case, capsys, verb, small_cnn):
+    small_cnn().save(case / "saved", save_format="tf")
+    args = [str(case / "saved"), "--data", str(case / "bytes.npz"), "--output", str(case / "out")]
+    assert verb.main(args) == 2
+    assert "needs one of tf_keras (Keras 2) with its layers" in capsys.readouterr().err
 
 
 def test_suites_have_the_published_composition():

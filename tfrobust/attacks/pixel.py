@@ -112,11 +112,16 @@ class PixelAttack:
         )
         return begin(x, y, start, chosen), climb
 
+    def pixels(self, size: Any, threat_model: ThreatModel) -> int | Tensor:
+        """How many pixels of an image of `size` (height, width) are recoloured, at most."""
+        count = pixel_count(self.fraction, *size)
+        if threat_model.norm != "l0":
+            return count
+        return tf.minimum(count, tf.cast(threat_model.eps, tf.int32))
+
     def _start(self, x: Tensor, threat_model: ThreatModel, seed: Tensor) -> tuple[Tensor, Tensor]:
         """Images at the start of a try, and their chosen pixels as 1, [B, H, W, 1]."""
-        count = pixel_count(self.fraction, x.shape[1], x.shape[2])
-        if threat_model.norm == "l0":
-            count = tf.minimum(count, tf.cast(threat_model.eps, tf.int32))
+        count = self.pixels(x.shape[1:3], threat_model)
         seeds = tf.random.experimental.stateless_split(seed, 2)
         chosen = random_pixels(x, count, seeds[0])
         if not self.random_start:

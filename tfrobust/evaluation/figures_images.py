@@ -70,13 +70,7 @@ def triples_figure(
     Raises:
       UsageError: the arrays do not belong together.
     """
-    fits = x.shape == x_adv.shape and x.ndim == 4 and p_clean.shape == p_adv.shape
-    if not fits or not len(x) == len(y) == len(p_clean) or len(x) == 0:
-        shapes = ", ".join(str(list(array.shape)) for array in (x, x_adv, y, p_clean, p_adv))
-        raise UsageError(
-            "Expected x and x_adv as [N, H, W, 3], y as [N], p_clean and p_adv as [N, K], N >= 1, "
-            f"found {shapes}."
-        )
+    _check_triples(x, x_adv, y, p_clean, p_adv)
     delta = x_adv - x
     factor = amplification(delta)
     columns = min(2, len(x))
@@ -101,6 +95,18 @@ def triples_figure(
         for below, words in ((0.14, largest), (0.31, _size(delta[i]))):
             text_at(figure, left, top + CELL + below, words, size=8.5, ha="left", color="0.35")
     return save(figure, path)
+
+
+def _check_triples(
+    x: np.ndarray, x_adv: np.ndarray, y: np.ndarray, p_clean: np.ndarray, p_adv: np.ndarray
+) -> None:
+    fits = x.shape == x_adv.shape and x.ndim == 4 and p_clean.shape == p_adv.shape
+    if not fits or not len(x) == len(y) == len(p_clean) or len(x) == 0:
+        shapes = ", ".join(str(list(array.shape)) for array in (x, x_adv, y, p_clean, p_adv))
+        raise UsageError(
+            "Expected x and x_adv as [N, H, W, 3], y as [N], p_clean and p_adv as [N, K], N >= 1, "
+            f"found {shapes}."
+        )
 
 
 def path_figure(

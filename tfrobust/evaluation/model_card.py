@@ -7,8 +7,17 @@ from tfrobust.evaluation.report import RobustnessReport, wilson
 from tfrobust.settings import format_eps
 
 
-def model_card(config: RunConfig, report: RobustnessReport, label_names: tuple[str, ...]) -> str:
-    """Markdown, after Mitchell et al. (2019), https://arxiv.org/abs/1810.03993."""
+def model_card(
+    report: RobustnessReport, label_names: tuple[str, ...], trained: RunConfig | None
+) -> str:
+    """Markdown, after Mitchell et al. (2019), https://arxiv.org/abs/1810.03993.
+
+    Args:
+      report: what was measured.
+      label_names: the model's classes.
+      trained: the settings that the model was trained with; None where they are unknown,
+        as of a bare model file.
+    """
     shown = ", ".join(label_names[:20]) + (", ..." if len(label_names) > 20 else "")
     rows = [("clean", "", report.clean.correct.mean())]
     for attack in (*report.attacks, *report.sweep):
@@ -20,22 +29,32 @@ def model_card(config: RunConfig, report: RobustnessReport, label_names: tuple[s
     doubt = "\n".join(f"- **Unreliable**: {f['name']}: {f['meaning']}" for f in report.flags)
     return f"""# {report.model}
 
-{config.backbone.name} (weights: {config.backbone.weights}), trained with `{config.training.method}`
-on `{config.data.dataset}` against {config.threat.norm} perturbations of
-{format_eps(config.threat.eps, config.threat.norm)}. {len(label_names)} classes: {shown}.
+{_origin(trained)}
+{len(label_names)} classes: {shown}.
 
-## Measured on {len(report.labels)} test images
+## Measured on {len(report.labels)} images
 
 | attack | eps ({report.threat_model.norm}) | accuracy |
 |---|---|---|
 {table}
 
-The worst case's 95 % interval is {low:.3f} to {high:.3f}. All attacks know the model
-(white-box); stronger ones may lower these figures, none can raise them.
+The worst case's 95 % interval is {low:.3f} to {high:.3f}. Stronger attacks may lower these
+figures, none can raise them.
 {doubt}
 
 ## Limits
 
-The figures hold for perturbations inside this ball, on images like the test images. They
+The figures hold for perturbations inside this ball, on images like these. They
 say nothing of other norms, larger radii, rotations, weather or patches.
 """
+
+
+def _origin(trained: RunConfig | None) -> str:
+    if trained is None:
+        return "A model file: how it was trained is not known here."
+    backbone, threat = trained.backbone, trained.threat
+    return (
+        f"{backbone.name} (weights: {backbone.weights}), trained with "
+        f"`{trained.training.method}` on `{trained.data.dataset}`; its settings name {threat.norm} "
+        f"perturbations of {format_eps(threat.eps, threat.norm)}."
+    )

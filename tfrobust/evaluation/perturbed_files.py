@@ -143,10 +143,11 @@ class SetFolder:
             return {}
         try:
             entries: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))["sets"]
-            if all("key" in entry and "images" in entry for entry in entries.values()):
-                return entries
+            complete = all("key" in entry and "images" in entry for entry in entries.values())
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            pass
+            complete = False
+        if complete:
+            return entries
         raise TFRobustError(
             f"{self.summary} is not a summary of perturbed sets: choose another --output."
         )

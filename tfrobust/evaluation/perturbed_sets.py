@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfrobust.backbones.folding import fold
 from tfrobust.data.perturbed import Source
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.evaluation.checks import refuse_probabilities
-from tfrobust.evaluation.models import inference
+from tfrobust.evaluation.models import attackable, inference
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -246,9 +245,7 @@ class Perturber:
         self, attack: Attack, ball: ThreatModel, x: Tensor, y: Tensor, seed: Tensor
     ) -> tuple[Tensor, ...]:
         # The attack sees the folded model, which is faster; the model itself judges.
-        is_graph = getattr(self._model, "_is_graph_network", False)
-        seen = fold(self._model) if is_graph else self._logits
-        x_adv = attack(seen, x, y, ball, seed)
+        x_adv = attack(attackable(self._model), x, y, ball, seed)
         x_adv = ball.project(tf.ensure_shape(x_adv, x.shape), x)
         _, predictions, confidences = self._classified(x_adv)
         success = (predictions != y) & ball.contains(x_adv, x)

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tfrobust.backbones.folding import fold
 from tfrobust.data.types import ImageSet
 from tfrobust.evaluation.evaluator import as_pixels
-from tfrobust.evaluation.models import inference
+from tfrobust.evaluation.models import attackable, inference
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -52,7 +51,7 @@ def transfer(
 
     def count(x: Any, y: Any, start: Any) -> Any:
         clean = as_pixels(x)
-        x_adv = attack(fold(reference), clean, y, threat_model, start)
+        x_adv = attack(attackable(reference), clean, y, threat_model, start)
         x_adv = threat_model.project(x_adv, clean)
         hits = [tf.argmax(f(x_adv), axis=1, output_type=tf.int32) == y for f in logits.values()]
         return tf.reduce_sum(tf.cast(tf.stack(hits), tf.int64), axis=1)
