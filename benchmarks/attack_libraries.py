@@ -220,9 +220,13 @@ def our_autoattack(
 
 
 def torch_autoattack(
-    model: Any, x: np.ndarray, y: np.ndarray, eps: float
+    model: Any, x: np.ndarray, y: np.ndarray, eps: float, steps: int | None
 ) -> tuple[np.ndarray, float]:
-    """The same of torchattacks, in batches of 250 like ours; judged by the Keras model."""
+    """The same of torchattacks, in batches of 250 like ours; judged by the Keras model.
+
+    Its AutoAttack leaves APGD and FAB at their default of 10 steps, where the published one
+    takes 100: `steps` sets them, None leaves them as they come.
+    """
     import torch
     import torchattacks
 
@@ -235,6 +239,9 @@ def torch_autoattack(
         pair.module, norm="Linf", eps=eps, version="standard",
         n_classes=int(model.output_shape[-1]), seed=0,
     )  # fmt: skip
+    for part in attack._autoattack.attacks:
+        if steps is not None and hasattr(part, "steps"):
+            part.steps = steps
     start = time.perf_counter()
     batches = zip(images.split(250), labels.split(250), strict=True)
     x_adv = pair.pixels(torch.cat([attack(*batch) for batch in batches]))
