@@ -1,0 +1,187 @@
+"""Several models side by side: one table, one figure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfrobust.data.types import ImageSet
+from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.evaluation.report import wilson
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One accuracy: `hits` of `total` images; `doubted` where its evaluation raised flags."""
+
+    hits: int
+    total: int
+    doubted: bool = False
+
+    @property
+    def accuracy(self) -> float:
+        """In [0, 1]."""
+        return self.hits / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval."""
+        return wilson(self.hits, self.total)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Accuracies of models (rows) on what they were put to (columns).
+
+    Attributes:
+      columns: what was measured, in order.
+      rows: model -> column -> accuracy; a model may lack some.
+      reported: column -> a figure from elsewhere to hold them against.
+    """
+
+    columns: tuple[str, ...]
+    rows: Mapping[str, Mapping[str, Cell]]
+    reported: Mapping[str, float]
+
+    def as_text(self) -> str:
+        """The table as Markdown, best of each column in bold."""
+        lines = ["| model | " + " | ".join(self.columns) + " |"]
+        lines.append("|---" * (len(self.columns) + 1) + "|")
+        best = {name: max(self._values(name), default=None) for name in self.columns}
+        for model, cells in self.rows.items():
+            shown = [_shown(cells.get(name), best[name]) for name in self.columns]
+            lines.append(f"| {model} | " + " | ".join(shown) + " |")
+        if self.reported:
+            shown = [f"{self.reported[n]:.4g}" if n in self.reported else "" for n in self.columns]
+            lines.append("| reported | " + " | ".join(shown) + " |")
+        if any(cell.doubted for cells in self.rows.values() for cell in cells.values()):
+            lines.append("\n? its evaluation raised doubts, see evaluation.json.")
+        return "\n".join(lines)
+
+    def as_csv(self) -> str:
+        """One line for each accuracy, with its interval."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["model", "measured_on", "accuracy", "low", "high", "images", "reported"])
+        for model, cells in self.rows.items():
+            for name, cell in cells.items():
+                low, high = cell.interval
+                figures = [f"{value:.6f}" for value in (cell.accuracy, low, high)]
+                writer.writerow([model, name, *figures, cell.total, self.reported.get(name, "")])
+        return text.getvalue()
+
+    def _values(self, column: str) -> list[float]:
+        return [cells[column].accuracy for cells in self.rows.values() if column in cells]
+
+
+def _shown(cell: Cell | None, best: float | None) -> str:
+    if cell is None:
+        return ""
+    text = f"{cell.accuracy:.3f}{' ?' if cell.doubted else ''}"
+    return f"**{text}**" if cell.accuracy == best else text
+
+
+def from_evaluation(path: Path) -> dict[str, Cell]:
+    """The accuracies in an `evaluation.json`: clean, after each attack, worst case, sweep.
+
+    Raises:
+      UsageError: there is no such file.
+      TFRobustError: it is not an evaluation.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path} not found: evaluate the run first, with pipelines.evaluate.")
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return _cells(values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TFRobustError(
+            f"{path} is not an evaluation of tfrobust ({type(error).__name__}: {error})."
+        ) from error
+
+
+def _cells(values: dict[str, Any]) -> dict[str, Cell]:
+    total, doubted = int(values["num_examples"]), bool(values["unreliable"])
+    eps = values["threat_model"]["eps_text"]
+    found = {"clean": values["clean_accuracy"]}
+    found |= {f"{name} {eps}": entry["accuracy"] for name, entry in values["attacks"].items()}
+    for entry in values["sweep"]:
+        shown = _eps_text(entry["eps"], values["threat_model"]["norm"])
+        found[f"{entry['attack']} {shown}"] = entry["accuracy"]
+    cells = {
+        name: Cell(round(value * total), total, doubted and name != "clean")
+        for name, value in found.items()
+    }
+    return cells
+
+
+def _eps_text(eps: float, norm: str) -> str:
+    from tfrobust.settings import format_eps
+
+    return format_eps(eps, norm)
+
+
+def accuracy_on(model: Any, data: ImageSet, batch_size: int = 256) -> Cell:
+    """Plain accuracy on a set of images, perturbed already or not.
+
+    Raises:
+      TFRobustError: the model does not take these images or labels, or returns
+        probabilities.
+    """
+    from tfrobust.evaluation.evaluator import Evaluator
+
+    correct = Evaluator(model, data, batch_size=batch_size).clean.correct
+    return Cell(int(correct.sum()), len(correct))
+
+
+def comparison_figure(found: Comparison, path: Path, title: str) -> Path:
+    """Grouped bars with 95 % intervals, a group for each column; reported figures as lines.
+
+    Returns:
+      `path`.
+    """
+    from tfrobust.evaluation.figures_canvas import NEUTRAL, SERIES, new_figure, save, tidy
+
+    count, width = len(found.rows), 0.8 / len(found.rows)
+    figure = new_figure(max(6.0, 1.5 + len(found.columns) * (0.45 + 0.32 * count)), 4.4)
+    axes = figure.subplots()
+    for place, (model, cells) in enumerate(found.rows.items()):
+        at = [i for i, name in enumerate(found.columns) if name in cells]
+        shift = (place - (count - 1) / 2) * width
+        _bars(axes, [cells[found.columns[i]] for i in at], np.array(at) + shift, width,
+              SERIES[(place + 1) % len(SERIES)], model)  # fmt: skip
+    for name, value in found.reported.items():
+        i = found.columns.index(name)
+        axes.plot([i - 0.45, i + 0.45], [value, value], "--", color=NEUTRAL, linewidth=1.3,
+                  label="reported" if name == next(iter(found.reported)) else None)  # fmt: skip
+    axes.set_xticks(range(len(found.columns)), [_broken(name) for name in found.columns])
+    axes.set(ylim=(0, 1), ylabel="accuracy")
+    tidy(axes, "y")
+    axes.set_title(title, loc="left", weight="bold", pad=28)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, frameon=False, fontsize=9)
+    figure.tight_layout()
+    return save(figure, path)
+
+
+def _bars(
+    axes: Any, cells: Sequence[Cell], at: np.ndarray, width: float, colour: str, label: str
+) -> None:
+    heights = np.array([cell.accuracy for cell in cells])
+    reach = np.array([cell.interval for cell in cells]).reshape(-1, 2)
+    errors = np.maximum(np.stack([heights - reach[:, 0], reach[:, 1] - heights]), 0)
+    axes.bar(at, heights, width * 0.92, color=colour, label=label)
+    axes.errorbar(at, heights, errors, fmt="none", ecolor="0.25", elinewidth=0.9, capsize=2)
+    for x, high, height in zip(at, reach[:, 1], heights, strict=True):
+        axes.text(x, high + 0.012, f"{height:.2f}".lstrip("0"), ha="center", fontsize=8,
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})  # fmt: skip
+
+
+def _broken(name: str) -> str:
+    """A column's name in short lines."""
+    return name.replace(" ", "\n").replace("-", "-\n", 1 if len(name) > 12 else 0)
