@@ -176,9 +176,20 @@ def resolve(recipe: str | None, given: dict[str, Any], default_recipe: str | Non
       UsageError: an unknown recipe or setting.
     """
     name = recipe or default_recipe
-    values = load_yaml(_recipe_path(name)) if name else {}
+    values = read_recipe(name) if name else {}
+    # How to search around a recipe is for pipelines.search.
+    values.pop("search", None)
     config: RunConfig = from_dict(RunConfig, merge(values, given), name or "flags")
     return config
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """The plain values of a recipe: its name, or a YAML file.
+
+    Raises:
+      UsageError: there is no such recipe, or it is not a YAML mapping.
+    """
+    return load_yaml(_recipe_path(name))
 
 
 def _recipe_path(name: str) -> Path:

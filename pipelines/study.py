@@ -88,14 +88,20 @@ def make_steps(
 ) -> list[Step]:
     """The commands of a study, with its folder and inputs filled in.
 
+    A step's `run` is followed by its `quick` in a quick run and by its `whole` otherwise;
+    'skip' there leaves the step out.
+
     Raises:
       UsageError: the recipe is not a list of steps, or names what is not there.
     """
     steps = []
     for entry in recipe.get("steps") or ():
-        if not {"name", "run"} <= entry.keys() <= {"name", "run", "quick"}:
-            raise UsageError(f"A step has name, run and perhaps quick, found {sorted(entry)}.")
-        text = f"{entry['run']} {entry.get('quick', '') if quick else ''}"
+        if not {"name", "run"} <= entry.keys() <= {"name", "run", "whole", "quick"}:
+            raise UsageError(f"A step has name, run, and perhaps whole and quick, found {entry}.")
+        further = entry.get("quick" if quick else "whole", "")
+        if further == "skip":
+            continue
+        text = f"{entry['run']} {further}"
         try:
             verb, *flags = shlex.split(text.format(out=output, **inputs))
         except (KeyError, IndexError, ValueError) as error:

@@ -38,12 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(
         "train", "Train a robust classifier, measure it, explain it and export it, in one go."
     )
-    parser.add_argument(
-        "--recipe", default=None,
-        help=f"settings to start from: {', '.join(recipe_names())}, or a YAML file "
-        f"(default: {', '.join(f'{k} for {k}' for k in DEFAULT_RECIPES)}, else "
-        f"{OWN_IMAGES_RECIPE}); flags override it",
-    )  # fmt: skip
+    parser.add_argument("--recipe", default=None, help=recipe_help())
     parser.add_argument(
         "--output", default=None, help="run folder (default: saved_models/DATASET-BACKBONE-METHOD)"
     )
@@ -62,6 +57,15 @@ def make_parser() -> argparse.ArgumentParser:
         f"Attacks: {', '.join([*ATTACKS, *SUITES])}."
     )
     return parser
+
+
+def recipe_help() -> str:
+    """The help of --recipe."""
+    return (
+        f"settings to start from: {', '.join(recipe_names())}, or a YAML file "
+        f"(default: {', '.join(f'{k} for {k}' for k in DEFAULT_RECIPES)}, else "
+        f"{OWN_IMAGES_RECIPE}); flags override it"
+    )
 
 
 def work(args: argparse.Namespace) -> None:
@@ -159,27 +163,37 @@ def finish(run: RunFolder, config: RunConfig, args: argparse.Namespace) -> None:
 
 def train(run: RunFolder, config: RunConfig, splits: Any, *, resume: bool) -> None:
     """Builds the network, trains it and draws the curves."""
-    from tfrobust.backbones import build
     from tfrobust.data.summary import save_figure
     from tfrobust.training.curves import curves
     from tfrobust.training.fit import fit
 
     save_figure(splits, config.data.dataset, run.figures / "data.png")
+    model = build_network(config, splits)
+    state = fit(model, splits, config, run, resume=resume)
+    chosen = "the best" if config.training.choose == "best" else "the lowest loss"
+    print(f"Kept the model of epoch {state.best_epoch}, {chosen} on 'select'.", flush=True)
+    curves(state.rows, run.figures / "curves.png", state.elbow)
+
+
+def build_network(config: RunConfig, splits: Any) -> Any:
+    """The classifier that a configuration names, for the classes and images of `splits`."""
+    from tfrobust.backbones import build
+
     backbone = config.backbone
-    model = build(
+    return build(
         backbone.name,
         num_classes=len(splits.train.label_names),
         image_shape=splits.train.image_shape,
         weights=backbone.weights,
         resize=backbone.resize,
         alpha=backbone.alpha,
+        stem=backbone.stem,
+        convolution=backbone.convolution,
+        position_embedding=backbone.position_embedding,
         bn_momentum=backbone.bn_momentum,
         dropout=backbone.dropout,
         seed=config.seed,
     )
-    state = fit(model, splits, config, run, resume=resume)
-    print(f"Kept the model of epoch {state.best_epoch}, the best on 'select'.", flush=True)
-    curves(state.rows, run.figures / "curves.png")
 
 
 def _machine(here: dict[str, Any]) -> str:

@@ -12,7 +12,11 @@ from tfrobust.errors import UsageError
 from tfrobust.settings import Checked, setting
 
 NORMS = ("linf", "l2", "l1", "l0")
+STEMS = ("standard", "small")
+CONVOLUTIONS = ("keras", "unfold")
 BATCH_NORM = ("clean", "adversarial", "both", "none")
+SCHEDULES = ("constant", "cosine", "linear", "step", "piecewise")
+GOALS = ("none", "least_likely", "second", "random")
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,25 @@ class BackboneConfig(Checked):
     """Which network, and what it starts from."""
 
     name: str = setting("mobilenetv2", "network architecture", flag="backbone")
-    weights: str = setting("none", "imagenet (download), none (from scratch), or a local file")
-    alpha: float = setting(1.0, "width of MobileNetV2", above=0, high=2)
+    weights: str = setting(
+        "none",
+        "imagenet (download), none (from scratch), or a local file: .h5, .keras, or a torch "
+        "state dict (.pth)",
+    )
+    alpha: float = setting(
+        1.0, "factor on the channels of mobilenetv2, resnet18, resnet34, the simplenets and vit",
+        above=0,
+    )  # fmt: skip
+    stem: str = setting(
+        "standard",
+        "first layers of resnet18, resnet34 and resnext50: small is for images of 32 pixels",
+        choices=STEMS,
+    )
+    convolution: str = setting(
+        "keras", "convolution of the simplenets: Keras's, or our own by unfolding",
+        choices=CONVOLUTIONS,
+    )  # fmt: skip
+    position_embedding: bool = setting(True, "let vit learn where each patch lies")
     resize: int | None = setting(None, "resize inside the model to this side, in pixels", low=32)
     bn_momentum: float | None = setting(
         None, "momentum of BatchNorm's running statistics", low=0, high=0.9999
@@ -83,8 +104,10 @@ class StageConfig(Checked):
     epochs: int = setting(10, "the most epochs of this stage", low=1)
     learning_rate: float = setting(0.05, "learning rate at the start", above=0)
     final_learning_rate: float | None = setting(None, "learning rate at the end", low=0)
-    schedule: str = setting(
-        "cosine", "how the learning rate falls", choices=("constant", "cosine", "step")
+    schedule: str = setting("cosine", "how the learning rate falls", choices=SCHEDULES)
+    milestones: str = setting(
+        "0.5:0.1,0.75:0.01",
+        "of 'piecewise': from which part of the stage on which factor of the learning rate holds",
     )
     warmup_epochs: float = setting(0.0, "epochs of linear warm-up", low=0)
     patience: int | None = setting(
@@ -93,6 +116,10 @@ class StageConfig(Checked):
     min_delta: float = setting(0.01, "what counts as an improvement of the loss", low=0)
     clean_weight: float | None = setting(None, "clean_weight of this stage, if another", low=0)
     adv_weight: float | None = setting(None, "adv_weight of this stage, if another", low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse_milestones(self.milestones)
 
 
 @dataclass(frozen=True)
@@ -108,8 +135,30 @@ class TrainingConfig(Checked):
     momentum: float = setting(0.9, "momentum of SGD", low=0, high=0.999)
     weight_decay: float = setting(0.0, "weight decay (L2 for SGD, decoupled for AdamW)", low=0)
     clip_norm: float | None = setting(None, "clip the gradient's global norm at this", above=0)
-    clean_weight: float = setting(1.0, "weight of the loss on clean images", low=0)
-    adv_weight: float = setting(1.0, "weight of the loss on adversarial images", low=0)
+    clean_weight: float = setting(1.0, "nsl: weight of the loss on clean images", low=0)
+    adv_weight: float = setting(1.0, "nsl: weight of the loss on adversarial images", low=0)
+    beta: float = setting(6.0, "trades and mart: weight of the robustness term", low=0)
+    blend: float = setting(0.5, "blend: share of the adversarial image", above=0, high=1)
+    adv_probability: float = setting(
+        0.5, "mixture: part of the batches that is adversarial", low=0, high=1
+    )
+    fgsm_eps: float = setting(0.01, "mixture: radius of its FGSM batches, as eps", above=0)
+    noise_std: float = setting(0.25, "noise: standard deviation of the Gaussian noise", above=0)
+    noise_reach: float = setting(
+        2.0, "fast: the noise before its step reaches this many times eps", low=0
+    )
+    guard_every: int = setting(
+        200, "fast: steps between two looks for catastrophic overfitting", low=1
+    )
+    guard_limit: int = setting(128, "fast: images of 'select' attacked at each look", low=1)
+    awp: float = setting(
+        0.0, "pgd and trades: size of adversarial weight perturbation, 0 is off", low=0, high=1
+    )
+    awp_warmup: float = setting(0.0, "epochs before weight perturbation begins", low=0)
+    label_smoothing: float = setting(
+        0.0, "part of the label's probability spread over all classes", low=0, high=0.9
+    )
+    ema: float = setting(0.0, "decay of weight averaging, 0 is off", low=0, high=0.99999)
     steps: int = setting(2, "attack steps while training", low=1, flag="train-steps")
     step_size: float | None = setting(
         None,
@@ -118,6 +167,12 @@ class TrainingConfig(Checked):
         flag="train-step-size",
     )
     random_start: bool = setting(True, "start the training attack at random in the ball")
+    target: str = setting(
+        "none",
+        "class that the training attack aims at; none: away from the label",
+        choices=GOALS,
+        flag="train-target",
+    )
     batch_norm: str = setting(
         "adversarial", "which batches move BatchNorm's statistics", choices=BATCH_NORM
     )
@@ -126,6 +181,31 @@ class TrainingConfig(Checked):
     )
     select_limit: int = setting(512, "images of 'select' attacked after each epoch", low=1)
     select_steps: int = setting(10, "PGD steps of that attack", low=1)
+    early_stopping: int | None = setting(
+        None, "end training after so many epochs without a better one on 'select'", low=1
+    )
+    time_limit: float | None = setting(
+        None, "minutes of training; schedules run over them, epochs are the cap", above=0
+    )
+    keep_from: int | None = setting(
+        None, "keep the model of every epoch from this one on, and find the elbow", low=1
+    )
+    choose: str = setting(
+        "best", "which epoch's model to keep: best on 'select', or elbow", choices=("best", "elbow")
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        epochs = sum(stage.epochs for stage in self.stages)
+        if self.keep_from is not None and self.keep_from > epochs:
+            raise UsageError(
+                f"keep_from: expected one of the {epochs} epochs, found {self.keep_from}."
+            )
+        if self.choose == "elbow" and self.keep_from is None:
+            raise UsageError(
+                "choose: the elbow is one of the kept epochs, found none kept: set keep_from "
+                "(--keep-from 10)."
+            )
 
 
 @dataclass(frozen=True)
@@ -161,6 +241,35 @@ class RunConfig(Checked):
     threat: ThreatConfig = field(default_factory=ThreatConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+def parse_milestones(text: str) -> tuple[tuple[float, float], ...]:
+    """Milestones of a 'piecewise' schedule: '0.5:0.1,0.75:0.01'.
+
+    Returns:
+      (part of the stage in [0, 1], factor of the learning rate from there on), in rising
+      order of the part.
+
+    Raises:
+      UsageError: a milestone is not PART:FACTOR, or they do not rise.
+    """
+    try:
+        pairs = [[float(each) for each in part.split(":")] for part in text.split(",")]
+        milestones = tuple((at, factor) for at, factor in pairs)
+    except ValueError as error:
+        raise UsageError(_milestones_error(text)) from error
+    parts = [at for at, _ in milestones]
+    inside = all(0 <= at <= 1 and factor >= 0 for at, factor in milestones)
+    if not inside or parts != sorted(set(parts)):
+        raise UsageError(_milestones_error(text))
+    return milestones
+
+
+def _milestones_error(text: str) -> str:
+    return (
+        "milestones: expected PART:FACTOR with rising parts of the stage in 0 to 1, such as "
+        f"0.5:0.1,0.75:0.01, found {text!r}."
+    )
 
 
 def parse_stages(text: str) -> tuple[StageConfig, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tfrobust.attacks.gradient import BIM, FGSM, PGD, choose_target, filling_step, input_gradient
-from tfrobust.attacks.losses import cross_entropy, margin
+from tfrobust.attacks.losses import cross_entropy, kl_divergence, margin
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -100,6 +100,26 @@ def test_two_steps_with_momentum_by_hand(momentum):
     threat = ThreatModel("l2", 9.0, bounds=WIDE)
     x_adv = attack(model, tf.constant(x0), np.array([0]), threat, SEED)
     np.testing.assert_allclose(x_adv, x2, rtol=1e-5)
+
+
+def test_divergence_and_one_step_of_its_ascent_by_hand(linear_model):
+    # p = (3/4, 1/4), q = (1/2, 1/2): 3/4 ln(3/2) + 1/4 ln(1/2) = .13081.
+    p, q = tf.math.log([[3.0, 1.0]]), tf.zeros([1, 2])
+    np.testing.assert_allclose(kl_divergence(p, q), [0.13081], atol=1e-5)
+    assert kl_divergence(p, p + 5.0).numpy() == pytest.approx(0.0, abs=1e-6)
+    # Of softmax(w x + b) the divergence's gradient by x_adv is W (q - p), whatever the label.
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(12, 3))
+    model = linear_model(weights, np.zeros(3))
+    x = rng.uniform(0.3, 0.7, (4, 2, 2, 3)).astype("float32")
+    start = x + rng.uniform(-0.05, 0.05, x.shape).astype("float32")
+    p, q = (tf.nn.softmax(model(each)).numpy() for each in (x, start))
+    moved = start.reshape(4, 12) + 0.08 * np.sign((q - p) @ weights.T)
+    expected = np.clip(moved, x.reshape(4, 12) - 0.1, x.reshape(4, 12) + 0.1)
+    attack, threat = PGD(steps=1, step_size=0.08), ThreatModel("linf", 0.1, bounds=WIDE)
+    for y in (np.zeros(4, "int32"), np.ones(4, "int32")):
+        found = attack.diverge(model, tf.constant(x), y, tf.constant(start), threat)
+        np.testing.assert_allclose(found.numpy().reshape(4, 12), expected, atol=1e-5)
 
 
 def test_targets_are_chosen_from_the_clean_logits():

@@ -38,6 +38,23 @@ NUM_BLOCKS = {
     "efficientnetb5": 3 + 5 + 5 + 7 + 7 + 9 + 3 + 3,
     "efficientnetb6": 3 + 6 + 6 + 8 + 8 + 11 + 3 + 3,
     "efficientnetb7": 4 + 7 + 7 + 10 + 10 + 13 + 4 + 3,
+    "resnet18": 2 + 2 + 2 + 2 + 2,
+    "resnet34": 3 + 4 + 6 + 3 + 2,
+    "resnext50": 3 + 4 + 6 + 3 + 2,
+    # One convolution is a block, and the first is the stem.
+    "simplenet": 3 + 1,
+    "simplenet_plus": 8 + 1,
+    "vit": 6 + 3,
+}
+# BatchNorms of the networks that are built here: one a convolution; of keras.applications
+# every network has more than 40.
+NUM_NORMS = {
+    "resnet18": 1 + 2 * 8 + 3,
+    "resnet34": 1 + 2 * 16 + 3,
+    "resnext50": 1 + 3 * 16 + 4,
+    "simplenet": 0,
+    "simplenet_plus": 8,
+    "vit": 0,
 }
 LIGHT = {
     "mobilenetv2",
@@ -46,6 +63,10 @@ LIGHT = {
     "densenet121",
     "nasnetmobile",
     "efficientnetb0",
+    "resnet18",
+    "simplenet",
+    "simplenet_plus",
+    "vit",
 }
 ALL = [pytest.param(name, marks=[] if name in LIGHT else [pytest.mark.slow]) for name in BACKBONES]
 
@@ -98,10 +119,11 @@ class TestContract:
         assert logits.shape == (4, 5) and logits.dtype == tf.float32
         assert np.isfinite(logits).all() and np.ptp(logits, axis=0).min() > 0
 
-    def test_is_flat_and_of_stock_layers(self, name: str) -> None:
+    def test_is_flat_and_of_stock_or_registered_layers(self, name: str) -> None:
         for layer in model_of(name).layers:
             assert not isinstance(layer, keras.Model | keras.layers.Lambda)
-            assert type(layer).__module__.startswith("tf_keras.")
+            stock = type(layer).__module__.startswith("tf_keras.")
+            assert stock or keras.utils.get_registered_name(type(layer)).startswith("tfrobust>")
 
     def test_blocks_hold_each_variable_once_from_head_to_stem(self, name: str) -> None:
         model = model_of(name)
@@ -126,8 +148,13 @@ class TestContract:
             topmost[layer.name] = position.get(layer.name, above)
 
     def test_normalises_as_its_publishers_do(self, name: str) -> None:
-        module = sys.modules[getattr(keras.applications, BACKBONES[name].constructor).__module__]
-        expected = module.preprocess_input(digits() * 255)
+        constructor, pixels = BACKBONES[name].constructor, digits() * 255
+        if ":" in constructor:
+            library = keras.applications.imagenet_utils
+            expected = library.preprocess_input(pixels, mode=BACKBONES[name].normalisation)
+        else:
+            library = sys.modules[getattr(keras.applications, constructor).__module__]
+            expected = library.preprocess_input(pixels)
         found = output_of(model_of(name), "normalise", digits())
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5)
 
@@ -139,9 +166,10 @@ class TestContract:
         assert [block.name for block in blocks(again)] == [block.name for block in blocks(model)]
 
     def test_takes_other_sizes_momentum_and_dropout(self, name: str) -> None:
-        model = build(name, num_classes=2, image_shape=(64, 48, 3), bn_momentum=0.9, dropout=0.5)
+        model = build(name, num_classes=2, image_shape=(64, 48, 3), bn_momentum=0.8, dropout=0.5)
         norms = [one for one in model.layers if isinstance(one, keras.layers.BatchNormalization)]
-        assert {layer.momentum for layer in norms} == {0.9} and len(norms) > 40
+        assert all(layer.momentum == 0.8 for layer in norms)
+        assert len(norms) == NUM_NORMS[name] if name in NUM_NORMS else len(norms) > 40
         assert model.output_shape == (None, 2)
         assert model.get_layer("dropout").rate == 0.5
 
@@ -196,7 +224,7 @@ def test_images_of_the_right_size_are_not_resized() -> None:
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("backbone", ["mobilenetv2", "efficientnetb0"])
+@pytest.mark.parametrize("backbone", ["mobilenetv2", "efficientnetb0", "simplenet", "vit"])
 def test_mixed_precision_leaves_pixels_and_logits_float32(backbone: str, policy: str) -> None:
     keras.mixed_precision.set_global_policy(policy)
     try:
@@ -220,7 +248,7 @@ def test_a_seed_repeats_the_random_weights() -> None:
     assert not np.array_equal(kernel(8), first)
 
 
-@pytest.mark.parametrize("backbone", ["mobilenetv2", "resnet50"])
+@pytest.mark.parametrize("backbone", ["mobilenetv2", "resnet50", "vit"])
 def test_the_saved_model_answers_alike(backbone: str, tmp_path: Path) -> None:
     model, module = model_of(backbone), tf.Module()
     signature = tf.TensorSpec((None, 32, 32, 3), tf.float32)
@@ -244,7 +272,15 @@ def test_the_saved_model_answers_alike(backbone: str, tmp_path: Path) -> None:
         ({"image_shape": (28, 32, 3)}, "found 28x32: set resize to 32 or more"),
         ({"resize": 31}, "found resize 31: set resize to 32"),
         ({"alpha": 0.0}, "alpha: expected more than 0"),
-        ({"name": "resnet50", "alpha": 0.5}, "resnet50 has one width, found 0.5"),
+        (
+            {"name": "resnet50", "alpha": 0.5},
+            "alpha: resnet50 does not .* expected 1.0, found 0.5: set",
+        ),
+        ({"name": "vit", "stem": "small"}, "vit does not take it.* resnet18 or resnet34 or resnex"),
+        ({"name": "resnet18", "stem": "big"}, "stem: expected standard or small, found 'big'"),
+        ({"convolution": "unfold"}, "mobilenetv2 does not take it.*choose simplenet or simplenet_"),
+        ({"name": "simplenet", "convolution": "own"}, "expected keras or unfold, found 'own'"),
+        ({"name": "resnet18", "position_embedding": False}, "resnet18 does not take.* choose vit"),
         ({"dropout": 1.0}, "dropout: expected at least 0 and less than 1, found 1.0"),
         ({"bn_momentum": -0.1}, "bn_momentum: expected at least 0"),
     ],

@@ -40,10 +40,22 @@ def check_equal(model, x):
     np.testing.assert_allclose(grads[0], grads[1], atol=1e-2 * np.abs(grads[1]).max())
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2", "resnet50", "resnet50v2", "efficientnetb0"])
-def test_networks_fold_to_themselves(name):
-    alpha = {"alpha": 0.35} if name == "mobilenetv2" else {}
-    model = randomise(build(name, num_classes=5, image_shape=(32, 32, 3), seed=0, **alpha))
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mobilenetv2", {"alpha": 0.35}),
+        ("resnet50", {}),
+        ("resnet50v2", {}),
+        ("efficientnetb0", {}),
+        ("resnet18", {"alpha": 0.25}),
+        pytest.param("resnext50", {}, marks=pytest.mark.slow),
+        ("simplenet_plus", {"alpha": 0.5}),
+        ("simplenet", {"convolution": "unfold"}),
+        ("vit", {"alpha": 0.25}),
+    ],
+)
+def test_networks_fold_to_themselves(name, options):
+    model = randomise(build(name, num_classes=5, image_shape=(32, 32, 3), seed=0, **options))
     check_equal(model, pixels(32))
 
 

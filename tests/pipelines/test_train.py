@@ -178,7 +178,7 @@ def test_finished_run_is_not_overwritten(run, capsys):
     assert "goes on with the settings" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["train", "evaluate", "perturb", "explain", "export"])
+@pytest.mark.parametrize("verb", ["train", "evaluate", "perturb", "explain", "export", "search"])
 def test_help_is_fast_and_needs_no_tensorflow(verb):
     code = (
         f"import sys, pipelines.{verb} as verb\n"

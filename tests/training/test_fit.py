@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from training_cases import copy_after
 
 from tfrobust.config import AugmentConfig, RunConfig, StageConfig, ThreatConfig, TrainingConfig
 from tfrobust.data.pipeline import evaluation_batches
@@ -85,24 +86,9 @@ def test_history_stages_and_the_kept_model(small_cnn, tmp_path):
 
 
 def test_resumed_run_ends_with_the_same_weights(small_cnn, tmp_path, monkeypatch):
-    whole = small_cnn()
-    fit(whole, SPLITS, CONFIG, new_run(tmp_path / "whole"))
-    run = new_run(tmp_path / "killed")
-
-    class Killed(Exception):
-        pass
-
-    original = EpochEnd.on_epoch_end
-
-    def die_in_epoch_4(self, epoch, logs=None):
-        if epoch == 3:
-            raise Killed
-        original(self, epoch, logs)
-
-    monkeypatch.setattr(EpochEnd, "on_epoch_end", die_in_epoch_4)
-    with pytest.raises(Killed):
-        fit(small_cnn(), SPLITS, CONFIG, run)
-    monkeypatch.undo()
+    whole_run, whole = new_run(tmp_path / "whole"), small_cnn()
+    run = copy_after(monkeypatch, 3, whole_run, tmp_path / "killed")
+    fit(whole, SPLITS, CONFIG, whole_run)
     resumed = small_cnn(seed=99)
     state = fit(resumed, SPLITS, CONFIG, run, resume=True)
     assert state.epoch == 5 and state.stage == 2
@@ -113,7 +99,7 @@ def test_resumed_run_ends_with_the_same_weights(small_cnn, tmp_path, monkeypatch
     assert again.rows == state.rows
 
 
-def test_dropout_repeats_after_resuming(tmp_path):
+def test_dropout_repeats_after_resuming(tmp_path, monkeypatch):
     def network():
         keras.utils.set_random_seed(0)
         image = keras.Input((8, 8, 3), name="image")
@@ -121,15 +107,10 @@ def test_dropout_repeats_after_resuming(tmp_path):
         return keras.Model(image, keras.layers.Dense(4, name="logits")(x))
 
     one = StageConfig(epochs=1, learning_rate=0.05, schedule="constant")
-    short = replace(CONFIG, training=replace(CONFIG.training, stages=(one,)))
     long = replace(CONFIG, training=replace(CONFIG.training, stages=(replace(one, epochs=2),)))
-    whole = network()
-    fit(whole, SPLITS, long, new_run(tmp_path / "whole"))
-    run = new_run(tmp_path / "two")
-    fit(network(), SPLITS, short, run)
-    # As if killed after the first of two epochs.
-    state = json.loads(run.state.read_text())
-    run.state.write_text(json.dumps({**state, "stage": 0, "stage_losses": [1.0]}))
+    whole_run, whole = new_run(tmp_path / "whole"), network()
+    run = copy_after(monkeypatch, 1, whole_run, tmp_path / "killed")
+    fit(whole, SPLITS, long, whole_run)
     resumed = network()
     fit(resumed, SPLITS, long, run, resume=True)
     for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):

@@ -24,6 +24,17 @@ def test_learning_rates_by_hand():
     step = StageConfig(epochs=8, learning_rate=0.1, schedule="step", final_learning_rate=0.005)
     assert [learning_rate(step, e) for e in (3.9, 4, 6)] == pytest.approx([0.1, 0.01, 0.005])
     assert learning_rate(StageConfig(learning_rate=0.3, schedule="constant"), 7) == 0.3
+    linear = StageConfig(epochs=8, learning_rate=0.1, schedule="linear", warmup_epochs=4)
+    # Up to 4, then down: a quarter of the way down is .075.
+    assert [learning_rate(linear, e) for e in (2, 4, 5, 8)] == pytest.approx(
+        [0.05, 0.1, 0.075, 0], abs=1e-4
+    )
+    # From .25 of 8 epochs on a half, from .5 on a tenth.
+    pieces = StageConfig(
+        epochs=8, learning_rate=0.1, schedule="piecewise", milestones="0.25:0.5,0.5:0.1"
+    )
+    found = [learning_rate(pieces, e) for e in (0, 1.9, 2, 4, 7.9)]
+    assert found == pytest.approx([0.1, 0.1, 0.05, 0.01, 0.01])
     warm = StageConfig(epochs=10, learning_rate=0.1, warmup_epochs=2, schedule="constant")
     assert learning_rate(warm, 1) == pytest.approx(0.05, rel=0.01)
     assert learning_rate(warm, 0) > 0 and learning_rate(warm, 2) == 0.1
@@ -47,6 +58,12 @@ def test_stages_as_the_command_line_writes_them():
     for wrong in ("head", "head:x:1", "head:1:2:3", "all:0:0.1"):
         with pytest.raises(UsageError):
             parse_stages(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["", "0.5", "0.5:x", "0.5:0.1,0.5:0.2", "0.7:1,0.5:1", "2:1"])
+def test_milestones_that_make_no_sense_are_named(wrong):
+    with pytest.raises(UsageError, match="PART:FACTOR"):
+        StageConfig(schedule="piecewise", milestones=wrong)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
@@ -108,6 +125,9 @@ def test_catastrophic_overfitting_is_seen_and_a_bad_epoch_is_not():
     assert not overfits_to_fgsm([row(0.4, 0.35), row(0.5, 0.3)])
     assert not overfits_to_fgsm([row(0.4, 0.02), row(0.5, 0.0)])  # never was robust
     assert not overfits_to_fgsm([row(0.9, 0.0)])
+    # Few images: 6 % may be chance.
+    assert not overfits_to_fgsm([row(0.4, 0.06), row(0.6, 0.0)], 0.15)
+    assert overfits_to_fgsm([row(0.4, 0.15), row(0.6, 0.0)], 0.15)
     # The untrained network predicts one class of ten, whatever the attack.
     assert not overfits_to_fgsm([row(0.1, 0.1, clean=0.1), row(0.3, 0.01)])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tfrobust.attacks.ascent import (
@@ -16,7 +16,7 @@ from tfrobust.attacks.ascent import (
     require_classes,
     stands,
 )
-from tfrobust.attacks.losses import LOSSES, TARGETED_LOSSES
+from tfrobust.attacks.losses import LOSSES, TARGETED_LOSSES, kl_divergence
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -119,6 +119,32 @@ class PGD:
         memory = tf.zeros_like(x) if self.momentum else None
         climb = self._climb(threat_model, goal)
         return ascend(model, begin(x, y, start, memory), climb, early_stop=self.early_stop)
+
+    def diverge(
+        self, model: Model, x: Tensor, y: Tensor, x_adv: Tensor, threat_model: ThreatModel
+    ) -> Tensor:
+        """Moves the prediction away from that on x: KL(p(x) || p(x_adv)) is climbed.
+
+        The inner maximisation of TRADES: Zhang et al. (2019),
+        https://arxiv.org/abs/1901.08573. Every example makes every step. The loss, the
+        start and the target of this attack play no part.
+
+        Args:
+          model: as above; it is called once more, on x.
+          x: clean images, float32 [B, H, W, C].
+          y: labels, int [B]; they decide nothing.
+          x_adv: where to start, inside the ball, like x; not x itself, where the gradient
+            of the divergence is 0.
+          threat_model: the ball.
+        """
+
+        def objective(logits: Tensor, rows: Rows) -> Tensor:
+            return kl_divergence(rows.memory, logits)
+
+        # The memory holds the clean logits, so there is none for momentum.
+        plain = replace(self, momentum=0.0)
+        climb = plain._climb(threat_model, None)._replace(objective=objective)
+        return ascend(model, begin(x, y, x_adv, model(x)), climb, early_stop=False)
 
     def resolved_step_size(self, eps: float, norm: str = "linf") -> float:
         """The step size in use in the ball of `norm` with radius `eps`."""

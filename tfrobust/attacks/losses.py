@@ -39,6 +39,15 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
     return margin(logits, y) / (top[:, 0] - top[:, 2] + _TINY)
 
 
+def kl_divergence(logits: Tensor, other: Tensor) -> Tensor:
+    """KL(p || q) of p = softmax(logits) from q = softmax(other), in nats, float32 [B].
+
+    Not a loss of `LOSSES`: it compares two predictions and knows no label.
+    """
+    log_p, log_q = tf.nn.log_softmax(logits), tf.nn.log_softmax(other)
+    return tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), axis=1)
+
+
 def targeted_cross_entropy(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """log p(target), float32 [B]."""
     return -cross_entropy(logits, target)

@@ -18,7 +18,19 @@ _APPLICATIONS = (
     "efficientnetb4 efficientnetb5 efficientnetb6 efficientnetb7"
 ).split()
 
+_OWN = {
+    "resnet18": "resnet",
+    "resnet34": "resnet",
+    "resnext50": "resnet",
+    "simplenet": "simplenet",
+    "simplenet_plus": "simplenet",
+    "vit": "vit",
+}
+
 BACKBONES = Table(
     "backbone",
-    {name: f"tfrobust.backbones.applications:{name.upper()}" for name in _APPLICATIONS},
+    {
+        name: f"tfrobust.backbones.{module}:{name.upper()}"
+        for name, module in {**dict.fromkeys(_APPLICATIONS, "applications"), **_OWN}.items()
+    },
 )

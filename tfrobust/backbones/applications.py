@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from tfrobust.backbones.description import Backbone
 
 _ROOT = "https://storage.googleapis.com/"
 _KERAS = _ROOT + "tensorflow/keras-applications/"
@@ -13,38 +13,6 @@ _RESNET_URL = _KERAS + "resnet/{name}_weights_tf_dim_ordering_tf_kernels_notop.h
 _DENSENET_URL = _KERAS + "densenet/{name}_weights_tf_dim_ordering_tf_kernels_notop.h5"
 _NASNET_URL = _KERAS + "nasnet/NASNet-{size}-no-top.h5"
 _EFFICIENTNET_URL = _ROOT + "keras-applications/{name}_notop.h5"
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A network of `keras.applications`, as data.
-
-    Attributes:
-      name: its name here, and that of the models built from it.
-      constructor: its name in `keras.applications`.
-      normalisation: how it takes pixels: 'tf' is [-1, 1], 'caffe' is BGR in 0..255
-        less the ImageNet means, 'torch' is RGB less the ImageNet mean over the standard
-        deviation, 'inside' is 0..255 with a torch normalisation inside the network.
-      blocks: (pattern, block) pairs that sort layers by name into the network's repeated
-        unit (inverted residual, residual unit, cell) or, for DenseNet, dense block; the
-        first pattern that matches the start of a layer's name wins.
-      url: the ImageNet weights without top; `{alpha}` and `{side}` where they come in
-        several widths and image sizes.
-      md5: the file's digest, where Keras publishes one.
-      file: the name Keras caches it under, where that is not the URL's last part.
-      widths: the `alpha` that have ImageNet weights, for a network of variable width.
-      sides: the image sizes in pixels that have ImageNet weights of their own.
-    """
-
-    name: str
-    constructor: str
-    normalisation: str
-    blocks: tuple[tuple[str, str], ...]
-    url: str
-    md5: str | None = None
-    file: str | None = None
-    widths: tuple[float, ...] = ()
-    sides: tuple[int, ...] = ()
 
 
 _MOBILENETV2 = (
@@ -74,24 +42,29 @@ _EFFICIENTNET = (
 
 
 def _resnet(name: str, constructor: str, normalisation: str, md5: str) -> Backbone:
-    return Backbone(name, constructor, normalisation, _RESNET, _RESNET_URL.format(name=name), md5)
+    url = _RESNET_URL.format(name=name)
+    return Backbone(name, constructor, normalisation, _RESNET, url=url, md5=md5)
 
 
 def _densenet(name: str, constructor: str, md5: str) -> Backbone:
-    return Backbone(name, constructor, "torch", _DENSENET, _DENSENET_URL.format(name=name), md5)
+    url = _DENSENET_URL.format(name=name)
+    return Backbone(name, constructor, "torch", _DENSENET, url=url, md5=md5)
 
 
 def _nasnet(size: str, md5: str) -> Backbone:
     constructor = f"NASNet{size.capitalize()}"
     url = _NASNET_URL.format(size=size)
-    file = f"nasnet_{size}_no_top.h5"
-    return Backbone(constructor.lower(), constructor, "tf", _NASNET, url, md5, file)
+    return Backbone(
+        constructor.lower(), constructor, "tf", _NASNET,
+        url=url, md5=md5, file=f"nasnet_{size}_no_top.h5",
+    )  # fmt: skip
 
 
 def _efficientnet(size: str, md5: str) -> Backbone:
     name = f"efficientnet{size}"
     url = _EFFICIENTNET_URL.format(name=name)
-    return Backbone(name, f"EfficientNet{size.upper()}", "inside", _EFFICIENTNET, url, md5)
+    constructor = f"EfficientNet{size.upper()}"
+    return Backbone(name, constructor, "inside", _EFFICIENTNET, url=url, md5=md5)
 
 
 MOBILENETV2 = Backbone(
@@ -99,7 +72,8 @@ MOBILENETV2 = Backbone(
     "MobileNetV2",
     "tf",
     _MOBILENETV2,
-    _MOBILENETV2_URL,
+    options=("alpha",),
+    url=_MOBILENETV2_URL,
     widths=(0.35, 0.5, 0.75, 1.0, 1.3, 1.4),
     sides=(96, 128, 160, 192, 224),
 )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfrobust.backbones.description import OPTIONS
 from tfrobust.backbones.unfreezing import HEAD_LAYER
+from tfrobust.config import CONVOLUTIONS, STEMS
 from tfrobust.errors import UsageError
 
 if TYPE_CHECKING:
-    from tfrobust.backbones.applications import Backbone
+    from tfrobust.backbones.description import Backbone
     from tfrobust.runtime import keras
 
 MIN_SIDE = 32
@@ -28,6 +32,9 @@ def build(
     weights: str = "none",
     resize: int | None = None,
     alpha: float = 1.0,
+    stem: str = "standard",
+    convolution: str = "keras",
+    position_embedding: bool = True,
     bn_momentum: float | None = None,
     dropout: float = 0.0,
     seed: int | None = None,
@@ -35,19 +42,24 @@ def build(
     """Builds a flat functional classifier that holds its own normalisation.
 
     Normalisation, resizing and logits stay float32 under a mixed precision policy.
-    The model is made of stock Keras layers only: it reloads without custom objects.
+    The model is made of stock Keras layers, but for grouped convolutions, `UnfoldConv2D`
+    and position embeddings, which are registered: it reloads without custom objects.
 
     Args:
       name: one of `BACKBONES`.
       num_classes: length of the logits, at least 2.
       image_shape: (H, W, 3) of the images; H and W at least 32 unless resized.
       weights: 'none' (random), 'imagenet' (downloaded once into ``~/.keras/models``) or
-        a local file, see `weights.load`; the head stays random unless the file is a
-        classifier with as many classes.
+        a local file, of Keras or a torch state dict, see `weights.load`; the head stays
+        random unless the file is a classifier with as many classes.
       resize: side in pixels that images are resized to (bilinear) inside the model.
-      alpha: width of MobileNetV2.
-      bn_momentum: momentum of each BatchNormalization; None keeps the network's own,
-        .99 to .9997, which is slow for short training.
+      alpha: factor on the channels, of networks that take it.
+      stem: 'standard', or 'small' for images of 32 pixels: a ResNet's first convolution
+        is then 3x3 with stride 1, and nothing is pooled before the blocks.
+      convolution: 'keras', or 'unfold' for the SimpleNets on `UnfoldConv2D`.
+      position_embedding: whether `vit` learns where each patch lies.
+      bn_momentum: momentum of each BatchNormalization, where there are any; None keeps the
+        network's own, .9 to .9997, of which the upper ones are slow for short training.
       dropout: part of the pooled features dropped in training.
       seed: seeds Keras's global generators, so that the random weights repeat; None
         leaves them alone.
@@ -56,14 +68,17 @@ def build(
       A model `name`: float32 'image' [B, H, W, 3] in [0, 1] -> float32 [B, num_classes].
 
     Raises:
-      UsageError: an unknown name, or an argument out of range.
+      UsageError: an unknown name, an argument out of range, or one of alpha, stem,
+        convolution and position_embedding given to a network that does not take it.
       TFRobustError: the weights cannot be downloaded or read, or do not fit.
     """
     from tfrobust.backbones import BACKBONES
 
     backbone = BACKBONES[name]
     _check_shapes(backbone, num_classes, image_shape, resize)
-    _check_numbers(backbone, alpha, dropout, 0.0 if bn_momentum is None else bn_momentum)
+    given = (alpha, stem, convolution, position_embedding)
+    options = _options(backbone, dict(zip(OPTIONS, given, strict=True)))
+    _check_numbers(alpha, dropout, 0.0 if bn_momentum is None else bn_momentum)
     from tfrobust.runtime import keras
 
     if seed is not None:
@@ -74,8 +89,9 @@ def build(
     # Bilinear resizing commutes with normalisation, which is cheaper on fewer pixels.
     if resize is not None and image_shape[:2] != (resize, resize):
         x = layers.Resizing(resize, resize, "bilinear", dtype="float32", name="resize")(x)
-    x = _features(backbone, x, alpha)
-    x = layers.GlobalAveragePooling2D(dtype="float32", name="avg_pool")(x)
+    x = _features(backbone, x, options)
+    if len(x.shape) == 4:
+        x = layers.GlobalAveragePooling2D(dtype="float32", name="avg_pool")(x)
     if dropout:
         x = layers.Dropout(dropout, seed=seed, dtype="float32", name="dropout")(x)
     logits = layers.Dense(num_classes, dtype="float32", name=HEAD_LAYER)(x)
@@ -101,9 +117,24 @@ def _check_shapes(
         )
 
 
-def _check_numbers(backbone: Backbone, alpha: float, dropout: float, bn_momentum: float) -> None:
-    if alpha != 1 and not backbone.widths:
-        raise UsageError(f"alpha: expected 1, {backbone.name} has one width, found {alpha}.")
+def _options(backbone: Backbone, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the network takes; another that asks for something is an error."""
+    from tfrobust.backbones import BACKBONES
+
+    for name, value in given.items():
+        choices = {"stem": STEMS, "convolution": CONVOLUTIONS}.get(name)
+        if choices and value not in choices:
+            raise UsageError(f"{name}: expected {' or '.join(choices)}, found {value!r}.")
+        if name not in backbone.options and value != OPTIONS[name]:
+            takers = [one for one in BACKBONES if name in BACKBONES[one].options]
+            raise UsageError(
+                f"{name}: {backbone.name} does not take it, expected {OPTIONS[name]!r}, found "
+                f"{value!r}: set it so, or choose {' or '.join(takers)}."
+            )
+    return {name: value for name, value in given.items() if name in backbone.options}
+
+
+def _check_numbers(alpha: float, dropout: float, bn_momentum: float) -> None:
     if alpha <= 0:
         raise UsageError(f"alpha: expected more than 0, found {alpha}.")
     for what, value in (("dropout", dropout), ("bn_momentum", bn_momentum)):
@@ -126,12 +157,14 @@ def _normalise(x: Any, normalisation: str) -> Any:
     return keras.layers.Rescaling(scale, offset, dtype="float32", name="normalise")(x)
 
 
-def _features(backbone: Backbone, x: Any, alpha: float) -> Any:
+def _features(backbone: Backbone, x: Any, options: Mapping[str, Any]) -> Any:
+    module, _, function = backbone.constructor.rpartition(":")
+    if module:
+        return getattr(import_module(module), function)(x, **options)
     from tfrobust.runtime import keras
 
-    width = {"alpha": alpha} if backbone.widths else {}
     constructor = getattr(keras.applications, backbone.constructor)
-    features = constructor(input_tensor=x, include_top=False, weights=None, **width)
+    features = constructor(input_tensor=x, include_top=False, weights=None, **options)
     # EfficientNet's own normalisation is the identity unless Keras downloads its weights.
     for layer in features.layers:
         if isinstance(layer, keras.layers.Normalization):

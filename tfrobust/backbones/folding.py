@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from tfrobust.backbones.grouped import GroupedConv2D, grouped_conv2d
 from tfrobust.runtime import keras, tf
 
 Tensor = Any
@@ -108,8 +109,8 @@ def _same(size: int | None, kernel: int, stride: int, dilation: int) -> tuple[in
 
 def _is_linear(layer: Layer) -> bool:
     # The exact classes: a subclass may do more than convolve.
-    known = type(layer) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
-    return known and layer.activation is keras.activations.linear
+    known = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, GroupedConv2D)
+    return type(layer) in known and layer.activation is keras.activations.linear
 
 
 def _folded_weights(conv: Layer, norm: Layer) -> tuple[Tensor, Tensor]:
@@ -159,6 +160,8 @@ def _convolve(layer: Layer, x: Tensor, folded: _Folded) -> Tensor:
         y = tf.nn.depthwise_conv2d(x, kernel, strides, padding, dilations=layer.dilation_rate)
     elif x.shape[1:3] == (1, 1) and padding == "SAME" and layer.groups == 1:
         y = _on_one_pixel(x, kernel)
+    elif layer.groups > 1:
+        y = grouped_conv2d(x, kernel, layer.strides, padding, layer.dilation_rate)
     else:
         y = tf.nn.conv2d(x, kernel, layer.strides, padding, dilations=layer.dilation_rate)
     return y if shift is None else tf.nn.bias_add(y, tf.cast(shift, y.dtype))

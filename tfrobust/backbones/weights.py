@@ -17,18 +17,19 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
+from tfrobust.backbones import torch_weights
 from tfrobust.backbones.unfreezing import HEAD_LAYER
 from tfrobust.errors import TFRobustError, UsageError
 
 if TYPE_CHECKING:
-    from tfrobust.backbones.applications import Backbone
+    from tfrobust.backbones.description import Backbone
     from tfrobust.runtime import keras
 
 _log = logging.getLogger(__name__)
 _TIMEOUT_SECONDS = 10
 _SHOWN = 3
-# What keras.applications calls the layer that gives ImageNet's 1000 classes.
-_APPLICATIONS_HEAD = "predictions"
+# What keras.applications and torchvision call the layer that gives ImageNet's 1000 classes.
+_HEADS = (HEAD_LAYER, "predictions", "fc")
 
 # What h5py, zipfile and zlib raise for a damaged or foreign file.
 _DAMAGE = (
@@ -42,7 +43,8 @@ _DAMAGE = (
     zlib.error,
 )
 
-Stored = dict[str, list[h5py.Dataset]]
+# h5py datasets or arrays.
+Stored = dict[str, list[Any]]
 
 
 def fetch(backbone: Backbone, *, alpha: float, side: int) -> Path:
@@ -55,9 +57,14 @@ def fetch(backbone: Backbone, *, alpha: float, side: int) -> Path:
         several sizes, the nearest is taken.
 
     Raises:
-      UsageError: there are no ImageNet weights of this width.
+      UsageError: there are no ImageNet weights of this network, or of this width.
       TFRobustError: the download failed; names the file and where to put it.
     """
+    if backbone.url is None:
+        raise UsageError(
+            f"ImageNet weights of {backbone.name}: expected a local file, Keras publishes none to "
+            "download: name a .h5, .keras or .pth file, or choose none."
+        )
     if backbone.widths and alpha not in backbone.widths:
         raise UsageError(
             f"ImageNet weights of {backbone.name}: expected alpha to be one of "
@@ -95,11 +102,13 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 def load(model: keras.Model, path: str | Path) -> None:
     """Loads a file's weights into a classifier made by `build`: all of them, or none.
 
-    The file is Keras HDF5 (``.h5``, weights alone or a whole model), ``.weights.h5`` or
-    a whole model as ``.keras``; nothing in it is run. Layers are matched by name, or by
-    order where the names differ but every shape in turn agrees (as Keras itself reads
-    its official files). A head with another number of classes is left out, which is
-    logged as a warning; a file without a head leaves the model's own.
+    The file is Keras HDF5 (``.h5``, weights alone or a whole model), ``.weights.h5``,
+    a whole model as ``.keras``, or a torch state dict (``.pth`` or ``.pt``), which fits
+    the networks that carry torchvision's names: resnet18, resnet34 and resnext50. Nothing
+    in it is run. Layers are matched by name, or by order where the names differ but every
+    shape in turn agrees (as Keras itself reads its official files). A head with another
+    number of classes is left out, which is logged as a warning; a file without a head
+    leaves the model's own.
 
     Args:
       model: the classifier; untouched unless the whole file fits.
@@ -111,12 +120,11 @@ def load(model: keras.Model, path: str | Path) -> None:
     """
     path = Path(path).expanduser()
     ours = {layer.name: layer for layer in model.layers if _is_learned(layer)}
-    with _open(path) as file:
-        stored = _stored(file, model)
+    with _opened(path, model) as stored:
         left_out = _settle_head(stored, ours)
         stored = _named_alike(stored, ours)
         _check_fit(stored, ours, f"Weights {path} do not fit {model.name}")
-        values = {name: _read(datasets, path) for name, datasets in stored.items()}
+        values = {name: _read(name, datasets, path) for name, datasets in stored.items()}
     for name, arrays in values.items():
         ours[name].set_weights(arrays)
     if left_out:
@@ -131,12 +139,22 @@ def _is_learned(layer: Any) -> bool:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[h5py.File]:
-    """The HDF5 file at `path`, or the one inside a .keras archive, while it is read."""
+def _opened(path: Path, model: keras.Model) -> Iterator[Stored]:
+    """What the file at `path` holds, while it is read."""
     if not path.is_file():
         raise TFRobustError(
             f"Weights {path}: expected 'imagenet', 'none' or a file, found no such file."
         )
+    if path.suffix in torch_weights.SUFFIXES:
+        yield {name: list(arrays) for name, arrays in torch_weights.read(path).items()}
+        return
+    with _open(path) as file:
+        yield _stored(file, model)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[h5py.File]:
+    """The HDF5 file at `path`, or the one inside a .keras archive, while it is read."""
     try:
         source: Any = path
         if path.suffix == ".keras":
@@ -179,16 +197,41 @@ def _text(name: str | bytes) -> str:
 
 def _stored_by_class(group: h5py.Group, model: keras.Model) -> Stored:
     """The layout of .weights.h5 and .keras: layers under their class, counted in order."""
-    names, seen = {}, Counter[str]()
+    names: dict[str, Any] = {}
+    seen = Counter[str]()
     for layer in model.layers:
         kind = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", type(layer).__name__).lower()
-        names[f"{kind}_{seen[kind]}" if seen[kind] else kind] = layer.name
+        names[f"{kind}_{seen[kind]}" if seen[kind] else kind] = layer
         seen[kind] += 1
-    return {
-        names.get(key, key): [layer["vars"][str(i)] for i in range(len(layer["vars"]))]
-        for key, layer in group.items()
-        if not key.startswith("normalization")
+    found = {}
+    for key, stored in group.items():
+        if not key.startswith("normalization"):
+            layer = names.get(key) or names.get(_of_other_convolution(key))
+            found[layer.name if layer else key] = _datasets(stored, layer)
+    return found
+
+
+def _of_other_convolution(key: str) -> str:
+    """What the key would be, had the network been built on the other convolution."""
+    unfolded = key.startswith("unfold_conv2d")
+    return key.removeprefix("unfold_") if unfolded else f"unfold_{key}"
+
+
+def _datasets(group: h5py.Group, layer: Any) -> list[h5py.Dataset]:
+    """A layer's own variables, then those of layers inside it, in the order of its weights.
+
+    Inner layers, as of MultiHeadAttention, are stored under their attributes' names.
+    """
+    own = [group["vars"][str(i)] for i in range(len(group["vars"]))]
+    inner = {
+        id(variable): dataset
+        for name in group
+        if name != "vars" and hasattr(layer, name)
+        for variable, dataset in zip(
+            getattr(layer, name).weights, _datasets(group[name], None), strict=False
+        )
     }
+    return own + [inner[id(one)] for one in getattr(layer, "weights", ()) if id(one) in inner]
 
 
 def _settle_head(stored: Stored, ours: dict[str, Any]) -> str | None:
@@ -197,7 +240,7 @@ def _settle_head(stored: Stored, ours: dict[str, Any]) -> str | None:
     Returns:
       What was left out of the file, or None.
     """
-    datasets = stored.pop(HEAD_LAYER, None) or stored.pop(_APPLICATIONS_HEAD, None)
+    datasets = next((stored.pop(name) for name in _HEADS if name in stored), None)
     if datasets and _shapes(datasets) == _shapes(ours[HEAD_LAYER].weights):
         stored[HEAD_LAYER] = datasets
         return None
@@ -245,11 +288,11 @@ def _misfits(stored: Stored, ours: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} of the file is not in the network"
 
 
-def _read(datasets: Sequence[h5py.Dataset], path: Path) -> list[np.ndarray]:
+def _read(name: str, datasets: Sequence[Any], path: Path) -> list[np.ndarray]:
     arrays = [np.asarray(dataset) for dataset in datasets]
     if not all(np.isfinite(array).all() for array in arrays):
         raise TFRobustError(
             f"Weights {path}: expected finite numbers, found NaN or infinity in "
-            f"{datasets[0].name}: choose an earlier file."
+            f"{getattr(datasets[0], 'name', name)}: choose an earlier file."
         )
     return arrays

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickletools
 import sys
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 # Names of Python 2 modules that pickles of protocol 2 and below still use.
@@ -47,11 +47,13 @@ class Call:
       function: what it would call.
       args: with which arguments.
       state: what it would set on the result.
+      items: what it would set in the result, which then is a dict of some kind.
     """
 
     function: Global
     args: tuple[Any, ...]
     state: Any = None
+    items: dict[Any, Any] = field(default_factory=dict)
 
 
 @dataclass(eq=False, repr=False)
@@ -241,7 +243,7 @@ class _Machine:
             # Hashing nested tuples, or large numbers that collide, can take forever.
             if not (isinstance(key, str | None) or isinstance(key, int) and abs(key) < 1 << 60):
                 raise UnsafePickleError(f"a {type(key).__name__} as a key")
-        if isinstance(target, dict):
-            target.update(zip(keys, values[1::2], strict=True))
-        elif not isinstance(target, Call):  # an OrderedDict is a call; nobody asks for its items
+        if not isinstance(target, dict | Call):  # an OrderedDict is a call
             raise UnsafePickleError(f"items set on a {type(target).__name__}")
+        held = target.items if isinstance(target, Call) else target
+        held.update(zip(keys, values[1::2], strict=True))

@@ -8,7 +8,7 @@ import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -42,6 +42,8 @@ class TorchArchive:
     Args:
       location: the file, for messages.
       archive: the file opened as a zip; it stays open as long as values are asked for.
+      what: what is expected in it, for messages.
+      advice: how to save that, for messages.
 
     Attributes:
       tree: what was saved, as `pickle_tree.parse` tells it.
@@ -50,29 +52,39 @@ class TorchArchive:
       TFRobustError: it was not written by `torch.save`, is broken, or is refused.
     """
 
-    def __init__(self, location: Path, archive: zipfile.ZipFile) -> None:
+    def __init__(
+        self,
+        location: Path,
+        archive: zipfile.ZipFile,
+        *,
+        what: str = "a data set",
+        advice: str = "save an object with ids, imgs and labels alone (plain tensors or arrays, "
+        "no transforms)",
+    ) -> None:
         self._location = location
+        self._advice = advice
         self._archive = archive
         self._lock = threading.Lock()
         self._storages: dict[str, np.ndarray] = {}
         names = [name for name in archive.namelist() if re.fullmatch(r"[^/]+/data\.pkl", name)]
         if len(names) != 1 or f"{names[0][:-8]}constants.pkl" in archive.namelist():
             raise TFRobustError(
-                f"{location}: expected a data set written by torch.save, found another kind of "
-                "archive: save an object with imgs and labels."
+                f"{location}: expected {what} written by torch.save, found another kind of "
+                f"archive: {advice}."
             )
         self._prefix = names[0][: -len("data.pkl")]
         self.tree = self._parse()
 
     def _parse(self) -> Any:
         try:
-            self._order = ">" if self._read("byteorder", b"little") == b"big" else "<"
-            return parse(self._read("data.pkl"), {*self.REBUILD, *_PARTS, *_INFO})
+            self._order: Literal[">", "<"] = "<"
+            if self._read("byteorder", b"little") == b"big":
+                self._order = ">"
+            return parse(self._read("data.pkl"), CALLS)
         except UnsafePickleError as error:
             raise TFRobustError(
                 f"{self._location} is refused because it asks for {error}, which is not on the "
-                "list of what is read: save an object with ids, imgs and labels alone (plain "
-                "tensors or arrays, no transforms), or do not trust this file."
+                f"list of what is read: {self._advice}, or do not trust this file."
             ) from error
         except Exception as error:
             raise TFRobustError(
@@ -177,10 +189,8 @@ class TorchArchive:
         tag, storage, key = node.id[:3] if isinstance(node, Persistent) else (None, None, None)
         if tag != "storage" or not isinstance(storage, Global) or type(key) is not str:
             raise ValueError("a tensor without a storage")
-        if storage.module != "torch" or storage.name not in _STORAGES:
-            raise ValueError(f"a tensor of {storage}, expected one of {', '.join(_STORAGES)}")
+        dtype = storage_type(storage).newbyteorder(self._order)
         if key not in self._storages:
-            dtype = np.dtype(self._order + _STORAGES[storage.name])
             self._storages[key] = np.frombuffer(self._read(f"data/{key}"), dtype)
         return self._storages[key]
 
@@ -195,6 +205,21 @@ class TorchArchive:
         "torch._utils._rebuild_tensor": _tensor,
         "torch._utils._rebuild_tensor_v2": _tensor,
     }
+
+
+# The names that a pickle of torch may ask for.
+CALLS = frozenset((*TorchArchive.REBUILD, *_PARTS, *_INFO))
+
+
+def storage_type(storage: Global) -> np.dtype[Any]:
+    """The numbers in a torch storage.
+
+    Raises:
+      ValueError: they are none that is read here.
+    """
+    if storage.module != "torch" or storage.name not in _STORAGES:
+        raise ValueError(f"a tensor of {storage}, expected one of {', '.join(_STORAGES)}")
+    return np.dtype(_STORAGES[storage.name])
 
 
 def _natural(value: Any) -> int:

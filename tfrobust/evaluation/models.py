@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+# The layers are registered where they are defined; a model file may name them.
+from tfrobust.backbones import grouped, position, unfold  # noqa: F401
 from tfrobust.backbones.folding import fold
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.evaluation.untrusted import keras_version, refuse_code

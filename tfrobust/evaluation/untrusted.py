@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import zipfile
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 from tfrobust.errors import TFRobustError
 
 # Where the classes and functions of an honest model come from.
-TRUSTED = ("keras", "tf_keras", "tfrobust", "builtins")
+TRUSTED = ("keras", "tf_keras", "tfrobust.backbones", "builtins")
 
 
 def refuse_code(path: Path) -> None:
@@ -28,7 +29,7 @@ def refuse_code(path: Path) -> None:
     """
     for entry in _entries(_configuration(path)):
         name, module = str(entry.get("class_name")), entry.get("module")
-        foreign = module is not None and str(module).split(".")[0] not in TRUSTED
+        foreign = module is not None and not _is_trusted(str(module), str(entry.get("config")))
         if name in ("Lambda", "__lambda__") or foreign:
             what = f"{module}.{name}" if foreign else "a Lambda layer"
             raise TFRobustError(
@@ -36,6 +37,13 @@ def refuse_code(path: Path) -> None:
                 "expected Keras's own layers; if you trust it, open it yourself and go through "
                 "Python: tfrobust.evaluate(model, ...)."
             )
+
+
+def _is_trusted(module: str, function: str) -> bool:
+    # Keras writes its own functions as built-in ones, such as 'relu'; Python's are others.
+    if module == "builtins" and hasattr(builtins, function):
+        return False
+    return any(f"{module}.".startswith(f"{known}.") for known in TRUSTED)
 
 
 def keras_version(path: Path) -> str:

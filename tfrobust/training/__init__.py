@@ -12,5 +12,12 @@ METHODS = Table(
     {
         "nsl": "tfrobust.training.nsl:NSL",
         "standard": "tfrobust.training.standard:Standard",
+        "pgd": "tfrobust.training.pgd:AdversarialTraining",
+        "trades": "tfrobust.training.trades:Trades",
+        "mart": "tfrobust.training.trades:Mart",
+        "fast": "tfrobust.training.fast:Fast",
+        "mixture": "tfrobust.training.pgd:Mixture",
+        "blend": "tfrobust.training.pgd:Blend",
+        "noise": "tfrobust.training.pgd:Noise",
     },
 )

@@ -1,4 +1,4 @@
-"""The learning curves of a run, with a line where each stage begins."""
+"""The learning curves of a run, with a line where each stage begins and at the elbow."""
 
 from __future__ import annotations
 
@@ -10,20 +10,30 @@ from typing import Any
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"
 
 
-def curves(rows: list[dict[str, Any]], path: Path) -> None:
+def curves(rows: list[dict[str, Any]], path: Path, elbow: int | None = None) -> None:
     """Draws loss and accuracies against epochs and saves them as PNG.
 
     Args:
       rows: of the history, one per epoch.
       path: of the picture.
+      elbow: the epoch where validation turned, if it did; marked.
     """
+    draw(rows, elbow).savefig(path)
+
+
+def draw(rows: list[dict[str, Any]], elbow: int | None = None) -> Any:
+    """The figure that `curves` saves."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained", dpi=150)
     loss, accuracy = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in rows]
-    loss.plot(epochs, [row["loss"] for row in rows], color=GREY, marker="o", ms=3)
-    loss.set(title="Training loss", xlabel="epoch", ylim=(0, None))
+    loss.plot(epochs, [row["loss"] for row in rows], color=GREY, marker="o", ms=3, label="train")
+    loss.set(title="Loss", xlabel="epoch", ylim=(0, None))
+    if any("select_loss" in row for row in rows):
+        values = [row.get("select_loss", math.nan) for row in rows]
+        loss.plot(epochs, values, color=ORANGE, marker="o", ms=3, label="select")
+        loss.legend(frameon=False, fontsize=8)
     series = (
         ("select_clean", "select, clean", BLUE, "-"),
         ("select_fgsm", "select, FGSM", GREEN, "-"),
@@ -40,16 +50,22 @@ def curves(rows: list[dict[str, Any]], path: Path) -> None:
     accuracy.legend(frameon=False, fontsize=8)
     for axes in (loss, accuracy):
         _mark_stages(axes, rows)
+        if elbow is not None:
+            _mark(axes, elbow, f"elbow: epoch {elbow}", PURPLE, "-")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+    return figure
 
 
 def _mark_stages(axes: Any, rows: list[dict[str, Any]]) -> None:
     for before, row in zip(rows, rows[1:], strict=False):
         if row["stage"] != before["stage"]:
-            at = row["epoch"] - 0.5
-            axes.axvline(at, color=GREY, lw=0.8, ls="--")
-            label = f"stage {row['stage']}: {row['blocks']}"
-            place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-            axes.annotate(label, (at, 1), xytext=(3, -10), fontsize=7, color=GREY, **place)
+            _mark(axes, row["epoch"] - 0.5, f"stage {row['stage']}: {row['blocks']}", GREY, "--")
+
+
+def _mark(axes: Any, at: float, label: str, colour: str, style: str) -> None:
+    axes.axvline(at, color=colour, lw=0.8, ls=style)
+    # Stages are named above, the elbow below, so that they never cover each other.
+    height, offset = (1, -10) if style == "--" else (0, 4)
+    place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+    axes.annotate(label, (at, height), xytext=(3, offset), fontsize=7, color=colour, **place)

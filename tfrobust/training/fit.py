@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,26 @@ from tfrobust.run import RunFolder
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
 from tfrobust.training import METHODS
+from tfrobust.training.budget import Budget
 from tfrobust.training.callbacks import EpochEnd, Schedule
+from tfrobust.training.elbow import find_elbow
+from tfrobust.training.fast import Fast
+from tfrobust.training.guard import Guard
+from tfrobust.training.recipe import Recipe
 from tfrobust.training.selection import Selection
 from tfrobust.training.stages import make_optimizer
 from tfrobust.training.state import Checkpoints, TrainState
-from tfrobust.training.step import Recipe
 from tfrobust.training.tensorboard import TensorBoard
 
 
 def fit(
-    model: Any, splits: Splits, config: RunConfig, run: RunFolder, *, resume: bool = False
+    model: Any,
+    splits: Splits,
+    config: RunConfig,
+    run: RunFolder,
+    *,
+    resume: bool = False,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> TrainState:
     """Trains `model` in place by the config's method and stages.
 
@@ -34,23 +45,35 @@ def fit(
     from the last complete epoch and ends with the weights that an uninterrupted run
     would have had: batches, augmentation and attacks depend on seed and step alone.
 
+    Three things end training before the last stage's last epoch: `early_stopping`, the
+    `time_limit` (at the end of the step in which it is used up; the checkpoint's time is
+    counted on by `resume`, and schedules run over the time, so that a timed run is not
+    repeatable to the bit), and a loss that is not finite. With weight averaging 'select'
+    measures the averages and they are what is kept; `model` itself ends with the weights
+    of the last step.
+
     Args:
       model: flat classifier, image in [0, 1] -> logits.
       splits: 'train' and 'select' are used, 'test' is not touched.
       config: of the run.
       run: the folder, made already.
       resume: go on where the folder's checkpoint stands; starts afresh without one.
+      on_epoch: called with each row of the history once its checkpoint is written; what
+        it raises ends training.
 
     Returns:
-      The state after the last epoch: rows of the history, best epoch.
+      The state after the last epoch: rows of the history, best epoch, elbow.
 
     Raises:
       TFRobustError: the loss is not finite, or a checkpoint cannot be written or read.
     """
     work = _Training(model, splits, config, run)
+    work.on_epoch = on_epoch
     state = work.start(resume)
     while state.stage < len(config.training.stages):
         work.run_stage(state)
+    if config.training.choose == "elbow":
+        work.choose_elbow(state)
     return state
 
 
@@ -59,31 +82,36 @@ class _Training:
 
     def __init__(self, model: Any, splits: Splits, config: RunConfig, run: RunFolder) -> None:
         training = config.training
+        self.budget = Budget(training.time_limit)
         self.model, self.config, self.train = model, config, splits.train
         self.threat_model = ThreatModel.from_config(config.threat)
-        self.recipe = Recipe.from_config(training, self.threat_model, config.seed)
+        self.steps = steps_per_epoch(len(self.train), training.batch_size, False)
+        self.recipe = Recipe.from_config(training, self.threat_model, config.seed, self.steps)
         self.method = METHODS[training.method](model, self.recipe)
         self.optimizer = make_optimizer(training)
         # Built once on all variables, so that each keeps its state from stage to stage.
         set_trainable(model, "all")
         self.optimizer.build(model.trainable_variables)
-        self.checkpoints = Checkpoints(run, model, self.optimizer)
-        select = _sample(splits.select, training.select_limit, config.seed)
-        self.selection = Selection(
-            model,
-            evaluation_batches(select, training.batch_size),
-            self.threat_model,
-            steps=training.select_steps,
-            seed=config.seed,
+        averages = self.method.averages
+        self.checkpoints = Checkpoints(
+            run, model, self.optimizer, averages=averages, keep_from=training.keep_from
         )
-        self.steps = steps_per_epoch(len(self.train), training.batch_size, False)
+        goal = self.method.goal.removeprefix("select_")
+        loss_on = None if training.keep_from is None else goal
+        self.select = splits.select
+        self.selection = self._selection(training.select_limit, loss_on)
+        self.guarding: Selection | None = None
         self.board = TensorBoard(run)
+        self.on_epoch: Callable[[dict[str, Any]], None] | None = None
         self.samples = next(iter(evaluation_batches(_sample(self.train, 8, config.seed), 8)))
 
     def start(self, resume: bool) -> TrainState:
         if resume and self.checkpoints.exists():
             state = self.checkpoints.restore()
             print(f"Resuming after epoch {state.epoch}.", flush=True)
+            self.budget = Budget(
+                self.config.training.time_limit, state.elapsed + self.budget.elapsed
+            )
             return state
         return TrainState()
 
@@ -105,12 +133,57 @@ class _Training:
             epochs=last,
             steps_per_epoch=self.steps,
             verbose=0,
-            callbacks=[
-                Schedule(stage, self.steps, first, progress),
-                EpochEnd(stage, state, self.selection, self.checkpoints, self._log),
-            ],
+            callbacks=self._callbacks(state, first, progress),
         )
         progress.close()
+
+    def choose_elbow(self, state: TrainState) -> None:
+        """Makes the model of the elbow the one that is kept."""
+        elbow = find_elbow(state.rows, self.config.training.keep_from or 1)
+        if elbow is None:
+            print("No elbow: training ended before keep_from; the best epoch's model is kept.")
+            return
+        if not elbow.turned:
+            print("Validation had not turned when training ended: its lowest loss is kept.")
+        self.checkpoints.choose(elbow.epoch)
+        state.best_epoch = elbow.epoch
+
+    def _callbacks(self, state: TrainState, first: int, progress: Progress) -> list[Any]:
+        """In the order in which they act at the end of an epoch."""
+        training = self.config.training
+        schedule = Schedule(
+            training, state.stage, steps=self.steps, first_epoch=first, progress=progress,
+            budget=self.budget,
+        )  # fmt: skip
+        end = EpochEnd(
+            training, state, selection=self.selection, checkpoints=self.checkpoints,
+            on_row=self._log, budget=self.budget,
+        )  # fmt: skip
+        return [schedule, *self._guards(state), end]
+
+    def _guards(self, state: TrainState) -> list[Any]:
+        if not isinstance(self.method, Fast):
+            return []
+        if state.noise_reach is not None:
+            self.method.reach.assign(state.noise_reach)
+        averages = self.method.averages
+        held = [*self.model.variables, *self.optimizer.variables]
+        held += averages.variables if averages else []
+        if self.guarding is None:
+            limit = self.config.training.guard_limit
+            self.guarding = self._selection(limit, worst_case=False)
+        return [Guard(self.guarding, state, self.config.training.guard_every, held)]
+
+    def _selection(
+        self, limit: int, loss_on: str | None = None, worst_case: bool = True
+    ) -> Selection:
+        """What measures the model on some images of 'select'."""
+        training, seed = self.config.training, self.config.seed
+        batches = evaluation_batches(_sample(self.select, limit, seed), training.batch_size)
+        return Selection(
+            self.model, batches, self.threat_model, steps=training.select_steps, seed=seed,
+            loss_on=loss_on, worst_case=worst_case,
+        )  # fmt: skip
 
     def _batches(self, first_epoch: int) -> Any:
         return training_batches(
@@ -123,6 +196,8 @@ class _Training:
 
     def _log(self, row: dict[str, Any]) -> None:
         self.board.log(row, self.samples)
+        if self.on_epoch is not None:
+            self.on_epoch(row)
 
 
 def _recipe_of(stage: StageConfig, recipe: Recipe) -> Recipe:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from tfrobust.runtime import keras, nsl, tf
-from tfrobust.training.step import Recipe, RobustStep
+from tfrobust.training.recipe import Recipe
+from tfrobust.training.step import RobustStep
 
 Tensor = Any
 _GRAD_NORM = {"linf": "infinity", "l2": "l2", "l1": "l1"}
@@ -35,6 +36,8 @@ class NSL(RobustStep, nsl.keras.AdversarialRegularization):
     def compile(self, optimizer: Any, **kwargs: Any) -> None:
         """Compiles with cross-entropy on logits, the only loss of this project."""
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        if self.recipe.label_smoothing:
+            loss = self._smoothed
         super().compile(optimizer, loss=loss, **kwargs)
 
     def craft(self, x: Tensor, y: Tensor) -> Tensor | None:
@@ -47,15 +50,20 @@ class NSL(RobustStep, nsl.keras.AdversarialRegularization):
         A pass whose weight is 0 is left out.
         """
         terms: dict[str, Tensor] = {"loss": tf.constant(0.0)}
+        alone = not (self.recipe.clean_weight and self.recipe.adv_weight)
         weighted = (
             ("clean", "clean", x, self.recipe.clean_weight),
             ("adv", "adversarial", x_adv, self.recipe.adv_weight),
         )
         for key, kind, images, weight in weighted:
             if weight:
-                terms[key] = self.forward(images, kind)
+                terms[key] = self.forward(images, kind, alone=alone)
                 terms["loss"] += weight * self._compute_total_loss([y], [terms[key]])
         return terms
+
+    def _smoothed(self, y: Tensor, logits: Tensor) -> Tensor:
+        # Keras hands the labels over as a column.
+        return self.cross_entropy(logits, tf.cast(tf.reshape(y, [-1]), tf.int32))
 
 
 def adv_config(recipe: Recipe) -> Any:

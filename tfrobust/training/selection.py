@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfrobust.attacks.gradient import FGSM, PGD
+from tfrobust.attacks.losses import cross_entropy
 from tfrobust.backbones.folding import fold
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -24,44 +25,77 @@ class Selection:
       threat_model: the ball.
       steps: PGD steps.
       seed: of PGD's random start; the same every epoch, so that epochs compare.
+      loss_on: which loss is measured too: 'clean', 'pgd' or None. For 'pgd' every example
+        makes every step, also past its misclassification, which costs up to twice the time.
+      worst_case: whether an attack's figure counts only what stood before it. Off, each is
+        the accuracy on that attack's images alone: a network that has learned to fool
+        FGSM classifies its images better than the clean ones.
+
+    Attributes:
+      count: images measured in the last call of `measure`.
     """
 
     def __init__(
-        self, model: Any, batches: Any, threat_model: ThreatModel, *, steps: int, seed: int
+        self,
+        model: Any,
+        batches: Any,
+        threat_model: ThreatModel,
+        *,
+        steps: int,
+        seed: int,
+        loss_on: str | None = None,
+        worst_case: bool = True,
     ) -> None:
+        self.count = 0
+        self._worst_case = worst_case
         self._batches = batches
         self._model = model
         self._threat_model = threat_model
-        self._attacks = (FGSM(), PGD(steps=steps))
+        self._loss_on = loss_on
+        self._attacks = (FGSM(), PGD(steps=steps, early_stop=loss_on != "pgd"))
         self._seed = tf.constant([seed, 0])
         self._count = tf.function(self._count_batch, reduce_retracing=True)
 
     def measure(self) -> dict[str, float]:
-        """'select_clean', 'select_fgsm' and 'select_pgd', each in [0, 1]."""
-        counts = sum(self._count(batch["image"], batch["label"]) for batch in self._batches)
-        clean, fgsm, pgd, total = counts.numpy().tolist()
-        return {
+        """'select_clean', 'select_fgsm' and 'select_pgd', each in [0, 1].
+
+        With `loss_on` also 'select_loss', the mean cross-entropy on the clean images or on
+        PGD's.
+        """
+        sums = sum(self._count(batch["image"], batch["label"]) for batch in self._batches)
+        clean, fgsm, pgd, total, loss = sums.numpy().tolist()
+        self.count = int(total)
+        accuracies = {
             "select_clean": clean / total,
             "select_fgsm": fgsm / total,
             "select_pgd": pgd / total,
         }
+        return accuracies | ({"select_loss": loss / total} if self._loss_on else {})
 
     def _count_batch(self, x: Tensor, y: Tensor) -> Tensor:
-        right = self._right(x, y)
-        counts = [right]
-        stands = right
+        logits = self._infer(x)
+        stands = _right(logits, y)
+        columns = [stands]
+        loss = cross_entropy(logits, y)
         for attack in self._attacks:
             x_adv = attack(fold(self._model), x, y, self._threat_model, self._seed)
-            stands = stands & self._right(self._threat_model.project(x_adv, x), y)
-            counts.append(stands)
-        counts.append(tf.ones_like(right))
-        return tf.reduce_sum(tf.cast(tf.stack(counts), tf.int64), axis=1)
+            logits = self._infer(self._threat_model.project(x_adv, x))
+            right = _right(logits, y)
+            stands = stands & right if self._worst_case else right
+            columns.append(stands)
+        if self._loss_on == "pgd":
+            loss = cross_entropy(logits, y)
+        columns.append(tf.ones_like(stands))
+        # Counts are exact in float64.
+        sums = [tf.cast(column, tf.float64) for column in (*columns, loss)]
+        return tf.reduce_sum(tf.stack(sums), axis=1)
 
     def _infer(self, x: Tensor) -> Tensor:
         return self._model(x, training=False)
 
-    def _right(self, x: Tensor, y: Tensor) -> Tensor:
-        return tf.argmax(self._infer(x), axis=1, output_type=y.dtype) == y
+
+def _right(logits: Tensor, y: Tensor) -> Tensor:
+    return tf.argmax(logits, axis=1, output_type=y.dtype) == y
 
 
 def rank(row: dict[str, Any], goal: str = "select_pgd") -> tuple[bool, float, float]:
@@ -81,18 +115,23 @@ def _is_constant(row: dict[str, Any]) -> bool:
     return row["select_clean"] == row["select_pgd"]
 
 
-def overfits_to_fgsm(rows: list[dict[str, Any]]) -> bool:
-    """Whether the last epoch shows catastrophic overfitting to a single-step attack.
+def overfits_to_fgsm(rows: list[dict[str, Any]], least: float = 0.05) -> bool:
+    """Whether the last row shows catastrophic overfitting to a single-step attack.
 
-    PGD accuracy has fallen below half of its best so far (from at least 0.05), more than
+    PGD accuracy has fallen below half of its best so far (from at least `least`), more than
     0.1 below FGSM accuracy, which has not fallen: Wong et al. (2020),
     https://arxiv.org/abs/2001.03994.
+
+    Args:
+      rows: measurements, in their order.
+      least: the PGD accuracy there must have been; more for few images, whose figures
+        halve by chance where they are small.
     """
     before, last = [row for row in rows[:-1] if not _is_constant(row)], rows[-1]
     if not before:
         return False
     best_pgd = max(row["select_pgd"] for row in before)
     best_fgsm = max(row["select_fgsm"] for row in before)
-    collapsed = best_pgd >= 0.05 and last["select_pgd"] < best_pgd / 2
+    collapsed = best_pgd >= least and last["select_pgd"] < best_pgd / 2
     gap = last["select_fgsm"] - last["select_pgd"]
     return collapsed and gap > 0.1 and last["select_fgsm"] > best_fgsm * 0.75

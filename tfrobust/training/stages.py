@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tfrobust.config import StageConfig, TrainingConfig
+from tfrobust.config import StageConfig, TrainingConfig, parse_milestones
 from tfrobust.runtime import keras
 
 
@@ -15,8 +15,11 @@ def learning_rate(stage: StageConfig, epoch: float) -> float:
 
     'constant' stays; 'cosine' falls along half a cosine to `final_learning_rate`
     (0 by default; Loshchilov and Hutter, 2017, https://arxiv.org/abs/1608.03983);
-    'step' divides by 10 at a half and at three quarters of the stage, and never goes
-    below `final_learning_rate`. Warm-up rises linearly before that.
+    'linear' falls evenly to it: with a warm-up of half the stage, up and down as in Wong
+    et al. (2020), https://arxiv.org/abs/2001.03994; 'step' divides by 10 at a half and at
+    three quarters of the stage, and never goes below `final_learning_rate`; 'piecewise'
+    does what `milestones` says. Warm-up rises linearly before that; the stage's parts are
+    counted from its end.
     """
     if epoch < stage.warmup_epochs:
         return stage.learning_rate * (epoch + 1e-3) / stage.warmup_epochs
@@ -28,7 +31,11 @@ def learning_rate(stage: StageConfig, epoch: float) -> float:
     if stage.schedule == "step":
         drops = (part >= 0.5) + (part >= 0.75)
         return max(stage.learning_rate / 10**drops, final)
-    return final + (stage.learning_rate - final) * (1 + math.cos(math.pi * part)) / 2
+    if stage.schedule == "piecewise":
+        reached = [factor for at, factor in parse_milestones(stage.milestones) if part >= at]
+        return stage.learning_rate * (reached[-1] if reached else 1.0)
+    left = 1 - part if stage.schedule == "linear" else (1 + math.cos(math.pi * part)) / 2
+    return final + (stage.learning_rate - final) * left
 
 
 def plateaued(stage: StageConfig, losses: Sequence[float]) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tfrobust.runtime import keras
-from tfrobust.training.step import Recipe, RobustStep, mean_cross_entropy
+from tfrobust.training.recipe import Recipe
+from tfrobust.training.step import RobustStep
 
 Tensor = Any
 
@@ -30,5 +31,5 @@ class Standard(RobustStep, keras.Model):
 
     def losses_of(self, x: Tensor, x_adv: Tensor | None, y: Tensor) -> dict[str, Tensor]:
         """Cross-entropy on x; its batches move BatchNorm's statistics under any policy."""
-        logits = self.base_model(x, training=True)
-        return {"loss": mean_cross_entropy(logits, y), "clean": logits}
+        logits = self.forward(x, "clean", alone=True)
+        return {"loss": self.cross_entropy(logits, y), "clean": logits}

@@ -6,18 +6,21 @@ import csv
 import io
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tfrobust.errors import TFRobustError
 from tfrobust.run import RunFolder, write_json, write_text
 from tfrobust.runtime import random_generators, tf
+from tfrobust.training.averaging import Averages
 
 # Of the state file's layout; raised when an older one can no longer be read.
 VERSION = 1
 COLUMNS = (
     "epoch", "stage", "blocks", "seconds", "learning_rate", "loss", "clean_accuracy",
-    "adv_accuracy", "select_clean", "select_fgsm", "select_pgd",
+    "adv_accuracy", "select_clean", "select_fgsm", "select_pgd", "select_loss", "elapsed",
 )  # fmt: skip
 
 
@@ -31,6 +34,11 @@ class TrainState:
       stage_losses: training losses of that stage's epochs so far.
       rows: one per epoch, with `COLUMNS`.
       best_epoch: the epoch whose model is kept, or None.
+      elapsed: seconds of training so far, over all sessions.
+      elbow: the epoch where validation turned, or None; see `elbow.py`.
+      looks: the guard's measurements that found nothing.
+      rollbacks: how often the guard undid steps.
+      noise_reach: the reach of the noise that the guard has set, or None for the config's.
     """
 
     epoch: int = 0
@@ -38,21 +46,45 @@ class TrainState:
     stage_losses: list[float] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int | None = None
+    elapsed: float = 0.0
+    elbow: int | None = None
+    looks: list[dict[str, float]] = field(default_factory=list)
+    rollbacks: int = 0
+    noise_reach: float | None = None
 
 
 class Checkpoints:
     """Saves and restores model, optimiser and `TrainState`, atomically.
 
     The state file is replaced last and names the checkpoint that belongs to it: killed
-    at any moment, the folder holds the last complete epoch.
+    at any moment, the folder holds the last complete epoch. Models to keep are written
+    with the averaged weights where there are averages; the checkpoint holds both.
+
+    Args:
+      run: the folder.
+      model: the classifier.
+      optimizer: its optimiser, built.
+      averages: of the weights, if there are any.
+      keep_from: the model of every epoch from this one on stays, in `epoch_model`.
     """
 
-    def __init__(self, run: RunFolder, model: Any, optimizer: Any) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        model: Any,
+        optimizer: Any,
+        *,
+        averages: Averages | None = None,
+        keep_from: int | None = None,
+    ) -> None:
         self._folder = run.checkpoints
-        self._run = run
+        self._run, self._averages, self._keep_from = run, averages, keep_from
         # Keras leaves the generators of dropout and the like out of a checkpoint.
         generators = {f"random_{i}": each for i, each in enumerate(random_generators(model))}
-        self._checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, **generators)
+        means = {f"average_{i}": v for i, v in enumerate(averages.variables if averages else ())}
+        self._checkpoint = tf.train.Checkpoint(
+            model=model, optimizer=optimizer, **generators, **means
+        )
         self._model = model
 
     def exists(self) -> bool:
@@ -68,11 +100,7 @@ class Checkpoints:
         name = f"epoch-{state.epoch:04d}"
         try:
             self._checkpoint.write(str(self._folder / name / "checkpoint"))
-            if is_best:
-                # The ending tells Keras the format, so the temporary name keeps it.
-                temporary = self._folder / "unfinished.keras"
-                self._model.save(temporary, save_format="keras")
-                temporary.replace(self._run.best_model)
+            self._save_models(state.epoch, is_best)
         except (OSError, tf.errors.OpError) as error:
             raise TFRobustError(
                 f"The checkpoint of epoch {state.epoch} cannot be written to {self._folder}: "
@@ -83,6 +111,41 @@ class Checkpoints:
         for old in self._folder.glob("epoch-*"):
             if old.name != name:
                 shutil.rmtree(old)
+
+    def epoch_model(self, epoch: int) -> Path:
+        """Where the model of an epoch is kept, from `keep_from` on."""
+        return self._folder / "models" / f"epoch-{epoch:04d}.keras"
+
+    def choose(self, epoch: int) -> None:
+        """Makes the kept model of `epoch` the run's best.
+
+        Raises:
+          TFRobustError: it is missing, or cannot be copied.
+        """
+        temporary = self._folder / "unfinished.keras"
+        try:
+            shutil.copyfile(self.epoch_model(epoch), temporary)
+            temporary.replace(self._run.best_model)
+        except OSError as error:
+            raise TFRobustError(
+                f"The model of epoch {epoch} cannot be made the best: {_first_line(error)}; free "
+                "some space, then --resume."
+            ) from error
+
+    def _save_models(self, epoch: int, is_best: bool) -> None:
+        keeps = self._keep_from is not None and epoch >= self._keep_from
+        if not (is_best or keeps):
+            return
+        # The ending tells Keras the format, so the temporary name keeps it.
+        temporary = self._folder / "unfinished.keras"
+        with self._averages.in_place() if self._averages else nullcontext():
+            self._model.save(temporary, save_format="keras")
+        if keeps:
+            self.epoch_model(epoch).parent.mkdir(exist_ok=True)
+            shutil.copyfile(temporary, self.epoch_model(epoch))
+        if is_best:
+            temporary.replace(self._run.best_model)
+        temporary.unlink(missing_ok=True)
 
     def restore(self) -> TrainState:
         """Puts model and optimiser back to the last complete epoch and returns the state.

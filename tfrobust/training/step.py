@@ -3,90 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from tfrobust.attacks.gradient import PGD
 from tfrobust.attacks.losses import cross_entropy
 from tfrobust.backbones.folding import fold
-from tfrobust.config import BATCH_NORM, TrainingConfig
 from tfrobust.errors import UsageError
 from tfrobust.runtime import keras, tf
-from tfrobust.threat_model import ThreatModel
+from tfrobust.training.averaging import Averages
 from tfrobust.training.batch_norm import Statistics, batch_norm_layers
+from tfrobust.training.recipe import Recipe
+from tfrobust.training.weight_perturbation import offsets, perturbed
 
 Tensor = Any
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a method needs to know beside the model: the part of the config it reads.
-
-    Attributes:
-      threat_model: the ball that training examples are crafted in.
-      attack: how they are crafted.
-      clean_weight: weight of the loss on clean images.
-      adv_weight: weight of the loss on adversarial images (NSL: multiplier).
-      batch_norm: which batches move BatchNorm's statistics: 'clean', 'adversarial',
-        'both', or 'none' (BatchNorm layers are frozen as they are). Where only one kind
-        has a weight, that kind moves them, or they would stay at their initial values.
-      seed: of the random starts.
-    """
-
-    threat_model: ThreatModel
-    attack: PGD
-    clean_weight: float = 1.0
-    adv_weight: float = 1.0
-    batch_norm: str = "adversarial"
-    seed: int = 42
-
-    def __post_init__(self) -> None:
-        if self.batch_norm not in BATCH_NORM:
-            raise UsageError(
-                f"batch_norm: expected one of {', '.join(BATCH_NORM)}, found {self.batch_norm!r}."
-            )
-        if self.clean_weight + self.adv_weight <= 0:
-            raise UsageError("clean_weight and adv_weight are both 0: at least one must be more.")
-
-    @classmethod
-    def from_config(cls, config: TrainingConfig, threat_model: ThreatModel, seed: int) -> Recipe:
-        """The recipe that a run's configuration names."""
-        attack = PGD(
-            steps=config.steps,
-            step_size=config.step_size,
-            random_start=config.random_start,
-            early_stop=False,
-        )
-        return cls(
-            threat_model, attack, config.clean_weight, config.adv_weight, config.batch_norm, seed
-        )
 
 
 class RobustStep:
     """Mixed into a `keras.Model`: crafts, computes the method's loss, updates, measures.
 
     Guarantees, for every method:
-      - x_adv lies in the ball and in [0, 1], and no gradient flows through it;
+      - x_adv lies in the ball and in [0, 1] ('fast' and 'noise', which add noise beyond it,
+        say so), and no gradient flows through it;
       - the attack's passes run in inference mode and never move BatchNorm's statistics;
       - of the training passes, those named by `batch_norm` move them;
       - the same seed and step give the same x_adv, whatever ran before.
+
+    Attributes:
+      base_model: the classifier that is trained.
+      recipe: what the method reads of the config.
+      goal: the column of the history that picks the epoch to keep.
+      perturbs_weights: whether the method may be joined to `recipe.awp`.
+      aims: whether its attack can aim at a class.
+      averages: the averaged weights, or None where `recipe.ema` is 0.
     """
 
     base_model: Any
     recipe: Recipe
     optimizer: Any
-    # The column of the history that picks the epoch to keep.
     goal = "select_pgd"
+    perturbs_weights = False
+    aims = True
+    averages: Averages | None
     # Every method's own: (x, x_adv, y) -> {'loss': scalar, and the logits 'clean' and 'adv'
-    # where it computes them}.
-    losses_of: Callable[[Tensor, Tensor | None, Tensor], dict[str, Tensor]]
+    # where it computes them; 'counted', a dict of weights for their accuracies, if not 1}.
+    losses_of: Callable[[Tensor, Tensor | None, Tensor], dict[str, Any]]
 
     def prepare(self, recipe: Recipe) -> None:
-        """Sets up recipe and metrics; called at the end of a method's constructor."""
+        """Sets up recipe and metrics; called at the end of a method's constructor.
+
+        Raises:
+          UsageError: the recipe asks for something that this method does not do.
+        """
+        self._require(recipe)
         self.recipe = recipe
+        self.averages = Averages(self.base_model, recipe.ema) if recipe.ema else None
         names = ("loss", "clean_accuracy", "adv_accuracy")
         self._means = {name: keras.metrics.Mean(name=name) for name in names}
+
+    def _require(self, recipe: Recipe) -> None:
+        name = type(self).__name__
+        if recipe.awp and not self.perturbs_weights:
+            raise UsageError(
+                f"awp: weights are perturbed with the methods pgd and trades, found {recipe.awp:g} "
+                f"with {name}: choose one of these, or set awp to 0."
+            )
+        if recipe.attack.targeted and not self.aims:
+            raise UsageError(
+                f"target: expected none with {name}, whose attack aims at no class, found "
+                f"{recipe.attack.target!r}."
+            )
 
     def compile(self, optimizer: Any, **kwargs: Any) -> None:
         """Settles which BatchNorm statistics move; to be called after any (un)freezing."""
@@ -101,31 +86,78 @@ class RobustStep:
         """What `fit` resets at the start of each epoch."""
         return list(self._means.values())
 
+    def kept(self) -> AbstractContextManager[None]:
+        """Inside the block `base_model` has the weights to keep: the averages, where there are."""
+        return self.averages.in_place() if self.averages else nullcontext()
+
+    def seed(self) -> Tensor:
+        """What this step's random draws depend on: the recipe's seed and the step, int32 [2]."""
+        step = tf.cast(self.optimizer.iterations, tf.int32)
+        return tf.stack([tf.constant(self.recipe.seed), step])
+
     def craft(self, x: Tensor, y: Tensor) -> Tensor | None:
         """Adversarial images for a training batch, like x; crafted in inference mode."""
-        step = tf.cast(self.optimizer.iterations, tf.int32)
-        seed = tf.stack([tf.constant(self.recipe.seed), step])
         # Folded anew in each step: the weights have moved.
-        return self.recipe.attack(fold(self.base_model), x, y, self.recipe.threat_model, seed)
+        model = fold(self.base_model)
+        return self.recipe.attack(model, x, y, self.recipe.threat_model, self.seed())
 
-    def forward(self, x: Tensor, kind: str) -> Tensor:
-        """Logits of a training pass over 'clean' or 'adversarial' images."""
-        alone = not (self.recipe.clean_weight and self.recipe.adv_weight)
+    def forward(self, x: Tensor, kind: str, *, alone: bool = False) -> Tensor:
+        """Logits of a training pass over 'clean' or 'adversarial' images.
+
+        Args:
+          x: the images.
+          kind: what they are.
+          alone: whether the step has no pass over the other kind, so that this one moves
+            BatchNorm's statistics under any policy.
+        """
         moves = alone or self.recipe.batch_norm in (kind, "both", "none")
         with nullcontext() if moves else self._statistics.held():
             return self.base_model(x, training=True)
+
+    def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
+        """The batch's mean cross-entropy, with the recipe's label smoothing; a scalar."""
+        return mean_cross_entropy(logits, y, self.recipe.label_smoothing)
 
     def train_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One update from a batch {'image': [B, H, W, C], 'label': [B]}."""
         x, y = batch["image"], batch["label"]
         x_adv = self.craft(x, y)
+        variables = self.base_model.trainable_variables
+        with self._perturbed(x, x_adv, y):
+            loss, terms, grads = self._differentiate(x, x_adv, y)
+        self._apply(grads, variables)
+        if self.averages:
+            self.averages.update(self.optimizer.iterations)
+        return self._measure(loss, terms, y)
+
+    def _differentiate(
+        self, x: Tensor, x_adv: Tensor | None, y: Tensor
+    ) -> tuple[Tensor, dict[str, Any], list[Tensor]]:
+        """The loss, the method's terms, and the (scaled) gradient of each variable."""
         with tf.GradientTape() as tape:
             terms = self.losses_of(x, x_adv, y)
             loss = terms["loss"] + sum(self.base_model.losses)
             scaled = self._scaled(loss)
-        variables = self.base_model.trainable_variables
-        self._apply(tape.gradient(scaled, variables), variables)
-        return self._measure(loss, terms, y)
+        return loss, terms, tape.gradient(scaled, self.base_model.trainable_variables)
+
+    def _perturbed(
+        self, x: Tensor, x_adv: Tensor | None, y: Tensor
+    ) -> AbstractContextManager[None]:
+        if not self.recipe.awp:
+            return nullcontext()
+        variables = [v for v in self.base_model.trainable_variables if len(v.shape) > 1]
+
+        def harmful() -> list[Tensor]:
+            with self._statistics.held(), tf.GradientTape() as tape:
+                loss = self._scaled(self.losses_of(x, x_adv, y)["loss"])
+            zero = tf.UnconnectedGradients.ZERO
+            grads = tape.gradient(loss, variables, unconnected_gradients=zero)
+            return offsets(variables, grads, self.recipe.awp)
+
+        begun = self.optimizer.iterations >= self.recipe.awp_warmup
+        # Inside the graph only the branch that is taken is paid for.
+        moves = tf.cond(begun, harmful, lambda: [tf.zeros_like(v) for v in variables])
+        return perturbed(variables, moves)
 
     def _scaled(self, loss: Tensor) -> Tensor:
         scale = getattr(self.optimizer, "get_scaled_loss", None)
@@ -136,18 +168,30 @@ class RobustStep:
         grads = unscale(grads) if unscale else grads
         self.optimizer.apply_gradients(zip(grads, variables, strict=True))
 
-    def _measure(self, loss: Tensor, terms: dict[str, Tensor], y: Tensor) -> dict[str, Tensor]:
+    def _measure(self, loss: Tensor, terms: dict[str, Any], y: Tensor) -> dict[str, Tensor]:
         """The epoch's means so far, of what this method computes."""
         self._means["loss"].update_state(loss, sample_weight=tf.shape(y)[0])
         measured = ["loss"]
         for key, name in (("clean", "clean_accuracy"), ("adv", "adv_accuracy")):
             if key in terms:
                 hit = tf.argmax(terms[key], axis=1, output_type=y.dtype) == y
-                self._means[name].update_state(tf.cast(hit, tf.float32))
+                weight = terms.get("counted", {}).get(key)
+                self._means[name].update_state(tf.cast(hit, tf.float32), sample_weight=weight)
                 measured.append(name)
         return {name: self._means[name].result() for name in measured}
 
 
-def mean_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """The mean of -log p(y) over the batch, a scalar."""
-    return tf.reduce_mean(cross_entropy(logits, y))
+def mean_cross_entropy(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
+    """The mean of -log p(y) over the batch, a scalar.
+
+    Args:
+      logits: float32 [B, K].
+      y: labels, int [B].
+      smoothing: this part of the label's probability is spread evenly over all K classes:
+        Szegedy et al. (2016), https://arxiv.org/abs/1512.00567.
+    """
+    plain = tf.reduce_mean(cross_entropy(logits, y))
+    if not smoothing:
+        return plain
+    even = -tf.reduce_mean(tf.nn.log_softmax(logits))
+    return (1 - smoothing) * plain + smoothing * even

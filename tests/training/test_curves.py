@@ -1,0 +1,19 @@
+"""Learning curves: what is drawn and marked."""
+
+from __future__ import annotations
+
+from tfrobust.training.curves import draw
+
+
+def test_curves_mark_stages_and_the_elbow():
+    common = {"blocks": "all", "select_clean": 0.5, "select_fgsm": 0.4, "select_pgd": 0.3}
+    rows = [
+        {**common, "epoch": epoch, "stage": stage, "loss": loss, "select_loss": select}
+        for epoch, stage, loss, select in ((1, 1, 2, 2), (2, 1, 1, 1), (3, 2, 0.5, 1.5))
+    ]
+    loss, accuracy = draw(rows, elbow=2).axes
+    for axes in (loss, accuracy):
+        said = {text.get_text(): text.xy[0] for text in axes.texts}
+        assert said == {"stage 2: all": 2.5, "elbow: epoch 2": 2}
+    assert [line.get_label() for line in loss.lines][:2] == ["train", "select"]
+    assert not draw(rows).axes[0].texts[1:]

@@ -1,0 +1,54 @@
+"""What a network is to this package: a description, from which `build` makes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tfrobust.config import BackboneConfig
+
+# Settings that some networks take and others do not, with the value that asks for nothing.
+OPTIONS = {
+    name: getattr(BackboneConfig(), name)
+    for name in ("alpha", "stem", "convolution", "position_embedding")
+}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network, as data.
+
+    Attributes:
+      name: its name here, and that of the models built from it.
+      constructor: its name in `keras.applications`, or 'package.module:function' of a
+        builder: normalised images [B, H, W, 3], with its `options` as keywords -> a map
+        of features [B, h, w, C] or a vector [B, C].
+      normalisation: how it takes pixels: 'tf' is [-1, 1], 'caffe' is BGR in 0..255
+        less the ImageNet means, 'torch' is RGB less the ImageNet mean over the standard
+        deviation, 'inside' is 0..255 with a torch normalisation inside the network.
+      blocks: (pattern, block) pairs that sort layers by name into the network's repeated
+        unit (inverted residual, residual unit, cell) or, for DenseNet, dense block; the
+        first pattern that matches the start of a layer's name wins.
+      options: the settings of `OPTIONS` that it takes.
+      url: the ImageNet weights without top; `{alpha}` and `{side}` where they come in
+        several widths and image sizes; None where Keras publishes none.
+      md5: the file's digest, where Keras publishes one.
+      file: the name Keras caches it under, where that is not the URL's last part.
+      widths: the `alpha` that have ImageNet weights, for a network of variable width.
+      sides: the image sizes in pixels that have ImageNet weights of their own.
+    """
+
+    name: str
+    constructor: str
+    normalisation: str
+    blocks: tuple[tuple[str, str], ...]
+    options: tuple[str, ...] = ()
+    url: str | None = None
+    md5: str | None = None
+    file: str | None = None
+    widths: tuple[float, ...] = ()
+    sides: tuple[int, ...] = ()
+
+
+def scaled(channels: int, alpha: float) -> int:
+    """`channels` times `alpha`, as the nearest multiple of 8 above 0: fast on processors."""
+    return 8 * max(1, round(channels * alpha / 8))

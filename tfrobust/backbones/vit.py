@@ -1,0 +1,64 @@
+"""A small Vision Transformer for images of 32 to 64 pixels.
+
+Dosovitskiy et al., "An Image is Worth 16x16 Words", https://arxiv.org/abs/2010.11929:
+pre-norm blocks of attention and a two-layer perceptron. Here the class is read from the
+mean of all tokens, which needs no token of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfrobust.backbones.description import Backbone, scaled
+
+Tensor = Any
+
+DEPTH, HEADS, HEAD_WIDTH, MLP_RATIO = 6, 3, 64, 2
+# An image is cut into as many patches in each direction.
+GRID = 8
+_EPSILON = 1e-6
+
+
+def vit(x: Tensor, *, alpha: float = 1.0, position_embedding: bool = True) -> Tensor:
+    """Normalised images [B, H, W, 3] -> the mean token [B, 192 alpha], float32.
+
+    Patches are an eighth of the image's side, rounded up; zeros fill the last ones.
+    Without `position_embedding` the tokens are a set: the network does not know where a
+    patch lies.
+    """
+    from tfrobust.runtime import keras
+
+    layers, width = keras.layers, HEADS * scaled(HEAD_WIDTH, alpha)
+    patch = tuple(-(-side // GRID) for side in x.shape[1:3])
+    x = layers.Conv2D(width, patch, strides=patch, padding="same", name="patches")(x)
+    x = layers.Reshape((-1, width), name="tokens")(x)
+    if position_embedding:
+        from tfrobust.backbones.position import PositionEmbedding
+
+        x = PositionEmbedding(name="position")(x)
+    for index in range(1, DEPTH + 1):
+        x = _block(x, width, f"block_{index}")
+    x = layers.LayerNormalization(epsilon=_EPSILON, name="norm")(x)
+    return layers.GlobalAveragePooling1D(dtype="float32", name="avg_pool")(x)
+
+
+def _block(x: Tensor, width: int, name: str) -> Tensor:
+    from tfrobust.runtime import keras
+
+    layers = keras.layers
+    y = layers.LayerNormalization(epsilon=_EPSILON, name=f"{name}_norm1")(x)
+    y = layers.MultiHeadAttention(HEADS, width // HEADS, name=f"{name}_attention")(y, y)
+    x = layers.Add(name=f"{name}_add1")([x, y])
+    y = layers.LayerNormalization(epsilon=_EPSILON, name=f"{name}_norm2")(x)
+    y = layers.Dense(MLP_RATIO * width, activation="gelu", name=f"{name}_mlp1")(y)
+    y = layers.Dense(width, name=f"{name}_mlp2")(y)
+    return layers.Add(name=f"{name}_add2")([x, y])
+
+
+VIT = Backbone(
+    "vit",
+    f"{__name__}:vit",
+    "torch",
+    ((r"norm", "top"), (r"(block_\d+)_", r"\1"), (r"patches|position", "stem")),
+    ("alpha", "position_embedding"),
+)

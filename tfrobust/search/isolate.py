@@ -1,0 +1,120 @@
+"""A trial in a process of its own: its memory ends with it, and so does its crash."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from tfrobust.config import RunConfig
+from tfrobust.errors import TFRobustError
+from tfrobust.run import RunFolder
+from tfrobust.search.study import Objective, Pruned, Report
+
+
+@dataclass(frozen=True)
+class Isolated:
+    """An objective whose every call has a process of its own.
+
+    What it prints goes to `log.txt` in the run folder. When the search is killed, the
+    process ends with it.
+
+    Attributes:
+      objective: called there; it must be picklable.
+    """
+
+    objective: Objective
+
+    def __call__(self, config: RunConfig, run: RunFolder, report: Report) -> dict[str, float]:
+        """Calls the objective in a new process, and passes its reports on.
+
+        Raises:
+          Pruned: a report said stop.
+          TFRobustError: the objective failed, or its process died.
+        """
+        # A fork of a process that runs TensorFlow's threads would hang.
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe()
+        process = context.Process(target=_work, args=(self.objective, config, run, there))
+        process.start()
+        there.close()
+        try:
+            return _listen(here, report)
+        except EOFError as error:
+            process.join()
+            raise TFRobustError(_how_it_died(process.exitcode)) from error
+        finally:
+            process.terminate()
+            process.join()
+            here.close()
+
+
+def _listen(connection: Connection, report: Report) -> dict[str, float]:
+    while True:
+        kind, *content = connection.recv()
+        if kind == "done":
+            return dict(content[0])
+        if kind == "pruned":
+            raise Pruned
+        if kind == "failed":
+            raise TFRobustError(content[0])
+        connection.send(report(*content))
+
+
+def _how_it_died(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        out_of_memory = ": out of memory, perhaps" if -code == signal.SIGKILL else ""
+        return f"The trial's process was ended by {name}{out_of_memory}."
+    return f"The trial's process ended with exit code {code} and no result."
+
+
+def _work(objective: Objective, config: RunConfig, run: RunFolder, connection: Any) -> None:
+    """What the process does."""
+    _end_with_parent()
+
+    def report(epoch: int, row: dict[str, Any]) -> bool:
+        connection.send(("epoch", epoch, row))
+        return bool(connection.recv())
+
+    with _output_to(run):
+        try:
+            answer: tuple[Any, ...] = ("done", objective(config, run, report))
+        except Pruned:
+            answer = ("pruned",)
+        except TFRobustError as error:
+            answer = ("failed", str(error))
+        except Exception as error:
+            answer = ("failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
+    connection.send(answer)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _output_to(run: RunFolder) -> Iterator[None]:
+    """Both outputs of this process, TensorFlow's own notes too, to the trial's log."""
+    with (run.path / "log.txt").open("a", encoding="utf-8") as log:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        yield
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()

@@ -1,0 +1,134 @@
+"""One trial: trains by a configuration, and measures the model that was kept."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfrobust.config import DataConfig, RunConfig
+from tfrobust.data import load_all
+from tfrobust.data.types import ImageSet, Splits
+from tfrobust.errors import TFRobustError
+from tfrobust.run import RunFolder
+from tfrobust.search.study import Pruned, Report
+
+
+@dataclass(frozen=True)
+class Training:
+    """The objective of a search: `fit`, then accuracies of the kept model.
+
+    'clean' is over all of 'select'; 'robust' under FGSM and PGD as after each epoch, on
+    `select_limit` images of it, always in the ball and with the steps of `config`,
+    whatever eps a trial trains at; 'perturbed_train' and 'perturbed_validation' on files
+    of `pipelines.perturb`. 'test' is not touched.
+
+    Attributes:
+      config: of the search, before any factor is set: how trials are measured.
+      load: (data settings, seed) -> the images, split.
+      build: (configuration, splits) -> the classifier.
+      perturbed_train: an .npz file, or None to leave it out.
+      perturbed_validation: an .npz file, or None to leave it out.
+    """
+
+    config: RunConfig
+    load: Callable[[DataConfig, int], Splits]
+    build: Callable[[RunConfig, Splits], Any]
+    perturbed_train: str | None = None
+    perturbed_validation: str | None = None
+
+    def __call__(self, config: RunConfig, run: RunFolder, report: Report) -> dict[str, float]:
+        """Trains into the run folder, going on with what is there, and measures.
+
+        Raises:
+          Pruned: the report of an epoch said stop.
+          TFRobustError: the loss is not finite, or a file cannot be read.
+        """
+        from tfrobust.runtime import import_quietly
+
+        import_quietly()
+        # Asking for Keras imports TensorFlow, which must be quiet by now.
+        from tfrobust.runtime import keras, setup
+
+        setup(seed=config.seed, precision=config.training.precision)
+        splits = self.load(config.data, config.seed)
+        sets = self._sets(splits)
+        try:
+            kept = _fit(self.build(config, splits), splits, config, run, report)
+            setup(seed=config.seed)
+            return self._measure(run, splits, sets) | {"best_epoch": kept}
+        finally:
+            keras.backend.clear_session()
+            gc.collect()
+
+    def _sets(self, splits: Splits) -> dict[str, ImageSet]:
+        """The perturbed sets, read before any training is done in vain."""
+        files = {
+            "perturbed_train": self.perturbed_train,
+            "perturbed_validation": self.perturbed_validation,
+        }
+        found = {name: load_all(str(Path(file).expanduser()))
+                 for name, file in files.items() if file}  # fmt: skip
+        for name, data in found.items():
+            if data.image_shape != splits.train.image_shape:
+                raise TFRobustError(
+                    f"{files[name]}: expected images of {splits.train.image_shape} as in train, "
+                    f"found {data.image_shape}: build the set from the same data."
+                )
+        return found
+
+    def _measure(
+        self, run: RunFolder, splits: Splits, sets: dict[str, ImageSet]
+    ) -> dict[str, float]:
+        from tfrobust.evaluation.models import load_any
+
+        model = load_any(run.best_model)
+        batch = self.config.evaluation.batch_size
+        found = {"clean": accuracy(model, splits.select, batch)}
+        found |= {name: accuracy(model, data, batch) for name, data in sets.items()}
+        return found | {"robust": robust_accuracy(model, splits.select, self.config)}
+
+
+def _fit(model: Any, splits: Splits, config: RunConfig, run: RunFolder, report: Report) -> int:
+    """Trains and returns the epoch whose model is kept."""
+    from tfrobust.training.curves import curves
+    from tfrobust.training.fit import fit
+
+    def on_epoch(row: dict[str, Any]) -> None:
+        if report(row["epoch"], row):
+            raise Pruned
+
+    state = fit(model, splits, config, run, resume=True, on_epoch=on_epoch)
+    with contextlib.suppress(OSError):
+        curves(state.rows, run.figures / "curves.png")
+    assert state.best_epoch is not None
+    return state.best_epoch
+
+
+def accuracy(model: Any, data: ImageSet, batch_size: int = 128) -> float:
+    """Plain accuracy on all images of a set."""
+    from tfrobust.evaluation.evaluator import Evaluator
+
+    return float(Evaluator(model, data, batch_size=batch_size).clean.correct.mean())
+
+
+def robust_accuracy(model: Any, select: ImageSet, config: RunConfig) -> float:
+    """Accuracy under FGSM and PGD, as `Selection` has it, on `select_limit` images."""
+    import numpy as np
+
+    from tfrobust.data.pipeline import evaluation_batches
+    from tfrobust.threat_model import ThreatModel
+    from tfrobust.training.selection import Selection
+
+    training = config.training
+    # The images that `fit` draws too.
+    order = np.random.default_rng(config.seed).permutation(len(select))
+    chosen = select.subset(order[: training.select_limit])
+    measured = Selection(
+        model, evaluation_batches(chosen, training.batch_size),
+        ThreatModel.from_config(config.threat), steps=training.select_steps, seed=config.seed,
+    )  # fmt: skip
+    return measured.measure()["select_pgd"]

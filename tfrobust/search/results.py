@@ -1,0 +1,202 @@
+"""What a search found: its trials as rows, the table as CSV, and the best of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from tfrobust.errors import TFRobustError
+from tfrobust.run import write_text
+from tfrobust.search.space import Factor, Point, Value
+
+#: What is measured of every trial -> how figures call it.
+METRICS = {
+    "clean": "clean",
+    "perturbed_train": "perturbed train",
+    "perturbed_validation": "perturbed validation",
+    "robust": "robust (PGD)",
+}
+#: What can be optimised -> the metrics; two make a Pareto front.
+OBJECTIVES = {
+    "clean": ("clean",),
+    "robust": ("robust",),
+    "perturbed-train": ("perturbed_train",),
+    "perturbed-validation": ("perturbed_validation",),
+    "pareto": ("clean", "robust"),
+}
+_BEFORE = ("trial", "run", "round", "state", "seconds")
+_AFTER = (*METRICS, "best_epoch", "error")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial.
+
+    Attributes:
+      trial: its number, in the order in which trials were planned.
+      run: its folder's name in `trials`; one that is begun again has that of the first.
+      round: 0 for the first grid, 1 for the finer one around its best, and so on.
+      state: 'complete', 'pruned', 'failed', 'interrupted' (and tried again), 'running' or
+        'waiting'.
+      point: factor -> value; empty as long as it waits to be drawn.
+      metrics: name in `METRICS` -> accuracy in [0, 1], where measured; and 'best_epoch'.
+      seconds: from its start to its end, or None.
+      error: why it failed, or None.
+    """
+
+    trial: int
+    run: str
+    round: int
+    state: str
+    point: Point
+    metrics: dict[str, float] = field(default_factory=dict)
+    seconds: float | None = None
+    error: str | None = None
+
+
+def rows_of(study: optuna.Study) -> list[Row]:
+    """All trials of a study, by number; those that another process had done are left out."""
+    trials = study.get_trials(deepcopy=False)
+    return [_row(trial) for trial in trials if _counts(trial)]
+
+
+def _counts(trial: optuna.trial.FrozenTrial) -> bool:
+    return "key" in trial.user_attrs and "dropped" not in trial.user_attrs
+
+
+def _row(trial: optuna.trial.FrozenTrial) -> Row:
+    attrs = trial.user_attrs
+    state = trial.state.name.lower()
+    if state == "fail":
+        state = "failed" if "error" in attrs else "interrupted"
+    return Row(
+        trial=trial.number,
+        run=run_name(trial.number, attrs),
+        round=attrs.get("round", 0),
+        state=state,
+        point=attrs.get("point") or {},
+        metrics=attrs.get("metrics", {}),
+        seconds=trial.duration.total_seconds() if trial.duration else None,
+        error=attrs.get("error"),
+    )
+
+
+def run_name(number: int, attrs: Mapping[str, Any]) -> str:
+    """The name of a trial's run folder, from its number and its attributes."""
+    return f"{attrs.get('folder', number):04d}"
+
+
+def complete(rows: Sequence[Row]) -> list[Row]:
+    """The rows that were trained to their end and measured."""
+    return [row for row in rows if row.state == "complete"]
+
+
+def ranked(rows: Sequence[Row], objective: str) -> list[Row]:
+    """The complete rows, the best first.
+
+    By the objective, then by the sum of all that was measured, then by number. For
+    'pareto' that is by the sum of both.
+    """
+    names = OBJECTIVES[objective]
+    return sorted(
+        complete(rows),
+        key=lambda row: (
+            -sum(row.metrics[name] for name in names),
+            -sum(row.metrics.get(name, 0.0) for name in METRICS),
+            row.trial,
+        ),
+    )
+
+
+def front(rows: Sequence[Row]) -> list[Row]:
+    """The complete rows that no other beats in both clean and robust accuracy.
+
+    From the most robust to the most accurate one.
+    """
+    pairs = [(row.metrics["clean"], row.metrics["robust"], row) for row in complete(rows)]
+    kept = [
+        (clean, robust, row)
+        for clean, robust, row in pairs
+        if not any(
+            other >= clean and another >= robust and (other, another) != (clean, robust)
+            for other, another, _ in pairs
+        )
+    ]
+    return [row for _, _, row in sorted(kept, key=lambda entry: (entry[0], entry[2].trial))]
+
+
+def shown(value: Any) -> str:
+    """A value as a line or a picture shows it: short numbers, file names without folders."""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    path = Path(str(value))
+    return path.stem if path.suffix in (".h5", ".keras", ".pth", ".pt", ".npz") else path.name
+
+
+def write_table(rows: Sequence[Row], space: Sequence[Factor], path: Path) -> None:
+    """Writes the table as CSV: trial, factors, metrics; absent values stay empty.
+
+    Raises:
+      TFRobustError: the file cannot be written.
+    """
+    names = [factor.name for factor in space]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*_BEFORE, *names, *_AFTER])
+    for row in rows:
+        seconds = None if row.seconds is None else round(row.seconds, 1)
+        before = [row.trial, row.run, row.round, row.state, seconds]
+        values = [json.dumps(row.point[name]) if name in row.point else None for name in names]
+        measured = [row.metrics.get(name) for name in _AFTER[:-1]]
+        writer.writerow([*before, *map(_bare, values), *measured, row.error])
+    write_text(path, text.getvalue())
+
+
+def _bare(text: str | None) -> str | None:
+    """Words without JSON's quotes, where they cannot be taken for anything else."""
+    if text is None or not text.startswith('"'):
+        return text
+    word = str(json.loads(text))
+    return word if _value(word) == word else text
+
+
+def _value(text: str) -> Value:
+    try:
+        value: Value = json.loads(text)
+    except ValueError:
+        return text
+    return value
+
+
+def read_table(path: Path) -> list[Row]:
+    """The rows of a table that `write_table` wrote; seconds are rounded to a tenth.
+
+    Raises:
+      TFRobustError: it cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [_read(line) for line in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, ValueError, KeyError) as error:
+        raise TFRobustError(f"{path} is not a table of pipelines.search ({error}).") from error
+
+
+def _read(line: dict[str, Any]) -> Row:
+    metrics = {name: line.pop(name) for name in _AFTER[:-1]}
+    trial, run, turn, state, seconds = (line.pop(name) for name in _BEFORE)
+    error = line.pop("error") or None
+    found = {name: float(text) for name, text in metrics.items() if text}
+    if "best_epoch" in found:
+        found["best_epoch"] = int(found["best_epoch"])
+    return Row(
+        trial=int(trial), run=run, round=int(turn), state=state,
+        point={name: _value(text) for name, text in line.items() if text},
+        metrics=found, seconds=float(seconds) if seconds else None, error=error,
+    )  # fmt: skip

@@ -1,0 +1,294 @@
+"""Runs the trials of a search: planned once, each done once, whoever is killed meanwhile."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from tfrobust.config import RunConfig
+from tfrobust.errors import TFRobustError
+from tfrobust.progress import Progress, clock
+from tfrobust.run import RunFolder
+from tfrobust.search import plan
+from tfrobust.search.results import (
+    METRICS,
+    OBJECTIVES,
+    Row,
+    complete,
+    ranked,
+    rows_of,
+    run_name,
+    shown,
+)
+from tfrobust.search.space import Point, apply
+from tfrobust.search.storage import default_url, fail_stale, locked, open_study, owner
+from tfrobust.settings import save_yaml
+
+#: (epoch from 1, row of the history) -> whether the trial shall stop.
+Report = Callable[[int, dict[str, Any]], bool]
+#: Trains by a configuration into a run folder, reporting each epoch -> metrics in [0, 1].
+Objective = Callable[[RunConfig, RunFolder, Report], dict[str, float]]
+#: What a trial is -> the attempts at it, by number.
+Known = dict[str, list[optuna.trial.FrozenTrial]]
+
+# A trial that ended with its process is begun again so often: it may be what killed it.
+_ATTEMPTS = 3
+# Failures in a row, without a success before, that end a search.
+_HOPELESS = 3
+_POLL_SECONDS = 2.0
+# Trials that TPE draws before it goes by their results.
+_BLIND = 5
+_OPEN = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
+
+
+class Pruned(Exception):
+    """The report of an epoch said stop: the trial is worse than the others were then."""
+
+
+class Searcher:
+    """Does the trials of a search that are not done yet.
+
+    Guarantees: a trial is planned once and done once, also by several processes; one whose
+    process is killed is begun again where its last epoch ended; one that fails is marked
+    so, and the search goes on.
+
+    Args:
+      search: what is searched.
+      objective: trains and measures one trial.
+      folder: of the search; trials are run folders in `trials`.
+      name: of the study in the database.
+      url: of the database; None is `search.db` in the folder.
+      retry_failed: do the trials again that failed before.
+
+    Raises:
+      UsageError: the study has searched something else, or the address is wrong.
+      TFRobustError: the database cannot be opened.
+    """
+
+    def __init__(
+        self,
+        search: plan.Search,
+        objective: Objective,
+        folder: Path,
+        *,
+        name: str = "search",
+        url: str | None = None,
+        retry_failed: bool = False,
+    ) -> None:
+        self.search, self.folder, self._objective = search, folder, objective
+        goals = len(OBJECTIVES[search.objective])
+        with locked(folder):
+            self.study = open_study(url or default_url(folder), name, goals, search.spec())
+        failed = [t.number for t in self._trials() if t.state == TrialState.FAIL]
+        self._forgiven = set(failed) if retry_failed else set[int]()
+        # The first epoch says too little to prune by.
+        self.study.pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2)
+        self._failures: list[str] = []
+        self._progress: Progress | None = None
+
+    def run(self) -> list[Row]:
+        """Does what is left and returns the rows of all trials.
+
+        Raises:
+          TFRobustError: no trial came to its end, or the first three all failed.
+        """
+        while True:
+            with locked(self.folder):
+                fail_stale(self.study)
+                self._plan()
+            states = [row.state for row in rows_of(self.study)]
+            if "waiting" in states:
+                self._next()
+            elif "running" in states and self._rounds_left():
+                time.sleep(_POLL_SECONDS)
+            else:
+                break
+        rows = rows_of(self.study)
+        if not complete(rows) and "running" not in states:
+            raise TFRobustError(f"No trial came to its end; the last one: {_last_error(rows)}")
+        return rows
+
+    def _trials(self) -> list[optuna.trial.FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    # Planning: what is to be done goes into the database as waiting trials.
+
+    def _plan(self) -> None:
+        known: Known = {}
+        for trial in self._trials():
+            if "key" in trial.user_attrs and "dropped" not in trial.user_attrs:
+                known.setdefault(trial.user_attrs["key"], []).append(trial)
+        if self.search.sampler == "tpe":
+            for number in range(self.search.trials):
+                self._enqueue(f"tpe {number}", None, 0, known)
+            return
+        for turn, points in enumerate(self._rounds()):
+            for point in points:
+                self._enqueue(plan.key_of(point), point, turn, known)
+
+    def _rounds(self) -> list[list[Point]]:
+        """The points of the first grid and of each finer one that can be told by now."""
+        space, rounds = self.search.space, [self.search.first_points()]
+        for _ in range(self.search.refine):
+            keys = {plan.key_of(point) for points in rounds for point in points}
+            rows = [row for row in rows_of(self.study) if plan.key_of(row.point) in keys]
+            busy = any(row.state in ("waiting", "running") for row in rows)
+            if busy or not complete(rows):
+                break
+            space = plan.finer(space, ranked(rows, self.search.objective)[0].point)
+            rounds.append(plan.grid(space))
+        return rounds
+
+    def _rounds_left(self) -> bool:
+        return len(self._rounds()) < self.search.refine + 1
+
+    def _enqueue(self, key: str, point: Point | None, turn: int, all_known: Known) -> None:
+        """Plans a trial, unless it is open, done, or has failed for a reason of its own."""
+        known = all_known.get(key, [])
+        if any(t.state in _OPEN for t in known):
+            return
+        ended = [
+            t for t in known if t.number not in self._forgiven and "stopped" not in t.user_attrs
+        ]
+        if len(ended) >= _ATTEMPTS or any("error" in t.user_attrs for t in ended):
+            return
+        attrs: dict[str, Any] = {"key": key, "round": turn}
+        if known:
+            attrs["folder"] = known[0].user_attrs.get("folder", known[0].number)
+            # A point that the sampler drew for a trial that was killed is kept.
+            point = next((t.user_attrs["point"] for t in known if "point" in t.user_attrs), point)
+        attrs |= {"point": point} if point is not None else {}
+        self.study.enqueue_trial(point or {}, user_attrs=attrs)
+
+    # Doing: one trial at a time.
+
+    def _next(self) -> None:
+        done = [row for row in rows_of(self.study) if row.state in ("complete", "pruned", "failed")]
+        rows = [row for row in rows_of(self.study) if row.state != "interrupted"]
+        if self._progress is None:
+            self._progress = Progress("search", len(rows), done=len(done))
+        self._progress.total, self._progress.done = len(rows), len(done)
+        # All is recorded with the trial; what ends the search is judged by `_told`.
+        self.study.optimize(self._trial, n_trials=1, catch=(Exception,), callbacks=[self._told])
+
+    def _trial(self, trial: optuna.Trial) -> tuple[float, ...]:
+        attrs = trial.user_attrs
+        if "key" not in attrs or self._is_done_elsewhere(trial):
+            trial.set_user_attr("dropped", True)
+            raise Pruned
+        trial.set_user_attr("owner", owner())
+        point = self._point(trial)
+        if "point" not in attrs:
+            trial.set_user_attr("point", point)
+        try:
+            config = apply(self.search.config, self.search.space, point)
+            run = RunFolder(self.folder / "trials" / run_name(trial.number, attrs))
+            run.create()
+            save_yaml(config, run.config)
+            metrics = self._objective(config, run, self._report(trial))
+            _check(metrics, self.search.objective)
+        except Pruned as error:
+            raise optuna.TrialPruned from error
+        except KeyboardInterrupt:
+            trial.set_user_attr("stopped", True)
+            raise
+        except Exception as error:
+            trial.set_user_attr("error", _sentence(error))
+            raise
+        trial.set_user_attr("metrics", metrics)
+        return tuple(metrics[name] for name in OBJECTIVES[self.search.objective])
+
+    def _is_done_elsewhere(self, trial: optuna.Trial) -> bool:
+        """Whether machines planned the same trial at the same moment: the first one counts."""
+        return any(
+            other.number < trial.number
+            and other.user_attrs.get("key") == trial.user_attrs["key"]
+            and other.state in _OPEN
+            for other in self._trials()
+        )
+
+    def _point(self, trial: optuna.Trial) -> Point:
+        search = self.search
+        if search.sampler == "tpe":
+            # By its number: a search that was killed draws what it would have drawn.
+            seed = search.config.seed + trial.number
+            self.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_BLIND)
+            return {factor.name: plan.suggest(trial, factor) for factor in search.space}
+        point: Point = trial.user_attrs["point"]
+        plan.record(trial, search, point)
+        return point
+
+    def _report(self, trial: optuna.Trial) -> Report:
+        goals = OBJECTIVES[self.search.objective]
+        column = "select_clean" if goals == ("clean",) else "select_pgd"
+
+        def report(epoch: int, row: dict[str, Any]) -> bool:
+            if len(goals) > 1:
+                return False
+            trial.report(row[column], epoch)
+            return self.search.prune and trial.should_prune()
+
+        return report
+
+    def _told(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        """Prints the trial's line, clears its checkpoints, ends a search that is hopeless."""
+        attrs = trial.user_attrs
+        if "dropped" in attrs:
+            return
+        folder = self.folder / "trials" / run_name(trial.number, attrs)
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+            _clear(RunFolder(folder))
+        row = next(row for row in rows_of(study) if row.trial == trial.number)
+        self._say(row)
+        self._failures = [] if trial.state != TrialState.FAIL else [*self._failures, str(row.error)]
+        if len(self._failures) >= _HOPELESS and not complete(rows_of(study)):
+            raise TFRobustError(
+                f"The first {_HOPELESS} trials failed, so the search stops; the last one: "
+                f"{self._failures[-1]} (log: {folder / 'log.txt'}; mend it, then add "
+                "--retry-failed)"
+            )
+
+    def _say(self, row: Row) -> None:
+        progress = self._progress
+        assert progress is not None
+        progress.done += 1
+        left = progress.seconds_left
+        time_left = f", {clock(left)} left" if left and progress.done < progress.total else ""
+        values = ", ".join(f"{name} {shown(value)}" for name, value in row.point.items())
+        found = ", ".join(f"{METRICS[k]} {v:.3f}" for k, v in row.metrics.items() if k in METRICS)
+        print(
+            f"[{progress.done}/{progress.total}{time_left}] trial {row.trial}: {values}: "
+            f"{found or row.error or row.state} ({clock(row.seconds or 0)})",
+            flush=True,
+        )
+
+
+def _check(metrics: dict[str, float], objective: str) -> None:
+    for name in OBJECTIVES[objective]:
+        if not math.isfinite(metrics[name]):
+            raise TFRobustError(f"The {METRICS[name]} accuracy is {metrics[name]}.")
+
+
+def _clear(run: RunFolder) -> None:
+    """Frees what only a resumed training needs: the kept model stays."""
+    run.state.unlink(missing_ok=True)
+    for checkpoint in run.checkpoints.glob("epoch-*"):
+        shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _sentence(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, TFRobustError) else f"{type(error).__name__}: {text}"
+
+
+def _last_error(rows: list[Row]) -> str:
+    errors = [row.error for row in rows if row.error]
+    return errors[-1] if errors else json.dumps([row.state for row in rows][-3:])

@@ -1,0 +1,50 @@
+"""Averages of the weights over the steps of training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tfrobust.runtime import tf
+
+Tensor = Any
+
+
+class Averages:
+    """Exponential moving averages of a model's weights and BatchNorm statistics.
+
+    Each step moves an average by (1 - d) of its distance to the weight, where d is
+    min(decay, (1 + t) / (10 + t)) after t steps, so that the first weights, which are
+    random, are soon forgotten. Polyak and Juditsky (1992),
+    https://doi.org/10.1137/0330046; in adversarial training Gowal et al. (2020),
+    https://arxiv.org/abs/2010.03593.
+
+    Args:
+      model: any Keras model, built; the averages begin at its present weights.
+      decay: in (0, 1).
+    """
+
+    def __init__(self, model: Any, decay: float) -> None:
+        self._decay = decay
+        self._weights = [v for v in model.weights if v.dtype.is_floating]
+        self.variables = [tf.Variable(v.read_value(), trainable=False) for v in self._weights]
+
+    def update(self, step: Tensor) -> None:
+        """Moves the averages; `step` is the number of steps done, int scalar."""
+        t = tf.cast(step, tf.float32)
+        share = 1.0 - tf.minimum(self._decay, (1.0 + t) / (10.0 + t))
+        for weight, average in zip(self._weights, self.variables, strict=True):
+            average.assign_add(tf.cast(share, average.dtype) * (weight - average))
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Inside the block the model has the averages as its weights."""
+        before = [weight.read_value() for weight in self._weights]
+        for weight, average in zip(self._weights, self.variables, strict=True):
+            weight.assign(average)
+        try:
+            yield
+        finally:
+            for weight, value in zip(self._weights, before, strict=True):
+                weight.assign(value)

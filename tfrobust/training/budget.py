@@ -1,0 +1,60 @@
+"""The wall-clock time that training may take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from tfrobust.config import StageConfig
+from tfrobust.progress import clock
+
+
+class Budget:
+    """Counts the time of a run's training and says which part of it is used up.
+
+    All of training counts: tracing, measuring on 'select' and checkpoints too. A resumed
+    run goes on counting where its checkpoint stood.
+
+    Args:
+      minutes: the time there is; None is without end.
+      spent: seconds that earlier parts of the run took.
+    """
+
+    def __init__(self, minutes: float | None, spent: float = 0.0) -> None:
+        self._seconds = None if minutes is None else minutes * 60
+        self._begin = time.monotonic() - spent
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training so far."""
+        return time.monotonic() - self._begin
+
+    @property
+    def part(self) -> float:
+        """The part of the time that is gone, from 0; always 0 without a limit."""
+        return 0.0 if self._seconds is None else self.elapsed / self._seconds
+
+    @property
+    def note(self) -> str:
+        """How much of the time is gone, for progress; empty without a limit."""
+        if self._seconds is None:
+            return ""
+        return f", {clock(self.elapsed)} of {clock(self._seconds)} gone"
+
+    @property
+    def used_up(self) -> bool:
+        """Whether the time is over."""
+        return self.part >= 1.0
+
+    def epochs_into(self, stages: Sequence[StageConfig], index: int) -> float:
+        """Where a stage stands by the time gone, in its epochs: 0 at its start.
+
+        Each stage has the share of the time that it has of all epochs. Below 0 where the
+        stage began before its time; `epochs` or more where its time is over.
+        """
+        before = sum(stage.epochs for stage in stages[:index])
+        return self.part * sum(stage.epochs for stage in stages) - before
+
+    def is_over(self, stages: Sequence[StageConfig], index: int) -> bool:
+        """Whether a stage's share of the time, and that of those before it, is used up."""
+        return self.part > 0 and self.epochs_into(stages, index) >= stages[index].epochs

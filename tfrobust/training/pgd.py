@@ -1,0 +1,113 @@
+"""Adversarial training proper, and the methods that differ from it only in what they craft."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from tfrobust.attacks.gradient import FGSM
+from tfrobust.backbones.folding import fold
+from tfrobust.runtime import keras, tf
+from tfrobust.training.recipe import Recipe
+from tfrobust.training.step import RobustStep
+
+Tensor = Any
+
+
+class AdversarialTraining(RobustStep, keras.Model):
+    """Cross-entropy on the adversarial batch alone: one training pass a step.
+
+    Madry et al. (2018), https://arxiv.org/abs/1706.06083. The same loss and the same
+    examples as 'nsl' with a `clean_weight` of 0 and an `adv_weight` of 1; without NSL's
+    wrapper, and with `awp`. The batch's statistics move BatchNorm's under any policy but
+    'none': there are no others.
+    """
+
+    perturbs_weights = True
+
+    def __init__(self, base_model: Any, recipe: Recipe) -> None:
+        super().__init__()
+        self.base_model = base_model
+        self.prepare(recipe)
+
+    def losses_of(self, x: Tensor, x_adv: Tensor | None, y: Tensor) -> dict[str, Any]:
+        """Cross-entropy on x_adv."""
+        logits = self.forward(x_adv, "adversarial", alone=True)
+        return {"loss": self.cross_entropy(logits, y), "adv": logits}
+
+
+class Blend(AdversarialTraining):
+    """Trains on the average of the clean and the adversarial image.
+
+    The loss is cross-entropy on (1 - blend) * x + blend * x_adv, which lies in the ball
+    of radius blend * eps; `adv_accuracy` is that on this average.
+    """
+
+    perturbs_weights = False
+
+    def craft(self, x: Tensor, y: Tensor) -> Tensor:
+        """The average, like x."""
+        return x + self.recipe.blend * (super().craft(x, y) - x)
+
+
+class Noise(AdversarialTraining):
+    """Gaussian augmentation: cross-entropy on x plus noise, for randomised smoothing.
+
+    Cohen et al. (2019), https://arxiv.org/abs/1902.02918. The noise is not clipped to the
+    bounds and not held in the ball: what smoothing certifies is the classifier under this
+    very noise. `adv_accuracy` is that under the noise.
+    """
+
+    perturbs_weights = False
+    aims = False
+
+    def craft(self, x: Tensor, y: Tensor) -> Tensor:
+        """x + noise_std * normal noise, like x, also outside the bounds."""
+        return x + tf.random.stateless_normal(
+            tf.shape(x), self.seed(), stddev=self.recipe.noise_std
+        )
+
+
+class Mixture(AdversarialTraining):
+    """Each batch is clean, or crafted by FGSM, or by PGD; one training pass for any.
+
+    With `adv_probability` a batch is adversarial, then by FGSM of radius `fgsm_eps` or by
+    the recipe's PGD at even odds, drawn by seed and step. Only what is drawn is computed.
+    x_adv lies in the ball where `fgsm_eps` does. `clean_accuracy` and `adv_accuracy` are
+    those of the batches of either kind.
+    """
+
+    perturbs_weights = False
+
+    def kind(self) -> Tensor:
+        """What this step's batch is: 0 clean, 1 FGSM, 2 PGD; int32 scalar."""
+        # A seed of its own: the random start draws from the step's.
+        seed = tf.random.experimental.stateless_fold_in(self.seed(), 2)
+        first, second = tf.unstack(tf.random.stateless_uniform([2], seed))
+        which = 1 + tf.cast(second >= 0.5, tf.int32)
+        return tf.where(first < self.recipe.adv_probability, which, 0)
+
+    def craft(self, x: Tensor, y: Tensor) -> Tensor:
+        """The step's batch, like x: x itself, or adversarial."""
+        return tf.switch_case(
+            self.kind(),
+            [lambda: tf.identity(x), lambda: self._fgsm(x, y), lambda: self._pgd(x, y)],
+        )
+
+    def losses_of(self, x: Tensor, x_adv: Tensor | None, y: Tensor) -> dict[str, Any]:
+        """Cross-entropy on what was crafted."""
+        terms = super().losses_of(x, x_adv, y)
+        hit = tf.cast(self.kind() > 0, tf.float32)
+        counted = {"clean": 1.0 - hit, "adv": hit}
+        shares = {"clean": 1.0 - self.recipe.adv_probability, "adv": self.recipe.adv_probability}
+        # What is never drawn has no accuracy.
+        seen = {key: terms["adv"] for key, share in shares.items() if share}
+        return {"loss": terms["loss"], "counted": counted, **seen}
+
+    def _pgd(self, x: Tensor, y: Tensor) -> Tensor:
+        return super().craft(x, y)
+
+    def _fgsm(self, x: Tensor, y: Tensor) -> Tensor:
+        attack = FGSM(targeted=self.recipe.attack.targeted, target=self.recipe.attack.target)
+        ball = replace(self.recipe.threat_model, eps=self.recipe.fgsm_eps)
+        return attack(fold(self.base_model), x, y, ball, self.seed())

@@ -1,0 +1,100 @@
+"""What a training method needs to know beside the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tfrobust.attacks.gradient import PGD
+from tfrobust.config import BATCH_NORM, TrainingConfig
+from tfrobust.errors import UsageError
+from tfrobust.threat_model import ThreatModel
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a method needs to know beside the model: the part of the config it reads.
+
+    Attributes:
+      threat_model: the ball that training examples are crafted in.
+      attack: how they are crafted.
+      clean_weight: weight of the loss on clean images ('nsl').
+      adv_weight: weight of the loss on adversarial images ('nsl': multiplier).
+      batch_norm: which batches move BatchNorm's statistics: 'clean', 'adversarial',
+        'both', or 'none' (BatchNorm layers are frozen as they are). Where only one kind
+        has a weight, that kind moves them, or they would stay at their initial values.
+      seed: of the random starts.
+      beta: weight of the robustness term ('trades', 'mart').
+      blend: share of the adversarial image, in (0, 1] ('blend').
+      adv_probability: part of the batches that is adversarial ('mixture').
+      fgsm_eps: radius of the FGSM batches, in the units of eps ('mixture').
+      noise_std: standard deviation of the noise, in pixel values of [0, 1] ('noise').
+      noise_reach: radius of the noise before the step, in radii of the ball ('fast').
+      awp: size of adversarial weight perturbation, relative to the weights; 0 is off.
+      awp_warmup: steps before it begins.
+      label_smoothing: part of the label's probability spread evenly over all classes.
+      ema: decay of the weight averages; 0 is off.
+
+    Raises:
+      UsageError: an unknown `batch_norm`, or both weights 0.
+    """
+
+    threat_model: ThreatModel
+    attack: PGD
+    clean_weight: float = 1.0
+    adv_weight: float = 1.0
+    batch_norm: str = "adversarial"
+    seed: int = 42
+    beta: float = 6.0
+    blend: float = 0.5
+    adv_probability: float = 0.5
+    fgsm_eps: float = 0.01
+    noise_std: float = 0.25
+    noise_reach: float = 2.0
+    awp: float = 0.0
+    awp_warmup: int = 0
+    label_smoothing: float = 0.0
+    ema: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.batch_norm not in BATCH_NORM:
+            raise UsageError(
+                f"batch_norm: expected one of {', '.join(BATCH_NORM)}, found {self.batch_norm!r}."
+            )
+        if self.clean_weight + self.adv_weight <= 0:
+            raise UsageError("clean_weight and adv_weight are both 0: at least one must be more.")
+
+    @classmethod
+    def from_config(
+        cls, config: TrainingConfig, threat_model: ThreatModel, seed: int, steps_per_epoch: int = 1
+    ) -> Recipe:
+        """The recipe that a run's configuration names.
+
+        Args:
+          config: of the training.
+          threat_model: the ball.
+          seed: of the run.
+          steps_per_epoch: turns what the config counts in epochs into steps.
+        """
+        same = (
+            "clean_weight", "adv_weight", "batch_norm", "beta", "blend", "adv_probability",
+            "fgsm_eps", "noise_std", "noise_reach", "awp", "label_smoothing", "ema",
+        )  # fmt: skip
+        return cls(
+            threat_model,
+            _attack_of(config),
+            seed=seed,
+            awp_warmup=round(config.awp_warmup * steps_per_epoch),
+            **{name: getattr(config, name) for name in same},
+        )
+
+
+def _attack_of(config: TrainingConfig) -> PGD:
+    aimed = config.target != "none"
+    return PGD(
+        steps=config.steps,
+        step_size=config.step_size,
+        random_start=config.random_start,
+        early_stop=False,
+        targeted=aimed,
+        target=config.target if aimed else "least_likely",
+    )
