@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -91,3 +92,16 @@ def test_every_study_s_commands_are_ones_that_its_verbs_take(name, tmp_path, cap
         for step in make_steps(recipe, tmp_path, inputs, quick=quick):
             verb = importlib.import_module(f"pipelines.{step.verb}")
             verb.make_parser().parse_args(step.flags)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", study_names())
+def test_a_quick_study_runs_from_end_to_end_in_two_minutes(name, tmp_path, monkeypatch):
+    """On the embedded digits: no input needs to be there."""
+    monkeypatch.setenv("TFROBUST_SHARED", str(tmp_path / "nowhere"))
+    begin = time.monotonic()
+    assert study.main([name, "--quick", "--output", str(tmp_path / "out")]) == 0
+    table = (tmp_path / "out" / "comparison" / "comparison.csv").read_text().splitlines()
+    assert len(table) > 2 and (tmp_path / "out" / "comparison" / "comparison.png").is_file()
+    # On 2 cores with nothing else to do; a busy machine is given twice that.
+    assert time.monotonic() - begin < 240

@@ -140,10 +140,9 @@ class Evaluator:
             seed = tf.constant([self.seed + task.restart, int(index[0])], tf.int32)
             return [value.numpy() for value in judge(*self.batch(index), seed, eps)]
 
-        todo = task.standing[task.position :]
         start = time.perf_counter()
         self._counter.take()
-        for wave in self._waves(attacked, todo, label, task.position):
+        for wave in self._waves(attacked, task.standing, label, task.position):
             for index, found in wave:
                 for item, new in zip(dataclasses.fields(Outcome), found, strict=True):
                     getattr(task.outcome, item.name)[index] = new
@@ -237,9 +236,14 @@ class Evaluator:
     def _waves(
         self, work: Callable[[np.ndarray], Found], index: np.ndarray, label: str, done: int = 0
     ) -> Iterator[list[tuple[np.ndarray, Found]]]:
-        """What `work` returns for each batch of `index`, with it; a few batches at once."""
-        progress = Progress(label, done + len(index), done=done)
-        batches = [index[i : i + self.batch_size] for i in range(0, len(index), self.batch_size)]
+        """What `work` returns for each batch of `index`, with it; a few batches at once.
+
+        The first `done` of `index` are left out. What is in a batch does not depend on them.
+        """
+        progress = Progress(label, len(index), done=done)
+        batches = _even_batches(index, self.batch_size)
+        begin = np.cumsum([0, *map(len, batches)])
+        batches = [batch for batch, first in zip(batches, begin[:-1], strict=True) if first >= done]
         with ThreadPoolExecutor(self._at_once) as pool:
             for first in range(0, len(batches), self._at_once):
                 wave = batches[first : first + self._at_once]
@@ -247,6 +251,16 @@ class Evaluator:
                 done += sum(map(len, wave))
                 progress.update(done)
         progress.close()
+
+
+def _even_batches(index: np.ndarray, most: int) -> list[np.ndarray]:
+    """`index` in batches of about the same size, `most` or less, on any machine the same.
+
+    Of 64 and more an even number: two are worked on at once, and neither is to wait.
+    """
+    count = -(-len(index) // most)
+    count += count % 2 if len(index) >= 64 else 0
+    return np.array_split(index, count) if count else []
 
 
 def _traced(function: Callable[..., Any], signature: tuple[Any, ...]) -> Callable[..., Any]:
