@@ -10,7 +10,7 @@ from typing import Any
 
 from tfrobust.attacks.hyperplane import dual_norm
 from tfrobust.attacks.losses import margin, targeted_margin
-from tfrobust.attacks.standing import is_correct
+from tfrobust.attacks.standing import is_correct, where
 from tfrobust.runtime import tf
 
 Tensor = Any
@@ -60,7 +60,7 @@ def nearest_boundary(model: Model, z: Tensor, y: Tensor, norm: str) -> tuple[Ten
         growth = dual_norm(tf.reshape(grad, [tf.shape(grad)[0], -1]), norm)
         away = tf.abs(other) / tf.maximum(growth, 1e-30)
         better = away < nearest
-        slope = tf.where(column(better), grad, slope)
+        slope = where(better, grad, slope)
         return k + 1, tf.where(better, away, nearest), tf.where(better, other, value), slope
 
     zero = tf.zeros_like(logits[:, 0])
@@ -92,8 +92,8 @@ def search_segment(model: Model, x: Tensor, x_adv: Tensor, y: Tensor, steps: int
         tried = outer + column(share) * (inner - outer)
         logits = model(tried)
         value, wrong = margin(logits, y), ~is_correct(logits, y)
-        inner = tf.where(column(wrong), inner, tried)
-        outer = tf.where(column(wrong), tried, outer)
+        inner = where(wrong, inner, tried)
+        outer = where(wrong, tried, outer)
         below = tf.where(wrong, 0.5 * below, value)
         return i + 1, inner, outer, below, tf.where(wrong, value, 0.5 * above)
 
@@ -123,4 +123,4 @@ def _linearised(
 
 
 def _finite(values: Tensor) -> Tensor:
-    return tf.where(tf.math.is_finite(values), values, tf.zeros_like(values))
+    return where(tf.math.is_finite(values), values, tf.zeros_like(values))

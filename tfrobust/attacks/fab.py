@@ -11,7 +11,7 @@ from typing import Any
 
 from tfrobust.attacks.boundary import boundary_with, column, nearest_boundary, search_segment
 from tfrobust.attacks.hyperplane import NORMS, step_onto_hyperplane
-from tfrobust.attacks.standing import everyone, is_correct, keep, scatter
+from tfrobust.attacks.standing import everyone, is_correct, keep, scatter, where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -174,7 +174,7 @@ class _Runs:
             moved = self._move(index, z, tf.gather(target, index))
             x_adv, distance, crossed = self._record(index, moved, x_adv, distance)
             x = tf.gather(self.x, index)
-            z = tf.where(column(crossed), x + self.attack.beta * (moved - x), moved)
+            z = where(crossed, x + self.attack.beta * (moved - x), moved)
             if self.attack.early_stop:
                 index, z = keep(index, self._wanted(tf.gather(distance, index)), z)
             return i + 1, index, z, x_adv, distance
@@ -216,7 +216,7 @@ class _Runs:
         reached = self.threat_model.distance(found, tf.gather(self.x, index))
         before = tf.gather(distance, index)
         nearer = crossed & (reached < before)
-        best = tf.where(column(nearer), found, tf.gather(x_adv, index))
+        best = where(nearer, found, tf.gather(x_adv, index))
         x_adv = scatter(x_adv, index, best)
         return x_adv, scatter(distance, index, tf.where(nearer, reached, before)), crossed
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tfrobust.attacks.standing import where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 
@@ -61,12 +62,15 @@ def step_onto_hyperplane(
     needed = tf.minimum(tf.math.divide_no_nan(tf.abs(value), scale), _HUGE)
     direction = -tf.sign(slope) * tf.sign(value)[:, None]
     low, high = bounds
-    room = tf.maximum(tf.where(direction > 0, high - x, x - low), 0.0) * tf.abs(direction)
+    room = tf.maximum(where(direction > 0, high - x, x - low), 0.0) * tf.abs(direction)
     if norm == "l1":
         return direction * _heaviest_first(weight, room, needed)
-    speed = tf.sign(weight) if norm == "linf" else weight
-    level = _level(weight * speed, weight * room, _ends(room, speed), needed)
-    return direction * tf.minimum(level[:, None] * speed, room)
+    if norm == "linf":
+        # All coordinates move at the same speed; one without a slope has no room.
+        level = _level(weight, weight * room, room, needed)
+        return direction * tf.minimum(level[:, None], room)
+    level = _level(weight * weight, weight * room, _ends(room, weight), needed)
+    return direction * tf.minimum(level[:, None] * weight, room)
 
 
 def _check(norm: str) -> None:
