@@ -59,9 +59,6 @@ NUM_NORMS = {
 LIGHT = {
     "mobilenetv2",
     "resnet50",
-    "resnet50v2",
-    "densenet121",
-    "nasnetmobile",
     "efficientnetb0",
     "resnet18",
     "simplenet",
