@@ -34,7 +34,7 @@ class TrainState:
       stage_losses: training losses of that stage's epochs so far.
       rows: one per epoch, with `COLUMNS`.
       best_epoch: the epoch whose model is kept, or None.
-      elapsed: seconds of training so far, over all sessions.
+      elapsed: seconds of training so far, over all resumes.
       elbow: the epoch where validation turned, or None; see `elbow.py`.
       looks: the guard's measurements that found nothing.
       rollbacks: how often the guard undid steps.
