@@ -55,7 +55,9 @@ def factor_figure(search: Search, rows: Sequence[Row], factor: Factor, path: Pat
     Returns:
       `path`.
     """
-    done = _comparable(search, complete(rows), factor)
+    # Where no trial has the others as in the recipe, its values being none of those tried,
+    # the best of all trials with each value is shown.
+    done = _comparable(search, complete(rows), factor) or complete(rows)
     names, lines = measured(done), _lines(search, done, factor)
     figure = new_figure(max(3.3 * len(names) + 0.6, 4.6), 3.7)
     # Tick labels of neighbouring panels must not touch.
