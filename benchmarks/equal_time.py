@@ -4,9 +4,10 @@
     python -m benchmarks.equal_time --only nsl --minutes 30 --output equal-time
 
 Each trains the recipe's network on the recipe's batches, with its optimiser, batch size,
-radius and weight decay, for as many minutes, in a process of its own; the learning rate
-follows the recipe's schedule over these minutes. The last model is kept (ours: the best on
-'select'), and all are attacked by the same AutoAttack on the same test images.
+radius, weight decay and precision, for as many minutes, in a process of its own; the
+learning rate follows the recipe's schedule over these minutes. The last model is kept
+(ours: the best on 'select'), and all are attacked by the same AutoAttack on the same test
+images.
 
 - tfrobust: `pipelines.train` with the recipe.
 - nsl: stock `AdversarialRegularization`, clean and adversarial loss of equal weight,
@@ -82,25 +83,36 @@ def _config(args: argparse.Namespace) -> RunConfig:
 def _train_other(name: str, config: RunConfig, args: argparse.Namespace, run: Path) -> None:
     """Trains by another library and leaves a run folder that `pipelines.evaluate` takes."""
     from pipelines.loading import load_splits
-    from tfrobust.backbones import build
+    from tfrobust.backbones.precision import in_float32
     from tfrobust.run import RunFolder
-    from tfrobust.runtime import import_quietly, setup
+    from tfrobust.runtime import import_quietly
     from tfrobust.settings import save_yaml
 
     import_quietly()
-    setup(seed=config.seed)
-    splits, backbone = load_splits(config.data, config.seed), config.backbone
-    model = build(
-        backbone.name, num_classes=len(splits.train.label_names),
-        image_shape=splits.train.image_shape, **_options(config), seed=config.seed,
-    )  # fmt: skip
+    splits = load_splits(config.data, config.seed)
+    model = _network(config, splits.train)
     step, learning_rate = {"nsl": _nsl, "art": _art}[name](model, config, args.nsl_steps)
     steps = _for_minutes(step, learning_rate, splits.train, config, args.minutes)
     print(f"{name}: {steps} steps, {steps * config.training.batch_size:,} images", flush=True)
     folder = RunFolder(run)
     folder.create()
     save_yaml(config, folder.config)
-    model.save(folder.best_model, save_format="keras")
+    in_float32(model).save(folder.best_model, save_format="keras")
+
+
+def _network(config: RunConfig, train: Any) -> Any:
+    """The recipe's network in its precision, so that all train in the same numbers."""
+    from tfrobust.backbones import build
+    from tfrobust.runtime import setup
+
+    setup(seed=config.seed, precision=config.training.precision)
+    model = build(
+        config.backbone.name, num_classes=len(train.label_names), image_shape=train.image_shape,
+        **_options(config), seed=config.seed,
+    )  # fmt: skip
+    # NSL's wrapper would round the images under a mixed policy.
+    setup(seed=config.seed)
+    return model
 
 
 def _options(config: RunConfig) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from training_cases import copy_after
 
+from tfrobust.backbones.precision import is_mixed
 from tfrobust.config import AugmentConfig, RunConfig, StageConfig, ThreatConfig, TrainingConfig
 from tfrobust.data.pipeline import evaluation_batches
 from tfrobust.data.types import ImageSet, ReadLog, Splits
@@ -177,6 +178,24 @@ def test_selection_counts_worst_cases(linear_model):
     assert found["select_clean"] == pytest.approx(np.mean(side > 0))
     assert found["select_fgsm"] == pytest.approx(np.mean(side > eps * np.abs(w).sum()))
     assert found["select_pgd"] == found["select_fgsm"]
+
+
+def test_a_network_trained_in_mixed_precision_is_kept_in_float32(small_cnn, tmp_path):
+    run, config = new_run(tmp_path), CONFIG
+    try:
+        setup(seed=1, precision="mixed_bfloat16")
+        model = small_cnn()
+        state = fit(model, SPLITS, config, run)
+    finally:
+        setup(seed=1)
+    kept = keras.models.load_model(run.best_model, compile=False)
+    assert is_mixed(model) and not is_mixed(kept)
+    x = tf.constant(SPLITS.select.images, tf.float32) / 255
+    clean = float(np.mean(np.argmax(kept(x), axis=1) == SPLITS.select.labels))
+    # Measured in training in the rounded numbers: an image or two may differ.
+    assert clean == pytest.approx(state.rows[state.best_epoch - 1]["select_clean"], abs=0.1)
+    for mine, theirs in zip(kept.get_weights(), model.get_weights(), strict=True):
+        assert mine.dtype == np.float32 and mine.shape == theirs.shape
 
 
 def test_sample_is_random_and_repeats():

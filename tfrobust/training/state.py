@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tfrobust.backbones.precision import in_float32, is_mixed
 from tfrobust.errors import TFRobustError
 from tfrobust.run import RunFolder, write_json, write_text
 from tfrobust.runtime import random_generators, tf
@@ -139,7 +140,8 @@ class Checkpoints:
         # The ending tells Keras the format, so the temporary name keeps it.
         temporary = self._folder / "unfinished.keras"
         with self._averages.in_place() if self._averages else nullcontext():
-            self._model.save(temporary, save_format="keras")
+            kept = in_float32(self._model) if is_mixed(self._model) else self._model
+            kept.save(temporary, save_format="keras")
         if keeps:
             self.epoch_model(epoch).parent.mkdir(exist_ok=True)
             shutil.copyfile(temporary, self.epoch_model(epoch))
