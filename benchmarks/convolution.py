@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
+
+from benchmarks.measuring import (
+    memory_in_process,
+    milliseconds,
+    new_parser,
+    peak_megabytes,
+    real_batch,
+)
 
 NETWORKS = ("simplenet", "simplenet_plus")
 KINDS = ("keras", "unfold")
@@ -49,27 +52,21 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.convolution", description="Our convolution against Keras's.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("--image-size", type=int, default=32, help="side in pixels")
-    parser.add_argument("--batch-size", type=int, default=64, help="images in a batch")
-    parser.add_argument("--rounds", type=int, default=15, help="turns of each")
+    description = "Our convolution against Keras's."
+    parser = new_parser("convolution", description, side=32, rounds=15)
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=[], help="only these")
-    parser.add_argument("--memory-of", default=None, help=argparse.SUPPRESS)
     return parser
 
 
 def _compare(network: str, args: argparse.Namespace) -> None:
     models = {kind: _model(network, kind, args) for kind in KINDS}
     models["unfold"].set_weights(models["keras"].get_weights())
-    x, y = _batch(args)
+    x, y = real_batch(args.batch_size, args.image_size)
     works = {kind: _works(models[kind], x, y) for kind in KINDS}
     for name in WORKS[:2]:
         _check_same([works[kind][name]() for kind in KINDS], f"{network}, {name}")
     for name in WORKS:
-        keras_ms, ours_ms = _milliseconds([works[kind][name] for kind in KINDS], args.rounds)
+        keras_ms, ours_ms = milliseconds([works[kind][name] for kind in KINDS], args.rounds)
         keras_mb, ours_mb = (_memory_in_process(network, kind, name, args) for kind in KINDS)
         print(f"{network:16}{name:16}{keras_ms:10.1f}{ours_ms:9.1f}{ours_ms / keras_ms:7.2f}"
               f"{keras_mb:10.0f}{ours_mb:9.0f}{ours_mb / keras_mb:7.2f}", flush=True)  # fmt: skip
@@ -80,19 +77,6 @@ def _model(network: str, kind: str, args: argparse.Namespace) -> Any:
 
     shape = (args.image_size, args.image_size, 3)
     return build(network, num_classes=10, image_shape=shape, convolution=kind, seed=0)
-
-
-def _batch(args: argparse.Namespace) -> tuple[Tensor, Tensor]:
-    """Real images: the digits, enlarged; timing does not depend on what they show."""
-    import numpy as np
-
-    from tfrobust.data import load
-    from tfrobust.runtime import tf
-
-    digits = load("digits").train
-    index = np.arange(args.batch_size) % len(digits)
-    images = tf.image.resize(digits.images[index] / 255.0, [args.image_size] * 2)
-    return tf.cast(images, tf.float32), tf.constant(digits.labels[index])
 
 
 def _works(model: Any, x: Tensor, y: Tensor) -> dict[str, Work]:
@@ -138,46 +122,24 @@ def _check_same(results: list[Any], what: str) -> None:
         raise SystemExit(f"error: {what}: the convolutions differ by {difference:.1e}.")
 
 
-def _milliseconds(works: list[Work], rounds: int) -> list[float]:
-    """Median milliseconds of each, taking turns."""
-    times: list[list[float]] = [[] for _ in works]
-    for work in works:
-        work()
-    for _ in range(rounds):
-        for work, seen in zip(works, times, strict=True):
-            start = time.perf_counter()
-            work()
-            seen.append((time.perf_counter() - start) * 1e3)
-    return [statistics.median(seen) for seen in times]
-
-
 def _memory_in_process(network: str, kind: str, work: str, args: argparse.Namespace) -> float:
-    command = [
-        sys.executable, "-m", "benchmarks.convolution", "--memory-of", f"{network}:{kind}:{work}",
-        "--image-size", str(args.image_size), "--batch-size", str(args.batch_size),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(json.loads(done.stdout.strip().splitlines()[-1]))
+    return memory_in_process(
+        "benchmarks.convolution", f"{network}:{kind}:{work}",
+        image_size=args.image_size, batch_size=args.batch_size,
+    )  # fmt: skip
 
 
 def _added_memory(args: argparse.Namespace) -> float:
     """MB that the work adds to the peak of a process with the model and images in it."""
     network, kind, work = args.memory_of.split(":")
     model = _model(network, kind, args)
-    x, y = _batch(args)
+    x, y = real_batch(args.batch_size, args.image_size)
     model(x[:1])
     run = _works(model, x, y)[work]
-    before = _peak_megabytes()
+    before = peak_megabytes()
     for _ in range(3):
         run()
-    return _peak_megabytes() - before
-
-
-def _peak_megabytes() -> float:
-    # Not getrusage: its peak includes the parent's at the moment of the fork.
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-    return float(kilobytes) / 1024
+    return peak_megabytes() - before
 
 
 if __name__ == "__main__":

@@ -92,6 +92,7 @@ class _Converter:
         self.flipped = any(self._asymmetric(layer) for layer in model.layers)
 
     def convert(self) -> Twin:
+        """The whole network, layer after layer."""
         for layer in self.model.layers[1:]:
             inputs = [self.nodes[id(t)] for t in layer.inbound_nodes[0].keras_inputs]
             self.nodes[id(layer.output)] = self._convert(layer, inputs)

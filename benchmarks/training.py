@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import subprocess
-import sys
-import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from benchmarks.measuring import (
+    memory_in_process,
+    milliseconds,
+    new_parser,
+    peak_megabytes,
+    real_batch,
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ def main() -> int:
           f"medians of {args.rounds} rounds of {args.steps} steps, taking turns")  # fmt: skip
     print(f"{'attack':32}{'stock ms':>9}{'ours ms':>9}{'ratio':>7}{'stock MB':>10}{'ours MB':>9}")
     for case in [CASES[i] for i in args.cases] or CASES:
-        stock, ours = _milliseconds(case, args)
+        fits = [_trainer(case, kind, args) for kind in ("stock", "ours")]
+        stock, ours = (turn / args.steps for turn in milliseconds(fits, args.rounds))
         memory = [_memory_in_process(case, kind, args) for kind in ("stock", "ours")]
         print(f"{case.name:32}{stock:9.0f}{ours:9.0f}{stock / ours:7.2f}"
               f"{memory[0]:10.0f}{memory[1]:9.0f}", flush=True)  # fmt: skip
@@ -61,31 +65,10 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.training", description="Our NSL step against stock NSL's.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("--image-size", type=int, default=64, help="side in pixels")
-    parser.add_argument("--batch-size", type=int, default=64, help="images in a batch")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each")
+    parser = new_parser("training", "Our NSL step against stock NSL's.", side=64, rounds=7)
     parser.add_argument("--steps", type=int, default=4, help="steps in a turn")
     parser.add_argument("--cases", type=int, nargs="*", default=[], help="only these, from 0")
-    parser.add_argument("--memory-of", default=None, help=argparse.SUPPRESS)
     return parser
-
-
-def _milliseconds(case: Case, args: argparse.Namespace) -> tuple[float, float]:
-    """Median milliseconds a step of stock NSL and of ours."""
-    fits = [_trainer(case, kind, args) for kind in ("stock", "ours")]
-    times: list[list[float]] = [[], []]
-    for fit in fits:
-        fit()
-    for _ in range(args.rounds):
-        for fit, seen in zip(fits, times, strict=True):
-            start = time.perf_counter()
-            fit()
-            seen.append((time.perf_counter() - start) / args.steps * 1e3)
-    return statistics.median(times[0]), statistics.median(times[1])
 
 
 def _trainer(case: Case, kind: str, args: argparse.Namespace) -> Any:
@@ -95,7 +78,7 @@ def _trainer(case: Case, kind: str, args: argparse.Namespace) -> Any:
     from tfrobust.runtime import keras, nsl, tf
     from tfrobust.threat_model import ThreatModel
     from tfrobust.training.nsl import NSL, adv_config
-    from tfrobust.training.step import Recipe
+    from tfrobust.training.recipe import Recipe
 
     side = args.image_size
     model = build("mobilenetv2", num_classes=200, image_shape=(side, side, 3), seed=0)
@@ -111,36 +94,24 @@ def _trainer(case: Case, kind: str, args: argparse.Namespace) -> Any:
         )
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         trainer.compile(optimizer, loss=loss)
-    batch = _batch(args)
+    image, label = real_batch(args.batch_size, side)
     # With autotuning, the end of each `fit` waits for the tuner's thread to wake.
     options = tf.data.Options()
     options.autotune.enabled = False
-    data = tf.data.Dataset.from_tensors(batch).repeat(args.steps).with_options(options)
+    data = (
+        tf.data.Dataset.from_tensors({"image": image, "label": label})
+        .repeat(args.steps)
+        .with_options(options)
+    )
     return lambda: trainer.fit(data, epochs=1, verbose=0)
-
-
-def _batch(args: argparse.Namespace) -> dict[str, Any]:
-    """Real images: the digits, enlarged; timing does not depend on what they show."""
-    import numpy as np
-
-    from tfrobust.data import load
-    from tfrobust.runtime import tf
-
-    digits = load("digits").train
-    index = np.arange(args.batch_size) % len(digits)
-    images = tf.image.resize(digits.images[index] / 255.0, [args.image_size] * 2)
-    return {"image": tf.cast(images, tf.float32), "label": tf.constant(digits.labels[index])}
 
 
 def _memory_in_process(case: Case, kind: str, args: argparse.Namespace) -> float:
     """Peak memory in MB of a fresh process that trains for one turn."""
-    command = [
-        sys.executable, "-m", "benchmarks.training", "--memory-of", f"{CASES.index(case)}:{kind}",
-        "--image-size", str(args.image_size), "--batch-size", str(args.batch_size),
-        "--steps", str(args.steps),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(json.loads(done.stdout.strip().splitlines()[-1]))
+    return memory_in_process(
+        "benchmarks.training", f"{CASES.index(case)}:{kind}",
+        image_size=args.image_size, batch_size=args.batch_size, steps=args.steps,
+    )  # fmt: skip
 
 
 def _peak_memory(args: argparse.Namespace) -> float:
@@ -148,10 +119,7 @@ def _peak_memory(args: argparse.Namespace) -> float:
     fit = _trainer(CASES[int(index)], kind, args)
     fit()
     fit()
-    # Not getrusage: its peak includes the parent's at the moment of the fork.
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-    return float(kilobytes) / 1024
+    return peak_megabytes()
 
 
 if __name__ == "__main__":

@@ -17,10 +17,9 @@ from tfrobust.backbones import BACKBONES
 from tfrobust.config import RunConfig
 from tfrobust.errors import UsageError
 from tfrobust.run import write_text
+from tfrobust.search.plan import OBJECTIVES, SAMPLERS
 from tfrobust.training import METHODS
 
-OBJECTIVES = ("clean", "robust", "perturbed-train", "perturbed-validation", "pareto")
-SAMPLERS = ("grid", "random", "tpe")
 SPACE_HELP = """\
 spaces:
   "batch_size=32,64,128"             these values

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from refusals import refused
 from state_dicts import MAGIC, save, save_legacy, state_dict_of
 
 from tfrobust.backbones import build
 from tfrobust.backbones.torch_weights import read
-from tfrobust.errors import TFRobustError
 
 NET = {"image_shape": (32, 32, 3), "alpha": 0.125, "stem": "small"}
 
@@ -100,19 +100,6 @@ def test_a_head_for_other_classes_is_left_out_aloud(
 @pytest.fixture(scope="module")
 def target() -> Any:
     return small()
-
-
-def refused(model: Any, path: Path) -> str:
-    """The one sentence with which `path` is refused; the model must stay untouched."""
-    from tfrobust.backbones.weights import load
-
-    before = model.get_weights()
-    with pytest.raises(TFRobustError) as error:
-        load(model, path)
-    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
-    message = str(error.value)
-    assert str(path) in message and "\n" not in message and message.endswith(".")
-    return message
 
 
 def test_another_name_shape_or_number_is_named(tmp_path: Path, target: Any, arrays: Any) -> None:

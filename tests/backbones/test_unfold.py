@@ -25,7 +25,7 @@ def random(*shape: int) -> Any:
     return tf.constant(GENERATOR.normal(size=shape), tf.float32)
 
 
-def close(found: Any, expected: Any) -> None:
+def assert_close(found: Any, expected: Any) -> None:
     scale = np.abs(expected).max()
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * scale)
 
@@ -83,9 +83,9 @@ def test_equals_tensorflow_s_convolution_and_its_gradients(
         expected = with_gradients(theirs, exact, tf.cast(upstream, tf.float64))
         found = with_gradients(partial(unfold_conv2d, **options), inputs, upstream)
         for mine, right in zip(found, expected, strict=True):
-            close(mine, right)
+            assert_close(mine, right)
         forward = tf.nn.conv2d(*inputs[:2], strides, padding.upper(), dilations=dilations)
-        close(found[0], forward + inputs[2])
+        assert_close(found[0], forward + inputs[2])
 
 
 def spread(kernel: Any, dilations: tuple[int, int]) -> Any:
@@ -122,7 +122,7 @@ def test_second_derivatives_are_tensorflow_s_too() -> None:
             squared = tf.reduce_sum(of_kernel**2)
         return outer.gradient(squared, x)
 
-    close(
+    assert_close(
         second(lambda x, k: unfold_conv2d(x, k, strides=(2, 2))),
         second(lambda x, k: tf.nn.conv2d(x, k, 2, "SAME")),
     )
@@ -135,7 +135,7 @@ def test_runs_in_a_graph_on_any_batch() -> None:
     for size in (1, 4):
         x = random(size, 8, 8, 3)
         assert run(x).shape == (size, 8, 8, 2)
-        close(run(x), tf.nn.conv2d(x, kernel, 1, "SAME"))
+        assert_close(run(x), tf.nn.conv2d(x, kernel, 1, "SAME"))
 
 
 def test_the_layer_is_keras_s_layer() -> None:
@@ -145,7 +145,7 @@ def test_the_layer_is_keras_s_layer() -> None:
     assert ours(x).shape == theirs(x).shape == (2, 5, 4, 5)
     theirs.set_weights([ours.kernel, random(5)])
     ours.set_weights(theirs.get_weights())
-    close(ours(x), theirs(x))
+    assert_close(ours(x), theirs(x))
     again = UnfoldConv2D.from_config(ours.get_config())
     assert again.get_config() == ours.get_config()
 
@@ -209,22 +209,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run_anew(code: str, folder: Path) -> None:
+def assert_runs_anew(code: str, folder: Path) -> None:
     names = {"x": str(folder / "x.npy"), "y": str(folder / "y.npy"), "folder": str(folder)}
-    subprocess.run(
-        [sys.executable, "-c", code.format(**names)],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
+    command = [sys.executable, "-c", code.format(**names)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_a_clean_process_loads_files_that_name_the_layer(folder: Path) -> None:
-    run_anew(LOADED_ANEW, folder)
+    assert_runs_anew(LOADED_ANEW, folder)
 
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_the_saved_model_needs_nothing_of_ours_and_has_our_gradients(folder: Path) -> None:
-    run_anew(SERVED, folder)
+    assert_runs_anew(SERVED, folder)
     x, gradients = np.load(folder / "x.npy"), []
     for name in ("1", "a.keras"):
         image = tf.constant(x)
@@ -232,4 +231,4 @@ def test_the_saved_model_needs_nothing_of_ours_and_has_our_gradients(folder: Pat
             tape.watch(image)
             total = tf.reduce_sum(load_any(folder / name)(image)[:, 0])
         gradients.append(tape.gradient(total, image))
-    close(*gradients)
+    assert_close(*gradients)

@@ -10,9 +10,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from refusals import refused
 
 from tfrobust.backbones import BACKBONES, build
-from tfrobust.backbones.weights import fetch, load
+from tfrobust.backbones.weights import fetch
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.runtime import keras
 
@@ -160,17 +161,6 @@ def test_both_convolutions_hold_the_same_weights(name: str, tmp_path: Path) -> N
 def target() -> Any:
     """A model that refusals, by contract, leave untouched."""
     return small()
-
-
-def refused(model: Any, path: Path) -> str:
-    """The one sentence with which `path` is refused; the model must stay untouched."""
-    before = model.get_weights()
-    with pytest.raises(TFRobustError) as error:
-        load(model, path)
-    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
-    message = str(error.value)
-    assert str(path) in message and "\n" not in message and message.endswith(".")
-    return message
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -83,18 +83,9 @@ def build(
 
     if seed is not None:
         keras.utils.set_random_seed(seed)
-    layers = keras.layers
     image = keras.Input(image_shape, name="image", dtype="float32")
-    x = _normalise(image, backbone.normalisation)
-    # Bilinear resizing commutes with normalisation, which is cheaper on fewer pixels.
-    if resize is not None and image_shape[:2] != (resize, resize):
-        x = layers.Resizing(resize, resize, "bilinear", dtype="float32", name="resize")(x)
-    x = _features(backbone, x, options)
-    if len(x.shape) == 4:
-        x = layers.GlobalAveragePooling2D(dtype="float32", name="avg_pool")(x)
-    if dropout:
-        x = layers.Dropout(dropout, seed=seed, dtype="float32", name="dropout")(x)
-    logits = layers.Dense(num_classes, dtype="float32", name=HEAD_LAYER)(x)
+    x = _resized(_normalise(image, backbone.normalisation), resize)
+    logits = _head(_features(backbone, x, options), num_classes, dropout, seed)
     model = keras.Model(image, logits, name=name)
     if bn_momentum is not None:
         _set_bn_momentum(model, bn_momentum)
@@ -155,6 +146,27 @@ def _normalise(x: Any, normalisation: str) -> Any:
         "inside": (255.0, 0.0),
     }[normalisation]
     return keras.layers.Rescaling(scale, offset, dtype="float32", name="normalise")(x)
+
+
+def _resized(x: Any, side: int | None) -> Any:
+    """Bilinear resizing, which commutes with normalisation; that is cheaper on fewer pixels."""
+    from tfrobust.runtime import keras
+
+    if side is None or x.shape[1:3] == (side, side):
+        return x
+    return keras.layers.Resizing(side, side, "bilinear", dtype="float32", name="resize")(x)
+
+
+def _head(x: Any, num_classes: int, dropout: float, seed: int | None) -> Any:
+    """Features, pooled over the map where they are one -> logits."""
+    from tfrobust.runtime import keras
+
+    layers = keras.layers
+    if len(x.shape) == 4:
+        x = layers.GlobalAveragePooling2D(dtype="float32", name="avg_pool")(x)
+    if dropout:
+        x = layers.Dropout(dropout, seed=seed, dtype="float32", name="dropout")(x)
+    return layers.Dense(num_classes, dtype="float32", name=HEAD_LAYER)(x)
 
 
 def _features(backbone: Backbone, x: Any, options: Mapping[str, Any]) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.evaluation.report import wilson
+from tfrobust.settings import format_eps
 
 
 @dataclass(frozen=True)
@@ -112,19 +113,13 @@ def _cells(values: dict[str, Any]) -> dict[str, Cell]:
     found = {"clean": values["clean_accuracy"]}
     found |= {f"{name} {eps}": entry["accuracy"] for name, entry in values["attacks"].items()}
     for entry in values["sweep"]:
-        shown = _eps_text(entry["eps"], values["threat_model"]["norm"])
+        shown = format_eps(entry["eps"], values["threat_model"]["norm"])
         found[f"{entry['attack']} {shown}"] = entry["accuracy"]
     cells = {
         name: Cell(round(value * total), total, doubted and name != "clean")
         for name, value in found.items()
     }
     return cells
-
-
-def _eps_text(eps: float, norm: str) -> str:
-    from tfrobust.settings import format_eps
-
-    return format_eps(eps, norm)
 
 
 def accuracy_on(model: Any, data: ImageSet, batch_size: int = 256) -> Cell:

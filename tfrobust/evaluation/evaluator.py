@@ -60,7 +60,7 @@ class Evaluator:
         self._spec = (images, tf.TensorSpec([None], tf.int32))
         self._judges: dict[Any, Callable[..., Any]] = {}
         # Between small operations cores stand idle: on two of them two batches at once take
-        # .6 to .9 of the time of one after the other. A GPU is busy with one.
+        # two thirds to all of the time of one after the other. A GPU is busy with one.
         self._at_once = 1 if tf.config.list_logical_devices("GPU") else 2
         self._judge_clean = _traced(self._clean_batch, self._spec)
         self.clean = self._run_clean()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from tfrobust.evaluation.figures_canvas import SERIES, new_figure, save, tidy
-from tfrobust.search.plan import Search
-from tfrobust.search.results import METRICS, OBJECTIVES, Row, complete, ranked, shown
+from tfrobust.search.plan import OBJECTIVES, Search
+from tfrobust.search.results import METRICS, Row, complete, ranked, shown
 from tfrobust.search.space import WEIGHTS, Factor, Value, base_value
 
 if TYPE_CHECKING:

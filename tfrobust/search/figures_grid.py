@@ -10,8 +10,8 @@ import numpy as np
 
 from tfrobust.evaluation.figures_canvas import ATTACKED, new_figure, save
 from tfrobust.search.figures_factors import accuracy_text, measured, values_of
-from tfrobust.search.plan import Search, finer, grid, key_of
-from tfrobust.search.results import METRICS, OBJECTIVES, Row, complete, ranked, shown
+from tfrobust.search.plan import OBJECTIVES, Search, finer, grid, key_of
+from tfrobust.search.results import METRICS, Row, complete, ranked, shown
 from tfrobust.search.space import Factor
 
 if TYPE_CHECKING:

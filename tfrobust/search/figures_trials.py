@@ -10,8 +10,8 @@ import numpy as np
 
 from tfrobust.evaluation.figures_canvas import ATTACKED, CLEAN, NEUTRAL, new_figure, save, tidy
 from tfrobust.search.figures_factors import COLOURS, accuracy_text, measured, values_of
-from tfrobust.search.plan import Search
-from tfrobust.search.results import METRICS, OBJECTIVES, Row, complete, front, ranked, shown
+from tfrobust.search.plan import OBJECTIVES, Search
+from tfrobust.search.results import METRICS, Row, complete, front, ranked, shown
 from tfrobust.search.space import Factor, spaced
 
 if TYPE_CHECKING:

@@ -16,6 +16,14 @@ from tfrobust.search.space import Factor, Point, apply, base_value, spaced
 from tfrobust.settings import to_dict
 
 SAMPLERS = ("grid", "random", "tpe")
+#: What can be optimised -> the metrics (`results.METRICS`); two make a Pareto front.
+OBJECTIVES = {
+    "clean": ("clean",),
+    "robust": ("robust",),
+    "perturbed-train": ("perturbed_train",),
+    "perturbed-validation": ("perturbed_validation",),
+    "pareto": ("clean", "robust"),
+}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import optuna
 
 from tfrobust.errors import TFRobustError
 from tfrobust.run import write_text
+from tfrobust.search.plan import OBJECTIVES
 from tfrobust.search.space import Factor, Point, Value
 
 #: What is measured of every trial -> how figures call it.
@@ -22,14 +23,6 @@ METRICS = {
     "perturbed_train": "perturbed train",
     "perturbed_validation": "perturbed validation",
     "robust": "robust (PGD)",
-}
-#: What can be optimised -> the metrics; two make a Pareto front.
-OBJECTIVES = {
-    "clean": ("clean",),
-    "robust": ("robust",),
-    "perturbed-train": ("perturbed_train",),
-    "perturbed-validation": ("perturbed_validation",),
-    "pareto": ("clean", "robust"),
 }
 _BEFORE = ("trial", "run", "round", "state", "seconds")
 _AFTER = (*METRICS, "best_epoch", "error")

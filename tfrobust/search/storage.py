@@ -174,5 +174,6 @@ def _runs(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass
+        # It is another user's.
+        return True
     return True

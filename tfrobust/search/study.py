@@ -18,16 +18,8 @@ from tfrobust.errors import TFRobustError
 from tfrobust.progress import Progress, clock
 from tfrobust.run import RunFolder
 from tfrobust.search import plan
-from tfrobust.search.results import (
-    METRICS,
-    OBJECTIVES,
-    Row,
-    complete,
-    ranked,
-    rows_of,
-    run_name,
-    shown,
-)
+from tfrobust.search.plan import OBJECTIVES
+from tfrobust.search.results import METRICS, Row, complete, ranked, rows_of, run_name, shown
 from tfrobust.search.space import Point, apply
 from tfrobust.search.storage import default_url, fail_stale, locked, open_study, owner
 from tfrobust.settings import save_yaml

@@ -40,6 +40,8 @@ def perturbed(variables: Sequence[Any], moves: Sequence[Tensor]) -> Iterator[Non
     before = [variable.read_value() for variable in variables]
     for variable, value, move in zip(variables, before, moves, strict=True):
         variable.assign(value + move)
-    yield
-    for variable, value in zip(variables, before, strict=True):
-        variable.assign(value)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
