@@ -43,7 +43,7 @@ def x() -> np.ndarray:
     return np.random.default_rng(1).random((3, *SHAPE), dtype=np.float32)
 
 
-@pytest.mark.parametrize("name", EXPLAINERS)
+@pytest.mark.parametrize("name", ["saliency", "smoothgrad"])
 def test_of_a_linear_model_is_the_weight_column(name, linear, weights, x) -> None:
     found = EXPLAINERS[name](linear, x, np.array([5, 0, 2]))
     # logit_k = w_k . x + b_k, so d logit_k / dx = w_k at any x, noisy or not.

@@ -20,7 +20,7 @@ _EPSILON = 1e-6
 
 
 def vit(x: Tensor, *, alpha: float = 1.0, position_embedding: bool = True) -> Tensor:
-    """Normalised images [B, H, W, 3] -> the mean token [B, 192 alpha], float32.
+    """Normalised images [B, H, W, 3] -> features [B, 8, 8, 192 alpha], a token for each patch.
 
     Patches are an eighth of the image's side, rounded up; zeros fill the last ones.
     Without `position_embedding` the tokens are a set: the network does not know where a
@@ -31,6 +31,7 @@ def vit(x: Tensor, *, alpha: float = 1.0, position_embedding: bool = True) -> Te
     layers, width = keras.layers, HEADS * scaled(HEAD_WIDTH, alpha)
     patch = tuple(-(-side // GRID) for side in x.shape[1:3])
     x = layers.Conv2D(width, patch, strides=patch, padding="same", name="patches")(x)
+    grid = x.shape[1:3]
     x = layers.Reshape((-1, width), name="tokens")(x)
     if position_embedding:
         from tfrobust.backbones.position import PositionEmbedding
@@ -39,7 +40,8 @@ def vit(x: Tensor, *, alpha: float = 1.0, position_embedding: bool = True) -> Te
     for index in range(1, DEPTH + 1):
         x = _block(x, width, f"block_{index}")
     x = layers.LayerNormalization(epsilon=_EPSILON, name="norm")(x)
-    return layers.GlobalAveragePooling1D(dtype="float32", name="avg_pool")(x)
+    # As a map again, where class-activation methods can read it.
+    return layers.Reshape((*grid, width), name="map")(x)
 
 
 def _block(x: Tensor, width: int, name: str) -> Tensor:
@@ -59,6 +61,6 @@ VIT = Backbone(
     "vit",
     f"{__name__}:vit",
     "torch",
-    ((r"norm", "top"), (r"(block_\d+)_", r"\1"), (r"patches|position", "stem")),
+    ((r"norm|map", "top"), (r"(block_\d+)_", r"\1"), (r"patches|position", "stem")),
     ("alpha", "position_embedding"),
 )

@@ -25,7 +25,7 @@ def saliency(model: keras.Model, x: np.ndarray, target: np.ndarray) -> np.ndarra
       UsageError: `x` or `target` is not as described.
       TFRobustError: the gradient is not finite.
     """
-    _check(model, x, target)
+    check(model, x, target)
     return _gradient(model, x, target)
 
 
@@ -58,7 +58,7 @@ def smoothgrad(
       UsageError: an argument is not as described.
       TFRobustError: a gradient is not finite.
     """
-    _check(model, x, target)
+    check(model, x, target)
     if noise < 0 or samples < 1:
         raise UsageError(
             f"Expected noise of 0 or more and 1 sample or more, found {noise} and {samples}."
@@ -81,6 +81,11 @@ def parts(signed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def sum_channels(maps: np.ndarray) -> np.ndarray:
     """[N, H, W, C] -> [N, H, W]; a sum, so that it commutes with taking parts' difference."""
     return maps.sum(axis=-1)
+
+
+def heat(maps: np.ndarray) -> np.ndarray:
+    """How much each pixel counts, [N, H, W], 0 or more: of signed maps the size, over channels."""
+    return np.abs(maps).sum(axis=-1) if maps.ndim == 4 else maps
 
 
 def scale(maps: np.ndarray, percentile: float = 99.0) -> np.ndarray:
@@ -136,7 +141,13 @@ def _gradient(model: keras.Model, x: np.ndarray, target: np.ndarray) -> np.ndarr
     return found
 
 
-def _check(model: keras.Model, x: np.ndarray, target: np.ndarray) -> None:
+def check(model: keras.Model, x: np.ndarray, target: np.ndarray) -> None:
+    """What every explainer asks of its arguments.
+
+    Raises:
+      UsageError: x is not float [N, H, W, C] in [0, 1], or target is not one class of the
+        model for each image.
+    """
     if not np.issubdtype(x.dtype, np.floating) or x.ndim != 4 or len(x) == 0:
         raise UsageError(
             f"Expected images as float [N, H, W, C] in [0, 1], N >= 1, found {x.dtype} "
