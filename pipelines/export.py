@@ -1,6 +1,7 @@
 """Exports a run's model as a SavedModel that serves without tfrobust.
 
 python -m pipelines.export saved_models/RUN
+python -m pipelines.export saved_models/RUN --formats tflite,tflite-int8,onnx
 """
 
 from __future__ import annotations
@@ -8,35 +9,51 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pipelines.cli import add_settings, main_of, new_parser
+from tfrobust.errors import UsageError
+from tfrobust.export import FORMATS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tfrobust.data.types import ImageSet
+    from tfrobust.data.types import ImageSet, Splits
     from tfrobust.run import RunFolder
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The flags of `pipelines.export`."""
     parser = new_parser("export", "Write a run's model as a SavedModel for serving.")
-    parser.add_argument("model", metavar="RUN_OR_MODEL", help="run folder, .keras or .h5 file")
-    parser.add_argument(
-        "--output",
-        default=None,
-        help="folder for the SavedModel (default: the run folder, or one named after the model)",
-    )
-    parser.add_argument("--version", type=int, default=1, help="number of the version folder")
+    add = parser.add_argument
+    add("model", metavar="RUN_OR_MODEL", help="run folder, .keras or .h5 file")
+    add("--output", default=None, metavar="FOLDER",
+        help="for the files (default: the run folder, or one named after the model)")  # fmt: skip
+    add("--version", type=int, default=1, help="number of the version folder")
+    add("--formats", default="", metavar="NAMES",
+        help=f"further formats, each compared on real images: {', '.join(FORMATS)}")  # fmt: skip
+    add("--images", type=int, default=500, help="test images that further formats run on")
     add_settings(parser, ["data"], {})
     return parser
 
 
 def work(args: argparse.Namespace) -> None:
     """Exports a run folder's or a bare model."""
+    formats = [name.strip() for name in args.formats.split(",") if name.strip()]
+    for name in formats:
+        if name not in FORMATS:
+            raise UsageError(f"--formats: expected some of {', '.join(FORMATS)}, found {name!r}.")
+    if args.images < 1:
+        raise UsageError(f"--images: expected at least 1, found {args.images}.")
     from pipelines.loading import open_with_images, require_keras
 
     opened, test = open_with_images(args)
-    export_run(require_keras(opened, "export"), test, opened.run, args.version)
+    model = require_keras(opened, "export")
+    export_run(model, test, opened.run, args.version)
+    if formats:
+        order = np.random.default_rng(opened.config.seed).permutation(len(test))
+        images, rest = test.subset(order[: args.images]), test.subset(order[args.images :])
+        export_portable(model, images, _calibration(opened, rest), opened.run, formats)
 
 
 def export_run(model: Any, test: ImageSet, run: RunFolder, version: int = 1) -> Path:
@@ -47,6 +64,30 @@ def export_run(model: Any, test: ImageSet, run: RunFolder, version: int = 1) -> 
     target = export(model, run.path, test.label_names, version=version, check_images=images)
     print(f"SavedModel: {target} (reloaded, logits equal to the trained model's)", flush=True)
     return target
+
+
+def export_portable(
+    model: Any, images: ImageSet, rest: Any, run: RunFolder, formats: list[str]
+) -> None:
+    """Converts, runs each on the same images as the model, and says how they compare."""
+    from tfrobust.export.portable import compare, convert
+
+    x = images.pixels(slice(None))
+    for name in formats:
+        path = convert(model, name, run.path, rest)
+        found = compare(name, path, lambda part: model(part, training=False), x, images.labels)
+        print(found.as_text(), flush=True)
+
+
+def _calibration(opened: Any, rest: ImageSet) -> Any:
+    """Training images of the run; of a bare model test images that are not compared on."""
+    from pipelines.loading import load_splits, sample
+    from tfrobust.export.portable import CALIBRATION
+
+    if opened.trained is None:
+        return rest.pixels(slice(0, CALIBRATION))
+    splits: Splits = load_splits(opened.config.data, opened.config.seed, augmented=False)
+    return sample(splits.train, CALIBRATION, opened.config.seed).pixels(slice(None))
 
 
 main = main_of(work, make_parser())

@@ -147,6 +147,8 @@ class _SavedModel:
                 f"{', '.join(outputs)}."
             )
         self._input, self._output = images[0], logits[0]
+        #: (H, W, C) of the images; None where it takes any.
+        self.image_shape = tuple(inputs[images[0]].shape[1:])
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._serve(**{self._input: x})[self._output]

@@ -9,21 +9,18 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.export.extras import write_extras
+from tfrobust.export.image_bytes import assert_some, decode
 from tfrobust.runtime import keras, tf
 
 TOLERANCE = 1e-5
-_JPEG = b"\xff\xd8\xff"
-_PNG = b"\x89PNG\r\n\x1a\n"
-# EXIF's orientation tag with its type and count, in both byte orders; the value follows.
-_ORIENTATION = (b"\x12\x01\x03\x00\x01\x00\x00\x00", b"\x01\x12\x00\x03\x00\x00\x00\x01\x00")
 
 
 def export(
@@ -40,16 +37,19 @@ def export(
 
     * ``serving_default``: ``images``, float32 [N, H, W, 3] in [0, 1], N >= 1.
     * ``image_bytes``: ``image_bytes``, string [N], each a JPEG or PNG of any size and
-      mode; transparency is laid on white, 16 bits become 8, a photograph is turned by its
-      EXIF orientation, and resized as Pillow's bilinear filter does it.
+      mode with at most `MAX_PIXELS` pixels; transparency is laid on white, 16 bits become 8,
+      a photograph is turned by its EXIF orientation, and resized as Pillow's bilinear
+      filter does it.
 
     The outputs are ``logits`` and ``probabilities`` (float32 [N, K]), ``label`` (int32
     [N]) and ``label_name`` (string [N]). Pixels outside [0, 1], data that is neither
-    JPEG nor PNG, and broken images raise ``InvalidArgumentError``.
+    JPEG nor PNG, broken images, images that claim more pixels (before they are decoded)
+    and an empty batch raise ``InvalidArgumentError``.
 
-    The SavedModel is written to a hidden folder beside its final place, loaded again,
-    compared with `model`, and only then moved to ``folder/version``, where it takes the
-    place of an earlier one. A failure leaves the earlier one as it was.
+    Beside the graph lie the classes' names and requests that TensorFlow Serving warms up
+    with (`extras`). The SavedModel is written to a hidden folder beside its final place,
+    loaded again, compared with `model`, and only then moved to ``folder/version``, where
+    it takes the place of an earlier one. A failure leaves the earlier one as it was.
 
     Args:
       model: image in [0, 1], float32 [None, H, W, 3] -> logits [None, K].
@@ -77,6 +77,7 @@ def export(
             servable = _servable(model, label_names)
             signatures = {"serving_default": servable.serve, "image_bytes": servable.serve_bytes}
             tf.saved_model.save(servable, str(made), signatures=signatures)
+            write_extras(made, folder.name, label_names, check_images)
         _compare(made, model, label_names, check_images)
         with _write_errors(target):
             _publish(made, target)
@@ -120,7 +121,9 @@ def _servable(model: keras.Model, label_names: Sequence[str]) -> tf.Module:
 
     @tf.function(input_signature=[tf.TensorSpec([None, height, width, 3], tf.float32)])
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        with tf.control_dependencies([_assert_unit_range(images)]):
+        # A loaded signature does not check shapes by itself.
+        images = tf.ensure_shape(images, [None, height, width, 3])
+        with tf.control_dependencies([assert_some(images, "images"), _assert_unit_range(images)]):
             logits = tf.cast(model(tf.identity(images), training=False), tf.float32)
         label = tf.argmax(logits, axis=-1, output_type=tf.int32)
         return {
@@ -132,7 +135,7 @@ def _servable(model: keras.Model, label_names: Sequence[str]) -> tf.Module:
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def serve_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return serve(_decode(image_bytes, height, width))
+        return serve(decode(image_bytes, height, width))
 
     # `serve` is also the endpoint that Keras 3's TFSMLayer takes by default.
     module.serve, module.serve_bytes = serve, serve_bytes
@@ -155,79 +158,10 @@ def _assert_unit_range(images: tf.Tensor) -> tf.Operation:
     # A resampled image may leave [0, 1] by rounding; pixels in 0..255 leave it by far.
     # The minimum or maximum of NaN is NaN and fails too.
     fits = tf.logical_and(low >= -1e-3, high <= 1 + 1e-3)
+    # Of no image at all there is no range: that is told elsewhere.
+    fits = tf.logical_or(fits, tf.equal(tf.size(images), 0))
     message = "images: expected values in [0, 1] (divide 0..255 by 255), found from, to:"
     return tf.debugging.Assert(fits, [message, low, high])
-
-
-def _decode(image_bytes: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """Encoded images, string [N] -> float32 [N, height, width, 3] in [0, 1]."""
-    start = tf.strings.substr(image_bytes, 0, len(_PNG))
-    is_png = tf.equal(start, _PNG)
-    known = tf.logical_or(is_png, tf.equal(tf.strings.substr(start, 0, len(_JPEG)), _JPEG))
-    message = "image_bytes: expected JPEG or PNG, found other data (position, first bytes):"
-    # Bytes that are no text would break the error message itself.
-    readable = tf.strings.unicode_transcode(
-        start, "UTF-8", "UTF-8", replacement_char=ord("?"), replace_control_characters=True
-    )
-    unknown = [tf.where(~known)[:, 0], tf.boolean_mask(readable, ~known)]
-    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(known), [message, *unknown])]):
-        pixels = tf.map_fn(
-            lambda item: _resize(_upright(*item), height, width),
-            (tf.identity(image_bytes), is_png),
-            fn_output_signature=tf.TensorSpec([height, width, 3], tf.uint8),
-        )
-    return tf.image.convert_image_dtype(pixels, tf.float32)
-
-
-def _upright(data: tf.Tensor, is_png: tf.Tensor) -> tf.Tensor:
-    """One encoded image -> float32 [h, w, 3] in 0..255, turned by its EXIF orientation."""
-    pixels = tf.cond(is_png, *_decoders(data))
-    pixels.set_shape([None, None, 3])
-    # JPEG keeps EXIF in a segment of at most 64 KiB near its start.
-    head = tf.strings.substr(data, 0, 1 << 17)
-    after = [tf.strings.split(head, tag)[1:2] for tag in _ORIENTATION]
-    value = tf.strings.substr(tf.concat([*after, [b"\x01"]], 0)[0] + b"\x01", 0, 1)
-    code = tf.io.decode_raw(value, tf.uint8)
-    for turn, codes in (
-        (tf.image.transpose, (5, 6, 7, 8)),
-        (tf.image.flip_left_right, (2, 3, 6, 7)),
-        (tf.image.flip_up_down, (3, 4, 7, 8)),
-    ):
-        turns = tf.reduce_any(code == tf.constant(codes, tf.uint8))
-        pixels = tf.cond(turns, partial(turn, pixels), partial(tf.identity, pixels))
-    return pixels
-
-
-def _decoders(data: tf.Tensor) -> tuple[Callable[[], tf.Tensor], Callable[[], tf.Tensor]]:
-    """Decoders of one PNG and of one JPEG: float32 [h, w, 3], whole numbers in 0..255."""
-
-    def png() -> tf.Tensor:
-        # All PNGs fit 16 bits; 257 brings 0..65535 to 0..255. The file's own channels
-        # (grey, grey and alpha, RGB, RGBA) are asked for, because TensorFlow adds a
-        # wrong alpha channel to images of fewer than 8 bits.
-        pixels = tf.cast(tf.io.decode_png(data, channels=0, dtype=tf.uint16), tf.float32) / 257
-        channels = tf.shape(pixels)[-1]
-        colours = channels - (1 - channels % 2)
-        alpha = tf.cond(
-            channels > colours, lambda: pixels[..., colours:] / 255, lambda: tf.ones([1, 1, 1])
-        )
-        rgb = pixels[..., :colours] * tf.ones([1, 1, 3])
-        return tf.floor(rgb * alpha + 255 * (1 - alpha) + 0.5)
-
-    def jpeg() -> tf.Tensor:
-        # Pillow decodes with the accurate transform; TensorFlow's default is another.
-        pixels = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
-        return tf.cast(pixels, tf.float32)
-
-    return png, jpeg
-
-
-def _resize(pixels: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    # Training images were resized by Pillow: along the rows first, with whole
-    # numbers after each pass. Doing the same gives the model the same pixels.
-    rows = tf.image.resize(pixels, [tf.shape(pixels)[0], width], antialias=True)
-    both = tf.image.resize(tf.floor(rows + 0.5), [height, width], antialias=True)
-    return tf.cast(both + 0.5, tf.uint8)
 
 
 def _compare(

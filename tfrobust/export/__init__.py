@@ -1,0 +1,27 @@
+"""Export: what a trained model becomes outside of Python and Keras."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tfrobust.export.image_bytes import MAX_PIXELS
+    from tfrobust.export.saved_model import TOLERANCE, export
+
+__all__ = ["FORMATS", "MAX_PIXELS", "TOLERANCE", "export"]
+
+#: Portable formats -> the file beside the SavedModel.
+FORMATS = {
+    "tflite": "model.tflite",
+    "tflite-int8": "model_int8.tflite",
+    "onnx": "model.onnx",
+}
+_PLACES = {"MAX_PIXELS": "image_bytes", "TOLERANCE": "saved_model", "export": "saved_model"}
+
+
+def __getattr__(name: str) -> Any:
+    # What needs TensorFlow is imported when it is asked for: help texts stay fast.
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
