@@ -1,0 +1,187 @@
+"""The page: one self-contained HTML file, made of what the runs know of themselves."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from tfrobust.report.charts import Line, chart
+from tfrobust.report.runs import RunData
+from tfrobust.run import write_text
+from tfrobust.settings import format_eps
+
+# Settings that are worth a line of the page; the rest is in config.yaml.
+_SETTINGS = {
+    "data": ("dataset", "limit_train", "select_fraction"),
+    "backbone": ("name", "weights", "alpha", "resize"),
+    "threat": ("norm", "eps"),
+    "training": ("method", "optimizer", "batch_size", "steps", "batch_norm", "precision", "ema"),
+}
+
+
+def write_page(runs: Sequence[RunData], path: Path, *, title: str | None = None) -> Path:
+    """Writes the report of one run, or of several side by side.
+
+    The file holds all it needs: it opens without a network, on a phone, in light and in
+    dark, and by keyboard alone.
+
+    Args:
+      runs: at least one.
+      path: the file.
+      title: of the page; by default the runs' names.
+
+    Returns:
+      `path`.
+
+    Raises:
+      TFRobustError: it cannot be written.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tfrobust.report", "."), autoescape=True,
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"percent": _percent, "interval": _interval, "picture": _picture}
+    template = environment.get_template("page.html")
+    text = template.render(
+        title=title or " and ".join(run.name for run in runs),
+        runs=[_shown(run, number) for number, run in enumerate(runs)],
+        eps_chart=_eps_chart(runs),
+    )
+    write_text(path, text)
+    return path
+
+
+def _shown(run: RunData, number: int) -> dict[str, Any]:
+    """What the template asks of a run."""
+    found = run.evaluation
+    return {
+        "name": run.name,
+        "id": f"run-{number}",
+        "colour": number % 6,
+        "evaluation": found,
+        "eps": found["threat_model"]["eps_text"],
+        "rows": list(_rows(found)),
+        "settings": _settings(run.config),
+        "environment": _environment(run.environment),
+        "training_chart": _training_chart(run, number),
+        "seconds": sum(row["seconds"] for row in run.history if row.get("seconds")),
+        "cost": list(_cost(found["attacks"])),
+        "explanations": run.explanations,
+        "figures": run.figures,
+    }
+
+
+def _rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The robustness table: clean, each attack, each further radius, the worst case."""
+
+    def row(name: str, eps: str, entry: dict[str, Any], key: str) -> dict[str, Any]:
+        return {
+            "name": name, "eps": eps, "accuracy": entry[key],
+            "interval": entry[f"{key}_interval"], "worst": key == "robust_accuracy",
+        }  # fmt: skip
+
+    norm = found["threat_model"]["norm"]
+    yield row("clean", "", found, "clean_accuracy")
+    attacks = [{"attack": name, **entry} for name, entry in found["attacks"].items()]
+    for entry in (*attacks, *found["sweep"]):
+        yield row(entry["attack"], format_eps(entry["eps"], norm), entry, "accuracy")
+    yield row("worst case", found["threat_model"]["eps_text"], found, "robust_accuracy")
+
+
+def _cost(attacks: dict[str, Any]) -> Iterator[list[str]]:
+    """What each attack took, as texts; an older evaluation may not know all of it."""
+    columns = ("attacked", "gradient_evaluations", "forward_evaluations", "seconds")
+    for name, entry in attacks.items():
+        values = (entry.get(column) for column in columns)
+        yield [name, *("" if value is None else f"{value:,.0f}" for value in values)]
+
+
+def _settings(config: dict[str, Any]) -> list[tuple[str, Any]]:
+    found = []
+    for group, names in _SETTINGS.items():
+        for name in names:
+            value = (config.get(group) or {}).get(name)
+            if value not in (None, "none", 0.0):
+                found.append((name if name != "name" else group, _setting(config, name, value)))
+    return found
+
+
+def _setting(config: dict[str, Any], name: str, value: Any) -> Any:
+    """A value as people write it: a radius as a fraction, a file without its folders."""
+    if name == "eps":
+        return format_eps(value, config["threat"]["norm"])
+    return Path(value).name if name in ("weights", "dataset") else value
+
+
+def _environment(found: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [(name, str(found[name])) for name in ("python", "platform", "cpus", "seed", "commit")
+            if found.get(name) is not None]  # fmt: skip
+    return [*rows, *(found.get("packages") or {}).items()]
+
+
+def _eps_chart(runs: Sequence[RunData]) -> Markup | None:
+    """Accuracy against the radius, a curve for each run, by its strongest attack."""
+    norms = {run.evaluation["threat_model"]["norm"] for run in runs}
+    curves = [_eps_points(run.evaluation) for run in runs]
+    if len(norms) > 1 or all(len(points) < 3 for points in curves):
+        return None
+    lines = [Line(run.name, points, i) for i, (run, points) in
+             enumerate(zip(runs, curves, strict=True))]  # fmt: skip
+    norm = norms.pop()
+    ticks = sorted({eps for points in curves for eps, _ in points})
+    kept = _spread(ticks)
+    return chart(
+        lines, title="Accuracy against the radius of the attack", x_label=f"eps ({norm})",
+        x_ticks=[(eps, format_eps(eps, norm) if eps else "0") for eps in kept],
+    )  # fmt: skip
+
+
+def _eps_points(found: dict[str, Any]) -> list[tuple[float, float]]:
+    points = {0.0: found["clean_accuracy"], found["threat_model"]["eps"]: found["robust_accuracy"]}
+    for entry in found["sweep"]:
+        known = points.get(entry["eps"], 1.0)
+        points[entry["eps"]] = min(known, entry["accuracy"])
+    return sorted(points.items())
+
+
+def _spread(ticks: list[float]) -> list[float]:
+    """Ticks that are not too near to each other to be read."""
+    kept: list[float] = []
+    for tick in ticks:
+        if not kept or tick - kept[-1] > 0.07 * ticks[-1]:
+            kept.append(tick)
+    return kept
+
+
+def _training_chart(run: RunData, number: int) -> Markup | None:
+    """Accuracy on 'select' after each epoch, and where stages begin."""
+    rows = run.history
+    if len(rows) < 2:
+        return None
+    lines = []
+    for column, name, dashed in (("select_clean", "clean", True), ("select_pgd", "PGD", False)):
+        points = [(row["epoch"], row[column]) for row in rows if row.get(column) is not None]
+        lines.append(Line(f"select, {name}", points, number, dashed))
+    marks = [b["epoch"] - 0.5 for a, b in zip(rows, rows[1:], strict=False)
+             if a["stage"] != b["stage"]]  # fmt: skip
+    every = max(1, len(rows) // 8)
+    ticks = [(row["epoch"], f"{row['epoch']:.0f}") for row in rows[::every]]
+    return chart(lines, title=f"Training of {run.name}", x_label="epoch", x_ticks=ticks,
+                 marks=marks)  # fmt: skip
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _interval(pair: Sequence[float]) -> str:
+    return f"{100 * pair[0]:.1f} to {100 * pair[1]:.1f} %"
+
+
+def _picture(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
