@@ -50,6 +50,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", action="store_true", help="go on with an evaluation that was killed"
     )
+    parser.add_argument(
+        "--strategy", default="none", choices=("none", "multiworker"),
+        help="share the work with the workers in TF_CONFIG, which run the same command",
+    )  # fmt: skip
     add_settings(parser, ["", "threat", "evaluation", "data"], {})
     parser.epilog = (
         f"Attacks: {', '.join([*ATTACKS, *SUITES])}. Built-in data sets: {', '.join(DATASETS)}."
@@ -64,7 +68,7 @@ def work(args: argparse.Namespace) -> None:
     opened, test = open_with_images(args)
     evaluate_run(
         opened.model, test, opened.config, opened.run, args.reference, opened.name,
-        trained=opened.trained, source=opened.source, resume=args.resume,
+        trained=opened.trained, source=opened.source, resume=args.resume, strategy=args.strategy,
     )  # fmt: skip
 
 
@@ -79,26 +83,37 @@ def evaluate_run(
     trained: RunConfig | None,
     source: Path | None = None,
     resume: bool = False,
-) -> RobustnessReport:
+    strategy: str = "none",
+) -> RobustnessReport | None:
     """Evaluates on the test images; writes `evaluation.json` and `predictions.csv`.
 
     `trained` are the settings that the model was trained with, where they are known. A
-    killed evaluation of the model file `source` can be resumed.
+    killed evaluation of the model file `source` can be resumed. Of several workers the
+    chief alone writes; the others return None.
     """
     from pipelines.loading import sample
     from tfrobust.evaluation.evaluate import measure
     from tfrobust.evaluation.evaluator import Evaluator
+    from tfrobust.evaluation.sharing import make_share
     from tfrobust.threat_model import ThreatModel
 
+    share = make_share(strategy)
     data = _named(model, sample(test, config.evaluation.limit, config.seed))
     threat_model, settings = ThreatModel.from_config(config.threat), config.evaluation
     attacks = make_attacks(settings, len(data.label_names))
     _announce(attacks, data, threat_model)
-    ledger = _ledger(run, _key(source, data, config, attacks), resume)
+    ledger = _ledger(run, _key(source, data, config, attacks), resume, share.worker.is_chief)
+    # All have read where the evaluation stands before one of them writes.
+    share.gather([])
     evaluator = Evaluator(
-        model, data, batch_size=settings.batch_size, seed=config.seed, ledger=ledger
+        model, data, batch_size=settings.batch_size, seed=config.seed, ledger=ledger, share=share
     )
     report = measure(evaluator, threat_model, attacks, name=name, sweep=settings.sweep)
+    share.close()
+    evaluator.leave_others()
+    if not share.worker.is_chief:
+        print(f"Worker {share.worker.index} is done; the chief writes the report.", flush=True)
+        return None
     if reference:
         report = _with_transfer(report, reference, model, data, config)
     if settings.corruptions:
@@ -122,10 +137,10 @@ def _announce(attacks: dict[str, Any], data: ImageSet, threat_model: ThreatModel
             print(f"{name}: {count} of the {height * width} pixels of an image", flush=True)
 
 
-def _ledger(run: RunFolder, key: str, resume: bool) -> Ledger:
+def _ledger(run: RunFolder, key: str, resume: bool, writes: bool) -> Ledger:
     from tfrobust.evaluation.ledger import Ledger
 
-    ledger = Ledger(run.path / "evaluation-progress.npz", key, resume=resume)
+    ledger = Ledger(run.path / "evaluation-progress.npz", key, resume=resume, writes=writes)
     if ledger.resumed:
         print("Going on with the evaluation.", flush=True)
     elif resume and ledger.path is not None and ledger.path.is_file():

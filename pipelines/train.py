@@ -49,6 +49,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--learning-rate", type=float, default=None, help="learning rate of a one-stage run"
     )
+    parser.add_argument(
+        "--strategy", default="none", choices=("none", "mirrored", "multiworker"),
+        help="what training is spread over: all GPUs of this machine, or the workers in TF_CONFIG",
+    )  # fmt: skip
     parser.add_argument("--reference", default=None, help=REFERENCE_HELP)
     add_settings(parser, GROUPS, {"backbone": BACKBONES, "method": METHODS})
     parser.epilog = (
@@ -140,17 +144,25 @@ def finish(run: RunFolder, config: RunConfig, args: argparse.Namespace) -> None:
     from pipelines.loading import load_splits
     from tfrobust.data.split import table
     from tfrobust.data.summary import describe
+    from tfrobust.distribution import folder_of, make_strategy, this_worker
     from tfrobust.evaluation.models import load_any
     from tfrobust.run import write_json
     from tfrobust.runtime import environment, setup
 
+    strategy = make_strategy(args.strategy)
+    worker = this_worker(strategy)
     setup(seed=config.seed, precision=config.training.precision)
     here = environment()
-    write_json(run.environment, {**here, "seed": config.seed, "commit": _commit()})
-    print(f"Run folder: {run.path}\n{_machine(here)}", flush=True)
+    print(f"Run folder: {run.path}\n{_machine(here, strategy, worker)}", flush=True)
     splits = load_splits(config.data, config.seed)
+    if not worker.is_chief:
+        with folder_of(worker, run) as own:
+            train(own, config, splits, resume=args.resume, strategy=strategy, home=run)
+        print(f"Worker {worker.index} is done; the chief goes on with the evaluation.", flush=True)
+        return
+    write_json(run.environment, {**here, "seed": config.seed, "commit": _commit()})
     print(f"{describe(splits, config.data.dataset)}\n{table(splits)}", flush=True)
-    train(run, config, splits, resume=args.resume)
+    train(run, config, splits, resume=args.resume, strategy=strategy)
     setup(seed=config.seed)
     model = load_any(run.best_model)
     evaluate_run(
@@ -161,15 +173,21 @@ def finish(run: RunFolder, config: RunConfig, args: argparse.Namespace) -> None:
     export_run(model, splits.test, run)
 
 
-def train(run: RunFolder, config: RunConfig, splits: Any, *, resume: bool) -> None:
+def train(
+    run: RunFolder, config: RunConfig, splits: Any, *, resume: bool, strategy: Any,
+    home: RunFolder | None = None,
+) -> None:  # fmt: skip
     """Builds the network, trains it and draws the curves."""
     from tfrobust.data.summary import save_figure
+    from tfrobust.distribution import lost_workers, this_worker
     from tfrobust.training.curves import curves
     from tfrobust.training.fit import fit
 
     save_figure(splits, config.data.dataset, run.figures / "data.png")
-    model = build_network(config, splits)
-    state = fit(model, splits, config, run, resume=resume)
+    with strategy.scope():
+        model = build_network(config, splits)
+    with lost_workers(this_worker(strategy)):
+        state = fit(model, splits, config, run, resume=resume, home=home)
     chosen = "the best" if config.training.choose == "best" else "the lowest loss"
     print(f"Kept the model of epoch {state.best_epoch}, {chosen} on 'select'.", flush=True)
     curves(state.rows, run.figures / "curves.png", state.elbow)
@@ -196,10 +214,15 @@ def build_network(config: RunConfig, splits: Any) -> Any:
     )
 
 
-def _machine(here: dict[str, Any]) -> str:
+def _machine(here: dict[str, Any], strategy: Any, worker: Any) -> str:
     versions = here["packages"]
     gpus = ", ".join(here["gpus"]) or "no GPU"
-    return f"TensorFlow {versions['tensorflow']}, {here['cpus']} CPU cores, {gpus}."
+    text = f"TensorFlow {versions['tensorflow']}, {here['cpus']} CPU cores, {gpus}."
+    if strategy.num_replicas_in_sync > 1:
+        text += (
+            f" Worker {worker.index} of {worker.count}, {strategy.num_replicas_in_sync} replicas."
+        )
+    return text
 
 
 def _commit() -> str | None:

@@ -4,9 +4,8 @@ The images stay where they are, once: in the array of the `ImageSet`, or on disk
 that is a memory map. A batch is one fancy-indexing read of its rows, so nothing of the
 data set is baked into a graph or copied for an iterator.
 
-Both streams work under `tf.distribute`; how they are sharded is left to the caller
-(`tf.data.Options`, `experimental_distribute.auto_shard_policy`): the batches hold no
-files to shard by, so `DATA` or `OFF` are the policies that fit.
+Both streams work under `tf.distribute`: each batch is split over the replicas. Then leave
+remainders out, for a last batch that gives one of them nothing fails.
 """
 
 from __future__ import annotations
@@ -117,6 +116,9 @@ def _map_and_prefetch(batches: Dataset, load: Callable[..., dict[str, Tensor]]) 
     # up to as long again as an epoch took. A map and a prefetch leave it nothing to tune.
     options = tf.data.Options()
     options.autotune.enabled = False
+    # Each worker takes its part of every batch: there are no files to share out.
+    policy = tf.data.experimental.AutoShardPolicy.DATA
+    options.experimental_distribute.auto_shard_policy = policy
     return loaded.prefetch(2).with_options(options)
 
 

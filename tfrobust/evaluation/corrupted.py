@@ -12,7 +12,7 @@ import numpy as np
 
 from tfrobust.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from tfrobust.data.types import ImageSet
-from tfrobust.evaluation.evaluator import as_pixels
+from tfrobust.evaluation.batches import as_pixels
 from tfrobust.evaluation.models import inference
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf

@@ -7,24 +7,25 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from tfrobust.attacks.gradient import input_gradient
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError
+from tfrobust.evaluation.batches import as_pixels, even_batches, judge_logits
 from tfrobust.evaluation.checks import refuse_probabilities
 from tfrobust.evaluation.ledger import Ledger, Task
 from tfrobust.evaluation.models import Counter, attackable, inference, number_of_classes
 from tfrobust.evaluation.report import AttackResult, Outcome
+from tfrobust.evaluation.sharing import Arrays, Share
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
 
 Tensor = Any
 Attack = Any
-Found = TypeVar("Found")
 
 
 class Evaluator:
@@ -41,6 +42,8 @@ class Evaluator:
       batch_size: images in a batch.
       seed: of random starts.
       ledger: keeps the outcomes so far, for an evaluation that is killed.
+      share: this process's part of the work, where several evaluate together; each of them
+        ends with all of the outcomes.
     """
 
     def __init__(
@@ -51,11 +54,12 @@ class Evaluator:
         batch_size: int = 128,
         seed: int = 42,
         ledger: Ledger | None = None,
+        share: Share | None = None,
     ) -> None:
         self.data, self.batch_size, self.seed = data, batch_size, seed
         self.logits = inference(model)
         self._model, self._counter = model, Counter()
-        self._ledger = ledger or Ledger()
+        self._ledger, self._share = ledger or Ledger(), share or Share()
         images = tf.TensorSpec([None, *data.image_shape], tf.as_dtype(data.images.dtype))
         self._spec = (images, tf.TensorSpec([None], tf.int32))
         self._judges: dict[Any, Callable[..., Any]] = {}
@@ -147,8 +151,10 @@ class Evaluator:
                 for item, new in zip(dataclasses.fields(Outcome), found, strict=True):
                     getattr(task.outcome, item.name)[index] = new
                 task.position += len(index)
-            forward, backward = self._counter.take()
-            task.forward, task.backward = task.forward + forward, task.backward + backward
+            counts = np.array(self._counter.take())
+            parts = self._share.gather([counts])
+            forward, backward = np.sum([part[0] for part in parts], axis=0)
+            task.forward, task.backward = task.forward + int(forward), task.backward + int(backward)
             task.seconds, start = task.seconds + time.perf_counter() - start, time.perf_counter()
             self._ledger.note()
         task.restart, task.position, task.standing = task.restart + 1, 0, None
@@ -179,11 +185,11 @@ class Evaluator:
         """Which of the images an attack (one run of it) breaks, bool [M]; nothing is counted."""
         seed = tf.constant([self.seed - 1, 0], tf.int32)
 
-        def fell(chunk: np.ndarray) -> np.ndarray:
-            return np.asarray(self._crafter(attack, threat_model)(*self.batch(chunk), seed)[1])
+        def fell(chunk: np.ndarray) -> list[np.ndarray]:
+            return [self._crafter(attack, threat_model)(*self.batch(chunk), seed)[1].numpy()]
 
         waves = self._waves(fell, index, "checking")
-        found = [broken for wave in waves for _, broken in wave]
+        found = [broken for wave in waves for _, (broken,) in wave]
         return np.concatenate(found) if found else np.zeros(0, bool)
 
     def _crafter(self, attack: Attack, threat_model: ThreatModel) -> Callable[..., Any]:
@@ -205,7 +211,7 @@ class Evaluator:
             def judge(x: Tensor, y: Tensor, seed: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
                 ball = dataclasses.replace(threat_model, eps=eps)
                 _, success, logits = self._attacked(attack, ball, x, y, seed)
-                predictions, confidences, _, in_top5 = _judge_logits(logits, y)
+                predictions, confidences, _, in_top5 = judge_logits(logits, y)
                 return predictions, confidences, ~success, in_top5
 
             seed_and_eps = (tf.TensorSpec([2], tf.int32), tf.TensorSpec([], tf.float32))
@@ -227,54 +233,55 @@ class Evaluator:
 
     def _clean_batch(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         logits = self.logits(as_pixels(x))
-        return (logits, *_judge_logits(logits, y))
+        return (logits, *judge_logits(logits, y))
 
     def batch(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
         """The images (as the data holds them) and labels at `index`, as tensors."""
         return tf.constant(self.data.images[index]), tf.constant(self.data.labels[index], tf.int32)
 
+    def leave_others(self) -> None:
+        """Goes on alone, without the processes that evaluated together."""
+        self._share = Share()
+
     def _waves(
-        self, work: Callable[[np.ndarray], Found], index: np.ndarray, label: str, done: int = 0
-    ) -> Iterator[list[tuple[np.ndarray, Found]]]:
+        self, work: Callable[[np.ndarray], Arrays], index: np.ndarray, label: str, done: int = 0
+    ) -> Iterator[list[tuple[np.ndarray, Arrays]]]:
         """What `work` returns for each batch of `index`, with it; a few batches at once.
 
-        The first `done` of `index` are left out. What is in a batch does not depend on them.
+        The first `done` of `index` are left out. What is in a batch does not depend on them,
+        nor on how many processes share the work.
         """
         progress = Progress(label, len(index), done=done)
-        batches = _even_batches(index, self.batch_size)
+        batches = even_batches(index, self.batch_size)
         begin = np.cumsum([0, *map(len, batches)])
         batches = [batch for batch, first in zip(batches, begin[:-1], strict=True) if first >= done]
+        at_once = self._at_once * self._share.worker.count
         with ThreadPoolExecutor(self._at_once) as pool:
-            for first in range(0, len(batches), self._at_once):
-                wave = batches[first : first + self._at_once]
-                yield list(zip(wave, pool.map(work, wave), strict=True))
+            for first in range(0, len(batches), at_once):
+                wave = batches[first : first + at_once]
+                yield list(zip(wave, self._shared(pool, work, wave), strict=True))
                 done += sum(map(len, wave))
                 progress.update(done)
         progress.close()
 
-
-def _even_batches(index: np.ndarray, most: int) -> list[np.ndarray]:
-    """`index` in batches of about the same size, `most` or less, on any machine the same.
-
-    Of 64 and more an even number: two are worked on at once, and neither is to wait.
-    """
-    count = -(-len(index) // most)
-    count += count % 2 if len(index) >= 64 else 0
-    return np.array_split(index, count) if count else []
+    def _shared(
+        self, pool: ThreadPoolExecutor, work: Callable[[np.ndarray], Arrays],
+        wave: list[np.ndarray],
+    ) -> list[Arrays]:  # fmt: skip
+        """What `work` returns for each batch, of which each process does every so manieth."""
+        worker = self._share.worker
+        mine = list(pool.map(work, wave[worker.index :: worker.count]))
+        parts = self._share.gather([array for found in mine for array in found])
+        if worker.count == 1:
+            return mine
+        # All batches have as many arrays, and the first process has as many batches as any.
+        each = len(parts[0]) // -(-len(wave) // worker.count)
+        return [
+            parts[i % worker.count][i // worker.count * each : (i // worker.count + 1) * each]
+            for i in range(len(wave))
+        ]
 
 
 def _traced(function: Callable[..., Any], signature: tuple[Any, ...]) -> Callable[..., Any]:
     # Attacks are written in TensorFlow's own loops: AutoGraph would only make tracing slower.
     return tf.function(function, input_signature=signature, autograph=False)
-
-
-def as_pixels(x: Tensor) -> Tensor:
-    """Images as the data holds them (uint8, or float32 in [0, 1]) as float32 in [0, 1]."""
-    return tf.cast(x, tf.float32) / 255 if x.dtype == tf.uint8 else x
-
-
-def _judge_logits(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    predictions = tf.argmax(logits, axis=1, output_type=tf.int32)
-    confidences = tf.reduce_max(tf.nn.softmax(logits), axis=1)
-    k = tf.minimum(5, tf.shape(logits)[1])
-    return predictions, confidences, predictions == y, tf.math.in_top_k(y, logits, k)

@@ -11,6 +11,7 @@ import numpy as np
 
 from tfrobust.attacks import ATTACKS
 from tfrobust.attacks.gradient import PGD
+from tfrobust.evaluation.batches import as_pixels
 from tfrobust.evaluation.curves import (
     Curve,
     accuracy_against_eps,
@@ -19,7 +20,7 @@ from tfrobust.evaluation.curves import (
     sample_index,
     sweep_curve,
 )
-from tfrobust.evaluation.evaluator import Evaluator, as_pixels
+from tfrobust.evaluation.evaluator import Evaluator
 from tfrobust.evaluation.figures_classes import confusion_figure, per_class_figure
 from tfrobust.evaluation.figures_curves import eps_curve_figure, steps_figure
 from tfrobust.evaluation.figures_images import path_figure, resting_step, triples_figure

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfrobust.data.types import ImageSet
-from tfrobust.evaluation.evaluator import as_pixels
+from tfrobust.evaluation.batches import as_pixels
 from tfrobust.evaluation.models import attackable, inference
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf

@@ -28,7 +28,15 @@ class Averages:
     def __init__(self, model: Any, decay: float) -> None:
         self._decay = decay
         self._weights = [v for v in model.weights if v.dtype.is_floating]
-        self.variables = [tf.Variable(v.read_value(), trainable=False) for v in self._weights]
+        # Under a strategy each replica keeps its own, which costs nothing on the way.
+        self.variables = [
+            tf.Variable(
+                v.read_value(), trainable=False,
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.MEAN,
+            )
+            for v in self._weights
+        ]  # fmt: skip
 
     def update(self, step: Tensor) -> None:
         """Moves the averages; `step` is the number of steps done, int scalar."""

@@ -12,9 +12,11 @@ from tfrobust.backbones import set_trainable
 from tfrobust.config import RunConfig, StageConfig
 from tfrobust.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from tfrobust.data.types import ImageSet, Splits
+from tfrobust.distribution import this_worker
+from tfrobust.errors import UsageError
 from tfrobust.progress import Progress
 from tfrobust.run import RunFolder
-from tfrobust.runtime import tf
+from tfrobust.runtime import keras, tf
 from tfrobust.threat_model import ThreatModel
 from tfrobust.training import METHODS
 from tfrobust.training.budget import Budget
@@ -37,6 +39,7 @@ def fit(
     *,
     resume: bool = False,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    home: RunFolder | None = None,
 ) -> TrainState:
     """Trains `model` in place by the config's method and stages.
 
@@ -60,6 +63,8 @@ def fit(
       resume: go on where the folder's checkpoint stands; starts afresh without one.
       on_epoch: called with each row of the history once its checkpoint is written; what
         it raises ends training.
+      home: the run's folder, where this process, one of several workers, is not the one
+        that keeps it; `resume` reads it.
 
     Returns:
       The state after the last epoch: rows of the history, best epoch, elbow.
@@ -67,7 +72,8 @@ def fit(
     Raises:
       TFRobustError: the loss is not finite, or a checkpoint cannot be written or read.
     """
-    work = _Training(model, splits, config, run)
+    _check_strategy(model.distribute_strategy, config)
+    work = _Training(model, splits, config, run, home)
     work.on_epoch = on_epoch
     state = work.start(resume)
     while state.stage < len(config.training.stages):
@@ -80,22 +86,30 @@ def fit(
 class _Training:
     """The objects that live through all stages."""
 
-    def __init__(self, model: Any, splits: Splits, config: RunConfig, run: RunFolder) -> None:
+    def __init__(
+        self, model: Any, splits: Splits, config: RunConfig, run: RunFolder,
+        home: RunFolder | None,
+    ) -> None:  # fmt: skip
         training = config.training
         self.budget = Budget(training.time_limit)
         self.model, self.config, self.train = model, config, splits.train
         self.threat_model = ThreatModel.from_config(config.threat)
-        self.steps = steps_per_epoch(len(self.train), training.batch_size, False)
+        self.spread = model.distribute_strategy.num_replicas_in_sync > 1
+        self.steps = steps_per_epoch(len(self.train), training.batch_size, self.spread)
         self.recipe = Recipe.from_config(training, self.threat_model, config.seed, self.steps)
-        self.method = METHODS[training.method](model, self.recipe)
-        self.optimizer = make_optimizer(training)
-        # Built once on all variables, so that each keeps its state from stage to stage.
-        set_trainable(model, "all")
-        self.optimizer.build(model.trainable_variables)
-        averages = self.method.averages
+        # Measuring and saving go on here, whatever the training is spread over.
+        self.local = keras.models.clone_model(model) if self.spread else model
+        with model.distribute_strategy.scope():
+            self.method = METHODS[training.method](model, self.recipe)
+            self.optimizer = make_optimizer(training)
+            # Built once on all variables, so that each keeps its state from stage to stage.
+            set_trainable(model, "all")
+            self.optimizer.build(model.trainable_variables)
         self.checkpoints = Checkpoints(
-            run, model, self.optimizer, averages=averages, keep_from=training.keep_from
-        )
+            run, model, self.optimizer, averages=self.method.averages,
+            keep_from=training.keep_from, home=home,
+            local=self.refreshed if self.spread else None,
+        )  # fmt: skip
         goal = self.method.goal.removeprefix("select_")
         loss_on = None if training.keep_from is None else goal
         self.select = splits.select
@@ -104,6 +118,12 @@ class _Training:
         self.board = TensorBoard(run)
         self.on_epoch: Callable[[dict[str, Any]], None] | None = None
         self.samples = next(iter(evaluation_batches(_sample(self.train, 8, config.seed), 8)))
+
+    def refreshed(self) -> Any:
+        """The local model, with the weights that the spread one has now."""
+        if self.spread:
+            self.local.set_weights(self.model.get_weights())
+        return self.local
 
     def start(self, resume: bool) -> TrainState:
         if resume and self.checkpoints.exists():
@@ -120,8 +140,10 @@ class _Training:
         stage = stages[state.stage]
         names = set_trainable(self.model, stage.blocks)
         self.method.recipe = _recipe_of(stage, self.recipe)
-        self.method.compile(self.optimizer)
-        self.board.craft = tf.function(self.method.craft)
+        with self.model.distribute_strategy.scope():
+            self.method.compile(self.optimizer)
+        if not self.spread:
+            self.board.craft = tf.function(self.method.craft)
         first = state.epoch - len(state.stage_losses)
         last = first + stage.epochs
         total = last + sum(later.epochs for later in stages[state.stage + 1 :])
@@ -181,8 +203,8 @@ class _Training:
         training, seed = self.config.training, self.config.seed
         batches = evaluation_batches(_sample(self.select, limit, seed), training.batch_size)
         return Selection(
-            self.model, batches, self.threat_model, steps=training.select_steps, seed=seed,
-            loss_on=loss_on, worst_case=worst_case,
+            self.local, batches, self.threat_model, steps=training.select_steps, seed=seed,
+            loss_on=loss_on, worst_case=worst_case, refresh=self.refreshed,
         )  # fmt: skip
 
     def _batches(self, first_epoch: int) -> Any:
@@ -192,12 +214,27 @@ class _Training:
             seed=self.config.seed,
             augment=self.config.augment,
             first_epoch=first_epoch,
+            drop_remainder=self.spread,
         )
 
     def _log(self, row: dict[str, Any]) -> None:
         self.board.log(row, self.samples)
         if self.on_epoch is not None:
             self.on_epoch(row)
+
+
+def _check_strategy(strategy: Any, config: RunConfig) -> None:
+    count, training = strategy.num_replicas_in_sync, config.training
+    if training.batch_size % count:
+        raise UsageError(
+            f"batch_size: expected a multiple of the {count} replicas that share each batch, "
+            f"found {training.batch_size}."
+        )
+    if training.time_limit is not None and this_worker(strategy).count > 1:
+        raise UsageError(
+            "time_limit: the clocks of several workers differ, so they would not stop at the "
+            "same step: give epochs instead."
+        )
 
 
 def _recipe_of(stage: StageConfig, recipe: Recipe) -> Recipe:

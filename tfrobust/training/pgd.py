@@ -82,7 +82,7 @@ class Mixture(AdversarialTraining):
     def kind(self) -> Tensor:
         """What this step's batch is: 0 clean, 1 FGSM, 2 PGD; int32 scalar."""
         # A seed of its own: the random start draws from the step's.
-        seed = tf.random.experimental.stateless_fold_in(self.seed(), 2)
+        seed = tf.random.experimental.stateless_fold_in(self.shared_seed(), 2)
         first, second = tf.unstack(tf.random.stateless_uniform([2], seed))
         which = 1 + tf.cast(second >= 0.5, tf.int32)
         return tf.where(first < self.recipe.adv_probability, which, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tfrobust.attacks.gradient import FGSM, PGD
@@ -30,6 +31,7 @@ class Selection:
       worst_case: whether an attack's figure counts only what stood before it. Off, each is
         the accuracy on that attack's images alone: a network that has learned to fool
         FGSM classifies its images better than the clean ones.
+      refresh: called before each measurement, where `model` is a copy of what trains.
 
     Attributes:
       count: images measured in the last call of `measure`.
@@ -45,8 +47,10 @@ class Selection:
         seed: int,
         loss_on: str | None = None,
         worst_case: bool = True,
+        refresh: Callable[[], None] | None = None,
     ) -> None:
         self.count = 0
+        self._refresh = refresh
         self._worst_case = worst_case
         self._batches = batches
         self._model = model
@@ -62,6 +66,8 @@ class Selection:
         With `loss_on` also 'select_loss', the mean cross-entropy on the clean images or on
         PGD's.
         """
+        if self._refresh:
+            self._refresh()
         sums = sum(self._count(batch["image"], batch["label"]) for batch in self._batches)
         clean, fgsm, pgd, total, loss = sums.numpy().tolist()
         self.count = int(total)

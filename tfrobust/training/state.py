@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -67,6 +68,9 @@ class Checkpoints:
       optimizer: its optimiser, built.
       averages: of the weights, if there are any.
       keep_from: the model of every epoch from this one on stays, in `epoch_model`.
+      local: gives a copy of the model on this device alone, where `model` is spread over
+        several; None saves `model`.
+      home: the folder to resume from, where that is another than `run`.
     """
 
     def __init__(
@@ -77,8 +81,11 @@ class Checkpoints:
         *,
         averages: Averages | None = None,
         keep_from: int | None = None,
+        local: Callable[[], Any] | None = None,
+        home: RunFolder | None = None,
     ) -> None:
         self._folder = run.checkpoints
+        self._local, self._home = local, home or run
         self._run, self._averages, self._keep_from = run, averages, keep_from
         # Keras leaves the generators of dropout and the like out of a checkpoint.
         generators = {f"random_{i}": each for i, each in enumerate(random_generators(model))}
@@ -90,7 +97,7 @@ class Checkpoints:
 
     def exists(self) -> bool:
         """Whether there is a state to resume from."""
-        return self._run.state.is_file()
+        return self._home.state.is_file()
 
     def save(self, state: TrainState, *, is_best: bool) -> None:
         """Writes the checkpoint of the epoch just done, and the best model where it is it.
@@ -140,7 +147,8 @@ class Checkpoints:
         # The ending tells Keras the format, so the temporary name keeps it.
         temporary = self._folder / "unfinished.keras"
         with self._averages.in_place() if self._averages else nullcontext():
-            kept = in_float32(self._model) if is_mixed(self._model) else self._model
+            model = self._local() if self._local else self._model
+            kept = in_float32(model) if is_mixed(model) else model
             kept.save(temporary, save_format="keras")
         if keeps:
             self.epoch_model(epoch).parent.mkdir(exist_ok=True)
@@ -156,8 +164,8 @@ class Checkpoints:
           TFRobustError: the checkpoint is missing or damaged.
         """
         try:
-            state = _state_of(json.loads(self._run.state.read_text(encoding="utf-8")))
-            path = self._folder / f"epoch-{state.epoch:04d}" / "checkpoint"
+            state = _state_of(json.loads(self._home.state.read_text(encoding="utf-8")))
+            path = self._home.checkpoints / f"epoch-{state.epoch:04d}" / "checkpoint"
             self._checkpoint.read(str(path)).assert_consumed()
         except (
             OSError,

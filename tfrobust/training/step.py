@@ -8,6 +8,7 @@ from typing import Any
 
 from tfrobust.attacks.losses import cross_entropy
 from tfrobust.backbones.folding import fold
+from tfrobust.distribution import own_seed, replicas
 from tfrobust.errors import UsageError
 from tfrobust.runtime import keras, tf
 from tfrobust.training.averaging import Averages
@@ -57,6 +58,8 @@ class RobustStep:
         self._require(recipe)
         self.recipe = recipe
         self.averages = Averages(self.base_model, recipe.ema) if recipe.ema else None
+        # A metric's result is that of all replicas together already: Keras would add them up.
+        self.distribute_reduction_method = "first"
         names = ("loss", "clean_accuracy", "adv_accuracy")
         self._means = {name: keras.metrics.Mean(name=name) for name in names}
 
@@ -66,6 +69,11 @@ class RobustStep:
             raise UsageError(
                 f"awp: weights are perturbed with the methods pgd and trades, found {recipe.awp:g} "
                 f"with {name}: choose one of these, or set awp to 0."
+            )
+        if recipe.awp and replicas() > 1:
+            raise UsageError(
+                "awp: weights are perturbed on one device only, found a strategy of "
+                f"{replicas()} replicas: set awp to 0."
             )
         if recipe.attack.targeted and not self.aims:
             raise UsageError(
@@ -91,7 +99,14 @@ class RobustStep:
         return self.averages.in_place() if self.averages else nullcontext()
 
     def seed(self) -> Tensor:
-        """What this step's random draws depend on: the recipe's seed and the step, int32 [2]."""
+        """What this step's random draws depend on: the recipe's seed and the step, int32 [2].
+
+        Replicas, of which each has a part of the batch, draw each their own.
+        """
+        return own_seed(self.shared_seed())
+
+    def shared_seed(self) -> Tensor:
+        """The same for what all replicas have to draw alike."""
         step = tf.cast(self.optimizer.iterations, tf.int32)
         return tf.stack([tf.constant(self.recipe.seed), step])
 
@@ -160,6 +175,8 @@ class RobustStep:
         return perturbed(variables, moves)
 
     def _scaled(self, loss: Tensor) -> Tensor:
+        # The optimiser adds up the gradients of all replicas, each of a mean over its part.
+        loss = loss / replicas()
         scale = getattr(self.optimizer, "get_scaled_loss", None)
         return scale(loss) if scale else loss
 

@@ -1,0 +1,180 @@
+"""Several processes evaluate together, and find exactly what one finds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.evaluation.sharing import Share, Workers, make_share
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def tf_config(port: int, index: int, count: int) -> str:
+    workers = [f"127.0.0.1:{port}"] + ["127.0.0.1:1"] * (count - 1)
+    return json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}})
+
+
+def together(count: int, work: Any) -> list[Any]:
+    """Runs `work(share)` of so many workers, in threads."""
+    port, found, errors = free_port(), [None] * count, []
+
+    def run(index: int) -> None:
+        try:
+            share = Workers(tf_config(port, index, count))
+            found[index] = work(share)
+            share.close()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(count)]
+    for thread in reversed(threads):
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not errors, errors
+    return found
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_all_get_what_all_sent_by_index(count: int) -> None:
+    def work(share: Share) -> list[Any]:
+        mine = [np.full(share.worker.index, share.worker.index), np.array([True, False])]
+        first = share.gather(mine)
+        assert [len(part) for part in share.gather([])] == [0] * count
+        return first
+
+    for found in together(count, work):
+        assert [part[0].tolist() for part in found] == [[i] * i for i in range(count)]
+        assert all(part[1].tolist() == [True, False] for part in found)
+
+
+def test_large_arrays_arrive_whole() -> None:
+    x = np.random.default_rng(0).random((40, 64, 64, 3), np.float32)
+    for found in together(2, lambda share: share.gather([x + share.worker.index])):
+        np.testing.assert_array_equal(found[0][0], x)
+        np.testing.assert_array_equal(found[1][0], x + 1)
+
+
+def test_one_alone_needs_nobody() -> None:
+    share = make_share("none")
+    assert share.gather([np.ones(2)])[0][0].tolist() == [1, 1] and share.worker.count == 1
+
+
+def test_a_worker_that_goes_is_told() -> None:
+    def work(share: Share) -> str:
+        if share.worker.index == 1:
+            return ""
+        with pytest.raises(TFRobustError, match="has lost another one.*--resume"):
+            share.gather([])
+        return "told"
+
+    assert together(2, work)[0] == "told"
+
+
+def test_without_tf_config_it_is_wrong_use(monkeypatch) -> None:
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(UsageError, match="expected TF_CONFIG"):
+        make_share("multiworker")
+
+
+# ---- the command ----
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory) -> Path:
+    from tfrobust.runtime import keras
+
+    folder = tmp_path_factory.mktemp("sharing")
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3), name="image")
+    x = keras.layers.Conv2D(8, 3, activation="relu")(image)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(image, keras.layers.Dense(4)(x))
+    images = np.random.default_rng(0).integers(0, 256, (150, 8, 8, 3), dtype=np.uint8)
+    model.save(folder / "model.keras")
+    y = np.argmax(model(images / np.float32(255)), axis=1)
+    np.savez(folder / "x.npz", x=images, y=y)
+    return folder
+
+
+ATTACKS = "pgd:steps=8:restarts=2,apgd-ce:steps=10,square:queries=60"
+
+
+def launch(
+    folder: Path, output: str, count: int, *more: str, port: int = 0
+) -> list[subprocess.Popen[str]]:
+    port, running = port or free_port(), []
+    for index in range(count):
+        command = [
+            sys.executable, "-m", "pipelines.evaluate", str(folder / "model.keras"), "--data",
+            str(folder / "x.npz"), "--norm", "linf", "--eps", "1/255", "--attack", ATTACKS,
+            "--eval-batch-size", "20", "--no-figures", "--output", str(folder / output), *more,
+        ]  # fmt: skip
+        env = dict(os.environ)
+        if count > 1:
+            command += ["--strategy", "multiworker"]
+            env["TF_CONFIG"] = tf_config(port, index, count)
+        running.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, text=True))  # fmt: skip
+    return running
+
+
+def finished(running: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    found = []
+    for process in running:
+        out, errors = process.communicate(timeout=300)
+        found.append((process.returncode, out + errors))
+    return found
+
+
+def result(folder: Path, output: str) -> dict[str, Any]:
+    values = json.loads((folder / output / "evaluation.json").read_text())
+    for entry in values["attacks"].values():
+        del entry["seconds"]
+    del values["seconds"]
+    return values
+
+
+def test_two_processes_find_what_one_finds(case) -> None:
+    ((code, text),) = finished(launch(case, "one", 1))
+    assert code == 0, text
+    codes = finished(launch(case, "two", 2))
+    assert [code for code, _ in codes] == [0, 0], codes
+    assert "Worker 1 is done; the chief writes the report." in codes[1][1]
+    one, two = result(case, "one"), result(case, "two")
+    assert one == two and 0 < one["robust_accuracy"] < one["clean_accuracy"]
+    assert not (case / "two" / "evaluation-progress.npz").exists()
+
+
+def connected(port: int) -> bool:
+    """Whether anybody is connected to a port of this machine."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(row[1].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
+
+
+def test_a_killed_worker_ends_the_others_with_a_sentence(case) -> None:
+    port = free_port()
+    running = launch(case, "killed", 2, "--attack", "square:queries=1000000", port=port)
+    while not connected(port):
+        assert all(process.poll() is None for process in running)
+        time.sleep(0.1)
+    os.kill(running[1].pid, signal.SIGKILL)
+    (code, text), _ = finished(running)
+    assert code == 1 and "Worker 0 has lost another one" in text and "--resume" in text

@@ -1,0 +1,139 @@
+"""Two workers, two processes on this machine, train as one does with the same global batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfrobust.distribution import STRATEGIES, make_strategy, worker_of
+from tfrobust.errors import UsageError
+from tfrobust.training import METHODS
+
+# Without BatchNorm, whose statistics are those of a replica's part of the batch.
+SCRIPT = """
+import json, os, sys
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+from tfrobust.config import RunConfig, StageConfig, ThreatConfig, TrainingConfig
+from tfrobust.data.types import ImageSet, ReadLog, Splits
+from tfrobust.distribution import folder_of, make_strategy, this_worker
+from tfrobust.run import RunFolder
+from tfrobust.runtime import keras, setup, tf
+from tfrobust.training.fit import fit
+
+kind, folder, names = sys.argv[1], Path(sys.argv[2]), sys.argv[3].split(",")
+strategy = make_strategy(kind)
+worker = this_worker(strategy)
+setup(seed=1)
+rng = np.random.default_rng(0)
+
+
+def images(count):
+    y = rng.integers(0, 4, count).astype("int32")
+    x = rng.integers(0, 120, (count, 8, 8, 3)).astype("uint8")
+    x[np.arange(count), y * 2] += 120
+    return ImageSet(x, y, ("a", "b", "c", "d"))
+
+
+splits = Splits(images(64), images(16), images(8), ReadLog())
+found = {}
+for name in names:
+    config = RunConfig(
+        threat=ThreatConfig(eps=0.05),
+        training=TrainingConfig(method=name, batch_size=16, random_start=False, select_steps=2,
+            ema=0.9, stages=(StageConfig(epochs=2, learning_rate=0.05),)),
+    )
+    run = RunFolder(folder / name)
+    run.create()
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        x = image = keras.Input((8, 8, 3), name="image")
+        for width in (8, 16):
+            x = keras.layers.Conv2D(width, 3, strides=2, activation="relu")(x)
+        x = keras.layers.Flatten()(x)
+        model = keras.Model(image, keras.layers.Dense(4, name="logits")(x))
+    with folder_of(worker, run) as own:
+        state = fit(model, splits, config, own, home=run)
+    rows = [{k: row[k] for k in ("loss", "select_clean", "select_pgd")} for row in state.rows]
+    size = sum(np.abs(w).sum() for w in model.get_weights())
+    found[name] = {"rows": rows, "weights": float(size)}
+    assert not worker.is_chief or keras.models.load_model(run.best_model) is not None
+(folder / f"{kind}-{worker.index}.json").write_text(json.dumps(found))
+"""
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def start(kind: str, folder: Path, methods: list[str], workers: int) -> list[dict]:
+    """Runs the script in so many processes at once and returns what each found."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
+    running = []
+    for index in range(workers):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        env = {**os.environ, "TF_CONFIG": json.dumps(task), "CUDA_VISIBLE_DEVICES": "-1",
+               "TF_CPP_MIN_LOG_LEVEL": "3"}  # fmt: skip
+        if kind == "none":
+            env.pop("TF_CONFIG")
+        command = [sys.executable, "-c", SCRIPT, kind, str(folder), ",".join(methods)]
+        running.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
+    for process in running:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors[-3000:]
+    return [json.loads((folder / f"{kind}-{i}.json").read_text()) for i in range(workers)]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> tuple[dict, list[dict]]:
+    (alone,) = start("none", tmp_path_factory.mktemp("one"), list(METHODS), 1)
+    return alone, start("multiworker", tmp_path_factory.mktemp("two"), list(METHODS), 2)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_workers_are_one(found, method) -> None:
+    alone, (chief, other) = found[0][method], [each[method] for each in found[1]]
+    # Both workers hold the same model and the same measurements.
+    assert chief == other
+    # Where noise is drawn, each replica draws for its own part of the batch.
+    draws = method in ("fast", "noise", "trades", "mixture")
+    tolerance = 0.1 if draws else 1e-4
+    for mine, theirs in zip(alone["rows"], chief["rows"], strict=True):
+        assert theirs["loss"] == pytest.approx(mine["loss"], rel=tolerance)
+        if not draws:
+            assert theirs["select_clean"] == mine["select_clean"]
+    assert chief["weights"] == pytest.approx(alone["weights"], rel=tolerance)
+    losses = [row["loss"] for row in chief["rows"]]
+    assert np.isfinite(losses).all() and losses[1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"cluster": {}}', '{"cluster": {"worker": ["a:1"]}, "task": {"index": 1}}',
+     '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}'],
+)  # fmt: skip
+def test_a_tf_config_that_names_no_worker_is_told(text, monkeypatch) -> None:
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(UsageError, match="expected TF_CONFIG in the environment, such as"):
+        make_strategy("multiworker")
+
+
+def test_the_names_and_the_worker() -> None:
+    with pytest.raises(UsageError, match=f"expected one of {', '.join(STRATEGIES)}"):
+        make_strategy("tpu")
+    worker = worker_of('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": 1}}')
+    assert (worker.index, worker.count, worker.is_chief) == (1, 2, False)

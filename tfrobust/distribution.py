@@ -1,0 +1,147 @@
+"""Training over several devices or machines: which strategy, which worker, what it asks of code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.run import RunFolder
+from tfrobust.runtime import tf
+
+Tensor = Any
+#: 'none': one device. 'mirrored': all GPUs of a machine. 'multiworker': the machines that
+#: TF_CONFIG names, each running the same command.
+STRATEGIES = ("none", "mirrored", "multiworker")
+
+
+@dataclass(frozen=True)
+class Worker:
+    """This process among those that train together.
+
+    Attributes:
+      index: 0 is the chief, which keeps the run folder.
+      count: of processes.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes what is kept."""
+        return self.index == 0
+
+
+def make_strategy(name: str) -> Any:
+    """The strategy of that name, with this process's part in it settled.
+
+    To be called before TensorFlow has done anything else: collectives are set up at the
+    start of a process.
+
+    Raises:
+      UsageError: the name is unknown, or TF_CONFIG does not name the workers.
+      TFRobustError: the other workers cannot be reached.
+    """
+    if name not in STRATEGIES:
+        raise UsageError(f"strategy: expected one of {', '.join(STRATEGIES)}, found {name!r}.")
+    if name == "none":
+        return tf.distribute.get_strategy()
+    if name == "mirrored":
+        return tf.distribute.MirroredStrategy()
+    worker = worker_of(os.environ.get("TF_CONFIG", ""))
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (RuntimeError, ValueError, tf.errors.OpError) as error:
+        first = str(error).splitlines()[0]
+        raise TFRobustError(
+            f"Worker {worker.index} of {worker.count} cannot join the others ({first}): check the "
+            "addresses in TF_CONFIG, and that no other process listens at them."
+        ) from error
+
+
+def worker_of(text: str) -> Worker:
+    """Which worker a TF_CONFIG makes of this process.
+
+    Raises:
+      UsageError: it does not name workers and this process among them.
+    """
+    try:
+        found = json.loads(text)
+        workers = found["cluster"]["worker"]
+        task = found["task"]
+        worker = Worker(int(task["index"]), len(workers))
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(_wanted(text)) from error
+    if task.get("type", "worker") != "worker" or not 0 <= worker.index < worker.count:
+        raise UsageError(_wanted(text))
+    return worker
+
+
+def _wanted(text: str) -> str:
+    example = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", '
+    return (
+        "--strategy multiworker: expected TF_CONFIG in the environment, such as "
+        f'{example}"index": 0}}}}, found {text or "nothing"}.'
+    )
+
+
+def this_worker(strategy: Any) -> Worker:
+    """This process's part in a strategy."""
+    resolver = strategy.cluster_resolver
+    if resolver is None or resolver.task_id is None:
+        return Worker()
+    return Worker(int(resolver.task_id), len(resolver.cluster_spec().as_dict()["worker"]))
+
+
+def replicas() -> int:
+    """How many copies of the model the strategy in force keeps; 1 without one."""
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
+
+
+def own_seed(seed: Tensor) -> Tensor:
+    """A seed that differs from replica to replica; as it is where there is only one."""
+    context = tf.distribute.get_replica_context()
+    if context is None or replicas() == 1:
+        return seed
+    return tf.random.experimental.stateless_fold_in(seed, context.replica_id_in_sync_group)
+
+
+@contextlib.contextmanager
+def folder_of(worker: Worker, run: RunFolder) -> Iterator[RunFolder]:
+    """Where a worker writes: the chief to the run folder, the others to one that goes away.
+
+    All have to save, for reading a weight that is spread over workers takes all of them.
+    """
+    if worker.is_chief:
+        yield run
+        return
+    with tempfile.TemporaryDirectory(prefix="tfrobust-worker-") as folder:
+        own = RunFolder(Path(folder))
+        own.create()
+        yield own
+
+
+@contextlib.contextmanager
+def lost_workers(worker: Worker) -> Iterator[None]:
+    """Turns the failure of another worker into one sentence.
+
+    Raises:
+      TFRobustError: another worker has gone.
+    """
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
+            tf.errors.DeadlineExceededError) as error:  # fmt: skip
+        if worker.count == 1:
+            raise
+        raise TFRobustError(
+            f"Worker {worker.index} has lost another one ({str(error).splitlines()[0][:120]}): "
+            "the last complete epoch is kept; start all workers again with --resume."
+        ) from error

@@ -1,0 +1,34 @@
+"""What an evaluation does with a batch: how images are cut into them, and how they are judged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tfrobust.runtime import tf
+
+Tensor = Any
+
+
+def even_batches(index: np.ndarray, most: int) -> list[np.ndarray]:
+    """`index` in batches of about the same size, `most` or less, on any machine the same.
+
+    Of 64 and more an even number: two are worked on at once, and neither is to wait.
+    """
+    count = -(-len(index) // most)
+    count += count % 2 if len(index) >= 64 else 0
+    return np.array_split(index, count) if count else []
+
+
+def as_pixels(x: Tensor) -> Tensor:
+    """Images as the data holds them (uint8, or float32 in [0, 1]) as float32 in [0, 1]."""
+    return tf.cast(x, tf.float32) / 255 if x.dtype == tf.uint8 else x
+
+
+def judge_logits(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Predictions int32 [B], confidences float32 [B], whether right and in the top 5, bool [B]."""
+    predictions = tf.argmax(logits, axis=1, output_type=tf.int32)
+    confidences = tf.reduce_max(tf.nn.softmax(logits), axis=1)
+    k = tf.minimum(5, tf.shape(logits)[1])
+    return predictions, confidences, predictions == y, tf.math.in_top_k(y, logits, k)
