@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +121,54 @@ def test_two_workers_are_one(found, method) -> None:
     assert chief["weights"] == pytest.approx(alone["weights"], rel=tolerance)
     losses = [row["loss"] for row in chief["rows"]]
     assert np.isfinite(losses).all() and losses[1] < losses[0]
+
+
+TRAIN = (
+    "--recipe", "digits_standard", "--backbone", "simplenet", "--limit-train", "400",
+    "--batch-size", "32", "--epochs", "6", "--select-limit", "40", "--limit", "20",
+    "--no-figures", "--strategy", "multiworker",
+)  # fmt: skip
+
+
+def trainers(folder: Path, *more: str) -> list[subprocess.Popen[str]]:
+    """Two workers of `pipelines.train`."""
+    addresses, running = [f"127.0.0.1:{port}" for port in free_ports(2)], []
+    for index in range(2):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        env = {**os.environ, "TF_CONFIG": json.dumps(task)}
+        command = [sys.executable, "-m", "pipelines.train", *TRAIN, "--output", str(folder), *more]
+        running.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT, text=True))  # fmt: skip
+    return running
+
+
+def epochs_done(folder: Path) -> int:
+    history = folder / "history.csv"
+    return len(history.read_text().splitlines()) - 1 if history.is_file() else 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_worker_killed_in_mid_epoch_is_started_again_and_the_run_goes_on(victim, tmp_path):
+    folder = tmp_path / "run"
+    running = trainers(folder)
+    while epochs_done(folder) < 2:
+        assert all(process.poll() is None for process in running)
+        time.sleep(0.05)
+    os.kill(running[victim].pid, signal.SIGKILL)
+    out, _ = running[1 - victim].communicate(timeout=120)
+    running[victim].communicate(timeout=10)
+    assert running[1 - victim].returncode == 1, out
+    assert "has lost another one" in out and "--resume" in out and "Traceback" not in out
+    done = epochs_done(folder)
+    assert 2 <= done < 6
+
+    for process in (again := trainers(folder, "--resume")):
+        out, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, out
+        assert f"Resuming after epoch {done}." in out
+    assert len(again) == 2 and epochs_done(folder) == 6
+    assert (folder / "evaluation.json").is_file() and (folder / "1" / "saved_model.pb").is_file()
 
 
 @pytest.mark.parametrize(
