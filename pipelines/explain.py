@@ -47,13 +47,15 @@ def make_parser() -> argparse.ArgumentParser:
         help="layer of class-activation maps (default: the last map above 1x1)")  # fmt: skip
     add("--measure", type=int, default=0, metavar="IMAGES",
         help="measure the methods on so many images: faithful, stable, sane?")  # fmt: skip
+    add("--class-images", type=int, default=CLASSES, metavar="CLASSES",
+        help="climb to the image that each of so many classes asks for; 0 for none")  # fmt: skip
     add_settings(parser, ["", "threat", "data"], {})
     return parser
 
 
 def work(args: argparse.Namespace) -> None:
     """Explains a run folder's or a bare model."""
-    for name, least in (("per_group", 1), ("measure", 0)):
+    for name, least in (("per_group", 1), ("measure", 0), ("class_images", 0)):
         if getattr(args, name) < least:
             flag = name.replace("_", "-")
             raise UsageError(f"--{flag}: expected at least {least}, found {getattr(args, name)}.")
@@ -70,6 +72,8 @@ def work(args: argparse.Namespace) -> None:
     explain_run(models[opened.name], test, opened.config, opened.run, args.per_group)
     work = _Explaining(models, test, opened.config, opened.run, methods, args.target_layer)
     work.draw()
+    if args.class_images:
+        work.draw_classes(args.class_images)
     if args.measure:
         work.measure(args.measure)
 
@@ -150,15 +154,13 @@ class _Explaining:
     target_layer: str | None
 
     def draw(self) -> None:
-        """Overlay, top-5, methods side by side, feature maps, channels and class images."""
+        """Overlay, top-5, methods side by side, feature maps and channels."""
         from tfrobust.explain.figures_features import (
             channel_figure,
-            class_image_figure,
             feature_map_figure,
         )
         from tfrobust.explain.figures_maps import models_figure, overlay_figure
         from tfrobust.explain.figures_scores import top5_figure
-        from tfrobust.explain.maximise import maximise
 
         x, y, adversarial = self._images(ROWS)
         names, first = self.test.label_names, next(iter(self.models))
@@ -176,10 +178,15 @@ class _Explaining:
             maps = {first: maps[first]}
         feature_map_figure(maps, self._path("feature_maps"))
         channel_figure(maps[first]["clean"], self._path("channels"))
-        classes = list(range(min(CLASSES, len(names))))
-        asked = {
-            name: maximise(m, classes, seed=self.config.seed) for name, m in self.models.items()
-        }
+
+    def draw_classes(self, count: int) -> None:
+        """The image that each of the first classes asks for."""
+        from tfrobust.explain.figures_features import class_image_figure
+        from tfrobust.explain.maximise import maximise
+
+        names = self.test.label_names
+        classes, seed = list(range(min(count, len(names)))), self.config.seed
+        asked = {name: maximise(model, classes, seed=seed) for name, model in self.models.items()}
         class_image_figure(asked, classes, names, self._path("classes"))
 
     def measure(self, count: int) -> None:

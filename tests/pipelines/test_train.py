@@ -142,8 +142,9 @@ def test_later_verbs_work_on_the_run_folder(run, capfd):
     # The reference is the model itself: both see the same images.
     assert len(set(after["transfer"]["accuracy"].values())) == 1
     (folder / "figures" / "saliency.png").unlink()
-    assert explain.main([str(folder), "--per-group", "1"]) == 0
-    assert (folder / "figures" / "saliency.png").stat().st_size > 10_000
+    assert explain.main([str(folder), "--per-group", "1", "--class-images", "0"]) == 0
+    for name in ("saliency", "overlay", "top5", "maps", "feature_maps", "channels"):
+        assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
     assert export.main([str(folder), "--version", "2"]) == 0
     assert (folder / "2" / "saved_model.pb").is_file()
     assert "UNRELIABLE" not in capfd.readouterr().out or after["flags"]
@@ -179,7 +180,9 @@ def test_finished_run_is_not_overwritten(run, capsys):
     assert "goes on with the settings" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["train", "evaluate", "perturb", "explain", "export", "search"])
+@pytest.mark.parametrize(
+    "verb", ["train", "evaluate", "perturb", "explain", "export", "search", "report", "serve"]
+)
 def test_help_is_fast_and_needs_no_tensorflow(verb):
     code = (
         f"import sys, pipelines.{verb} as verb\n"

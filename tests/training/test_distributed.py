@@ -100,16 +100,39 @@ def start(kind: str, folder: Path, methods: list[str], workers: int) -> list[dic
     return [json.loads((folder / f"{kind}-{i}.json").read_text()) for i in range(workers)]
 
 
+def both(factory: pytest.TempPathFactory, methods: list[str]) -> tuple[dict, list[dict]]:
+    """What one worker finds, and what each of two finds."""
+    (alone,) = start("none", factory.mktemp("one"), methods, 1)
+    return alone, start("multiworker", factory.mktemp("two"), methods, 2)
+
+
+# Others take as long each: they run with the slow tests.
+FEW = ["nsl", "fast"]
+
+
 @pytest.fixture(scope="module")
-def found(tmp_path_factory) -> tuple[dict, list[dict]]:
-    (alone,) = start("none", tmp_path_factory.mktemp("one"), list(METHODS), 1)
-    return alone, start("multiworker", tmp_path_factory.mktemp("two"), list(METHODS), 2)
+def few(tmp_path_factory) -> tuple[dict, list[dict]]:
+    return both(tmp_path_factory, FEW)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_two_workers_are_one(found, method) -> None:
-    alone, (chief, other) = found[0][method], [each[method] for each in found[1]]
-    # Both workers hold the same model and the same measurements.
+@pytest.fixture(scope="module")
+def others(tmp_path_factory) -> tuple[dict, list[dict]]:
+    return both(tmp_path_factory, [name for name in METHODS if name not in FEW])
+
+
+@pytest.mark.parametrize("method", FEW)
+def test_two_workers_are_one(few, method) -> None:
+    check_alike(method, few[0][method], *(each[method] for each in few[1]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in FEW])
+def test_two_workers_are_one_with_every_method(others, method) -> None:
+    check_alike(method, others[0][method], *(each[method] for each in others[1]))
+
+
+def check_alike(method: str, alone: dict, chief: dict, other: dict) -> None:
+    """The same losses, measurements and weights; both workers hold the same model."""
     assert chief == other
     # Where noise is drawn, each replica draws for its own part of the batch.
     draws = method in ("fast", "noise", "trades", "mixture")
