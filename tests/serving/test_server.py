@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import io
 import json
 import os
@@ -206,6 +207,21 @@ def test_it_stops_when_told_and_answers_what_had_come(exported) -> None:
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 0 and "all requests that had come were answered" in out
     assert answers == [200] * 4
+
+
+def test_small_answers_are_sent_at_once(exported) -> None:
+    """Held back for more to send, each would take 40 ms."""
+    process, address = started(exported)
+    connection, times = http.client.HTTPConnection(address.removeprefix("http://").rstrip("/")), []
+    for _ in range(15):
+        begin = time.perf_counter()
+        connection.request("GET", "/health")
+        assert connection.getresponse().read()
+        times.append(time.perf_counter() - begin)
+    connection.close()
+    process.terminate()
+    process.communicate(timeout=30)
+    assert sorted(times)[7] < 0.03
 
 
 @pytest.mark.parametrize(
