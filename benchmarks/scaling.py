@@ -68,7 +68,7 @@ def _run(args: argparse.Namespace, workers: int) -> dict[str, float]:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < workers:
         raise SystemExit(f"error: expected {workers} cores, found {len(cores)}.")
-    addresses = [f"127.0.0.1:{port}" for port in _free_ports(workers)]
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
     running = []
     for index in range(workers):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
@@ -149,7 +149,8 @@ class _Clock:
         )
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens at."""
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))

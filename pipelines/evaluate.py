@@ -114,15 +114,23 @@ def evaluate_run(
     if not share.worker.is_chief:
         print(f"Worker {share.worker.index} is done; the chief writes the report.", flush=True)
         return None
-    if reference:
-        report = _with_transfer(report, reference, model, data, config)
-    if settings.corruptions:
-        report = _with_corruptions(report, model, data, config)
+    report = _completed(report, reference, model, data, config)
     print(f"\n{name}: {len(data)} test images, {threat_model}\n{report.as_text()}", flush=True)
     _write(run, report, data, trained)
     if settings.figures:
         _draw(run, evaluator, attacks, report, config)
     ledger.close()
+    return report
+
+
+def _completed(
+    report: RobustnessReport, reference: str | None, model: Any, data: ImageSet, config: RunConfig
+) -> RobustnessReport:
+    """With transfer and corruptions, where they are asked for."""
+    if reference:
+        report = _with_transfer(report, reference, model, data, config)
+    if config.evaluation.corruptions:
+        report = _with_corruptions(report, model, data, config)
     return report
 
 

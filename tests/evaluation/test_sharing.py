@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,14 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.scaling import free_ports
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.evaluation.sharing import Share, Workers, make_share
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    return free_ports(1)[0]
 
 
 def tf_config(port: int, index: int, count: int) -> str:

@@ -61,6 +61,8 @@ def test_a_weaker_attack_is_withstood(browser, client, tmp_path) -> None:
     )
     wait_until(browser, "document.getElementById('shown').textContent === '1/255'")
     wait_until(browser, "document.getElementById('verdict').textContent.startsWith('Withstood')")
+    assert text(browser, "verdict") == "Withstood: still red."
+    assert text(browser, "adversarial").startswith("red")
 
 
 def test_what_is_no_image_is_told_in_words(browser, client, tmp_path) -> None:

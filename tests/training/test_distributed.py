@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.scaling import free_ports
 from tfrobust.distribution import STRATEGIES, make_strategy, worker_of
 from tfrobust.errors import UsageError
 from tfrobust.training import METHODS
@@ -70,16 +70,6 @@ for name in names:
     assert not worker.is_chief or keras.models.load_model(run.best_model) is not None
 (folder / f"{kind}-{worker.index}.json").write_text(json.dumps(found))
 """
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def start(kind: str, folder: Path, methods: list[str], workers: int) -> list[dict]:

@@ -155,10 +155,7 @@ def models_figure(
     text_at(figure, _EDGE, 0.33, " and ".join(models), size=15, weight="bold", ha="left")
     for side, head in enumerate(("clean", "adversarial, made for that model")):
         left = _EDGE + _LABEL + side * (block + 0.25)
-        text_at(figure, left + block / 2, 0.68, head, size=12, weight="bold")
-        for column, word in enumerate(("image", *methods.values())):
-            centre = left + column * (CELL + _GAP) + CELL / 2
-            text_at(figure, centre, _HEAD - 0.2, word, size=9.5, color="0.35")
+        _heads(figure, left, head, ("image", *methods.values()))
         for number, (name, model) in enumerate(models.items()):
             view = View.of(model, x if side == 0 else adversarial[name])
             found = [explain(model, view.x, view.predicted) for explain in asked]
@@ -171,6 +168,15 @@ def models_figure(
                 for column, maps in enumerate(found, 1):
                     _map_at(figure, left + column * (CELL + _GAP), top, view.x[row], maps[row])
     return save(figure, path)
+
+
+def _heads(figure: Figure, left: float, head: str, columns: Sequence[str]) -> None:
+    """A block's head, and those of its columns."""
+    width = len(columns) * (CELL + _GAP)
+    text_at(figure, left + width / 2, 0.68, head, size=12, weight="bold")
+    for column, word in enumerate(columns):
+        centre = left + column * (CELL + _GAP) + CELL / 2
+        text_at(figure, centre, _HEAD - 0.2, word, size=9.5, color="0.35")
 
 
 def _map_at(figure: Figure, left: float, top: float, image: np.ndarray, found: np.ndarray) -> None:

@@ -137,15 +137,15 @@ def randomisation(
     """How alike a map stays when the network forgets: near 0 is sane.
 
     Adebayo et al. (2018), https://arxiv.org/abs/1810.03292: a map that survives random
-    weights shows the image and not the network. Weights are replaced by freshly drawn ones
-    from the top down, as in the paper's cascade.
+    weights shows the image and not the network. From the top down, as in the paper's
+    cascade, weights are replaced: by their own values in random order, which keeps their scale.
 
     Args:
       explain: an entry of `EXPLAINERS`.
       model: a flat functional model, left as it is.
       x: float32 [N, H, W, C] in [0, 1].
       target: int [N].
-      seed: of the random weights.
+      seed: of the order.
 
     Returns:
       'head' (the last layer with weights random), 'half' (the upper half of the layers with
@@ -162,7 +162,6 @@ def randomisation(
 
 def _forgetful(model: keras.Model, layers: list[str], seed: int) -> keras.Model:
     """A copy of the model whose named layers have random weights, the others its own."""
-    # Drawn from the layers' own initialisers, without moving the process's generators.
     copy = keras.Model.from_config(model.get_config())
     generator = np.random.default_rng(seed)
     for layer, original in zip(copy.layers, model.layers, strict=True):
