@@ -159,12 +159,18 @@ def _ledger(run: RunFolder, key: str, resume: bool, writes: bool) -> Ledger:
 def _write(
     run: RunFolder, report: RobustnessReport, data: ImageSet, trained: RunConfig | None
 ) -> None:
-    from tfrobust.evaluation.model_card import model_card
+    """The evaluation, and the card and leaderboard entry that are made of it."""
+    from tfrobust.report.leaderboard import leaderboard_entry
+    from tfrobust.report.model_card import model_card
+    from tfrobust.report.runs import read_run
     from tfrobust.run import write_json, write_text
+    from tfrobust.settings import to_dict
 
-    write_json(run.evaluation, report.as_dict())
+    write_json(run.evaluation, {**report.as_dict(), "classes": list(data.label_names)})
     write_text(run.predictions, report.as_csv(data.names, data.label_names))
-    write_text(run.path / "model_card.md", model_card(report, data.label_names, trained))
+    known = dataclasses.replace(read_run(run.path), config=to_dict(trained) if trained else {})
+    write_text(run.path / "model_card.md", model_card(known))
+    write_json(run.path / "leaderboard.json", leaderboard_entry(known))
 
 
 def _draw(

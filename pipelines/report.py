@@ -24,11 +24,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
-    """Reads the runs, writes the page, and each run's leaderboard entry."""
-    from tfrobust.report.leaderboard import leaderboard_entry
+    """Reads the runs and writes the page."""
     from tfrobust.report.page import write_page
     from tfrobust.report.runs import read_run
-    from tfrobust.run import write_json
 
     paths = [Path(run) for run in args.runs]
     if len({path.resolve() for path in paths}) < len(paths):
@@ -39,8 +37,6 @@ def work(args: argparse.Namespace) -> None:
         raise UsageError(
             f"--output: expected a file such as {output / 'report.html'}, found a folder."
         )
-    for run in runs:
-        write_json(run.path / "leaderboard.json", leaderboard_entry(run))
     write_page(runs, output, title=args.title)
     size = output.stat().st_size / 2**20
     print(f"Report: {output} ({size:.1f} MB, opens without a network)", flush=True)

@@ -169,7 +169,8 @@ def finish(run: RunFolder, config: RunConfig, args: argparse.Namespace) -> None:
         model, splits.test, config, run, args.reference, run.path.name,
         trained=config, source=run.best_model, resume=args.resume,
     )  # fmt: skip
-    explain_run(model, splits.test, config, run)
+    if config.evaluation.figures:
+        explain_run(model, splits.test, config, run)
     export_run(model, splits.test, run)
 
 

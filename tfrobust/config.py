@@ -223,7 +223,9 @@ class EvaluationConfig(Checked):
         None, "evaluate only N of the test images, drawn by the seed", low=1
     )
     batch_size: int = setting(128, "images in a batch", low=1, flag="eval-batch-size")
-    figures: bool = setting(True, "draw curves, classes, confusion, examples and attack paths")
+    figures: bool = setting(
+        True, "draw curves, classes, confusion, examples, attack paths and saliency"
+    )
     corruptions: bool = setting(False, "measure mean corruption accuracy as well")
     sweep: tuple[float, ...] = setting(
         (), "further eps to run the attacks at, comma-separated: 1/255,2/255", low=0

@@ -15,7 +15,6 @@ from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError
 from tfrobust.evaluation.evaluate import evaluate
 from tfrobust.evaluation.evaluator import Evaluator
-from tfrobust.evaluation.model_card import model_card
 from tfrobust.evaluation.report import wilson
 from tfrobust.evaluation.transfer import transfer
 from tfrobust.runtime import keras, tf
@@ -227,17 +226,3 @@ def test_wilson_interval_by_hand():
     low, high = wilson(50, 100)
     assert (low, high) == (pytest.approx(0.4038, abs=1e-4), pytest.approx(0.5962, abs=1e-4))
     assert wilson(0, 10)[0] == 0.0 and wilson(10, 10)[1] == pytest.approx(1.0)
-
-
-def test_model_card_holds_the_figures(linear_model):
-    from tfrobust.config import RunConfig
-
-    model = binary_model(linear_model)
-    data = labelled_by(model, images())
-    report = evaluate(model, data, ThreatModel("linf", 8 / 255), {"fgsm": FGSM()})
-    card = model_card(report, data.label_names, RunConfig())
-    assert f"| fgsm | 8/255 | {report.attacks[0].outcome.correct.mean():.3f} |" in card
-    assert "trained with `nsl` on `digits`" in card
-    # Nothing is made up of a model whose training is not known.
-    bare = model_card(report, data.label_names, None)
-    assert "how it was trained is not known" in bare and "nsl" not in bare and "digits" not in bare

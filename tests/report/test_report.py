@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html.parser
 import json
 import re
@@ -11,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from pipelines import report
+from tfrobust.config import RunConfig
 from tfrobust.report.leaderboard import leaderboard_entry
+from tfrobust.report.model_card import model_card
 from tfrobust.report.runs import read_run
+from tfrobust.settings import to_dict
 
 VOID = {"meta", "link", "img", "input", "br", "line", "circle", "polyline", "path", "hr"}
 
@@ -120,6 +124,31 @@ def test_the_leaderboard_entry_claims_autoattack_only_where_it_was_run(evaluated
     for name in ("apgd-ce", "apgd-t", "fab-t", "square"):
         run.evaluation["attacks"][name] = {**pgd, "accuracy": 0.125}
     assert leaderboard_entry(run)["autoattack_acc"] == "12.50"
+
+
+def test_the_model_card_holds_the_figures_of_the_page(evaluated) -> None:
+    run = read_run(evaluated)
+    assert (evaluated / "model_card.md").read_text() == model_card(run)
+    pgd, low = run.evaluation["attacks"]["pgd"], run.evaluation["robust_accuracy_interval"][0]
+    card = model_card(run)
+    assert f"| pgd | 2/255 | {pgd['accuracy']:.3f} |" in card and f"is {low:.3f} to" in card
+    assert "3 classes: 0, 1, 2." in card
+    # Nothing is made up of a model whose training is not known.
+    assert "how it was trained is not known" in card and "## Training" not in card
+
+
+def test_the_model_card_of_a_run_tells_its_training(evaluated) -> None:
+    history = [{"seconds": 60.0}, {"seconds": 30.0}]
+    run = dataclasses.replace(
+        read_run(evaluated), config=to_dict(RunConfig()), history=history,
+        environment={"commit": "abc", "packages": {"tensorflow": "2.21.0", "scipy": "1"}},
+    )  # fmt: skip
+    run.evaluation["flags"] = [{"name": "zero_gradients", "meaning": "gradients are masked"}]
+    card = model_card(run)
+    assert "trained with `nsl` on `digits`; its settings name linf perturbations of" in card
+    assert "| time | 2 epochs in 1 min 30 s |" in card and "| commit | abc |" in card
+    assert "| tensorflow | 2.21.0 |" in card and "scipy" not in card
+    assert "**Unreliable**: zero_gradients: gradients are masked" in card
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,10 @@ import jinja2
 from markupsafe import Markup
 
 from tfrobust.report.charts import Line, chart
+from tfrobust.report.facts import cost, environment, robustness_rows, settings, training_seconds
 from tfrobust.report.runs import RunData
 from tfrobust.run import write_text
 from tfrobust.settings import format_eps
-
-# Settings that are worth a line of the page; the rest is in config.yaml.
-_SETTINGS = {
-    "data": ("dataset", "limit_train", "select_fraction"),
-    "backbone": ("name", "weights", "alpha", "resize"),
-    "threat": ("norm", "eps"),
-    "training": ("method", "optimizer", "batch_size", "steps", "batch_norm", "precision", "ema"),
-}
 
 
 def write_page(runs: Sequence[RunData], path: Path, *, title: str | None = None) -> Path:
@@ -41,12 +34,12 @@ def write_page(runs: Sequence[RunData], path: Path, *, title: str | None = None)
     Raises:
       TFRobustError: it cannot be written.
     """
-    environment = jinja2.Environment(
+    templates = jinja2.Environment(
         loader=jinja2.PackageLoader("tfrobust.report", "."), autoescape=True,
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"percent": _percent, "interval": _interval, "picture": _picture}
-    template = environment.get_template("page.html")
+    templates.filters |= {"percent": _percent, "interval": _interval, "picture": _picture}
+    template = templates.get_template("page.html")
     text = template.render(
         title=title or " and ".join(run.name for run in runs),
         runs=[_shown(run, number) for number, run in enumerate(runs)],
@@ -65,63 +58,15 @@ def _shown(run: RunData, number: int) -> dict[str, Any]:
         "colour": number % 6,
         "evaluation": found,
         "eps": found["threat_model"]["eps_text"],
-        "rows": list(_rows(found)),
-        "settings": _settings(run.config),
-        "environment": _environment(run.environment),
+        "rows": list(robustness_rows(found)),
+        "settings": settings(run.config),
+        "environment": environment(run.environment),
         "training_chart": _training_chart(run, number),
-        "seconds": sum(row["seconds"] for row in run.history if row.get("seconds")),
-        "cost": list(_cost(found["attacks"])),
+        "seconds": training_seconds(run),
+        "cost": list(cost(found["attacks"])),
         "explanations": run.explanations,
         "figures": run.figures,
     }
-
-
-def _rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The robustness table: clean, each attack, each further radius, the worst case."""
-
-    def row(name: str, eps: str, entry: dict[str, Any], key: str) -> dict[str, Any]:
-        return {
-            "name": name, "eps": eps, "accuracy": entry[key],
-            "interval": entry[f"{key}_interval"], "worst": key == "robust_accuracy",
-        }  # fmt: skip
-
-    norm = found["threat_model"]["norm"]
-    yield row("clean", "", found, "clean_accuracy")
-    attacks = [{"attack": name, **entry} for name, entry in found["attacks"].items()]
-    for entry in (*attacks, *found["sweep"]):
-        yield row(entry["attack"], format_eps(entry["eps"], norm), entry, "accuracy")
-    yield row("worst case", found["threat_model"]["eps_text"], found, "robust_accuracy")
-
-
-def _cost(attacks: dict[str, Any]) -> Iterator[list[str]]:
-    """What each attack took, as texts; an older evaluation may not know all of it."""
-    columns = ("attacked", "gradient_evaluations", "forward_evaluations", "seconds")
-    for name, entry in attacks.items():
-        values = (entry.get(column) for column in columns)
-        yield [name, *("" if value is None else f"{value:,.0f}" for value in values)]
-
-
-def _settings(config: dict[str, Any]) -> list[tuple[str, Any]]:
-    found = []
-    for group, names in _SETTINGS.items():
-        for name in names:
-            value = (config.get(group) or {}).get(name)
-            if value not in (None, "none", 0.0):
-                found.append((name if name != "name" else group, _setting(config, name, value)))
-    return found
-
-
-def _setting(config: dict[str, Any], name: str, value: Any) -> Any:
-    """A value as people write it: a radius as a fraction, a file without its folders."""
-    if name == "eps":
-        return format_eps(value, config["threat"]["norm"])
-    return Path(value).name if name in ("weights", "dataset") else value
-
-
-def _environment(found: dict[str, Any]) -> list[tuple[str, str]]:
-    rows = [(name, str(found[name])) for name in ("python", "platform", "cpus", "seed", "commit")
-            if found.get(name) is not None]  # fmt: skip
-    return [*rows, *(found.get("packages") or {}).items()]
 
 
 def _eps_chart(runs: Sequence[RunData]) -> Markup | None:

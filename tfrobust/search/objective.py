@@ -59,7 +59,9 @@ class Training:
         try:
             kept = _fit(self.build(config, splits), splits, config, run, report)
             setup(seed=config.seed)
-            return self._measure(run, splits, sets) | {"best_epoch": kept}
+            found = self._measure(run, splits, sets)
+            return found | {"robust": self._robust(config, run, splits, kept),
+                            "best_epoch": kept["epoch"]}  # fmt: skip
         finally:
             keras.backend.clear_session()
             gc.collect()
@@ -88,12 +90,30 @@ class Training:
         model = load_any(run.best_model)
         batch = self.config.evaluation.batch_size
         found = {"clean": accuracy(model, splits.select, batch)}
-        found |= {name: accuracy(model, data, batch) for name, data in sets.items()}
-        return found | {"robust": robust_accuracy(model, splits.select, self.config)}
+        return found | {name: accuracy(model, data, batch) for name, data in sets.items()}
+
+    def _robust(
+        self, config: RunConfig, run: RunFolder, splits: Splits, kept: dict[str, Any]
+    ) -> float:
+        """Measured anew only where the trial measured its epochs in another way."""
+        if _select(config) == _select(self.config):
+            return float(kept["select_pgd"])
+        from tfrobust.evaluation.models import load_any
+
+        return robust_accuracy(load_any(run.best_model), splits.select, self.config)
 
 
-def _fit(model: Any, splits: Splits, config: RunConfig, run: RunFolder, report: Report) -> int:
-    """Trains and returns the epoch whose model is kept."""
+def _select(config: RunConfig) -> tuple[Any, ...]:
+    """What decides an epoch's accuracy on 'select', beside its weights."""
+    training = config.training
+    how = (training.select_limit, training.select_steps, training.precision)
+    return config.threat, config.data, config.seed, *how
+
+
+def _fit(
+    model: Any, splits: Splits, config: RunConfig, run: RunFolder, report: Report
+) -> dict[str, Any]:
+    """Trains and returns the history's row of the epoch whose model is kept."""
     from tfrobust.training.curves import curves
     from tfrobust.training.fit import fit
 
@@ -104,8 +124,7 @@ def _fit(model: Any, splits: Splits, config: RunConfig, run: RunFolder, report: 
     state = fit(model, splits, config, run, resume=True, on_epoch=on_epoch)
     with contextlib.suppress(OSError):
         curves(state.rows, run.figures / "curves.png")
-    assert state.best_epoch is not None
-    return state.best_epoch
+    return next(row for row in state.rows if row["epoch"] == state.best_epoch)
 
 
 def accuracy(model: Any, data: ImageSet, batch_size: int = 128) -> float:

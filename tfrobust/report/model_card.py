@@ -1,0 +1,74 @@
+"""The model card of a run: what the model is, how robust it is, what it is not for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tfrobust.progress import clock
+from tfrobust.report.facts import environment, robustness_rows, settings, training_seconds
+from tfrobust.report.runs import RunData
+from tfrobust.settings import format_eps
+
+# Packages whose version decides what the figures are; the rest is in environment.json.
+_PACKAGES = ("tensorflow", "tf_keras", "numpy")
+
+
+def model_card(run: RunData) -> str:
+    """Markdown, after Mitchell et al. (2019), https://arxiv.org/abs/1810.03993.
+
+    Args:
+      run: as the report and the leaderboard entry have it; an empty `config` stands for a
+        model whose training is not known.
+    """
+    found = run.evaluation
+    low, high = found["robust_accuracy_interval"]
+    parts = [
+        f"# {found['model']}",
+        _origin(run.config) + "\n" + _classes(found.get("classes") or ()),
+        f"## Measured on {found['num_examples']:,} images",
+        "\n".join(_table(found)),
+        f"The worst case's 95 % interval is {low:.3f} to {high:.3f}. Stronger attacks may lower "
+        "these\nfigures, none can raise them.",
+        "\n".join(f"- **Unreliable**: {f['name']}: {f['meaning']}" for f in found["flags"]),
+        _training(run),
+        "## Limits",
+        "The figures hold for perturbations inside this ball, on images like these. They\n"
+        "say nothing of other norms, larger radii, rotations, weather or patches.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _origin(config: dict[str, Any]) -> str:
+    if not config:
+        return "A model file: how it was trained is not known here."
+    backbone, threat = config["backbone"], config["threat"]
+    return (
+        f"{backbone['name']} (weights: {backbone['weights']}), trained with "
+        f"`{config['training']['method']}` on `{config['data']['dataset']}`; its settings name "
+        f"{threat['norm']} perturbations of {format_eps(threat['eps'], threat['norm'])}."
+    )
+
+
+def _classes(names: Any) -> str:
+    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    return f"{len(names)} classes: {shown}." if names else ""
+
+
+def _table(found: dict[str, Any]) -> Iterator[str]:
+    yield f"| attack | eps ({found['threat_model']['norm']}) | accuracy |\n|---|---|---|"
+    for row in robustness_rows(found):
+        yield f"| {row['name']} | {row['eps']} | {row['accuracy']:.3f} |"
+
+
+def _training(run: RunData) -> str:
+    """Settings, time and packages, of a model that was trained here."""
+    if not run.config:
+        return ""
+    rows = [f"| {name} | {value} |" for name, value in settings(run.config)]
+    seconds = training_seconds(run)
+    if seconds:
+        rows.append(f"| time | {len(run.history)} epochs in {clock(seconds)} |")
+    rows += [f"| {name} | {value} |" for name, value in environment(run.environment)
+             if name in ("cpus", "seed", "commit", *_PACKAGES)]  # fmt: skip
+    return "\n".join(["## Training", "", "| setting | value |", "|---|---|", *rows])
