@@ -113,6 +113,23 @@ def own_seed(seed: Tensor) -> Tensor:
     return tf.random.experimental.stateless_fold_in(seed, context.replica_id_in_sync_group)
 
 
+def averaged(tensors: list[Tensor]) -> list[Tensor]:
+    """The means of tensors over all replicas; as they are where there is only one."""
+    context = tf.distribute.get_replica_context()
+    if context is None or replicas() == 1:
+        return tensors
+    return list(context.all_reduce(tf.distribute.ReduceOp.MEAN, tensors))
+
+
+def assign_own(variable: Any, value: Tensor) -> None:
+    """Sets this replica's copy of a variable, which Keras would refuse without the others."""
+    if replicas() == 1:
+        variable.assign(value)
+    else:
+        # Inside of a replica the handle is that of its own copy.
+        tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
+
+
 @contextlib.contextmanager
 def folder_of(worker: Worker, run: RunFolder) -> Iterator[RunFolder]:
     """Where a worker writes: the chief to the run folder, the others to one that goes away.

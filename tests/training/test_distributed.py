@@ -32,6 +32,10 @@ from tfrobust.runtime import keras, setup, tf
 from tfrobust.training.fit import fit
 
 kind, folder, names = sys.argv[1], Path(sys.argv[2]), sys.argv[3].split(",")
+if kind == "mirrored":
+    # Two devices of one machine, as far as TensorFlow can tell.
+    two = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
 strategy = make_strategy(kind)
 worker = this_worker(strategy)
 setup(seed=1)
@@ -50,7 +54,8 @@ found = {}
 for name in names:
     config = RunConfig(
         threat=ThreatConfig(eps=0.05),
-        training=TrainingConfig(method=name, batch_size=16, random_start=False, select_steps=2,
+        training=TrainingConfig(method=name.split("+")[0], batch_size=16,
+            awp=0.02 if "awp" in name else 0.0, random_start=False, select_steps=2,
             ema=0.9, stages=(StageConfig(epochs=2, learning_rate=0.05),)),
     )
     run = RunFolder(folder / name)
@@ -80,7 +85,7 @@ def start(kind: str, folder: Path, methods: list[str], workers: int) -> list[dic
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         env = {**os.environ, "TF_CONFIG": json.dumps(task), "CUDA_VISIBLE_DEVICES": "-1",
                "TF_CPP_MIN_LOG_LEVEL": "3"}  # fmt: skip
-        if kind == "none":
+        if kind != "multiworker":
             env.pop("TF_CONFIG")
         command = [sys.executable, "-c", SCRIPT, kind, str(folder), ",".join(methods)]
         running.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
@@ -91,13 +96,15 @@ def start(kind: str, folder: Path, methods: list[str], workers: int) -> list[dic
 
 
 def both(factory: pytest.TempPathFactory, methods: list[str]) -> tuple[dict, list[dict]]:
-    """What one worker finds, and what each of two finds."""
+    """What one worker finds, and what each of two finds, or one with two devices."""
     (alone,) = start("none", factory.mktemp("one"), methods, 1)
-    return alone, start("multiworker", factory.mktemp("two"), methods, 2)
+    spread = start("multiworker", factory.mktemp("two"), methods, 2)
+    return alone, spread + start("mirrored", factory.mktemp("mirrored"), methods, 1)
 
 
 # Others take as long each: they run with the slow tests.
 FEW = ["nsl", "fast"]
+OTHERS = [*(name for name in METHODS if name not in FEW), "pgd+awp", "trades+awp"]
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +114,7 @@ def few(tmp_path_factory) -> tuple[dict, list[dict]]:
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory) -> tuple[dict, list[dict]]:
-    return both(tmp_path_factory, [name for name in METHODS if name not in FEW])
+    return both(tmp_path_factory, OTHERS)
 
 
 @pytest.mark.parametrize("method", FEW)
@@ -116,16 +123,22 @@ def test_two_workers_are_one(few, method) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in FEW])
+@pytest.mark.parametrize("method", OTHERS)
 def test_two_workers_are_one_with_every_method(others, method) -> None:
     check_alike(method, others[0][method], *(each[method] for each in others[1]))
 
 
-def check_alike(method: str, alone: dict, chief: dict, other: dict) -> None:
+def check_alike(method: str, alone: dict, chief: dict, other: dict, mirrored: dict) -> None:
     """The same losses, measurements and weights; both workers hold the same model."""
     assert chief == other
+    check_close(method, alone, chief)
+    check_close(method, alone, mirrored)
+
+
+def check_close(method: str, alone: dict, chief: dict) -> None:
+    """What one finds alone and what two replicas find together."""
     # Where noise is drawn, each replica draws for its own part of the batch.
-    draws = method in ("fast", "noise", "trades", "mixture")
+    draws = method.split("+")[0] in ("fast", "noise", "trades", "mixture")
     tolerance = 0.1 if draws else 1e-4
     for mine, theirs in zip(alone["rows"], chief["rows"], strict=True):
         assert theirs["loss"] == pytest.approx(mine["loss"], rel=tolerance)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tfrobust.attacks.losses import cross_entropy
 from tfrobust.backbones.folding import fold
-from tfrobust.distribution import own_seed, replicas
+from tfrobust.distribution import averaged, own_seed, replicas
 from tfrobust.errors import UsageError
 from tfrobust.runtime import keras, tf
 from tfrobust.training.averaging import Averages
@@ -69,11 +69,6 @@ class RobustStep:
             raise UsageError(
                 f"awp: weights are perturbed with the methods pgd and trades, found {recipe.awp:g} "
                 f"with {name}: choose one of these, or set awp to 0."
-            )
-        if recipe.awp and replicas() > 1:
-            raise UsageError(
-                "awp: weights are perturbed on one device only, found a strategy of "
-                f"{replicas()} replicas: set awp to 0."
             )
         if recipe.attack.targeted and not self.aims:
             raise UsageError(
@@ -167,12 +162,10 @@ class RobustStep:
                 loss = self._scaled(self.losses_of(x, x_adv, y)["loss"])
             zero = tf.UnconnectedGradients.ZERO
             grads = tape.gradient(loss, variables, unconnected_gradients=zero)
-            return offsets(variables, grads, self.recipe.awp)
+            return offsets(variables, averaged(grads), self.recipe.awp)
 
         begun = self.optimizer.iterations >= self.recipe.awp_warmup
-        # Inside the graph only the branch that is taken is paid for.
-        moves = tf.cond(begun, harmful, lambda: [tf.zeros_like(v) for v in variables])
-        return perturbed(variables, moves)
+        return perturbed(variables, _if(begun, harmful, variables))
 
     def _scaled(self, loss: Tensor) -> Tensor:
         # The optimiser adds up the gradients of all replicas, each of a mean over its part.
@@ -196,6 +189,15 @@ class RobustStep:
                 self._means[name].update_state(tf.cast(hit, tf.float32), sample_weight=weight)
                 measured.append(name)
         return {name: self._means[name].result() for name in measured}
+
+
+def _if(begun: Tensor, moves_of: Callable[[], list[Tensor]], like: list[Any]) -> list[Tensor]:
+    """The moves once it has begun, zeros before."""
+    if replicas() == 1:
+        # Inside the graph only the branch that is taken is paid for.
+        return list(tf.cond(begun, moves_of, lambda: [tf.zeros_like(v) for v in like]))
+    # Replicas cannot exchange gradients inside a branch.
+    return [tf.where(begun, move, tf.zeros_like(move)) for move in moves_of()]
 
 
 def mean_cross_entropy(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from tfrobust.distribution import assign_own
 from tfrobust.runtime import tf
 
 Tensor = Any
@@ -36,12 +37,15 @@ def offsets(variables: Sequence[Any], grads: Sequence[Tensor], size: float) -> l
 
 @contextmanager
 def perturbed(variables: Sequence[Any], moves: Sequence[Tensor]) -> Iterator[None]:
-    """Inside the block each variable is moved; after it, exactly what it was before."""
+    """Inside the block each variable is moved; after it, exactly what it was before.
+
+    Of several replicas each moves its own copy: by the same way, if the moves are the same.
+    """
     before = [variable.read_value() for variable in variables]
     for variable, value, move in zip(variables, before, moves, strict=True):
-        variable.assign(value + move)
+        assign_own(variable, value + move)
     try:
         yield
     finally:
         for variable, value in zip(variables, before, strict=True):
-            variable.assign(value)
+            assign_own(variable, value)
