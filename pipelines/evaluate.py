@@ -51,8 +51,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--resume", action="store_true", help="go on with an evaluation that was killed"
     )
     parser.add_argument(
-        "--strategy", default="none", choices=("none", "multiworker"),
-        help="share the work with the workers in TF_CONFIG, which run the same command",
+        "--strategy", default="none", choices=("none", "mirrored", "multiworker"),
+        help="spread the work over all GPUs of this machine, or over the workers in TF_CONFIG, "
+        "which run the same command",
     )  # fmt: skip
     add_settings(parser, ["", "threat", "evaluation", "data"], {})
     parser.epilog = (

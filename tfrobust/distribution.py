@@ -66,6 +66,12 @@ def make_strategy(name: str) -> Any:
         ) from error
 
 
+def local_devices() -> tuple[str, ...]:
+    """The names of what 'mirrored' spreads work over: all GPUs, or the CPU where there are none."""
+    found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return tuple(device.name for device in found)
+
+
 def worker_of(text: str) -> Worker:
     """Which worker a TF_CONFIG makes of this process.
 

@@ -112,6 +112,52 @@ def case(tmp_path_factory) -> Path:
     return folder
 
 
+# Two devices of one machine, as far as TensorFlow can tell.
+MIRRORED = """
+import sys
+from pathlib import Path
+import numpy as np
+from tfrobust.attacks.gradient import PGD
+from tfrobust.data import load_all
+from tfrobust.evaluation.evaluator import Evaluator
+from tfrobust.evaluation.models import load_any
+from tfrobust.evaluation.sharing import make_share
+from tfrobust.runtime import tf
+from tfrobust.threat_model import ThreatModel
+
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
+model, data, used = load_any(Path(sys.argv[1])), load_all(sys.argv[2]), set()
+
+
+def run(strategy):
+    evaluator = Evaluator(model, data, batch_size=20, share=make_share(strategy))
+    batch = evaluator.batch
+    def noting(index):
+        x, y = batch(index)
+        used.add(x.device)
+        return x, y
+    evaluator.batch = noting
+    found = evaluator.run("pgd", PGD(steps=8, restarts=2), ThreatModel("linf", 1 / 255))
+    return found
+
+
+alone, both = run("none"), run("mirrored")
+assert {name[-5:] for name in used} == {"CPU:0", "CPU:1"}, used
+for name in ("predictions", "correct", "confidences"):
+    a, b = getattr(alone.outcome, name), getattr(both.outcome, name)
+    assert (a == b).all() if a.dtype != np.float32 else np.allclose(a, b, atol=1e-5), name
+assert 0 < alone.outcome.correct.mean() < 1
+assert alone.gradient_evaluations == both.gradient_evaluations
+"""
+
+
+def test_two_devices_find_what_one_finds(case) -> None:
+    command = [sys.executable, "-c", MIRRORED, str(case / "model.keras"), str(case / "x.npz")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 ATTACKS = "pgd:steps=8:restarts=2,apgd-ce:steps=10,square:queries=60"
 
 

@@ -42,8 +42,8 @@ class Evaluator:
       batch_size: images in a batch.
       seed: of random starts.
       ledger: keeps the outcomes so far, for an evaluation that is killed.
-      share: this process's part of the work, where several evaluate together; each of them
-        ends with all of the outcomes.
+      share: this process's part of the work, where several evaluate together, each of which
+        ends with all of the outcomes; and the devices that this one spreads it over.
     """
 
     def __init__(
@@ -65,7 +65,8 @@ class Evaluator:
         self._judges: dict[Any, Callable[..., Any]] = {}
         # Between small operations cores stand idle: on two of them two batches at once take
         # two thirds to all of the time of one after the other. A GPU is busy with one.
-        self._at_once = 1 if tf.config.list_logical_devices("GPU") else 2
+        alone = 1 if tf.config.list_logical_devices("GPU") else 2
+        self._at_once = len(self._share.devices) or alone
         self._judge_clean = _traced(self._clean_batch, self._spec)
         self.clean = self._run_clean()
 
@@ -241,7 +242,7 @@ class Evaluator:
 
     def leave_others(self) -> None:
         """Goes on alone, without the processes that evaluated together."""
-        self._share = Share()
+        self._share = Share(self._share.devices)
 
     def _waves(
         self, work: Callable[[np.ndarray], Arrays], index: np.ndarray, label: str, done: int = 0
@@ -259,27 +260,10 @@ class Evaluator:
         with ThreadPoolExecutor(self._at_once) as pool:
             for first in range(0, len(batches), at_once):
                 wave = batches[first : first + at_once]
-                yield list(zip(wave, self._shared(pool, work, wave), strict=True))
+                yield list(zip(wave, self._share.map(pool, work, wave), strict=True))
                 done += sum(map(len, wave))
                 progress.update(done)
         progress.close()
-
-    def _shared(
-        self, pool: ThreadPoolExecutor, work: Callable[[np.ndarray], Arrays],
-        wave: list[np.ndarray],
-    ) -> list[Arrays]:  # fmt: skip
-        """What `work` returns for each batch, of which each process does every so manieth."""
-        worker = self._share.worker
-        mine = list(pool.map(work, wave[worker.index :: worker.count]))
-        parts = self._share.gather([array for found in mine for array in found])
-        if worker.count == 1:
-            return mine
-        # All batches have as many arrays, and the first process has as many batches as any.
-        each = len(parts[0]) // -(-len(wave) // worker.count)
-        return [
-            parts[i % worker.count][i // worker.count * each : (i // worker.count + 1) * each]
-            for i in range(len(wave))
-        ]
 
 
 def _traced(function: Callable[..., Any], signature: tuple[Any, ...]) -> Callable[..., Any]:

@@ -8,12 +8,14 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 
 import numpy as np
 
-from tfrobust.distribution import Worker, worker_of
+from tfrobust.distribution import Worker, local_devices, worker_of
 from tfrobust.errors import TFRobustError
+from tfrobust.runtime import tf
 
 Arrays = list[np.ndarray]
 # Seconds that a worker waits for the others to start, and for an answer: a batch of a slow
@@ -24,11 +26,46 @@ _JOIN, _ANSWER = 300.0, 3600.0
 class Share:
     """One worker's part of the work; this one has all of it.
 
+    Args:
+      devices: names of the devices that work on batches at the same time; none leaves the
+        choice to TensorFlow.
+
     Attributes:
       worker: which one this is.
     """
 
     worker = Worker()
+
+    def __init__(self, devices: Sequence[str] = ()) -> None:
+        self.devices = tuple(devices)
+
+    def map(
+        self, pool: Executor, work: Callable[[np.ndarray], Arrays], wave: list[np.ndarray]
+    ) -> list[Arrays]:
+        """What `work` returns for each batch, of which each process does every so manieth."""
+        worker = self.worker
+        own = wave[worker.index :: worker.count]
+        mine = list(pool.map(self._on_device(work), range(len(own)), own))
+        parts = self.gather([array for found in mine for array in found])
+        if worker.count == 1:
+            return mine
+        # All batches have as many arrays, and the first process has as many batches as any.
+        each = len(parts[0]) // -(-len(wave) // worker.count)
+        return [
+            parts[i % worker.count][i // worker.count * each : (i // worker.count + 1) * each]
+            for i in range(len(wave))
+        ]
+
+    def _on_device(
+        self, work: Callable[[np.ndarray], Arrays]
+    ) -> Callable[[int, np.ndarray], Arrays]:
+        def on_device(number: int, index: np.ndarray) -> Arrays:
+            if not self.devices:
+                return work(index)
+            with tf.device(self.devices[number % len(self.devices)]):
+                return work(index)
+
+        return on_device
 
     def gather(self, arrays: Sequence[np.ndarray]) -> list[Arrays]:
         """What every worker passed, by its index; all have to call it, as often."""
@@ -53,6 +90,7 @@ class Workers(Share):
     """
 
     def __init__(self, text: str) -> None:
+        super().__init__()
         self.worker = worker_of(text)
         host, _, port = json.loads(text)["cluster"]["worker"][0].rpartition(":")
         address = (host, int(port))
@@ -108,15 +146,17 @@ class Workers(Share):
 
 
 def make_share(strategy: str) -> Share:
-    """The share of this process: all of the work, or a worker's part.
+    """The share of this process: all of the work, on one device or on all, or a worker's part.
 
     Raises:
       UsageError: TF_CONFIG does not name the workers.
       TFRobustError: the others cannot be reached.
     """
-    if strategy != "multiworker":
-        return Share()
-    return Workers(os.environ.get("TF_CONFIG", ""))
+    if strategy == "multiworker":
+        return Workers(os.environ.get("TF_CONFIG", ""))
+    devices = local_devices() if strategy == "mirrored" else ()
+    # Nothing is to be spread where there is only one.
+    return Share(devices if len(devices) > 1 else ())
 
 
 def _connect(address: tuple[str, int]) -> socket.socket:
