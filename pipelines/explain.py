@@ -22,6 +22,7 @@ from tfrobust.explain import EXPLAINERS
 if TYPE_CHECKING:
     from tfrobust.config import RunConfig
     from tfrobust.data.types import ImageSet
+    from tfrobust.explain.chosen import Chosen
     from tfrobust.run import RunFolder
 
 # Images that are attacked to find a few of each group.
@@ -162,7 +163,8 @@ class _Explaining:
         from tfrobust.explain.figures_maps import models_figure, overlay_figure
         from tfrobust.explain.figures_scores import top5_figure
 
-        x, y, adversarial = self._images(ROWS)
+        chosen = self._images(ROWS, mixed=True)
+        x, y, adversarial = chosen.x, chosen.labels, chosen.adversarial
         names, first = self.test.label_names, next(iter(self.models))
         model, x_adv = self.models[first], adversarial[first]
         overlay_figure(model, x, x_adv, y, names, self._path("overlay"))
@@ -195,38 +197,31 @@ class _Explaining:
         from tfrobust.explain.worth import as_csv, as_text, measure
         from tfrobust.run import write_text
 
-        x, _, adversarial = self._images(count)
+        chosen = self._images(count)
         table = {
             name: measure(
-                model, x, adversarial[name], list(self.methods), seed=self.config.seed,
-                explainers=self._explainers(),
+                model, chosen.x, chosen.adversarial[name], list(self.methods),
+                seed=self.config.seed, explainers=self._explainers(),
                 shown=functools.partial(_tell, name),
             )
             for name, model in self.models.items()
         }  # fmt: skip
-        print(f"\n{len(x)} images, adversarial ones by PGD-20 against each model\n{as_text(table)}")
+        print(f"\n{len(chosen.x)} images, adversarial ones by PGD-20 against each model")
+        print(as_text(table))
         path = self.run.path / "explanations.csv"
         write_text(path, as_csv(table))
         curves = {n: {w.method: w.curves for w in rows} for n, rows in table.items()}
         faithfulness_figure(curves, self._path("faithfulness"))
         print(f"Table: {path}", flush=True)
 
-    def _images(self, count: int) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Test images, labels, and what PGD makes of them against each model."""
+    def _images(self, count: int, *, mixed: bool = False) -> Chosen:
         from pipelines.loading import sample
-        from tfrobust.attacks.gradient import PGD
-        from tfrobust.evaluation.evaluator import Evaluator
+        from tfrobust.explain.chosen import choose
         from tfrobust.threat_model import ThreatModel
 
-        pool = sample(self.test, count, self.config.seed + 1)
-        threat_model, index = ThreatModel.from_config(self.config.threat), np.arange(len(pool))
-        adversarial = {
-            name: Evaluator(model, pool, seed=self.config.seed).craft(
-                PGD(steps=20), threat_model, index
-            )
-            for name, model in self.models.items()
-        }
-        return pool.pixels(slice(None)), pool.labels, adversarial
+        pool = sample(self.test, max(POOL, 2 * count), self.config.seed + 1)
+        threat_model = ThreatModel.from_config(self.config.threat)
+        return choose(self.models, pool, threat_model, count, seed=self.config.seed, mixed=mixed)
 
     def _explainers(self) -> dict[str, Any]:
         """The methods, those that read a layer with the one that was asked for."""

@@ -43,7 +43,8 @@ def feature_map_figure(
     high = len(names) * (_THUMB + _GAP) + _CAPTION
     across = min(ACROSS, len(layers))
     rows = -(-len(layers) // across)
-    label = 0.0 if len(names) == 1 else 0.75
+    # A letter of the labels' size takes about 0.07 inches.
+    label = 0.0 if len(names) == 1 else 0.2 + 0.07 * max(map(len, names))
     figure = new_figure(max(2 * _EDGE + label + across * wide, 6.5), _HEAD + rows * high + _EDGE)
     text_at(figure, _EDGE, 0.3, "What every layer answers", size=15, weight="bold", ha="left")
     text_at(figure, _EDGE, 0.6, f"mean over channels; in each block: {', '.join(images)}", size=9.5,

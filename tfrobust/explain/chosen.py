@@ -1,0 +1,79 @@
+"""Which images are explained: ones on which an attack has something to change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfrobust.attacks.gradient import PGD
+from tfrobust.data.types import ImageSet
+from tfrobust.evaluation.evaluator import Evaluator
+from tfrobust.threat_model import ThreatModel
+
+# Images that are attacked to find a few of each kind.
+_TRIED = 48
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Images and what PGD-20 makes of them against each model.
+
+    Attributes:
+      x: float32 [N, H, W, C] in [0, 1].
+      labels: int [N].
+      adversarial: model's name -> float32 [N, H, W, C].
+    """
+
+    x: np.ndarray
+    labels: np.ndarray
+    adversarial: dict[str, np.ndarray]
+
+
+def choose(
+    models: Mapping[str, Any], data: ImageSet, threat_model: ThreatModel, count: int, *,
+    seed: int = 42, mixed: bool = False,
+) -> Chosen:  # fmt: skip
+    """The first images that every model classifies correctly; others only where these run out.
+
+    An image that is wrong without an attack is not attacked: its adversarial image is the
+    clean one, and tells nothing.
+
+    Args:
+      models: name -> [0, 1] images -> logits.
+      data: to choose from, in random order.
+      threat_model: the ball.
+      count: at least 1.
+      seed: of the attack.
+      mixed: whether images that some models withstand and others do not, that all do, and
+        that none does take turns, as far as there are any: for figures, not for measuring.
+    """
+    evaluators = {name: Evaluator(model, data, seed=seed) for name, model in models.items()}
+    right = np.logical_and.reduce([one.clean.correct for one in evaluators.values()])
+    index = np.argsort(~right, kind="stable")[: max(count, _TRIED) if mixed else count]
+    made = {name: one.craft(PGD(steps=20), threat_model, index) for name, one in evaluators.items()}
+    if mixed:
+        held = [_right(evaluators[name], x, data.labels[index]) for name, x in made.items()]
+        kept = _in_turns(np.sum(held, axis=0), len(held))[:count]
+        index, made = index[kept], {name: x[kept] for name, x in made.items()}
+    return Chosen(data.pixels(index), data.labels[index], made)
+
+
+def _right(evaluator: Evaluator, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return np.argmax(evaluator.logits(x), axis=1) == labels
+
+
+def _in_turns(held: np.ndarray, models: int) -> np.ndarray:
+    """All places, by turns: where some models hold, where all do, where none does.
+
+    Args:
+      held: how many of the models hold, int [N].
+      models: of how many.
+    """
+    groups = [(held > 0) & (held < models), held == models, held == 0]
+    turn = np.zeros(len(held), int)
+    for number, group in enumerate(groups):
+        turn[group] = np.arange(group.sum()) * len(groups) + number
+    return np.argsort(turn, kind="stable")
