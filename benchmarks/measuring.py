@@ -56,8 +56,17 @@ def memory_in_process(module: str, what: str, **flags: int) -> float:
 def peak_megabytes() -> float:
     """The most memory that this process has had."""
     # Not getrusage: its peak includes the parent's at the moment of the fork.
+    return _status_megabytes("VmHWM")
+
+
+def anonymous_megabytes() -> float:
+    """Memory of this process that is no file's: it cannot be given back while it is used."""
+    return _status_megabytes("RssAnon")
+
+
+def _status_megabytes(field: str) -> float:
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+    kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith(field))
     return float(kilobytes) / 1024
 
 

@@ -47,12 +47,7 @@ def open_with_images(args: argparse.Namespace) -> tuple[Opened, ImageSet]:
     setup(seed=opened.config.seed)
     config = opened.config.data
     if _is_foreign(args, opened):
-        options = ReadOptions(
-            image_size=config.image_size,
-            skip_broken=config.skip_broken,
-            cache_dir=config.cache_dir,
-        )
-        return opened, load_all(config.dataset, options)
+        return opened, load_all(config.dataset, _options(config))
     return opened, load_splits(config, opened.config.seed, augmented=False).test
 
 
@@ -116,6 +111,13 @@ def _beside(path: Path) -> Path:
     return path.with_name(f"{path.name}-results") if path.is_dir() else path.with_suffix("")
 
 
+def _options(config: DataConfig) -> ReadOptions:
+    return ReadOptions(
+        image_size=config.image_size, skip_broken=config.skip_broken,
+        cache_dir=config.cache_dir, memory_limit=int(config.memory_limit * 2**30),
+    )  # fmt: skip
+
+
 def load_splits(config: DataConfig, seed: int, *, augmented: bool = True) -> Splits:
     """The images that a configuration names, split.
 
@@ -128,13 +130,10 @@ def load_splits(config: DataConfig, seed: int, *, augmented: bool = True) -> Spl
       UsageError: a name, path or fraction is wrong.
       TFRobustError: the images cannot be read, or the perturbed set would leak into train.
     """
-    options = ReadOptions(
-        image_size=config.image_size, skip_broken=config.skip_broken, cache_dir=config.cache_dir
-    )
     splits = load(
         config.dataset,
         data_dir=config.data_dir,
-        options=options,
+        options=_options(config),
         select_fraction=config.select_fraction,
         test_fraction=config.test_fraction,
         seed=seed,

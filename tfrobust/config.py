@@ -40,6 +40,9 @@ class DataConfig(Checked):
     )
     skip_broken: bool = setting(False, "leave broken images out, with a list, instead of failing")
     cache_dir: str | None = setting(None, "where unpacked archives and caches go")
+    memory_limit: float = setting(
+        4.0, "gigabytes of decoded images kept in memory; more are mapped from disk", low=0
+    )
 
 
 @dataclass(frozen=True)

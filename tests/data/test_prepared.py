@@ -1,10 +1,12 @@
 """What happens when TFDS cannot write, is overtaken, or finds its files damaged."""
 
+import io
 import shutil
 from pathlib import Path
 
 import pytest
 
+from tfrobust.data import prepared as prepared_module
 from tfrobust.data.prepared import prepared, read_prepared
 from tfrobust.data.tiny_imagenet import tiny_imagenet_dataset_builder
 from tfrobust.data.types import ReadOptions
@@ -60,3 +62,21 @@ def test_damaged_files(tmp_path, fault):
         shard.write_bytes(content[:-100])
     with pytest.raises(TFRobustError, match=f"{builder.data_dir}, found files missing or damaged"):
         read_prepared(builder, "file_name", ReadOptions())
+
+
+def test_encoded_images_wait_in_a_file_and_a_full_disk_is_told(tmp_path, monkeypatch):
+    builder = prepared(
+        lambda: tiny_imagenet_dataset_builder.Builder(source=DUMMY, data_dir=tmp_path / "tfds")
+    )
+    cache = tmp_path / "cache"
+    raw = read_prepared(builder, "file_name", ReadOptions(cache_dir=str(cache)))
+    # Unnamed: nothing to find half-written, nothing left behind.
+    assert len(raw.train) > 0 and not list(cache.iterdir())
+
+    class Full(io.BytesIO):
+        def write(self, _: object) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(prepared_module.tempfile, "TemporaryFile", lambda dir: Full())
+    with pytest.raises(TFRobustError, match="No space left on device.*--cache-dir"):
+        read_prepared(builder, "file_name", ReadOptions(cache_dir=str(cache)))

@@ -200,13 +200,13 @@ class _FileStore:
 
     def __init__(self, folder: Path, size: tuple[int, int]) -> None:
         self._folder = folder
-        with _disk_told(folder):
+        with disk_told(folder):
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (lives as long as the store)
         self._shape = (size[1], size[0], 3)
         self._count = 0
 
     def add(self, pixels: np.ndarray) -> None:
-        with _disk_told(self._folder):
+        with disk_told(self._folder):
             self._file.write(pixels.tobytes())
             self._file.flush()
         self._count += 1
@@ -222,12 +222,17 @@ class _FileStore:
 
 
 @contextmanager
-def _disk_told(folder: Path) -> Iterator[None]:
+def disk_told(folder: Path) -> Iterator[None]:
+    """Says what to do where images cannot be written to `folder`.
+
+    Raises:
+      TFRobustError: they cannot.
+    """
     try:
         yield
     except OSError as error:
         raise TFRobustError(
-            f"Decoded images could not be written to {folder} ({error.strerror}, "
+            f"Images could not be written to {folder} ({error.strerror}, "
             f"{free_space(folder)} free): free some space, choose another folder with "
             "--cache-dir, or a smaller --image-size."
         ) from error

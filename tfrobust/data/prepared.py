@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
-from tfrobust.data.collect import Item, collect
+from tfrobust.data.archives import cache_folder
+from tfrobust.data.collect import Item, collect, disk_told
 from tfrobust.data.download import Remote
 from tfrobust.data.types import RawData, ReadLog, ReadOptions
 from tfrobust.errors import TFRobustError
@@ -74,30 +77,44 @@ def read_prepared(
       source: the user's own copy, which messages then name.
 
     Raises:
-      TFRobustError: an image is broken, or the prepared files are.
+      TFRobustError: an image is broken, the prepared files are, or the disk is full.
     """
     log = ReadLog()
     label_names = builder.info.features["label"].names
-    splits = [_items(builder, split, name) for split in ("train", "test")]
+    folder = cache_folder(options)
+    splits = [_items(builder, split, name, folder) for split in ("train", "test")]
     location = source or Path(builder.data_dir)
     train, test = collect(location, splits, label_names, options, log)
     return RawData(train, test, log)
 
 
-def _items(builder: Any, split: str, name: str) -> list[Item]:
+def _items(builder: Any, split: str, name: str, folder: Path) -> list[Item]:
+    """A split's images, still encoded: not in memory, which they may not fit into."""
     encoded = {"image": tfds.decode.SkipDecoding()}
-    items = []
-    try:
-        data = builder.as_dataset(split=split, decoders=encoded).batch(_BATCH)
-        for batch in tfds.as_numpy(data.prefetch(tf.data.AUTOTUNE)):
-            for where, image, label in zip(
-                batch[name], batch["image"], batch["label"], strict=True
-            ):
-                items.append(Item(where.decode(), functools.partial(bytes, image), int(label)))
-    except tf.errors.OpError as error:
-        raise TFRobustError(
-            f"Expected the prepared data of {builder.name} in {builder.data_dir}, found files "
-            f"missing or damaged ({type(error).__name__}): delete that folder and run again."
-        ) from error
+    found = []
+    with disk_told(folder), tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            # A few shards at a time, in batches: memory does not grow with the data.
+            data = builder.as_dataset(split=split, decoders=encoded).batch(_BATCH)
+            for batch in tfds.as_numpy(data.prefetch(2)):
+                for where, image, label in zip(
+                    batch[name], batch["image"], batch["label"], strict=True
+                ):
+                    found.append((where.decode(), file.tell(), file.write(image), int(label)))
+        except tf.errors.OpError as error:
+            raise TFRobustError(
+                f"Expected the prepared data of {builder.name} in {builder.data_dir}, found files "
+                f"missing or damaged ({type(error).__name__}): delete that folder and run again."
+            ) from error
+        file.flush()
+        # The map outlives the file's name and handle; an empty file cannot be mapped.
+        kept = np.memmap(file, np.uint8, "r") if found else np.empty(0, np.uint8)
     # TFDS shuffles while writing: by name, the order does not hang on its version.
-    return sorted(items, key=lambda item: item.name)
+    return [
+        Item(where, functools.partial(_part, kept, begin, size), label)
+        for where, begin, size, label in sorted(found)
+    ]
+
+
+def _part(kept: np.ndarray, begin: int, size: int) -> bytes:
+    return kept[begin : begin + size].tobytes()
