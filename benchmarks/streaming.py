@@ -3,11 +3,12 @@
     python -m benchmarks.streaming
 
 The images are those of the folder of real data (TFROBUST_SHARED, or ../shared/data beside
-the repository), each as often as it takes. TFDS prepares them as shards; they are decoded,
-split, and fed for one epoch with flip, crop and colour jitter, with --memory-limit 0: in a
-process of its own for each number of images. What counts is memory that cannot be given back
-(anonymous pages), apart from what an import of TensorFlow takes; pages of mapped files are
-the system's cache and go when somebody needs the room.
+the repository), each as often as it takes. TFDS prepares them as shards, which is done once
+(and holds up to 1 GB to shuffle in). A second process then finds the shards, decodes and
+splits the images and feeds them for one epoch with flip, crop and colour jitter, with
+--memory-limit 0: its memory is what the goal is about. What counts is memory that cannot be
+given back (anonymous pages), apart from what an import of TensorFlow takes; pages of mapped
+files are the system's cache and go when somebody needs the room.
 """
 
 from __future__ import annotations
@@ -39,14 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.memory_of:
         print(json.dumps(_measure(Path(args.memory_of), args.batch_size)))
         return 0
-    print(f"{'images':>9}{'peak MB':>10}{'s':>7}", flush=True)
+    print(f"{'images':>9}{'first MB':>10}{'s':>7}{'later MB':>10}{'s':>7}", flush=True)
     peaks = []
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         for count in args.counts:
             copy = _repeated(_source(), Path(folder) / f"{count}" / "tiny-imagenet-200.zip", count)
-            found = _in_process(copy, args.batch_size)
-            peaks.append(found["peak"])
-            print(f"{count:>9,}{found['peak']:>10,.0f}{found['seconds']:>7.0f}", flush=True)
+            both = [_in_process(copy, args.batch_size) for _ in range(2)]
+            peaks.append(both[1]["peak"])
+            row = "".join(f"{found['peak']:>10,.0f}{found['seconds']:>7.0f}" for found in both)
+            print(f"{count:>9,}{row}", flush=True)
     ratio = peaks[-1] / peaks[0]
     print(f"\nGoal: at most {GOAL} times the memory; it is {ratio:.2f}.")
     return 0 if ratio <= GOAL else 1
