@@ -215,8 +215,8 @@ def fuzz(folder: Path, tmp_path: Path, count: int, seed: int) -> str:
 
 
 def test_mutated_images_are_answered_or_refused(folder: Path, tmp_path: Path) -> None:
-    answered, _, refused, *_ = fuzz(folder, tmp_path, 400, seed=0).split()
-    assert int(answered) > 20 and int(refused) > 100
+    answered, _, refused, *_ = fuzz(folder, tmp_path, 150, seed=0).split()
+    assert int(answered) > 5 and int(refused) > 40
 
 
 @pytest.mark.slow

@@ -196,6 +196,34 @@ def result(folder: Path, output: str) -> dict[str, Any]:
     return values
 
 
+def test_two_workers_find_what_one_finds(case) -> None:
+    """In two threads: what they share goes over TCP all the same."""
+    from tfrobust.attacks.gradient import PGD
+    from tfrobust.attacks.square import Square
+    from tfrobust.data import load_all
+    from tfrobust.evaluation.evaluator import Evaluator
+    from tfrobust.evaluation.models import load_any
+    from tfrobust.threat_model import ThreatModel
+
+    model, data = load_any(case / "model.keras"), load_all(str(case / "x.npz"))
+
+    def work(share: Share) -> list[Any]:
+        evaluator = Evaluator(model, data, batch_size=20, share=share)
+        ball = ThreatModel("linf", 1 / 255)
+        first = evaluator.run("pgd", PGD(steps=8, restarts=2), ball)
+        return [first, evaluator.run("square", Square(queries=40), ball, first.outcome)]
+
+    alone, (chief, other) = work(Share()), together(2, work)
+    for one, *both in zip(alone, chief, other, strict=True):
+        for found in both:
+            assert (found.outcome.correct == one.outcome.correct).all()
+            assert (found.outcome.predictions == one.outcome.predictions).all()
+            assert found.gradient_evaluations == one.gradient_evaluations
+            assert found.forward_evaluations == one.forward_evaluations
+    assert 0 < alone[0].outcome.correct.mean() < 1
+
+
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds(case) -> None:
     ((code, text),) = finished(launch(case, "one", 1))
     assert code == 0, text
@@ -213,6 +241,7 @@ def connected(port: int) -> bool:
     return any(row[1].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_ends_the_others_with_a_sentence(case) -> None:
     port = free_port()
     running = launch(case, "killed", 2, "--attack", "square:queries=1000000", port=port)

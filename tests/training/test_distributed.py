@@ -103,7 +103,7 @@ def both(factory: pytest.TempPathFactory, methods: list[str]) -> tuple[dict, lis
 
 
 # Others take as long each: they run with the slow tests.
-FEW = ["nsl", "fast"]
+FEW = ["nsl"]
 OTHERS = [*(name for name in METHODS if name not in FEW), "pgd+awp", "trades+awp"]
 
 

@@ -95,8 +95,10 @@ def _items(builder: Any, split: str, name: str, folder: Path) -> list[Item]:
     with disk_told(folder), tempfile.TemporaryFile(dir=folder) as file:
         try:
             # A few shards at a time, in batches: memory does not grow with the data.
-            data = builder.as_dataset(split=split, decoders=encoded).batch(_BATCH)
-            for batch in tfds.as_numpy(data.prefetch(2)):
+            # Left to itself, TFDS keeps what it has read in memory.
+            reading = tfds.ReadConfig(try_autocache=False)
+            data = builder.as_dataset(split=split, decoders=encoded, read_config=reading)
+            for batch in tfds.as_numpy(data.batch(_BATCH).prefetch(2)):
                 for where, image, label in zip(
                     batch[name], batch["image"], batch["label"], strict=True
                 ):
