@@ -58,7 +58,6 @@ NUM_NORMS = {
 }
 LIGHT = {
     "mobilenetv2",
-    "resnet50",
     "efficientnetb0",
     "resnet18",
     "simplenet",
@@ -245,7 +244,7 @@ def test_a_seed_repeats_the_random_weights() -> None:
     assert not np.array_equal(kernel(8), first)
 
 
-@pytest.mark.parametrize("backbone", ["mobilenetv2", "resnet50", "vit"])
+@pytest.mark.parametrize("backbone", ["mobilenetv2", "resnet18", "vit"])
 def test_the_saved_model_answers_alike(backbone: str, tmp_path: Path) -> None:
     model, module = model_of(backbone), tf.Module()
     signature = tf.TensorSpec((None, 32, 32, 3), tf.float32)

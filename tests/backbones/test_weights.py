@@ -18,6 +18,9 @@ from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.runtime import keras
 
 FORMATS = ("weights.h5", "legacy.h5", "whole.h5", "whole.keras")
+# Each format is read by one test of all; of others two stand for all in the default suite.
+SOME = [pytest.param(name, marks=[] if name in ("weights.h5", "whole.keras") else pytest.mark.slow)
+        for name in FORMATS]  # fmt: skip
 
 
 def small(num_classes: int = 3, alpha: float = 0.35, **options: Any) -> Any:
@@ -68,7 +71,7 @@ def test_a_classifier_s_file_loads_whole(
     assert same(model, trained) and not caplog.records
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", SOME)
 def test_a_head_for_other_classes_is_left_out_aloud(
     name: str, files: dict[str, Path], trained: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -95,7 +98,9 @@ def test_published_weights_give_keras_s_own_features(shared_data: Path) -> None:
     assert np.ptp(features) > 1
 
 
-@pytest.mark.parametrize("name", ["densenet121", "efficientnetb0"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("densenet121", marks=pytest.mark.slow), "efficientnetb0"]
+)
 def test_a_file_of_keras_applications_loads(name: str, tmp_path: Path) -> None:
     # Built second, so Keras numbers the unnamed layers of the two models differently.
     published = getattr(keras.applications, BACKBONES[name].constructor)(
@@ -163,7 +168,7 @@ def target() -> Any:
     return small()
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", SOME)
 def test_another_width_is_refused_by_layer_and_shape(name: str, files: dict[str, Path]) -> None:
     # The first convolution has 32 alpha channels, rounded to a multiple of 8 but not by more
     # than a tenth down: 11.2 becomes 16, and 24 stays.

@@ -48,7 +48,7 @@ def test_imbalance():
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("classes", [1, 12, 13, 26, 200])
+@pytest.mark.parametrize("classes", [1, 13, 200])
 def test_figure_for_any_number_of_classes(tmp_path, classes):
     names = tuple(f"{i} a very long name of a $class^ {i}" for i in range(classes))
     # The last class has a single image, fewer than the rows of examples.

@@ -19,7 +19,7 @@ from tfrobust.runtime import keras, tf
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
-    "--backbone", "simplenet_plus", "--limit-train", "160", "--epochs", "3",
+    "--backbone", "simplenet", "--limit-train", "160", "--epochs", "3",
     "--limit", "40", "--steps", "3", "--restarts", "1", "--sweep", "0.1", "--select-limit", "40",
     "--select-steps", "2", "--flip", "--gaussian-noise", "0.02", "--no-figures",
 ]  # fmt: skip

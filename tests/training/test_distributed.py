@@ -96,15 +96,14 @@ def start(kind: str, folder: Path, methods: list[str], workers: int) -> list[dic
 
 
 def both(factory: pytest.TempPathFactory, methods: list[str]) -> tuple[dict, list[dict]]:
-    """What one worker finds, and what each of two finds, or one with two devices."""
+    """What one worker finds, and what each of two finds."""
     (alone,) = start("none", factory.mktemp("one"), methods, 1)
-    spread = start("multiworker", factory.mktemp("two"), methods, 2)
-    return alone, spread + start("mirrored", factory.mktemp("mirrored"), methods, 1)
+    return alone, start("multiworker", factory.mktemp("two"), methods, 2)
 
 
 # Others take as long each: they run with the slow tests.
 FEW = ["nsl"]
-OTHERS = [*(name for name in METHODS if name not in FEW), "pgd+awp", "trades+awp"]
+OTHERS = [*METHODS, "pgd+awp", "trades+awp"]
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +113,9 @@ def few(tmp_path_factory) -> tuple[dict, list[dict]]:
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory) -> tuple[dict, list[dict]]:
-    return both(tmp_path_factory, OTHERS)
+    alone, spread = both(tmp_path_factory, OTHERS)
+    # One process with two devices.
+    return alone, spread + start("mirrored", tmp_path_factory.mktemp("mirrored"), OTHERS, 1)
 
 
 @pytest.mark.parametrize("method", FEW)
@@ -128,11 +129,11 @@ def test_two_workers_are_one_with_every_method(others, method) -> None:
     check_alike(method, others[0][method], *(each[method] for each in others[1]))
 
 
-def check_alike(method: str, alone: dict, chief: dict, other: dict, mirrored: dict) -> None:
+def check_alike(method: str, alone: dict, chief: dict, other: dict, *mirrored: dict) -> None:
     """The same losses, measurements and weights; both workers hold the same model."""
     assert chief == other
-    check_close(method, alone, chief)
-    check_close(method, alone, mirrored)
+    for spread in (chief, *mirrored):
+        check_close(method, alone, spread)
 
 
 def check_close(method: str, alone: dict, chief: dict) -> None:
