@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tfrobust.evaluation.evaluator import Evaluator
     from tfrobust.evaluation.ledger import Ledger
     from tfrobust.evaluation.report import RobustnessReport
+    from tfrobust.evaluation.sharing import Share
     from tfrobust.run import RunFolder
     from tfrobust.threat_model import ThreatModel
 
@@ -95,10 +96,9 @@ def evaluate_run(
     from pipelines.loading import sample
     from tfrobust.evaluation.evaluate import measure
     from tfrobust.evaluation.evaluator import Evaluator
-    from tfrobust.evaluation.sharing import make_share
     from tfrobust.threat_model import ThreatModel
 
-    share = make_share(strategy)
+    share = _share(strategy)
     data = _named(model, sample(test, config.evaluation.limit, config.seed))
     threat_model, settings = ThreatModel.from_config(config.threat), config.evaluation
     attacks = make_attacks(settings, len(data.label_names))
@@ -116,12 +116,20 @@ def evaluate_run(
         print(f"Worker {share.worker.index} is done; the chief writes the report.", flush=True)
         return None
     report = _completed(report, reference, model, data, config)
-    print(f"\n{name}: {len(data)} test images, {threat_model}\n{report.as_text()}", flush=True)
-    _write(run, report, data, trained)
+    _publish(run, report, data, trained)
     if settings.figures:
         _draw(run, evaluator, attacks, report, config)
     ledger.close()
     return report
+
+
+def _share(strategy: str) -> Share:
+    from tfrobust.evaluation.sharing import make_share
+
+    share = make_share(strategy)
+    if strategy == "mirrored" and not share.devices:
+        print("--strategy mirrored: found one device, which does all of the work.", flush=True)
+    return share
 
 
 def _completed(
@@ -157,16 +165,18 @@ def _ledger(run: RunFolder, key: str, resume: bool, writes: bool) -> Ledger:
     return ledger
 
 
-def _write(
+def _publish(
     run: RunFolder, report: RobustnessReport, data: ImageSet, trained: RunConfig | None
 ) -> None:
-    """The evaluation, and the card and leaderboard entry that are made of it."""
+    """Prints and writes the evaluation, and the card and leaderboard entry made of it."""
     from tfrobust.report.leaderboard import leaderboard_entry
     from tfrobust.report.model_card import model_card
     from tfrobust.report.runs import read_run
     from tfrobust.run import write_json, write_text
     from tfrobust.settings import to_dict
 
+    size = f"{len(data)} test images"
+    print(f"\n{report.model}: {size}, {report.threat_model}\n{report.as_text()}", flush=True)
     write_json(run.evaluation, {**report.as_dict(), "classes": list(data.label_names)})
     write_text(run.predictions, report.as_csv(data.names, data.label_names))
     known = dataclasses.replace(read_run(run.path), config=to_dict(trained) if trained else {})

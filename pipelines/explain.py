@@ -206,7 +206,8 @@ class _Explaining:
             )
             for name, model in self.models.items()
         }  # fmt: skip
-        print(f"\n{len(chosen.x)} images, adversarial ones by PGD-20 against each model")
+        right = f"{chosen.right} of them right by every model"
+        print(f"\n{len(chosen.x)} images ({right}), adversarial ones by PGD-20 against each model")
         print(as_text(table))
         path = self.run.path / "explanations.csv"
         write_text(path, as_csv(table))

@@ -35,10 +35,12 @@ def test_only_what_all_models_get_right_is_chosen_while_there_is_any(data) -> No
     models = {"fair": brightness(0.5), "strict": brightness(0.6)}
     chosen = choose(models, data, BALL, 30)
     level = chosen.x.mean(axis=(1, 2, 3))
-    assert len(level) == 30 and not ((level > 0.5) & (level < 0.6)).any()
+    assert len(level) == chosen.right == 30 and not ((level > 0.5) & (level < 0.6)).any()
     # All of them, the wrong ones last.
-    level = choose(models, data, BALL, 60).x.mean(axis=(1, 2, 3))
+    chosen = choose(models, data, BALL, 60)
+    level = chosen.x.mean(axis=(1, 2, 3))
     wrong = (level > 0.5) & (level < 0.6)
+    assert chosen.right == 60 - wrong.sum()
     assert wrong.any() and wrong[-wrong.sum() :].all()
 
 

@@ -51,6 +51,7 @@ def check_metrics(row, run, x, y):
     """What the table says is what the kept model does on 'select' and on the given set."""
     from pipelines.loading import load_splits
     from tfrobust.runtime import keras
+    from tfrobust.search.objective import robust_accuracy
 
     config = run.read_config()
     model = keras.models.load_model(run.best_model, compile=False)
@@ -63,6 +64,8 @@ def check_metrics(row, run, x, y):
         accuracy(select.images / np.float32(255), select.labels)
     )
     assert row.metrics["perturbed_train"] == pytest.approx(accuracy(x, y))
+    # Taken from the history of the epoch that was kept; measured here on what was kept.
+    assert row.metrics["robust"] == pytest.approx(robust_accuracy(model, select, config), abs=1e-6)
 
 
 def check_leftovers(row, run, folder):

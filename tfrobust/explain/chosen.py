@@ -25,11 +25,13 @@ class Chosen:
       x: float32 [N, H, W, C] in [0, 1].
       labels: int [N].
       adversarial: model's name -> float32 [N, H, W, C].
+      right: how many of the images every model classifies correctly.
     """
 
     x: np.ndarray
     labels: np.ndarray
     adversarial: dict[str, np.ndarray]
+    right: int
 
 
 def choose(
@@ -58,7 +60,7 @@ def choose(
         held = [_right(evaluators[name], x, data.labels[index]) for name, x in made.items()]
         kept = _in_turns(np.sum(held, axis=0), len(held))[:count]
         index, made = index[kept], {name: x[kept] for name, x in made.items()}
-    return Chosen(data.pixels(index), data.labels[index], made)
+    return Chosen(data.pixels(index), data.labels[index], made, int(right[index].sum()))
 
 
 def _right(evaluator: Evaluator, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
