@@ -153,7 +153,7 @@ def finish(run: RunFolder, config: RunConfig, args: argparse.Namespace) -> None:
     worker = this_worker(strategy)
     setup(seed=config.seed, precision=config.training.precision)
     here = environment()
-    print(f"Run folder: {run.path}\n{_machine(here, strategy, worker)}", flush=True)
+    print(f"Run folder: {run.path}\n{_machine(here, strategy, worker, args.strategy)}", flush=True)
     splits = load_splits(config.data, config.seed)
     if not worker.is_chief:
         with folder_of(worker, run) as own:
@@ -215,7 +215,7 @@ def build_network(config: RunConfig, splits: Any) -> Any:
     )
 
 
-def _machine(here: dict[str, Any], strategy: Any, worker: Any) -> str:
+def _machine(here: dict[str, Any], strategy: Any, worker: Any, asked: str) -> str:
     versions = here["packages"]
     gpus = ", ".join(here["gpus"]) or "no GPU"
     text = f"TensorFlow {versions['tensorflow']}, {here['cpus']} CPU cores, {gpus}."
@@ -223,6 +223,8 @@ def _machine(here: dict[str, Any], strategy: Any, worker: Any) -> str:
         text += (
             f" Worker {worker.index} of {worker.count}, {strategy.num_replicas_in_sync} replicas."
         )
+    elif asked == "mirrored":
+        text += " --strategy mirrored: found one device, which does all of the work."
     return text
 
 
