@@ -4,11 +4,13 @@
     python -m benchmarks.scaling --backbone resnet50 --method pgd --side 224 --batch-size 16
 
 Measures steps of adversarial training in real processes on this machine, a core each: one
-worker alone, then two that share each step's gradients over 127.0.0.1
+worker alone; two that know nothing of each other, which tells what sharing caches and memory
+costs; then two that share each step's gradients over 127.0.0.1
 (MultiWorkerMirroredStrategy). Efficiency is the images a second of two over twice those of
 one. The table for ImageNet follows from the measured time of a step and the bytes of
-the weights: a ring all-reduce sends 2 (n - 1) / n of them, over the network that is named.
-What it leaves out: reading the images, stragglers, and evaluation.
+the weights: a ring all-reduce sends 2 (n - 1) / n of them, over the network that is named,
+after the step and not during it. What it leaves out: reading the images, stragglers, and
+evaluation.
 """
 
 from __future__ import annotations
@@ -33,17 +35,22 @@ def main() -> int:
     if args.worker:
         print(json.dumps(_measure(args)))
         return 0
-    one = _run(args, 1)
-    two = _run(args, 2)
-    speed = args.batch_size / one["seconds"]
-    both = 2 * args.batch_size / two["seconds"]
     print(f"{args.backbone}, {args.side}x{args.side}, --method {args.method} "
           f"({args.steps} steps), {args.batch_size} images a worker, a core each")  # fmt: skip
-    print(f"1 worker:  {one['seconds'] * 1e3:8.0f} ms a step, {speed:7.1f} images/s")
-    print(f"2 workers: {two['seconds'] * 1e3:8.0f} ms a step, {both:7.1f} images/s: "
-          f"efficiency {both / speed / 2:.2f}")  # fmt: skip
+    one = _run(args, [1])
+    _row("1 worker", args, one, one, 1)
+    _row("2 apart", args, one, _run(args, [1, 1]), 2)
+    _row("2 workers", args, one, _run(args, [2, 2]), 2)
     _imagenet(args, one)
     return 0
+
+
+def _row(
+    name: str, args: argparse.Namespace, one: dict[str, float], found: dict[str, float], count: int
+) -> None:
+    speed = count * args.batch_size / found["seconds"]
+    print(f"{name:<10}{found['seconds'] * 1e3:8.0f} ms a step{speed:8.1f} images/s, "
+          f"efficiency {one['seconds'] / found['seconds']:.2f}", flush=True)  # fmt: skip
 
 
 def _imagenet(args: argparse.Namespace, one: dict[str, float]) -> None:
@@ -63,14 +70,14 @@ def _imagenet(args: argparse.Namespace, one: dict[str, float]) -> None:
               f"{days * 24 * count:12,.0f}")  # fmt: skip
 
 
-def _run(args: argparse.Namespace, workers: int) -> dict[str, float]:
-    """The slowest worker's seconds a step, of so many processes at once."""
+def _run(args: argparse.Namespace, clusters: list[int]) -> dict[str, float]:
+    """The slowest process's seconds a step; clusters: how many workers the cluster of each has."""
     cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < workers:
-        raise SystemExit(f"error: expected {workers} cores, found {len(cores)}.")
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
+    if len(cores) < len(clusters):
+        raise SystemExit(f"error: expected {len(clusters)} cores, found {len(cores)}.")
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(len(clusters))]
     running = []
-    for index in range(workers):
+    for index, workers in enumerate(clusters):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         env = {**os.environ, "TF_CONFIG": json.dumps(task), "TF_CPP_MIN_LOG_LEVEL": "3"}
         command = [
