@@ -39,17 +39,26 @@ class Progress:
         self._live = self._stream.isatty()
         self._start = self._drawn = time.monotonic()
         self._width = 0
+        self._limit: float | None = None
 
     @property
     def seconds_left(self) -> float | None:
         """Seconds left at the mean speed so far, or None before the first step."""
         steps = self.done - self.first
-        elapsed = time.monotonic() - self._start
-        return elapsed / steps * (self.total - self.done) if steps else None
+        if not steps:
+            return self._limit
+        left = (time.monotonic() - self._start) / steps * (self.total - self.done)
+        return left if self._limit is None else min(left, self._limit)
 
-    def update(self, done: int, note: str = "") -> None:
-        """Sets how many steps are done; redraws when it is time to."""
-        self.done = done
+    def update(self, done: int, note: str = "", at_most: float | None = None) -> None:
+        """Sets how many steps are done; redraws when it is time to.
+
+        Args:
+          done: steps so far.
+          note: is added to the line.
+          at_most: seconds until the work ends anyway, as under a time limit.
+        """
+        self.done, self._limit = done, at_most
         now = time.monotonic()
         if now - self._drawn >= (0.5 if self._live else 30) and now - self._start > 2:
             self._drawn = now

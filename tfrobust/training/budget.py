@@ -35,6 +35,11 @@ class Budget:
         return 0.0 if self._seconds is None else self.elapsed / self._seconds
 
     @property
+    def left(self) -> float | None:
+        """Seconds until the time is over, at least 0; None without a limit."""
+        return None if self._seconds is None else max(self._seconds - self.elapsed, 0.0)
+
+    @property
     def note(self) -> str:
         """How much of the time is gone, for progress; empty without a limit."""
         if self._seconds is None:

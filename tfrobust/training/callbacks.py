@@ -72,7 +72,7 @@ class Schedule(keras.callbacks.Callback):
             )
         done = self._epoch * self._steps + batch + 1
         note = f"(epoch {self._epoch + 1}, loss {loss:.3f}{self._budget.note})"
-        self._progress.update(done, note)
+        self._progress.update(done, note, at_most=self._budget.left)
         if self._budget.is_over(self._stages, self._index):
             self.model.stop_training = True
 
