@@ -46,8 +46,15 @@ def work(args: argparse.Namespace) -> None:
     sets = dict(_pair(text, "--set") for text in args.set)
     pairs = (_pair(text, "--reported") for text in args.reported)
     reported = {name: parse_number(value) for name, value in pairs}
+    if unknown := [name for name in reported if sets and name not in sets]:
+        raise UsageError(f"--reported {unknown[0]}: expected one of {', '.join(sets)}.")
     import_quietly()
-    from tfrobust.evaluation.comparison import Comparison, comparison_figure, from_evaluation
+    from tfrobust.evaluation.comparison import (
+        EVALUATION_NOTE,
+        Comparison,
+        comparison_figure,
+        from_evaluation,
+    )
 
     rows: dict[str, dict[str, Cell]] = {
         name: _measured(path, sets) if sets else from_evaluation(Path(path) / "evaluation.json")
@@ -56,7 +63,7 @@ def work(args: argparse.Namespace) -> None:
     columns = tuple(dict.fromkeys(column for cells in rows.values() for column in cells))
     if unknown := [name for name in reported if name not in columns]:
         raise UsageError(f"--reported {unknown[0]}: expected one of {', '.join(columns)}.")
-    found = Comparison(columns, rows, reported)
+    found = Comparison(columns, rows, reported, "" if sets else EVALUATION_NOTE)
     print(found.as_text(), flush=True)
     output = Path(args.output)
     write_text(output / "comparison.csv", found.as_csv())
@@ -86,7 +93,8 @@ def _images(model: str, source: str) -> ImageSet:
 
 def _named(text: str) -> tuple[str, str]:
     name, equals, path = text.partition("=")
-    return (name, path) if equals else ("", text)
+    # A folder may have an equals sign in its name.
+    return (name, path) if equals and not Path(text).exists() else ("", text)
 
 
 def _pair(text: str, flag: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,11 +14,13 @@ from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.evaluation.comparison import (
     Cell,
     Comparison,
+    _drawn,
     accuracy_on,
     comparison_figure,
     from_evaluation,
 )
 from tfrobust.evaluation.evaluate import evaluate
+from tfrobust.evaluation.figures_canvas import SERIES
 from tfrobust.threat_model import ThreatModel
 
 
@@ -36,11 +39,35 @@ def test_an_evaluation_is_read_as_it_was_measured(case, tmp_path):
     path = tmp_path / "evaluation.json"
     path.write_text(json.dumps(report.as_dict()))
     found = from_evaluation(path)
-    assert list(found) == ["clean", "fgsm 2/255", "pgd 2/255", "fgsm 4/255", "pgd 4/255"]
+    attacked = ["fgsm 2/255", "pgd 2/255", "fgsm 4/255", "pgd 4/255"]
+    assert list(found) == ["clean", "clean top-5", *attacked[:2], "worst case 2/255", *attacked[2:]]
     assert found["clean"] == Cell(36, 40)
-    for result, name in zip((*report.attacks, *report.sweep), list(found)[1:], strict=True):
+    # There are four classes.
+    assert found["clean top-5"] == Cell(40, 40, aside=True)
+    assert found["worst case 2/255"].hits == report.attacks[-1].outcome.correct.sum()
+    for result, name in zip((*report.attacks, *report.sweep), attacked, strict=True):
         assert found[name].hits == result.outcome.correct.sum()
         assert found[name].doubted == bool(report.flags)
+
+
+def test_a_column_names_aim_norm_and_transfer(case, tmp_path):
+    aimed = {"bim": PGD(steps=2, random_start=False, targeted=True, target="least_likely")}
+    report = evaluate(*case, ThreatModel("l2", 0.5), aimed)
+    values = report.as_dict()
+    figures = {"accuracy": {"base": 0.1, values["model"]: 0.7}, "eps_text": "0.5"}
+    (tmp_path / "evaluation.json").write_text(json.dumps(values | {"transfer": figures}))
+    found = from_evaluation(tmp_path / "evaluation.json")
+    assert list(found) == ["clean", "clean top-5", "bim least likely l2 0.5", "transfer l2 0.5"]
+    assert found["transfer l2 0.5"].hits == 28
+
+
+def test_a_crowded_figure_leaves_out_what_stands_aside():
+    columns = ("clean", "top-5", "pgd")
+    cells = {"clean": Cell(1, 2), "top-5": Cell(2, 2, aside=True), "pgd": Cell(0, 2)}
+    assert _drawn(Comparison(columns, {str(i): cells for i in range(13)}, {})) == columns
+    crowd = {str(i): cells for i in range(14)}
+    assert _drawn(Comparison(columns, crowd, {})) == ("clean", "pgd")
+    assert _drawn(Comparison(columns, crowd, {"top-5": 0.9})) == columns
 
 
 def test_accuracy_on_a_set(case):
@@ -72,6 +99,8 @@ def test_the_table_marks_the_best_and_the_doubtful():
     assert lines[4] == "| half | 0.700 |  |"
     assert lines[5] == "| reported |  | 0.5 |"
     assert "raised doubts" in lines[-1]
+    noted = replace(comparison(), note="What it means.").as_text()
+    assert noted.splitlines()[-1] == "What it means."
 
 
 def test_the_csv_has_intervals():
@@ -86,6 +115,7 @@ def test_the_figure_is_drawn(tmp_path):
 
     with Image.open(comparison_figure(comparison(), tmp_path / "c.png", "Side by side")) as image:
         assert image.width > 800
-        # Both series' colours are in it: vermilion and blue.
+        # All three series' colours are in it.
         colours = {pixel for _, pixel in image.convert("RGB").getcolors(1 << 24)}
-    assert {(0, 114, 178), (213, 94, 0)} & colours
+    series = {tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in SERIES[1:4]}
+    assert series <= colours

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import subprocess
 import time
 
 import pytest
 
 from pipelines import study
-from pipelines.study import make_steps, study_names
+from pipelines.steps import VERBS, Step, _resuming, held, make_steps
+from pipelines.study import study_names
 from tfrobust.errors import UsageError
 from tfrobust.settings import load_yaml
 
@@ -45,13 +46,65 @@ def test_steps_run_in_order_and_only_once(recipe, tmp_path, capfd):
     assert (tmp_path / "out" / "b.pt").is_file()
 
 
-def test_a_step_with_other_flags_runs_again(recipe, tmp_path, capfd):
+def test_what_was_made_of_other_data_is_not_taken_for_done(recipe, tmp_path, capfd):
     out = tmp_path / "out"
-    (out / "steps").mkdir(parents=True)
-    mark = out / "steps" / "small.json"
-    mark.write_text(json.dumps({"command": "another"}))
+    args = [str(recipe), "--quick", "--output", str(out)]
+    assert study.main(args) == 0
+    (out / "steps" / "again.json").rename(tmp_path / "again.json")
+    recipe.write_text(STUDY.replace("--grey 0.5", "--grey 0.1"))
+    capfd.readouterr()
+    assert study.main(args) == 2
+    assert "Step small was done with another command" in capfd.readouterr().err
+    # Done again, its id is new: what was built on the old one is not done.
+    assert study.main([*args, "--redo", "small"]) == 0
+    assert "To be done again: small, again" in capfd.readouterr().out
+    (tmp_path / "again.json").replace(out / "steps" / "again.json")
+    assert study.main(args) == 2
+    assert "add --redo again" in capfd.readouterr().err
+    assert study.main([*args, "--redo", "nothing"]) == 2
+    assert "expected a step of small, again" in capfd.readouterr().err
+
+
+def test_a_folder_with_a_space_is_one_argument(recipe, tmp_path):
+    steps = make_steps(load_yaml(recipe), tmp_path / "my out", {"images": "a b.zip"}, quick=False)
+    assert steps[0].flags[:4] == ("--data", "a b.zip", "--output", f"{tmp_path}/my out/a.pt")
+
+
+def test_what_builds_on_what():
+    train = Step("train", "train", ("--recipe", "digits", "--output", "s/run"))
+    other = Step("other", "train", ("--output", "s/run-2", "--data", "s/run/figures/x"))
+    evaluate = Step("evaluate", "evaluate", ("s/run", "--attack", "pgd"))
+    compare = Step("compare", "compare", ("a=s/run-2,s/run", "--output", "s/table"))
+    assert other.reads(train) and evaluate.reads(train) and compare.reads(train)
+    assert (
+        compare.reads(evaluate)
+        and compare.reads(other)
+        and not evaluate.reads(other)
+        and not train.reads(other)
+    )
+
+
+def test_a_folder_is_held_as_long_as_any_of_a_study_s_processes_runs(recipe, tmp_path, capfd):
+    out = tmp_path / "out"
+    with held(out) as lock:
+        orphan = subprocess.Popen(["sleep", "60"], pass_fds=(lock,))
+    try:
+        assert study.main([str(recipe), "--quick", "--output", str(out)]) == 1
+        assert "Another process is at work" in capfd.readouterr().err
+    finally:
+        orphan.kill()
+        orphan.wait()
     assert study.main([str(recipe), "--quick", "--output", str(out)]) == 0
-    assert "done before" not in capfd.readouterr().out
+
+
+def test_what_was_stopped_goes_on(tmp_path):
+    flags = ("--output", str(tmp_path))
+    resumed = {verb: _resuming(Step("a", verb, flags)) for verb in VERBS}
+    assert resumed["evaluate"] == resumed["perturb"] == ["--resume"]
+    assert resumed["train"] == resumed["search"] == []
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "state.json").touch()
+    assert _resuming(Step("a", "train", flags)) == ["--resume"]
 
 
 def test_a_failed_step_stops_the_study(recipe, tmp_path, capfd):
@@ -87,12 +140,29 @@ def test_every_study_s_commands_are_ones_that_its_verbs_take(name, tmp_path, cap
     import importlib
 
     recipe = load_yaml(study.STUDIES / f"{name}.yaml")
-    inputs = dict.fromkeys(recipe.get("inputs") or {}, "somewhere")
+    inputs = {**dict.fromkeys(recipe.get("inputs") or {}, "somewhere"), **recipe.get("settings", {})}
     for quick in (False, True):
         for step in make_steps(recipe, tmp_path, inputs, quick=quick):
             verb = importlib.import_module(f"pipelines.{step.verb}")
             args = verb.make_parser().parse_args(step.flags)
             assert args.output or step.verb == "evaluate"
+
+
+def test_a_study_s_settings_are_set(capsys):
+    args = ["brittleness", "--list", "--set", "recipe=brittleness_resnet18"]
+    assert study.main(args) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("--recipe brittleness_resnet18") == 3
+    assert study.main(["brittleness", "--list", "--set", "color=red"]) == 2
+    assert "--set: expected one of recipe=..., found color=red" in capsys.readouterr().err
+
+
+def test_fast_takes_a_step_of_the_whole_radius_in_the_study():
+    recipe = load_yaml(study.STUDIES / "ten_class.yaml")
+    (step,) = (s for s in make_steps(recipe, Path("o"), {"images": "a"}, quick=False)
+               if s.name == "fast")  # fmt: skip
+    config = config_from_args(train.make_parser().parse_args(step.flags))
+    assert config.training.method == "fast" and config.training.step_size == config.threat.eps
 
 
 @pytest.mark.slow

@@ -140,8 +140,8 @@ def rows_of(*pairs):
 def test_the_elbow_is_where_validation_turns_while_training_improves():
     turned = rows_of((2.0, 2.0), (1.5, 1.6), (1.0, 1.4), (0.8, 1.5), (0.5, 1.9))
     assert find_elbow(turned, 1) == Elbow(3, turned=True)
-    # Only kept epochs count.
-    assert find_elbow(turned, 4) == Elbow(4, turned=True)
+    # Only kept epochs can be taken; that it turned before them is told.
+    assert find_elbow(turned, 4) == Elbow(4, turned=False, earlier=3)
     assert find_elbow(turned, 6) is None
     # Both still improve; or both got worse, as with a learning rate that is too high.
     assert find_elbow(turned[:3], 1) == Elbow(3, turned=False)
@@ -206,6 +206,19 @@ def test_accuracy_on_an_attack_alone_counts_what_the_attack_mends():
             worst_case=worst_case,
         ).measure()  # fmt: skip
         assert found["select_clean"] == 0.0 and found["select_fgsm"] == expected
+
+
+def test_a_network_that_predicts_one_class_is_told_from_one_that_no_attack_moves(linear_model):
+    # Logits (0, sum of x - 6): two bright images and a dark one, each far from the border.
+    weights = np.stack([np.zeros(12), np.ones(12)], axis=1)
+    model = linear_model(weights, np.array([0.0, -6.0]))
+    images = np.stack([np.full((2, 2, 3), value, "uint8") for value in (255, 255, 0)])
+    ball = ThreatModel("linf", 0.01)
+    for count, classes in ((3, 2), (2, 1)):
+        data = ImageSet(images[:count], np.array([1, 1, 0], "int32")[:count], ("a", "b"))
+        found = Selection(model, evaluation_batches(data, 2), ball, steps=2, seed=0).measure()
+        assert found["select_clean"] == found["select_pgd"] == 1.0
+        assert found["select_classes"] == classes
 
 
 def test_select_loss_by_hand(linear_model):

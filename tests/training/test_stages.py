@@ -115,8 +115,9 @@ def test_weight_decay_leaves_biases_and_batch_norm_alone(small_cnn):
         np.testing.assert_allclose(variable.numpy(), factor * value, rtol=1e-5)
 
 
-def row(fgsm, pgd, clean=1.0):
-    return {"select_clean": clean, "select_fgsm": fgsm, "select_pgd": pgd}
+def row(fgsm, pgd, clean=1.0, classes=10):
+    columns = {"select_clean": clean, "select_fgsm": fgsm, "select_pgd": pgd}
+    return columns | {"select_classes": classes}
 
 
 def test_catastrophic_overfitting_is_seen_and_a_bad_epoch_is_not():
@@ -129,16 +130,22 @@ def test_catastrophic_overfitting_is_seen_and_a_bad_epoch_is_not():
     assert not overfits_to_fgsm([row(0.4, 0.06), row(0.6, 0.0)], 0.15)
     assert overfits_to_fgsm([row(0.4, 0.15), row(0.6, 0.0)], 0.15)
     # The untrained network predicts one class of ten, whatever the attack.
-    assert not overfits_to_fgsm([row(0.1, 0.1, clean=0.1), row(0.3, 0.01)])
+    assert not overfits_to_fgsm([row(0.1, 0.1, clean=0.1, classes=1), row(0.3, 0.01)])
 
 
 def test_the_most_robust_epoch_is_kept_and_a_constant_classifier_is_not():
-    rows = [row(0.1, 0.1, clean=0.1), row(0.2, 0.0, clean=0.6), row(0.2, 0.0, clean=0.9)]
+    constant = row(0.1, 0.1, clean=0.1, classes=1)
+    rows = [constant, row(0.2, 0.0, clean=0.6), row(0.2, 0.0, clean=0.9)]
     assert max(rows, key=rank) == rows[2]
     robust = row(0.2, 0.05, clean=0.5)
     assert max([*rows, robust], key=rank) == robust
     # Standard training is selected by what it aims at.
     assert max([*rows, robust], key=lambda r: rank(r, "select_clean")) == rows[2]
+
+
+def test_a_network_that_no_attack_moves_is_not_a_constant_one():
+    assert rank(row(0.97, 0.97, clean=0.97)) > rank(row(0.5, 0.49, clean=0.5))
+    assert overfits_to_fgsm([row(0.9, 0.9, clean=0.9), row(0.8, 0.1)])
 
 
 def test_cosine_is_the_formula_at_every_point():

@@ -20,11 +20,19 @@ from tfrobust.settings import format_eps
 
 @dataclass(frozen=True)
 class Cell:
-    """One accuracy: `hits` of `total` images; `doubted` where its evaluation raised flags."""
+    """One accuracy: `hits` of `total` images.
+
+    Attributes:
+      hits: images that were right.
+      total: all images.
+      doubted: its evaluation raised flags.
+      aside: a figure beside the main ones, left out of a crowded picture.
+    """
 
     hits: int
     total: int
     doubted: bool = False
+    aside: bool = False
 
     @property
     def accuracy(self) -> float:
@@ -45,11 +53,13 @@ class Comparison:
       columns: what was measured, in order.
       rows: model -> column -> accuracy; a model may lack some.
       reported: column -> a figure from elsewhere to hold them against.
+      note: a line below the table.
     """
 
     columns: tuple[str, ...]
     rows: Mapping[str, Mapping[str, Cell]]
     reported: Mapping[str, float]
+    note: str = ""
 
     def as_text(self) -> str:
         """The table as Markdown, best of each column in bold."""
@@ -64,6 +74,8 @@ class Comparison:
             lines.append("| reported | " + " | ".join(shown) + " |")
         if any(cell.doubted for cells in self.rows.values() for cell in cells.values()):
             lines.append("\n? its evaluation raised doubts, see evaluation.json.")
+        if self.note:
+            lines.append("\n" + self.note)
         return "\n".join(lines)
 
     def as_csv(self) -> str:
@@ -89,8 +101,18 @@ def _shown(cell: Cell | None, best: float | None) -> str:
     return f"**{text}**" if cell.accuracy == best else text
 
 
+# What the columns of `from_evaluation` mean.
+EVALUATION_NOTE = (
+    "Each attack: what it and those before it left standing; worst case: what all of them left."
+)
+
+
 def from_evaluation(path: Path) -> dict[str, Cell]:
-    """The accuracies in an `evaluation.json`: clean, after each attack, worst case, sweep.
+    """The accuracies in an `evaluation.json`: clean, attacks, worst case, transfer, sweep.
+
+    Returns:
+      Column -> accuracy. A column names the attack, where it aims, the norm unless it is
+      linf, and eps, so that only what was measured alike meets in one.
 
     Raises:
       UsageError: there is no such file.
@@ -109,17 +131,35 @@ def from_evaluation(path: Path) -> dict[str, Cell]:
 
 def _cells(values: dict[str, Any]) -> dict[str, Cell]:
     total, doubted = int(values["num_examples"]), bool(values["unreliable"])
-    eps = values["threat_model"]["eps_text"]
-    found = {"clean": values["clean_accuracy"]}
-    found |= {f"{name} {eps}": entry["accuracy"] for name, entry in values["attacks"].items()}
+
+    def cell(value: float, *, doubt: bool = doubted, aside: bool = False) -> Cell:
+        return Cell(round(value * total), total, doubt, aside)
+
+    ball, attacks = values["threat_model"], values["attacks"]
+    found = {"clean": cell(values["clean_accuracy"], doubt=False)}
+    found["clean top-5"] = cell(values["clean_top5_accuracy"], doubt=False, aside=True)
+    for name, entry in attacks.items():
+        found[_column(name, entry, ball, ball["eps_text"])] = cell(entry["accuracy"])
+    if len(attacks) > 1:
+        found[f"worst case {_at(ball, ball['eps_text'])}"] = cell(values["robust_accuracy"])
+    transfer = values["transfer"]
+    if transfer and values["model"] in transfer["accuracy"]:
+        name = f"transfer {_at(ball, transfer['eps_text'])}"
+        found[name] = cell(transfer["accuracy"][values["model"]])
     for entry in values["sweep"]:
-        shown = format_eps(entry["eps"], values["threat_model"]["norm"])
-        found[f"{entry['attack']} {shown}"] = entry["accuracy"]
-    cells = {
-        name: Cell(round(value * total), total, doubted and name != "clean")
-        for name, value in found.items()
-    }
-    return cells
+        eps = format_eps(entry["eps"], ball["norm"])
+        found[_column(entry["attack"], entry, ball, eps)] = cell(entry["accuracy"], aside=True)
+    return found
+
+
+def _column(name: str, entry: dict[str, Any], ball: dict[str, Any], eps: str) -> str:
+    settings = entry["parameters"]
+    aim = f" {settings['target'].replace('_', ' ')}" if settings.get("targeted") else ""
+    return f"{name}{aim} {_at(ball, eps)}"
+
+
+def _at(ball: dict[str, Any], eps: str) -> str:
+    return eps if ball["norm"] == "linf" else f"{ball['norm']} {eps}"
 
 
 def accuracy_on(model: Any, data: ImageSet, batch_size: int = 256) -> Cell:
@@ -138,30 +178,40 @@ def accuracy_on(model: Any, data: ImageSet, batch_size: int = 256) -> Cell:
 def comparison_figure(found: Comparison, path: Path, title: str) -> Path:
     """Grouped bars with 95 % intervals, a group for each column; reported figures as lines.
 
+    Where there would be more than 40 bars, the figures aside are left to the table.
+
     Returns:
       `path`.
     """
     from tfrobust.evaluation.figures_canvas import NEUTRAL, SERIES, new_figure, save, tidy
 
-    count, width = len(found.rows), 0.8 / len(found.rows)
-    figure = new_figure(max(6.0, 1.5 + len(found.columns) * (0.45 + 0.32 * count)), 4.4)
+    count, width, columns = len(found.rows), 0.8 / len(found.rows), _drawn(found)
+    figure = new_figure(max(6.0, 1.5 + len(columns) * (0.45 + 0.32 * count)), 4.4)
     axes = figure.subplots()
     for place, (model, cells) in enumerate(found.rows.items()):
-        at = [i for i, name in enumerate(found.columns) if name in cells]
+        at = [i for i, name in enumerate(columns) if name in cells]
         shift = (place - (count - 1) / 2) * width
-        _bars(axes, [cells[found.columns[i]] for i in at], np.array(at) + shift, width,
+        _bars(axes, [cells[columns[i]] for i in at], np.array(at) + shift, width,
               SERIES[(place + 1) % len(SERIES)], model)  # fmt: skip
     for name, value in found.reported.items():
-        i = found.columns.index(name)
+        i = columns.index(name)
         axes.plot([i - 0.45, i + 0.45], [value, value], "--", color=NEUTRAL, linewidth=1.3,
                   label="reported" if name == next(iter(found.reported)) else None)  # fmt: skip
-    axes.set_xticks(range(len(found.columns)), [_broken(name) for name in found.columns])
+    axes.set_xticks(range(len(columns)), [_broken(name) for name in columns])
     axes.set(ylim=(0, 1), ylabel="accuracy")
     tidy(axes, "y")
     axes.set_title(title, loc="left", weight="bold", pad=28)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, frameon=False, fontsize=9)
     figure.tight_layout()
     return save(figure, path)
+
+
+def _drawn(found: Comparison) -> tuple[str, ...]:
+    """The columns that fit into a figure."""
+    if len(found.columns) * len(found.rows) <= 40:
+        return found.columns
+    aside = {name for cells in found.rows.values() for name, cell in cells.items() if cell.aside}
+    return tuple(name for name in found.columns if name not in aside or name in found.reported)
 
 
 def _bars(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: Clean is blue and attacked is vermilion in every figure; further curves follow.
 CLEAN, ATTACKED, NEUTRAL = BLUE, ORANGE, GREY
-SERIES = (ORANGE, BLUE, GREEN, PURPLE, "#E69F00", "#56B4E9")
+SERIES = (ORANGE, BLUE, GREEN, PURPLE, "#E69F00", "#56B4E9", "#7A5C3E", "#8F8F8F", "#B59F00")
 #: Words on white in vermilion are darker than lines, for contrast.
 WRONG_WORD = "#C44601"
 DPI = 200

@@ -63,25 +63,26 @@ class Selection:
     def measure(self) -> dict[str, float]:
         """'select_clean', 'select_fgsm' and 'select_pgd', each in [0, 1].
 
-        With `loss_on` also 'select_loss', the mean cross-entropy on the clean images or on
-        PGD's.
+        Beside them 'select_classes', how many classes the clean images are taken for. With
+        `loss_on` also 'select_loss', the mean cross-entropy on the clean images or on PGD's.
         """
         if self._refresh:
             self._refresh()
         sums = sum(self._count(batch["image"], batch["label"]) for batch in self._batches)
-        clean, fgsm, pgd, total, loss = sums.numpy().tolist()
+        clean, fgsm, pgd, total, loss, *predicted = sums.numpy().tolist()
         self.count = int(total)
         accuracies = {
             "select_clean": clean / total,
             "select_fgsm": fgsm / total,
             "select_pgd": pgd / total,
+            "select_classes": sum(count > 0 for count in predicted),
         }
         return accuracies | ({"select_loss": loss / total} if self._loss_on else {})
 
     def _count_batch(self, x: Tensor, y: Tensor) -> Tensor:
         logits = self._infer(x)
         stands = _right(logits, y)
-        columns = [stands]
+        columns, predicted = [stands], _predicted(logits)
         loss = cross_entropy(logits, y)
         for attack in self._attacks:
             x_adv = attack(fold(self._model), x, y, self._threat_model, self._seed)
@@ -94,7 +95,7 @@ class Selection:
         columns.append(tf.ones_like(stands))
         # Counts are exact in float64.
         sums = [tf.cast(column, tf.float64) for column in (*columns, loss)]
-        return tf.reduce_sum(tf.stack(sums), axis=1)
+        return tf.concat([tf.reduce_sum(tf.stack(sums), axis=1), predicted], axis=0)
 
     def _infer(self, x: Tensor) -> Tensor:
         return self._model(x, training=False)
@@ -104,11 +105,17 @@ def _right(logits: Tensor, y: Tensor) -> Tensor:
     return tf.argmax(logits, axis=1, output_type=y.dtype) == y
 
 
+def _predicted(logits: Tensor) -> Tensor:
+    """How many images are taken for each class, [K]."""
+    best = tf.one_hot(tf.argmax(logits, axis=1), logits.shape[1], dtype=tf.float64)
+    return tf.reduce_sum(best, axis=0)
+
+
 def rank(row: dict[str, Any], goal: str = "select_pgd") -> tuple[bool, float, float]:
     """What makes an epoch's model the one to keep: the goal, then PGD and clean accuracy.
 
-    A network that no attack changes at all predicts the same class for every image, as
-    untrained ones do; its accuracy of 1 in K is not robustness, and it ranks last.
+    A network that predicts the same class for every image, as untrained ones do, is moved by
+    no attack; its accuracy of 1 in K is not robustness, and it ranks last.
 
     Args:
       row: of the history.
@@ -118,7 +125,8 @@ def rank(row: dict[str, Any], goal: str = "select_pgd") -> tuple[bool, float, fl
 
 
 def _is_constant(row: dict[str, Any]) -> bool:
-    return row["select_clean"] == row["select_pgd"]
+    # Rows of runs that began before classes were counted have no such column.
+    return row.get("select_classes", 2) == 1
 
 
 def overfits_to_fgsm(rows: list[dict[str, Any]], least: float = 0.05) -> bool:

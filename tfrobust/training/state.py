@@ -22,7 +22,8 @@ from tfrobust.training.averaging import Averages
 VERSION = 1
 COLUMNS = (
     "epoch", "stage", "blocks", "seconds", "learning_rate", "loss", "clean_accuracy",
-    "adv_accuracy", "select_clean", "select_fgsm", "select_pgd", "select_loss", "elapsed",
+    "adv_accuracy", "select_clean", "select_fgsm", "select_pgd", "select_loss",
+    "select_classes", "elapsed",
 )  # fmt: skip
 
 
