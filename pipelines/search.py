@@ -18,6 +18,7 @@ from tfrobust.config import RunConfig
 from tfrobust.errors import UsageError
 from tfrobust.run import write_text
 from tfrobust.search.plan import OBJECTIVES, SAMPLERS
+from tfrobust.search.trial_folder import USUAL_STUDY
 from tfrobust.training import METHODS
 
 SPACE_HELP = """\
@@ -43,7 +44,7 @@ Several processes given the same --output (or the same --storage) share the tria
 SECTION: dict[str, Any] = {
     "space": None, "sampler": "grid", "trials": 20, "objective": "clean", "refine": 0,
     "one_at_a_time": False, "cross": None, "prune": False, "perturbed_train": None,
-    "perturbed_validation": None, "study": "search", "storage": None,
+    "perturbed_validation": None, "study": USUAL_STUDY, "storage": None,
 }  # fmt: skip
 _TYPES = {"trials": int, "refine": int, "one_at_a_time": bool, "prune": bool}
 
@@ -81,11 +82,13 @@ def _add_search_flags(group: Any) -> None:
     add("refine", "finer grids that follow, each around the best point", type=int, metavar="ROUNDS")
     add("one-at-a-time", "vary each factor alone, the others as in the recipe", action=flag)
     add("cross", "combine this factor with each other one, with --one-at-a-time", metavar="FACTOR")
-    add("prune", "stop trials that are worse than the median of the others", action=flag)
+    add("prune", "stop trials that are worse than the median of the others (objective clean or "
+        "robust)", action=flag)  # fmt: skip
     add("perturbed-train", "measure every trial on this .npz file of pipelines.perturb",
         metavar="FILE")  # fmt: skip
     add("perturbed-validation", "the same for this file", metavar="FILE")
-    add("study", "name of the study in the database", metavar="NAME")
+    add("study", "name of the study in the database; of another than the usual name, trials are in "
+        "OUTPUT/trials/NAME-0000 and so on", metavar="NAME")  # fmt: skip
     add("storage", "database that machines share, such as postgresql://user:password@host/name "
         "(default: OUTPUT/search.db)", metavar="URL")  # fmt: skip
     group.add_argument(

@@ -104,6 +104,8 @@ def check_leftovers(row, run, folder):
         (["--space", "batch_size=1,2", "--storage", "nonsense"], "expected an address such as"),
         (["--space", "learning_rate=1,2", "--recipe", "tiny_imagenet"], "recipe of one stage"),
         (["--space", "weights=none,no.h5"], "found no no.h5"),
+        (["--space", "batch_size=1,2", "--prune", "--objective", "perturbed-train",
+          "--perturbed-train", __file__], "--prune compares trials epoch by epoch, and perturbed"),
     ],
 )  # fmt: skip
 def test_wrong_use_is_exit_code_2_in_one_sentence(args, message, tmp_path, capsys):
@@ -113,6 +115,7 @@ def test_wrong_use_is_exit_code_2_in_one_sentence(args, message, tmp_path, capsy
         code = stop.code
     err = capsys.readouterr().err
     assert code == 2 and message in err and "Traceback" not in err
+    assert not (tmp_path / "search" / "trials").exists()
 
 
 def test_a_recipe_holds_the_search_and_flags_override_it(tmp_path, capsys):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from tfrobust.config import RunConfig
 from tfrobust.errors import TFRobustError
-from tfrobust.search.figures_factors import accuracy_text, factor_figure, values_of
+from tfrobust.search.figures_factors import accuracy_text, values_of
 from tfrobust.search.figures_grid import of_round
-from tfrobust.search.plan import Search, finer, grid, one_at_a_time
+from tfrobust.search.plan import Search, finer, grid
 from tfrobust.search.report import write_report
 from tfrobust.search.results import Row, ranked, read_table, shown, write_table
 from tfrobust.search.space import parse_space
@@ -102,36 +101,6 @@ def test_the_finer_heat_map_holds_its_own_grid_alone():
     assert of_round(search, done, 0) == first
     # The best was 64 at 1e-2, a corner: 2 x 2 with what lies half-way to its neighbours.
     assert len(new) == 3 and of_round(search, done, 1) == [best, *done[9:]]
-
-
-def lines_of(tmp_path, monkeypatch, search, rows, factor):
-    """What `factor_figure` plots: caption -> (x, y) of its first panel."""
-    from tfrobust.search import figures_factors
-
-    kept = {}
-    monkeypatch.setattr(figures_factors, "save", lambda figure, path: kept.update(f=figure) or path)
-    factor_figure(search, rows, factor, tmp_path / "x.png")
-    axes = kept["f"].axes
-    return axes, {line.get_label(): line.get_xydata().tolist() for line in axes[0].get_lines()}
-
-
-def test_a_factor_varied_alone_is_drawn_with_the_others_as_in_the_recipe(tmp_path, monkeypatch):
-    search = Search(SPACE, RunConfig(), one_at_a_time=True, cross="weights")
-    rows = rows_on(one_at_a_time(SPACE, RunConfig(), "weights"))
-    # Points 0 to 3: batch size 16 and 32 from none, then from imagenet.
-    axes, lines = lines_of(tmp_path, monkeypatch, search, rows, SPACE[0])
-    assert [a.get_title() for a in axes] == ["clean", "perturbed validation", "robust (PGD)"]
-    np.testing.assert_allclose(lines["from scratch"], [[16, 0.30], [32, 0.31]])
-    np.testing.assert_allclose(lines["from ImageNet"], [[16, 0.32], [32, 0.33]])
-
-
-def test_on_a_grid_a_point_is_the_best_trial_with_its_value(tmp_path, monkeypatch):
-    space = parse_space("batch_size=16,32;learning_rate=1e-4,1e-3")
-    rows = [row(i, point, v) for i, (point, v) in enumerate(zip(grid(space), (0.2, 0.6, 0.5, 0.4),
-                                                                strict=True))]  # fmt: skip
-    _, lines = lines_of(tmp_path, monkeypatch, Search(space, RunConfig()), rows, space[0])
-    (points,) = lines.values()
-    np.testing.assert_allclose(points, [[16, 0.6], [32, 0.5]])
 
 
 def test_values_and_words_as_pictures_show_them():

@@ -42,9 +42,9 @@ def factor_figure(search: Search, rows: Sequence[Row], factor: Factor, path: Pat
     """Draws every measured accuracy against a factor, a panel for each accuracy.
 
     With an initialisation among the factors there is a line (or bar) for each. Where one
-    factor was varied at a time the others are as in the recipe; else a point is the best
-    trial, by the objective, among those with its value. Values drawn from a range are
-    dots.
+    factor was varied at a time the others are as in the recipe; else, and where no complete
+    trial has them so, a point is the best trial, by the objective, among those with its
+    value. Values drawn from a range are dots. The title says which of these it is.
 
     Args:
       search: what was searched.
@@ -57,7 +57,8 @@ def factor_figure(search: Search, rows: Sequence[Row], factor: Factor, path: Pat
     """
     # Where no trial has the others as in the recipe, its values being none of those tried,
     # the best of all trials with each value is shown.
-    done = _comparable(search, complete(rows), factor) or complete(rows)
+    alike = _comparable(search, complete(rows), factor)
+    done = alike or complete(rows)
     names, lines = measured(done), _lines(search, done, factor)
     figure = new_figure(max(3.3 * len(names) + 0.6, 4.6), 3.7)
     # Tick labels of neighbouring panels must not touch.
@@ -73,10 +74,7 @@ def factor_figure(search: Search, rows: Sequence[Row], factor: Factor, path: Pat
     else:
         # Bars start at 0, and the highest has room for its figure.
         panels[0].set(ylim=(0, 1.08), yticks=np.linspace(0, 1, 6))
-    how = "the other factors as in the recipe" if search.one_at_a_time else (
-        f"all {len(done)} trials" if _is_drawn(search, factor) else
-        f"of each value the trial that is best by {_goal(search)} accuracy"
-    )  # fmt: skip
+    how = _alone(search, factor) if search.one_at_a_time and alike else _best(search, done, lines)
     figure.suptitle(f"Accuracy against {factor.name}: {how}", x=0.01, ha="left", fontsize=11)
     if len(lines) > 1:
         handles, labels = panels[0].get_legend_handles_labels()
@@ -85,8 +83,21 @@ def factor_figure(search: Search, rows: Sequence[Row], factor: Factor, path: Pat
     return save(figure, path)
 
 
-def _goal(search: Search) -> str:
-    return " and ".join(METRICS[name] for name in OBJECTIVES[search.objective])
+def _alone(search: Search, factor: Factor) -> str:
+    """What holds for the points of a factor that was varied alone."""
+    start = initialisation(search)
+    # A crossed factor has lines of its own only where it is the initialisation.
+    known = (None, factor.name, start.name if start else None)
+    crossed = "" if search.cross in known else f", the best {search.cross}"
+    return f"the other factors as in the recipe{crossed}"
+
+
+def _best(search: Search, done: list[Row], lines: Lines) -> str:
+    """Which trials the points are, where the other factors vary too."""
+    if sum(map(len, lines.values())) == len(done):
+        return f"all {len(done)} trials"
+    goal = " and ".join(METRICS[name] for name in OBJECTIVES[search.objective])
+    return f"of each value the trial that is best by {goal} accuracy"
 
 
 def initialisation(search: Search) -> Factor | None:

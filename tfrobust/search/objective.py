@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tfrobust.config import DataConfig, RunConfig
 from tfrobust.data import load_all
 from tfrobust.data.types import ImageSet, Splits
@@ -95,8 +97,12 @@ class Training:
     def _robust(
         self, config: RunConfig, run: RunFolder, splits: Splits, kept: dict[str, Any]
     ) -> float:
-        """Measured anew only where the trial measured its epochs in another way."""
-        if _select(config) == _select(self.config):
+        """Measured anew where the trial measured its epochs in another way.
+
+        With mixed precision the epochs were measured in it; the kept model is float32, as
+        is all else that is measured of it.
+        """
+        if config.training.precision == "float32" and _select(config) == _select(self.config):
             return float(kept["select_pgd"])
         from tfrobust.evaluation.models import load_any
 
@@ -104,9 +110,9 @@ class Training:
 
 
 def _select(config: RunConfig) -> tuple[Any, ...]:
-    """What decides an epoch's accuracy on 'select', beside its weights."""
+    """What decides an epoch's accuracy on 'select', beside its weights and the precision."""
     training = config.training
-    how = (training.select_limit, training.select_steps, training.precision)
+    how = (training.select_limit, training.select_steps)
     return config.threat, config.data, config.seed, *how
 
 
@@ -136,18 +142,21 @@ def accuracy(model: Any, data: ImageSet, batch_size: int = 128) -> float:
 
 def robust_accuracy(model: Any, select: ImageSet, config: RunConfig) -> float:
     """Accuracy under FGSM and PGD, as `Selection` has it, on `select_limit` images."""
-    import numpy as np
-
     from tfrobust.data.pipeline import evaluation_batches
     from tfrobust.threat_model import ThreatModel
     from tfrobust.training.selection import Selection
 
     training = config.training
-    # The images that `fit` draws too.
-    order = np.random.default_rng(config.seed).permutation(len(select))
-    chosen = select.subset(order[: training.select_limit])
+    chosen = _drawn(select, training.select_limit, config.seed)
     measured = Selection(
         model, evaluation_batches(chosen, training.batch_size),
         ThreatModel.from_config(config.threat), steps=training.select_steps, seed=config.seed,
     )  # fmt: skip
     return measured.measure()["select_pgd"]
+
+
+def _drawn(select: ImageSet, limit: int, seed: int) -> ImageSet:
+    """The images that `fit` draws too, in its order: so batches and random starts are the same."""
+    if len(select) <= limit:
+        return select
+    return select.subset(np.random.default_rng(seed).permutation(len(select))[:limit])

@@ -71,6 +71,11 @@ class Search:
                 "--prune compares the robust accuracy of trials epoch by epoch: leave it out with "
                 "--objective pareto, and where eps or norm is a factor."
             )
+        if self.prune and self.objective.startswith("perturbed"):
+            raise UsageError(
+                "--prune compares trials epoch by epoch, and perturbed sets are measured after the "
+                f"last one alone: leave it out with --objective {self.objective}."
+            )
         for factor in self.space:
             for value in factor.values:
                 apply(self.config, self.space, {factor.name: value})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from tfrobust.errors import TFRobustError
 from tfrobust.run import write_text
 from tfrobust.search.plan import OBJECTIVES
 from tfrobust.search.space import Factor, Point, Value
+from tfrobust.search.trial_folder import run_name
 
 #: What is measured of every trial -> how figures call it.
 METRICS = {
@@ -79,11 +80,6 @@ def _row(trial: optuna.trial.FrozenTrial) -> Row:
         seconds=trial.duration.total_seconds() if trial.duration else None,
         error=attrs.get("error"),
     )
-
-
-def run_name(number: int, attrs: Mapping[str, Any]) -> str:
-    """The name of a trial's run folder, from its number and its attributes."""
-    return f"{attrs.get('folder', number):04d}"
 
 
 def complete(rows: Sequence[Row]) -> list[Row]:

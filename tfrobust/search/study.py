@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +18,10 @@ from tfrobust.progress import Progress, clock
 from tfrobust.run import RunFolder
 from tfrobust.search import plan
 from tfrobust.search.plan import OBJECTIVES
-from tfrobust.search.results import METRICS, Row, complete, ranked, rows_of, run_name, shown
+from tfrobust.search.results import METRICS, Row, complete, ranked, rows_of, shown
 from tfrobust.search.space import Point, apply
 from tfrobust.search.storage import default_url, fail_stale, locked, open_study, owner
-from tfrobust.settings import save_yaml
+from tfrobust.search.trial_folder import USUAL_STUDY, clear, name_attrs, prepare, run_name
 
 #: (epoch from 1, row of the history) -> whether the trial shall stop.
 Report = Callable[[int, dict[str, Any]], bool]
@@ -49,14 +48,15 @@ class Searcher:
     """Does the trials of a search that are not done yet.
 
     Guarantees: a trial is planned once and done once, also by several processes; one whose
-    process is killed is begun again where its last epoch ended; one that fails is marked
-    so, and the search goes on.
+    process is killed is begun again where its last epoch ended, and never from the weights
+    of another configuration; one that fails is marked so, and the search goes on.
 
     Args:
       search: what is searched.
       objective: trains and measures one trial.
       folder: of the search; trials are run folders in `trials`.
-      name: of the study in the database.
+      name: of the study in the database; folders of trials have it in their names if it is
+        not the usual one.
       url: of the database; None is `search.db` in the folder.
       retry_failed: do the trials again that failed before.
 
@@ -71,7 +71,7 @@ class Searcher:
         objective: Objective,
         folder: Path,
         *,
-        name: str = "search",
+        name: str = USUAL_STUDY,
         url: str | None = None,
         retry_failed: bool = False,
     ) -> None:
@@ -153,8 +153,8 @@ class Searcher:
         if len(ended) >= _ATTEMPTS or any("error" in t.user_attrs for t in ended):
             return
         attrs: dict[str, Any] = {"key": key, "round": turn}
+        attrs |= name_attrs(self.study.study_name, known[0] if known else None)
         if known:
-            attrs["folder"] = known[0].user_attrs.get("folder", known[0].number)
             # A point that the sampler drew for a trial that was killed is kept.
             point = next((t.user_attrs["point"] for t in known if "point" in t.user_attrs), point)
         attrs |= {"point": point} if point is not None else {}
@@ -183,8 +183,7 @@ class Searcher:
         try:
             config = apply(self.search.config, self.search.space, point)
             run = RunFolder(self.folder / "trials" / run_name(trial.number, attrs))
-            run.create()
-            save_yaml(config, run.config)
+            prepare(run, config)
             metrics = self._objective(config, run, self._report(trial))
             _check(metrics, self.search.objective)
         except Pruned as error:
@@ -237,7 +236,7 @@ class Searcher:
             return
         folder = self.folder / "trials" / run_name(trial.number, attrs)
         if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
-            _clear(RunFolder(folder))
+            clear(RunFolder(folder))
         row = next(row for row in rows_of(study) if row.trial == trial.number)
         self._say(row)
         self._failures = [] if trial.state != TrialState.FAIL else [*self._failures, str(row.error)]
@@ -267,13 +266,6 @@ def _check(metrics: dict[str, float], objective: str) -> None:
     for name in OBJECTIVES[objective]:
         if not math.isfinite(metrics[name]):
             raise TFRobustError(f"The {METRICS[name]} accuracy is {metrics[name]}.")
-
-
-def _clear(run: RunFolder) -> None:
-    """Frees what only a resumed training needs: the kept model stays."""
-    run.state.unlink(missing_ok=True)
-    for checkpoint in run.checkpoints.glob("epoch-*"):
-        shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def _sentence(error: BaseException) -> str:

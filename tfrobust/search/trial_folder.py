@@ -1,0 +1,82 @@
+"""The run folder of a trial: its name, and what of it a new attempt goes on from."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from tfrobust.config import RunConfig
+from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.run import RunFolder
+from tfrobust.settings import save_yaml
+
+#: The study's name if none is given; its trials' folders go without a name.
+USUAL_STUDY = "search"
+
+
+def run_name(number: int, attrs: Mapping[str, Any]) -> str:
+    """The name of a trial's run folder, from its number and its attributes.
+
+    '0007', and in a study of another than the usual name 'NAME-0007': every study counts
+    from 0, and several may share the folder of a search.
+    """
+    name = f"{attrs.get('folder', number):04d}"
+    return f"{quote(attrs['study'], safe='')}-{name}" if "study" in attrs else name
+
+
+def name_attrs(study: str, first: Any) -> dict[str, Any]:
+    """The attributes of a new trial that `run_name` goes by.
+
+    Args:
+      study: the study's name.
+      first: Optuna's record of the first attempt at the same trial, or None. Its folder is
+        kept, also if it was named before studies had folders of their own.
+    """
+    if first is None:
+        return {} if study == USUAL_STUDY else {"study": study}
+    known = {key: first.user_attrs[key] for key in ("study",) if key in first.user_attrs}
+    return {"folder": first.user_attrs.get("folder", first.number), **known}
+
+
+def prepare(run: RunFolder, config: RunConfig) -> None:
+    """Makes a trial's folder, and empties one that is not of this configuration.
+
+    Trials are counted from 0 again where the database was deleted: the checkpoints in the
+    folder may be another configuration's, whose weights must not be gone on from.
+
+    Raises:
+      TFRobustError: the folder cannot be emptied or written.
+    """
+    known = _is_of(run, config)
+    if run.path.exists() and not known:
+        _empty(run)
+    run.create()
+    if not known:
+        save_yaml(config, run.config)
+
+
+def _is_of(run: RunFolder, config: RunConfig) -> bool:
+    try:
+        return run.read_config() == config
+    except UsageError:
+        # There is none, or a kill has cut it short.
+        return False
+
+
+def _empty(run: RunFolder) -> None:
+    try:
+        shutil.rmtree(run.path)
+    except OSError as error:
+        raise TFRobustError(
+            f"Run folder {run.path} is of other settings and cannot be emptied: {error}."
+        ) from error
+    print(f"{run.path} was of other settings: emptied, the trial begins afresh.", flush=True)
+
+
+def clear(run: RunFolder) -> None:
+    """Frees what only a resumed training needs: the kept model stays."""
+    run.state.unlink(missing_ok=True)
+    for checkpoint in run.checkpoints.glob("epoch-*"):
+        shutil.rmtree(checkpoint, ignore_errors=True)
