@@ -1,12 +1,13 @@
 """Exports a run's model as a SavedModel that serves without tfrobust.
 
 python -m pipelines.export saved_models/RUN
-python -m pipelines.export saved_models/RUN --formats tflite,tflite-int8,onnx
+python -m pipelines.export saved_models/RUN --formats weights,tflite,tflite-int8,onnx
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +15,11 @@ import numpy as np
 from pipelines.cli import add_settings, main_of, new_parser
 from tfrobust.errors import UsageError
 from tfrobust.export import FORMATS
+from tfrobust.run import RunFolder
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from tfrobust.config import BackboneConfig
     from tfrobust.data.types import ImageSet, Splits
-    from tfrobust.run import RunFolder
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -39,12 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> None:
     """Exports a run folder's or a bare model."""
-    formats = [name.strip() for name in args.formats.split(",") if name.strip()]
-    for name in formats:
-        if name not in FORMATS:
-            raise UsageError(f"--formats: expected some of {', '.join(FORMATS)}, found {name!r}.")
-    if args.images < 1:
-        raise UsageError(f"--images: expected at least 1, found {args.images}.")
+    formats = _formats(args)
     from pipelines.loading import open_with_images, require_keras
 
     opened, test = open_with_images(args)
@@ -53,7 +48,29 @@ def work(args: argparse.Namespace) -> None:
     if formats:
         order = np.random.default_rng(opened.config.seed).permutation(len(test))
         images, rest = test.subset(order[: args.images]), test.subset(order[args.images :])
-        export_portable(model, images, _calibration(opened, rest), opened.run, formats)
+        calibration = _calibration(opened, rest) if "tflite-int8" in formats else None
+        backbone = opened.trained.backbone if opened.trained else None
+        export_portable(model, images, calibration, opened.run, formats, backbone)
+
+
+def _formats(args: argparse.Namespace) -> list[str]:
+    """The further formats that are asked for.
+
+    Raises:
+      UsageError: one is unknown, or cannot be made of this model; or there are no images.
+    """
+    formats = [name.strip() for name in args.formats.split(",") if name.strip()]
+    for name in formats:
+        if name not in FORMATS:
+            raise UsageError(f"--formats: expected some of {', '.join(FORMATS)}, found {name!r}.")
+    if "weights" in formats and not RunFolder(Path(args.model)).config.is_file():
+        raise UsageError(
+            "--formats weights: expected a run folder, whose settings tell how the network is "
+            f"built, found {args.model}: leave weights out."
+        )
+    if args.images < 1:
+        raise UsageError(f"--images: expected at least 1, found {args.images}.")
+    return formats
 
 
 def export_run(model: Any, test: ImageSet, run: RunFolder, version: int = 1) -> Path:
@@ -67,14 +84,15 @@ def export_run(model: Any, test: ImageSet, run: RunFolder, version: int = 1) -> 
 
 
 def export_portable(
-    model: Any, images: ImageSet, rest: Any, run: RunFolder, formats: list[str]
-) -> None:
+    model: Any, images: ImageSet, rest: Any, run: RunFolder, formats: list[str],
+    backbone: BackboneConfig | None = None,
+) -> None:  # fmt: skip
     """Converts, runs each on the same images as the model, and says how they compare."""
     from tfrobust.export.portable import compare, convert
 
     x = images.pixels(slice(None))
     for name in formats:
-        path = convert(model, name, run.path, rest)
+        path = convert(model, name, run.path, rest, backbone)
         found = compare(name, path, lambda part: model(part, training=False), x, images.labels)
         print(found.as_text(), flush=True)
 

@@ -29,6 +29,7 @@ from tfrobust.errors import UsageError
 from tfrobust.run import RunFolder
 from tfrobust.settings import from_dict, merge, save_yaml, to_dict
 from tfrobust.training import METHODS
+from tfrobust.training.recipe import check_trainable
 
 GROUPS = ["", "data", "backbone", "threat", "training", "augment", "evaluation"]
 
@@ -89,6 +90,7 @@ def make_config(args: argparse.Namespace) -> RunConfig:
     dataset = given.get("data", {}).get("dataset", "digits")
     config = resolve(args.recipe, given, DEFAULT_RECIPES.get(dataset, OWN_IMAGES_RECIPE))
     check_attacks(config.evaluation)
+    check_trainable(config)
     if args.epochs is None and args.learning_rate is None:
         return config
     if len(config.training.stages) != 1:
@@ -98,6 +100,8 @@ def make_config(args: argparse.Namespace) -> RunConfig:
         )
     changes = {"epochs": args.epochs, "learning_rate": args.learning_rate}
     stage = to_dict(config)["training"]["stages"][0]
+    if args.epochs and args.epochs < stage["epochs"]:
+        stage["warmup_epochs"] *= args.epochs / stage["epochs"]
     stage.update({name: value for name, value in changes.items() if value is not None})
     changed: RunConfig = from_dict(
         RunConfig, merge(to_dict(config), {"training": {"stages": [stage]}})

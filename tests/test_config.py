@@ -65,6 +65,18 @@ def test_wrong_values_are_named(values, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("warmup", [2, 2.5])
+def test_a_warm_up_as_long_as_its_stage_is_refused(warmup):
+    values = {"training": {"stages": [{"epochs": 2, "warmup_epochs": warmup}]}}
+    with pytest.raises(UsageError) as caught:
+        from_dict(RunConfig, values)
+    assert str(caught.value) == (
+        "warmup_epochs: expected fewer than the 2 epochs of the stage, or its learning rate is "
+        f"never reached, found {warmup:g}."
+    )
+    assert StageConfig(epochs=2, warmup_epochs=1.9).warmup_epochs == 1.9
+
+
 def test_flags_lie_over_a_recipe_setting_by_setting():
     merged = merge({"a": {"b": 1, "c": [1, 2]}, "d": 1}, {"a": {"c": [3]}, "e": 2})
     assert merged == {"a": {"b": 1, "c": [3]}, "d": 1, "e": 2}

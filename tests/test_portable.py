@@ -1,16 +1,22 @@
-"""TFLite and ONNX say what the model says."""
+"""Weights alone, TFLite and ONNX say what the model says."""
 
 from __future__ import annotations
 
+import json
 import sys
 
 import numpy as np
 import pytest
 
+from pipelines import export
 from tfrobust.backbones import build
+from tfrobust.config import BackboneConfig, DataConfig, RunConfig
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.export import FORMATS
 from tfrobust.export.portable import compare, convert, load
+from tfrobust.export.weights import rebuild
+from tfrobust.run import RunFolder
+from tfrobust.settings import save_yaml
 
 X = np.random.default_rng(0).random((12, 32, 32, 3), np.float32)
 
@@ -37,6 +43,101 @@ def test_the_floats_are_the_model_s(name, model, tmp_path):
     assert found.images == 12 and f"{name}: {path}" in found.as_text()
 
 
+# Each with an option that changes the network or its weights' shapes.
+NETWORKS = (
+    BackboneConfig(name="simplenet", alpha=0.25, convolution="unfold", dropout=0.1),
+    BackboneConfig(name="mobilenetv2", alpha=0.35, resize=48, bn_momentum=0.9),
+    BackboneConfig(name="resnet18", alpha=0.125, stem="small"),
+    BackboneConfig(name="vit", alpha=0.25, position_embedding=False),
+)
+
+
+def network(config, seed=1):
+    """The network of a configuration, with weights that tell images apart."""
+    options = {
+        name: getattr(config, name)
+        for name in ("resize", "alpha", "stem", "convolution", "position_embedding", "dropout")
+    }
+    model = build(config.name, num_classes=4, image_shape=(32, 32, 3), seed=seed, **options)
+    rng = np.random.default_rng(seed)
+    moved = [w * rng.uniform(0.5, 2, w.shape) for w in model.get_weights()]
+    model.set_weights(moved)
+    return model
+
+
+@pytest.mark.parametrize("config", NETWORKS, ids=lambda config: config.name)
+def test_weights_are_loaded_into_the_network_that_the_settings_beside_them_name(config, tmp_path):
+    model = network(config)
+    path = convert(model, "weights", tmp_path, backbone=config)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "model.weights.h5", "model.weights.json"
+    ]  # fmt: skip
+    again = rebuild(path)
+    assert again.name == config.name
+    for mine, theirs in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    y = np.argmax(model(X, training=False), axis=1)
+    found = compare("weights", path, original(model), X, y)
+    assert (found.agreement, found.accuracy) == (1, 1) and found.difference < 1e-5
+
+
+def test_the_settings_beside_the_weights_are_what_build_takes(tmp_path):
+    config = NETWORKS[1]
+    model = network(config)
+    path = convert(model, "weights", tmp_path, backbone=config)
+    assert json.loads((tmp_path / "model.weights.json").read_text()) == {
+        "name": "mobilenetv2",
+        "num_classes": 4,
+        "image_shape": [32, 32, 3],
+        "options": {
+            "resize": 48, "alpha": 0.35, "stem": "standard", "convolution": "keras",
+            "position_embedding": True, "bn_momentum": 0.9, "dropout": 0.0,
+        },
+    }  # fmt: skip
+    norms = [layer for layer in rebuild(path).layers if hasattr(layer, "momentum")]
+    assert norms and {layer.momentum for layer in norms} == {0.9}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"options": {"alpha": 0.5}}, "do not fit simplenet"),
+        ({"options": {"color": 1}}, "does not tell how the network of model.weights.h5 is built"),
+        ({"image_shape": None}, "does not tell how"),
+        ({"name": "lenet"}, "Unknown backbone 'lenet'"),
+        (None, "does not tell how"),
+    ],
+)
+def test_settings_that_are_not_the_weights_are_told(model, tmp_path, change, message):
+    config = BackboneConfig(name="simplenet", alpha=0.25)
+    path = convert(model, "weights", tmp_path, backbone=config)
+    file = tmp_path / "model.weights.json"
+    text = json.dumps({**json.loads(file.read_text()), **change}) if change else "{"
+    file.write_text(text)
+    with pytest.raises(TFRobustError, match=message):
+        load("weights", path)
+
+
+def test_a_run_s_weights_are_exported_and_compared_on_its_test_images(tmp_path, capsys):
+    run = RunFolder(tmp_path / "run")
+    run.create()
+    config = BackboneConfig(name="simplenet", alpha=0.25)
+    save_yaml(RunConfig(data=DataConfig(dataset="digits"), backbone=config), run.config)
+    build("simplenet", num_classes=10, image_shape=(32, 32, 3), alpha=0.25, seed=1).save(
+        run.best_model
+    )
+    assert export.main([str(run.path), "--formats", "weights", "--images", "50"]) == 0
+    said = capsys.readouterr().out
+    assert f"weights: {run.path / 'model.weights.h5'}" in said
+    assert "on 50 images the same class as the SavedModel on 100.0%" in said
+
+
+def test_a_bare_model_s_weights_are_wrong_use_before_anything_is_read(tmp_path, capsys):
+    args = [str(tmp_path / "model.keras"), "--data", "digits", "--formats", "weights"]
+    assert export.main(args) == 2
+    assert "--formats weights: expected a run folder" in capsys.readouterr().err
+
+
 def test_int8_is_small_and_near(model, tmp_path):
     y = np.argmax(model(X), axis=1)
     whole, small = (convert(model, name, tmp_path, X) for name in ("tflite", "tflite-int8"))
@@ -61,6 +162,8 @@ def test_a_comparison_tells_what_differs(model, tmp_path):
 def test_wrong_use_is_told(model, tmp_path):
     with pytest.raises(UsageError, match=f"expected one of {', '.join(FORMATS)}"):
         convert(model, "pickle", tmp_path)
+    with pytest.raises(UsageError, match="expected the settings that the network was built with"):
+        convert(model, "weights", tmp_path)
     for calibration in (None, X[:0]):
         with pytest.raises(UsageError, match="expected training images to take ranges from"):
             convert(model, "tflite-int8", tmp_path, calibration)

@@ -123,6 +123,11 @@ class StageConfig(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         parse_milestones(self.milestones)
+        if self.warmup_epochs >= self.epochs:
+            raise UsageError(
+                f"warmup_epochs: expected fewer than the {self.epochs} epochs of the stage, or its "
+                f"learning rate is never reached, found {self.warmup_epochs:g}."
+            )
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ class TrainingConfig(Checked):
     batch_size: int = setting(64, "images in a batch", low=1)
     optimizer: str = setting("sgd", "optimiser", choices=("sgd", "adam", "adamw"))
     momentum: float = setting(0.9, "momentum of SGD", low=0, high=0.999)
-    weight_decay: float = setting(0.0, "weight decay (L2 for SGD, decoupled for AdamW)", low=0)
+    weight_decay: float = setting(0.0, "weight decay, decoupled, times the learning rate", low=0)
     clip_norm: float | None = setting(None, "clip the gradient's global norm at this", above=0)
     clean_weight: float = setting(1.0, "nsl: weight of the loss on clean images", low=0)
     adv_weight: float = setting(1.0, "nsl: weight of the loss on adversarial images", low=0)
@@ -164,18 +169,14 @@ class TrainingConfig(Checked):
     ema: float = setting(0.0, "decay of weight averaging, 0 is off", low=0, high=0.99999)
     steps: int = setting(2, "attack steps while training", low=1, flag="train-steps")
     step_size: float | None = setting(
-        None,
-        "attack step size while training (default: by eps and steps)",
-        above=0,
+        None, "attack step size while training (default: by eps and steps)", above=0,
         flag="train-step-size",
-    )
+    )  # fmt: skip
     random_start: bool = setting(True, "start the training attack at random in the ball")
     target: str = setting(
-        "none",
-        "class that the training attack aims at; none: away from the label",
-        choices=GOALS,
+        "none", "class that the training attack aims at; none: away from the label", choices=GOALS,
         flag="train-target",
-    )
+    )  # fmt: skip
     batch_norm: str = setting(
         "adversarial", "which batches move BatchNorm's statistics", choices=BATCH_NORM
     )

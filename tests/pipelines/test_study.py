@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
-from pipelines import study
+from pipelines import study, train
 from pipelines.steps import VERBS, Step, _resuming, held, make_steps
 from pipelines.study import study_names
+from pipelines.train import make_config
 from tfrobust.errors import UsageError
 from tfrobust.settings import load_yaml
 
@@ -140,7 +142,7 @@ def test_every_study_s_commands_are_ones_that_its_verbs_take(name, tmp_path, cap
     import importlib
 
     recipe = load_yaml(study.STUDIES / f"{name}.yaml")
-    inputs = {**dict.fromkeys(recipe.get("inputs") or {}, "somewhere"), **recipe.get("settings", {})}
+    inputs = dict.fromkeys(recipe.get("inputs") or {}, "somewhere") | recipe.get("settings", {})
     for quick in (False, True):
         for step in make_steps(recipe, tmp_path, inputs, quick=quick):
             verb = importlib.import_module(f"pipelines.{step.verb}")
@@ -161,8 +163,15 @@ def test_fast_takes_a_step_of_the_whole_radius_in_the_study():
     recipe = load_yaml(study.STUDIES / "ten_class.yaml")
     (step,) = (s for s in make_steps(recipe, Path("o"), {"images": "a"}, quick=False)
                if s.name == "fast")  # fmt: skip
-    config = config_from_args(train.make_parser().parse_args(step.flags))
+    config = make_config(train.make_parser().parse_args(step.flags))
     assert config.training.method == "fast" and config.training.step_size == config.threat.eps
+
+
+def test_the_warm_up_shrinks_with_the_epochs():
+    args = ["--recipe", "ten_class", "--data", "digits", "--epochs"]
+    for epochs, expected in (("60", 3.0), ("20", 1.0), ("1", 0.05), ("90", 3.0)):
+        (stage,) = make_config(train.make_parser().parse_args([*args, epochs])).training.stages
+        assert stage.warmup_epochs == pytest.approx(expected)
 
 
 @pytest.mark.slow

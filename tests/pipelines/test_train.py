@@ -181,7 +181,8 @@ def test_finished_run_is_not_overwritten(run, capsys):
 
 
 @pytest.mark.parametrize(
-    "verb", ["train", "evaluate", "perturb", "explain", "export", "search", "report", "serve"]
+    "verb",
+    ["train", "evaluate", "perturb", "predict", "explain", "export", "search", "report", "serve"],
 )
 def test_help_is_fast_and_needs_no_tensorflow(verb):
     code = (

@@ -86,7 +86,6 @@ def test_another_ball_than_the_searchs_is_measured_anew_in_the_searchs(measured)
 @pytest.mark.parametrize("limit", [20, 59, 60, 61, 500])
 def test_the_images_and_their_order_are_those_of_fit(limit, monkeypatch, linear_model):
     from tfrobust.data import pipeline
-    from tfrobust.training import fit
 
     seen, batches = [], pipeline.evaluation_batches
 
@@ -99,7 +98,7 @@ def test_the_images_and_their_order_are_those_of_fit(limit, monkeypatch, linear_
     config = replace(CONFIG, training=replace(CONFIG.training, select_limit=limit))
     found = robust_accuracy(linear_model(WEIGHTS, BIAS), data, config)
     ((chosen, size),) = seen
-    expected = fit._sample(data, limit, config.seed)
+    expected = data.sample(limit, config.seed)
     np.testing.assert_array_equal(chosen.images, expected.images)
     np.testing.assert_array_equal(chosen.labels, expected.labels)
     assert size == 16 and found == pytest.approx(closed_form(expected))

@@ -14,12 +14,13 @@ from tfrobust.backbones.precision import is_mixed
 from tfrobust.config import AugmentConfig, RunConfig, StageConfig, ThreatConfig, TrainingConfig
 from tfrobust.data.pipeline import evaluation_batches
 from tfrobust.data.types import ImageSet, ReadLog, Splits
-from tfrobust.errors import TFRobustError
+from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.run import RunFolder
 from tfrobust.runtime import keras, setup, tf
 from tfrobust.threat_model import ThreatModel
 from tfrobust.training import fit as fit_module
 from tfrobust.training.callbacks import EpochEnd
+from tfrobust.training.elbow import Elbow
 from tfrobust.training.fit import fit
 from tfrobust.training.selection import Selection, rank
 
@@ -160,6 +161,65 @@ def test_stage_weights_override_the_runs(small_cnn, tmp_path):
     assert "adv_accuracy" not in rows[0] and rows[1]["adv_accuracy"] > 0
 
 
+def test_a_wrong_later_stage_is_told_before_the_first_begins(small_cnn, tmp_path):
+    stages = (STAGES[0], replace(STAGES[1], blocks="99"))
+    config = replace(CONFIG, training=replace(CONFIG.training, stages=stages))
+    run = new_run(tmp_path)
+    with pytest.raises(UsageError, match="blocks below the head from 0 to 4, found '99'"):
+        fit(small_cnn(), SPLITS, config, run)
+    assert not run.state.exists() and not run.history.exists()
+
+
+def test_a_norm_that_the_method_does_not_know_is_wrong_use(small_cnn, tmp_path):
+    config = replace(CONFIG, threat=ThreatConfig("l0", 5.0))
+    with pytest.raises(UsageError, match="nsl trains against linf, l2, l1, found 'l0'"):
+        fit(small_cnn(), SPLITS, config, new_run(tmp_path))
+
+
+def test_the_state_file_names_the_epoch_of_the_elbow(small_cnn, tmp_path, monkeypatch):
+    run, seen = new_run(tmp_path), []
+
+    def another_than_the_best(rows, first):
+        seen.append(json.loads(run.state.read_text())["best_epoch"])
+        return Elbow(2 if seen[-1] == 1 else 1, turned=True)
+
+    monkeypatch.setattr(fit_module, "find_elbow", another_than_the_best)
+    training = replace(
+        CONFIG.training, stages=STAGES[:1], method="standard", keep_from=1, choose="elbow"
+    )
+    state = fit(small_cnn(), SPLITS, replace(CONFIG, training=training), run)
+    written = json.loads(run.state.read_text())
+    assert written["best_epoch"] == state.best_epoch != seen[0]
+    # It is still one to resume from.
+    again = fit(small_cnn(), SPLITS, replace(CONFIG, training=training), run, resume=True)
+    assert seen[1] == written["best_epoch"] and again.rows == state.rows
+
+
+@pytest.mark.parametrize("kind", ["adv", "clean"])
+def test_an_epoch_without_a_kind_of_batch_has_no_accuracy_on_it(small_cnn, tmp_path, kind):
+    fold_in = tf.random.experimental.stateless_fold_in
+    seeds = [fold_in([CONFIG.seed, step], 2) for step in range(8)]
+    draws = [float(tf.random.stateless_uniform([2], seed)[0]) for seed in seeds]
+    # A batch is adversarial where its draw is below the probability: set so that one of the two
+    # epochs of four steps has one, and the other none (for 'clean' the other way round).
+    extreme = np.reshape(draws, (2, 4)).min(axis=1)
+    if kind == "clean":
+        extreme = np.reshape(draws, (2, 4)).max(axis=1)
+    probability = float(extreme.mean())
+    has = extreme < probability if kind == "adv" else extreme >= probability
+    training = replace(
+        CONFIG.training, stages=STAGES[:1], method="mixture", adv_probability=probability, steps=1
+    )
+    run = new_run(tmp_path)
+    rows = fit(small_cnn(), SPLITS, replace(CONFIG, training=training), run).rows
+    assert sorted(has) == [False, True]
+    assert [f"{kind}_accuracy" in row for row in rows] == has.tolist()
+    history = list(csv.DictReader(run.history.open()))
+    assert [row[f"{kind}_accuracy"] != "" for row in history] == has.tolist()
+    other = "clean" if kind == "adv" else "adv"
+    assert all(f"{other}_accuracy" in row for row in rows)
+
+
 def test_selection_counts_worst_cases(linear_model):
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(12, 2))
@@ -200,10 +260,10 @@ def test_a_network_trained_in_mixed_precision_is_kept_in_float32(small_cnn, tmp_
 
 def test_sample_is_random_and_repeats():
     data = ImageSet(SPLITS.train.images, np.arange(50, dtype="int32"), tuple(map(str, range(50))))
-    one, two = (fit_module._sample(data, 10, 3).labels for _ in range(2))
+    one, two = (data.sample(10, 3).labels for _ in range(2))
     np.testing.assert_array_equal(one, two)
     assert one.tolist() != list(range(10)) and len(set(one.tolist())) == 10
-    assert fit_module._sample(data, 99, 3) is data
+    assert data.sample(99, 3) is data
 
 
 def test_board_logs_both_batches(small_cnn, tmp_path):

@@ -44,6 +44,15 @@ class ImageSet:
         names = tuple(self.names[i] for i in index) if self.names else ()
         return ImageSet(self.images[index], self.labels[index], self.label_names, names)
 
+    def sample(self, count: int, seed: int) -> ImageSet:
+        """`count` random images, the same for the same seed; itself where there are no more.
+
+        Splits are ordered by class, so their first images are no sample.
+        """
+        if len(self) <= count:
+            return self
+        return self.subset(np.random.default_rng(seed).permutation(len(self))[:count])
+
 
 @dataclass
 class ReadLog:

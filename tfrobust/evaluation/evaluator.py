@@ -78,8 +78,16 @@ class Evaluator:
             refuse_probabilities(logits.numpy())
             return [value.numpy() for value in column]
 
-        waves = self._waves(clean, np.arange(len(self.data)), "clean accuracy")
-        columns = [column for wave in waves for _, column in wave]
+        every, columns = np.arange(len(self.data)), list[Arrays]()
+        right = np.zeros((2, len(every)), bool)
+
+        def so_far(done: int) -> str:
+            return _accuracies(*right[:, :done])
+
+        for wave in self._waves(clean, every, "clean accuracy", note=so_far):
+            for index, column in wave:
+                columns.append(column)
+                right[:, index] = column[2:]
         return Outcome(*map(np.concatenate, zip(*columns, strict=True)))
 
     def _check_labels(self) -> None:
@@ -145,9 +153,13 @@ class Evaluator:
             seed = tf.constant([self.seed + task.restart, int(index[0])], tf.int32)
             return [value.numpy() for value in judge(*self.batch(index), seed, eps)]
 
+        def standing(done: int) -> str:
+            # Of all images, also those that are not attacked yet.
+            return _accuracies(task.outcome.correct, task.outcome.in_top5)
+
         start = time.perf_counter()
         self._counter.take()
-        for wave in self._waves(attacked, task.standing, label, task.position):
+        for wave in self._waves(attacked, task.standing, label, task.position, standing):
             for index, found in wave:
                 for item, new in zip(dataclasses.fields(Outcome), found, strict=True):
                     getattr(task.outcome, item.name)[index] = new
@@ -245,12 +257,14 @@ class Evaluator:
         self._share = Share(self._share.devices)
 
     def _waves(
-        self, work: Callable[[np.ndarray], Arrays], index: np.ndarray, label: str, done: int = 0
-    ) -> Iterator[list[tuple[np.ndarray, Arrays]]]:
+        self, work: Callable[[np.ndarray], Arrays], index: np.ndarray, label: str, done: int = 0,
+        note: Callable[[int], str] = lambda done: "",
+    ) -> Iterator[list[tuple[np.ndarray, Arrays]]]:  # fmt: skip
         """What `work` returns for each batch of `index`, with it; a few batches at once.
 
         The first `done` of `index` are left out. What is in a batch does not depend on them,
-        nor on how many processes share the work.
+        nor on how many processes share the work. `note`, of how many are done, is shown beside
+        the progress, once the caller has taken in what was returned.
         """
         progress = Progress(label, len(index), done=done)
         batches = even_batches(index, self.batch_size)
@@ -262,8 +276,13 @@ class Evaluator:
                 wave = batches[first : first + at_once]
                 yield list(zip(wave, self._share.map(pool, work, wave), strict=True))
                 done += sum(map(len, wave))
-                progress.update(done)
+                progress.update(done, note(done))
         progress.close()
+
+
+def _accuracies(correct: np.ndarray, in_top5: np.ndarray) -> str:
+    """Of bool [N] each, as progress shows them."""
+    return f"(top-1 {correct.mean():.3f}, top-5 {in_top5.mean():.3f})"
 
 
 def _traced(function: Callable[..., Any], signature: tuple[Any, ...]) -> Callable[..., Any]:

@@ -6,18 +6,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfrobust.export.image_bytes import MAX_PIXELS
+    from tfrobust.export.image_bytes import MAX_PIXELS, MAX_REQUEST_PIXELS
     from tfrobust.export.saved_model import TOLERANCE, export
 
-__all__ = ["FORMATS", "MAX_PIXELS", "TOLERANCE", "export"]
+__all__ = ["FORMATS", "MAX_PIXELS", "MAX_REQUEST_PIXELS", "TOLERANCE", "export"]
 
-#: Portable formats -> the file beside the SavedModel.
+#: Further formats -> the file beside the SavedModel.
 FORMATS = {
+    "weights": "model.weights.h5",
     "tflite": "model.tflite",
     "tflite-int8": "model_int8.tflite",
     "onnx": "model.onnx",
 }
-_PLACES = {"MAX_PIXELS": "image_bytes", "TOLERANCE": "saved_model", "export": "saved_model"}
+_PLACES = {
+    "MAX_PIXELS": "image_bytes",
+    "MAX_REQUEST_PIXELS": "image_bytes",
+    "TOLERANCE": "saved_model",
+    "export": "saved_model",
+}
 
 
 def __getattr__(name: str) -> Any:

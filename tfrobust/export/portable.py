@@ -1,4 +1,4 @@
-"""TFLite and ONNX: the same classifier for phones and for other runtimes, and how it compares."""
+"""The same classifier as weights alone, for phones and for other runtimes, and how it compares."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.export import FORMATS
+from tfrobust.export import FORMATS, weights
 from tfrobust.run import write_bytes
 from tfrobust.runtime import keras, tf
+
+if TYPE_CHECKING:
+    from tfrobust.config import BackboneConfig
 
 # Images that int8 takes the ranges of its activations from.
 CALIBRATION = 200
@@ -58,20 +61,22 @@ class Compared:
 
 
 def convert(
-    model: keras.Model, name: str, folder: Path, calibration: np.ndarray | None = None
-) -> Path:
+    model: keras.Model, name: str, folder: Path, calibration: np.ndarray | None = None,
+    backbone: BackboneConfig | None = None,
+) -> Path:  # fmt: skip
     """Writes a model in a portable format; images in [0, 1] in, logits out, as everywhere.
 
     Args:
       model: image in [0, 1], float32 [None, H, W, 3] -> logits.
       name: in `FORMATS`. 'tflite-int8' has whole-number weights and activations, with
-        floats at both ends.
+        floats at both ends. 'weights' is for Python and this project: `weights.rebuild`.
       folder: where the file goes.
       calibration: float32 [N, H, W, 3] in [0, 1], N >= 1, training images that int8 takes
         its ranges from.
+      backbone: the settings that `build` made the model with, for 'weights'.
 
     Raises:
-      UsageError: an unknown format, or int8 without images.
+      UsageError: an unknown format, int8 without images, or weights without settings.
       TFRobustError: a package is missing, or the network cannot be converted.
     """
     if name not in FORMATS:
@@ -79,6 +84,14 @@ def convert(
     if name == "tflite-int8" and (calibration is None or not len(calibration)):
         raise UsageError("tflite-int8: expected training images to take ranges from, found none.")
     target = folder / FORMATS[name]
+    if name == "weights":
+        if backbone is None:
+            raise UsageError(
+                "weights: expected the settings that the network was built with, found none: "
+                "export a run folder."
+            )
+        weights.write(model, backbone, target)
+        return target
     try:
         with _quiet():
             content = (
@@ -146,9 +159,14 @@ def load(name: str, path: Path) -> Run:
     """The portable model as a function of images: float32 [N, H, W, 3] -> logits [N, K].
 
     Raises:
-      TFRobustError: the runtime is not installed.
+      TFRobustError: the runtime is not installed, or weights do not fit their settings.
     """
-    return _load_onnx(path) if name == "onnx" else _load_tflite(path)
+    return {"onnx": _load_onnx, "weights": _load_weights}.get(name, _load_tflite)(path)
+
+
+def _load_weights(path: Path) -> Run:
+    model = weights.rebuild(path)
+    return lambda x: model(x, training=False).numpy()
 
 
 def _load_tflite(path: Path) -> Run:

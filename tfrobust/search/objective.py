@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tfrobust.config import DataConfig, RunConfig
 from tfrobust.data import load_all
 from tfrobust.data.types import ImageSet, Splits
@@ -147,16 +145,10 @@ def robust_accuracy(model: Any, select: ImageSet, config: RunConfig) -> float:
     from tfrobust.training.selection import Selection
 
     training = config.training
-    chosen = _drawn(select, training.select_limit, config.seed)
+    # The images that `fit` draws too, in its order: batches and random starts are the same.
+    chosen = select.sample(training.select_limit, config.seed)
     measured = Selection(
         model, evaluation_batches(chosen, training.batch_size),
         ThreatModel.from_config(config.threat), steps=training.select_steps, seed=config.seed,
     )  # fmt: skip
     return measured.measure()["select_pgd"]
-
-
-def _drawn(select: ImageSet, limit: int, seed: int) -> ImageSet:
-    """The images that `fit` draws too, in its order: so batches and random starts are the same."""
-    if len(select) <= limit:
-        return select
-    return select.subset(np.random.default_rng(seed).permutation(len(select))[:limit])

@@ -6,16 +6,14 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from tfrobust.backbones import set_trainable
 from tfrobust.config import RunConfig, StageConfig
 from tfrobust.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
-from tfrobust.data.types import ImageSet, Splits
+from tfrobust.data.types import Splits
 from tfrobust.distribution import this_worker
 from tfrobust.errors import UsageError
 from tfrobust.progress import Progress
-from tfrobust.run import RunFolder
+from tfrobust.run import RunFolder, write_json
 from tfrobust.runtime import keras, tf
 from tfrobust.threat_model import ThreatModel
 from tfrobust.training import METHODS
@@ -27,7 +25,7 @@ from tfrobust.training.guard import Guard
 from tfrobust.training.recipe import Recipe
 from tfrobust.training.selection import Selection
 from tfrobust.training.stages import make_optimizer
-from tfrobust.training.state import Checkpoints, TrainState
+from tfrobust.training.state import VERSION, Checkpoints, TrainState
 from tfrobust.training.tensorboard import TensorBoard
 
 
@@ -70,6 +68,8 @@ def fit(
       The state after the last epoch: rows of the history, best epoch, elbow.
 
     Raises:
+      UsageError: a stage names blocks that the network does not have, or the method does
+        not train against this norm; nothing has been trained then.
       TFRobustError: the loss is not finite, or a checkpoint cannot be written or read.
     """
     _check_strategy(model.distribute_strategy, config)
@@ -91,8 +91,11 @@ class _Training:
         home: RunFolder | None,
     ) -> None:  # fmt: skip
         training = config.training
+        # A wrong stage is to be found now, and not when it begins.
+        for stage in training.stages:
+            set_trainable(model, stage.blocks)
         self.budget = Budget(training.time_limit)
-        self.model, self.config, self.train = model, config, splits.train
+        self.model, self.config, self.train, self.run = model, config, splits.train, run
         self.threat_model = ThreatModel.from_config(config.threat)
         self.spread = model.distribute_strategy.num_replicas_in_sync > 1
         self.steps = steps_per_epoch(len(self.train), training.batch_size, self.spread)
@@ -117,7 +120,7 @@ class _Training:
         self.guarding: Selection | None = None
         self.board = TensorBoard(run)
         self.on_epoch: Callable[[dict[str, Any]], None] | None = None
-        self.samples = next(iter(evaluation_batches(_sample(self.train, 8, config.seed), 8)))
+        self.samples = next(iter(evaluation_batches(self.train.sample(8, config.seed), 8)))
 
     def refreshed(self) -> Any:
         """The local model, with the weights that the spread one has now."""
@@ -165,10 +168,14 @@ class _Training:
         if elbow is None:
             print("No elbow: training ended before keep_from; the best epoch's model is kept.")
             return
-        if not elbow.turned:
+        if elbow.earlier:
+            print(f"Validation was best at epoch {elbow.earlier}, before keep_from: of the kept "
+                  f"epochs the best, {elbow.epoch}, is taken; lower keep_from.")  # fmt: skip
+        elif not elbow.turned:
             print("Validation had not turned when training ended: its lowest loss is kept.")
         self.checkpoints.choose(elbow.epoch)
         state.best_epoch = elbow.epoch
+        write_json(self.run.state, {"version": VERSION, **dataclasses.asdict(state)})
 
     def _callbacks(self, state: TrainState, first: int, progress: Progress) -> list[Any]:
         """In the order in which they act at the end of an epoch."""
@@ -181,7 +188,8 @@ class _Training:
             training, state, selection=self.selection, checkpoints=self.checkpoints,
             on_row=self._log, budget=self.budget,
         )  # fmt: skip
-        return [schedule, *self._guards(state), end]
+        seen = keras.callbacks.LambdaCallback(on_epoch_end=self.method.leave_out_unmeasured)
+        return [schedule, *self._guards(state), seen, end]
 
     def _guards(self, state: TrainState) -> list[Any]:
         if not isinstance(self.method, Fast):
@@ -201,7 +209,7 @@ class _Training:
     ) -> Selection:
         """What measures the model on some images of 'select'."""
         training, seed = self.config.training, self.config.seed
-        batches = evaluation_batches(_sample(self.select, limit, seed), training.batch_size)
+        batches = evaluation_batches(self.select.sample(limit, seed), training.batch_size)
         return Selection(
             self.local, batches, self.threat_model, steps=training.select_steps, seed=seed,
             loss_on=loss_on, worst_case=worst_case, refresh=self.refreshed,
@@ -242,13 +250,6 @@ def _recipe_of(stage: StageConfig, recipe: Recipe) -> Recipe:
     clean = recipe.clean_weight if stage.clean_weight is None else stage.clean_weight
     adv = recipe.adv_weight if stage.adv_weight is None else stage.adv_weight
     return dataclasses.replace(recipe, clean_weight=clean, adv_weight=adv)
-
-
-def _sample(data: ImageSet, count: int, seed: int) -> ImageSet:
-    """`count` random images (splits are ordered by class), the same for the same seed."""
-    if len(data) <= count:
-        return data
-    return data.subset(np.random.default_rng(seed).permutation(len(data))[:count])
 
 
 def _announce(stage: int, stages: int, names: tuple[str, ...], model: Any) -> None:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tfrobust.attacks.gradient import PGD
-from tfrobust.config import BATCH_NORM, TrainingConfig
+from tfrobust.config import BATCH_NORM, NORMS, RunConfig, TrainingConfig
 from tfrobust.errors import UsageError
-from tfrobust.threat_model import ThreatModel
+
+# What needs TensorFlow is imported when it is used: a command checks before it reads anything.
+if TYPE_CHECKING:
+    from tfrobust.attacks.gradient import PGD
+    from tfrobust.threat_model import ThreatModel
+
+# The norms that a method knows, where those are not all.
+_NORMS = {"nsl": ("linf", "l2", "l1")}
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,11 @@ class Recipe:
           threat_model: the ball.
           seed: of the run.
           steps_per_epoch: turns what the config counts in epochs into steps.
+
+        Raises:
+          UsageError: the method does not train against this norm.
         """
+        _check_norm(config.method, threat_model.norm)
         same = (
             "clean_weight", "adv_weight", "batch_norm", "beta", "blend", "adv_probability",
             "fgsm_eps", "noise_std", "noise_reach", "awp", "label_smoothing", "ema",
@@ -88,7 +99,37 @@ class Recipe:
         )
 
 
+def check_trainable(config: RunConfig) -> None:
+    """Refuses settings that do not go together in training, before the images are read.
+
+    They may be good for an evaluation, so `RunConfig` itself takes them.
+
+    Raises:
+      UsageError: the method does not train against the norm of the threat, or its single
+        step is shorter than eps.
+    """
+    training, eps = config.training, config.threat.eps
+    _check_norm(training.method, config.threat.norm)
+    # A step size meant for many steps makes a training that looks right and is worth little.
+    if training.method == "fast" and training.step_size and training.step_size < eps:
+        raise UsageError(
+            f"step_size: fast takes a single step, of eps ({eps:g}) or more, found "
+            f"{training.step_size:g}: give --train-step-size {eps:g}."
+        )
+
+
+def _check_norm(method: str, norm: str) -> None:
+    known = _NORMS.get(method, NORMS)
+    if norm not in known:
+        raise UsageError(
+            f"norm: the method {method} trains against {', '.join(known)}, found {norm!r}: choose "
+            "one of these, or another method, such as --method pgd."
+        )
+
+
 def _attack_of(config: TrainingConfig) -> PGD:
+    from tfrobust.attacks.gradient import PGD
+
     aimed = config.target != "none"
     return PGD(
         steps=config.steps,

@@ -190,6 +190,20 @@ class RobustStep:
                 measured.append(name)
         return {name: self._means[name].result() for name in measured}
 
+    def leave_out_unmeasured(self, epoch: int, logs: dict[str, float]) -> None:
+        """Takes out of an epoch's logs the accuracy on a kind of batch that it did not have.
+
+        The mean of nothing is 0 to Keras. Called as a callback's `on_epoch_end`, before those
+        that read the logs.
+
+        Args:
+          epoch: its index.
+          logs: of the epoch, changed in place.
+        """
+        for name, mean in self._means.items():
+            if name in logs and not mean.count.numpy():
+                logs.pop(name, None)
+
 
 def _if(begun: Tensor, moves_of: Callable[[], list[Tensor]], like: list[Any]) -> list[Tensor]:
     """The moves once it has begun, zeros before."""

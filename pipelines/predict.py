@@ -1,0 +1,273 @@
+"""Says what a model takes single images for.
+
+python -m pipelines.predict saved_models/RUN photo.jpg
+python -m pipelines.predict saved_models/RUN folder more.png --top 3 --output predictions.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import io
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipelines.cli import main_of, new_parser
+from tfrobust.errors import TFRobustError, UsageError
+
+# Images that are decoded and shown to the model at once.
+BATCH = 64
+
+Size = tuple[int, int]
+
+
+class Prediction(NamedTuple):
+    """The most probable classes of one image, the first first."""
+
+    file: str
+    classes: list[int]
+    probabilities: list[float]
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags of `pipelines.predict`."""
+    parser = new_parser("predict", "Say what a model takes single images for.")
+    add = parser.add_argument
+    add("model", metavar="RUN_OR_MODEL",
+        help="run folder, SavedModel folder, or .keras or .h5 file: images in [0, 1] in, logits "
+        "out")  # fmt: skip
+    add("images", metavar="IMAGE", nargs="+",
+        help="image file of any size and mode, or folder of such files, however deep")  # fmt: skip
+    add("--top", type=int, default=5, metavar="CLASSES",
+        help="how many of the most probable classes to show")  # fmt: skip
+    add("--output", default=None, metavar="FILE", help="write the table as CSV as well")
+    add("--skip-broken", action="store_true",
+        help="leave broken images out, with a list, instead of failing")  # fmt: skip
+    return parser
+
+
+def work(args: argparse.Namespace) -> None:
+    """Predicts, prints the table and writes it."""
+    if args.top < 1:
+        raise UsageError(f"--top: expected at least 1, found {args.top}.")
+    files = [file for name in args.images for file in _files(Path(name).expanduser())]
+    from tfrobust.run import write_text
+    from tfrobust.runtime import import_quietly, setup
+
+    import_quietly()
+    from tfrobust.evaluation.models import load_any
+
+    path = Path(args.model)
+    model = load_any(path)
+    setup()
+    skipped: list[str] | None = [] if args.skip_broken else None
+    found, classes = predict(model, files, args.top, skipped)
+    words = _class_words(path, classes)
+    print(as_text(found, words), flush=True)
+    if skipped:
+        print(f"\nLeft out {len(skipped)} of {len(files)}:", *skipped, sep="\n  ", flush=True)
+    if args.output:
+        write_text(Path(args.output), as_csv(found, words))
+        print(f"Table: {args.output}", flush=True)
+
+
+def _files(path: Path) -> list[Path]:
+    """The file itself, or the files of a folder that data reading would take for images, sorted.
+
+    Raises:
+      UsageError: there is no such path, or the folder has no file.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UsageError(f"Image {path} not found: expected an image file or a folder of images.")
+    from tfrobust.data.folder import _is_clutter
+
+    inside = (file for file in path.rglob("*") if not _is_clutter(file.relative_to(path).parts))
+    found = sorted(file for file in inside if file.is_file())
+    if not found:
+        raise UsageError(f"Folder {path}: expected images in it, found no file.")
+    return found
+
+
+def predict(
+    model: Any, files: Sequence[Path], top: int = 5, skipped: list[str] | None = None
+) -> tuple[list[Prediction], int]:
+    """What a model takes images for.
+
+    Args:
+      model: [0, 1] images float32 [B, H, W, 3] -> logits [B, K]. Images are resized to its
+        H and W, as data are when they are read; one that takes any size sees them as they are.
+      files: of the images.
+      top: how many classes to name, K at most.
+      skipped: gets 'file: reason' for each broken image; None fails on the first.
+
+    Returns:
+      The predictions of the sound images, in the order of the files, and K.
+
+    Raises:
+      TFRobustError: an image is broken, or all are; or the model does not take them, or does
+        not return finite logits.
+    """
+    from tfrobust.progress import Progress
+
+    found: list[Prediction] = []
+    classes, classifier = 0, _Classifier(model)
+    progress = Progress("predicting", len(files))
+    for done, names, x in _batches(files, _size(model), skipped):
+        probabilities = classifier.probabilities(x)
+        classes = probabilities.shape[1]
+        found += [_best(name, row, top) for name, row in zip(names, probabilities, strict=True)]
+        progress.update(done)
+    progress.close()
+    if not found:
+        raise TFRobustError(f"No image can be read: {'; '.join((skipped or [])[:3])}.")
+    return found, classes
+
+
+def _size(model: Any) -> Size | None:
+    """(width, height) of the images that a model takes; None where it takes any."""
+    shape = getattr(model, "image_shape", None)
+    if shape is None:
+        whole = getattr(model, "input_shape", None)
+        shape = whole[1:] if isinstance(whole, tuple) else ()
+    height, width = shape[:2] if len(shape) == 3 else (None, None)
+    return (width, height) if width and height else None
+
+
+def _batches(
+    files: Sequence[Path], size: Size | None, skipped: list[str] | None
+) -> Iterator[tuple[int, list[str], np.ndarray]]:
+    """How many files are done, the names of a batch's sound ones, and their pixels."""
+    # Images of different sizes make no batch.
+    count = BATCH if size else 1
+    for first in range(0, len(files), count):
+        part = files[first : first + count]
+        read = ((_readable(file), _decoded(file, size, skipped)) for file in part)
+        sound = [(name, x) for name, x in read if x is not None]
+        if sound:
+            names, pixels = zip(*sound, strict=True)
+            yield first + len(part), list(names), np.stack(pixels)
+
+
+def _readable(file: Path) -> str:
+    # A file's name may hold bytes that are no text.
+    return str(file).encode(errors="replace").decode()
+
+
+def _decoded(file: Path, size: Size | None, skipped: list[str] | None) -> np.ndarray | None:
+    """float32 [H, W, 3] in [0, 1]; None for a broken image that is left out."""
+    from PIL import Image
+
+    from tfrobust.data.images import decode
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return decode(file, size).pixels.astype(np.float32) / np.float32(255)
+    except ValueError as error:
+        if skipped is None:
+            raise TFRobustError(
+                f"{file}: {error}: mend or delete it, or leave out whatever is broken with "
+                "--skip-broken."
+            ) from error
+        skipped.append(f"{_readable(file)}: {error}")
+        return None
+
+
+class _Classifier:
+    """A model's probabilities, once it has shown that it returns logits."""
+
+    def __init__(self, model: Any) -> None:
+        from tfrobust.evaluation.models import inference
+
+        self._model, self._logits = model, inference(model)
+        self._known: set[tuple[int, ...]] = set()
+
+    def probabilities(self, x: np.ndarray) -> np.ndarray:
+        """float32 [B, H, W, 3] in [0, 1] -> float32 [B, K]."""
+        from tfrobust.runtime import tf
+
+        if x.shape[1:] not in self._known:
+            self._check(x[:1])
+            self._known.add(x.shape[1:])
+        logits = self._logits(tf.constant(x))
+        found: np.ndarray = tf.nn.softmax(logits).numpy()
+        if not np.isfinite(found).all():
+            raise TFRobustError("The model returns NaN or infinity: check its weights.")
+        return found
+
+    def _check(self, x: np.ndarray) -> None:
+        from tfrobust.evaluation.checks import refuse_probabilities
+        from tfrobust.evaluation.models import number_of_classes
+        from tfrobust.runtime import tf
+
+        # The logits of one image might add up to 1 by chance; those of three do not.
+        probe = tf.constant(np.concatenate([x, 1 - x, np.zeros_like(x)]))
+        number_of_classes(self._model, probe)
+        refuse_probabilities(self._logits(probe).numpy())
+
+
+def _best(file: str, probabilities: np.ndarray, top: int) -> Prediction:
+    order = np.argsort(-probabilities, kind="stable")[:top]
+    return Prediction(file, order.tolist(), probabilities[order].tolist())
+
+
+def _class_words(path: Path, classes: int) -> list[str]:
+    """The classes' words as the run or SavedModel tells them; their numbers where it does not."""
+    for words in _told_words(path):
+        if isinstance(words, list) and len(words) == classes:
+            return [str(word) for word in words]
+    return [str(number) for number in range(classes)]
+
+
+def _told_words(path: Path) -> Iterator[Any]:
+    """What a run's newest SavedModel says, or the SavedModel itself; then the run's evaluation."""
+    from tfrobust.export.extras import read_labels
+    from tfrobust.run import RunFolder
+    from tfrobust.serving.model import newest_version
+
+    # A run may have neither, and a model file has none: then there are no words.
+    with contextlib.suppress(OSError, ValueError, UsageError):
+        yield read_labels(newest_version(path))
+    with contextlib.suppress(OSError, ValueError):
+        yield json.loads(RunFolder(path).evaluation.read_text(encoding="utf-8")).get("classes")
+
+
+def as_text(found: Sequence[Prediction], words: Sequence[str]) -> str:
+    """The table for people: a line per image, the most probable class first."""
+    count = max(len(one.classes) for one in found)
+    rows = [["file", *(f"top {place + 1}" for place in range(count))]]
+    for one in found:
+        pairs = zip(one.classes, one.probabilities, strict=True)
+        rows.append([one.file, *(f"{words[label]} {part:.3f}" for label, part in pairs)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def as_csv(found: Sequence[Prediction], words: Sequence[str]) -> str:
+    """The table as CSV: number, word and probability of each class."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    heads = ("class", "word", "probability")
+    places = range(1, len(found[0].classes) + 1)
+    writer.writerow(["file", *(f"{head}_{place}" for place in places for head in heads)])
+    for one in found:
+        cells: list[Any] = [one.file]
+        for label, part in zip(one.classes, one.probabilities, strict=True):
+            cells += [label, words[label], f"{part:.6f}"]
+        writer.writerow(cells)
+    return text.getvalue()
+
+
+main = main_of(work, make_parser())
+
+if __name__ == "__main__":
+    raise SystemExit(main())
