@@ -6,6 +6,8 @@ python -m pipelines.train --backbone mobilenetv2
 from __future__ import annotations
 
 import argparse
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -148,13 +150,15 @@ def finish(run: RunFolder, config: RunConfig, args: argparse.Namespace) -> None:
     from pipelines.loading import load_splits
     from tfrobust.data.split import table
     from tfrobust.data.summary import describe
-    from tfrobust.distribution import folder_of, make_strategy, this_worker
+    from tfrobust.distribution import folder_of
     from tfrobust.evaluation.models import load_any
     from tfrobust.run import write_json
     from tfrobust.runtime import environment, setup
 
-    strategy = make_strategy(args.strategy)
-    worker = this_worker(strategy)
+    strategy, worker = _join(run, config, args)
+    if not worker.is_chief and strategy.num_replicas_in_sync == 1:
+        print(f"Worker {worker.index} has nothing to do: training has ended.", flush=True)
+        return
     setup(seed=config.seed, precision=config.training.precision)
     here = environment()
     print(f"Run folder: {run.path}\n{_machine(here, strategy, worker, args.strategy)}", flush=True)
@@ -172,10 +176,34 @@ def finish(run: RunFolder, config: RunConfig, args: argparse.Namespace) -> None:
     evaluate_run(
         model, splits.test, config, run, args.reference, run.path.name,
         trained=config, source=run.best_model, resume=args.resume,
+        # The other workers have ended with the training.
+        strategy="mirrored" if args.strategy == "mirrored" else "none",
     )  # fmt: skip
     if config.evaluation.figures:
         explain_run(model, splits.test, config, run)
     export_run(model, splits.test, run)
+
+
+def _join(run: RunFolder, config: RunConfig, args: argparse.Namespace) -> tuple[Any, Any]:
+    """The strategy, and this process's part in it.
+
+    A chief that was killed after the training does the rest alone: the others have ended, and
+    nothing would start them again.
+    """
+    from tfrobust.distribution import make_strategy, this_worker, worker_of
+
+    if args.strategy == "multiworker" and args.resume and _has_trained(run, config):
+        return make_strategy("none"), worker_of(os.environ.get("TF_CONFIG", ""))
+    strategy = make_strategy(args.strategy)
+    return strategy, this_worker(strategy)
+
+
+def _has_trained(run: RunFolder, config: RunConfig) -> bool:
+    try:
+        stage = json.loads(run.state.read_text(encoding="utf-8"))["stage"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(stage >= len(config.training.stages))
 
 
 def train(

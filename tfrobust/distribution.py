@@ -127,6 +127,27 @@ def averaged(tensors: list[Tensor]) -> list[Tensor]:
     return list(context.all_reduce(tf.distribute.ReduceOp.MEAN, tensors))
 
 
+def agreed(strategy: Any, values: dict[str, float]) -> dict[str, float]:
+    """What the chief passed, for every worker; as it is where there is only one.
+
+    Machines that are unlike round differently: decisions on figures that each measured for
+    itself could differ, and the workers would wait for each other for ever. All have to call
+    it, as often.
+    """
+    if this_worker(strategy).count == 1:
+        return values
+    mine = tf.constant([float(value) for value in values.values()], tf.float64)
+
+    def of_the_first() -> Tensor:
+        context = tf.distribute.get_replica_context()
+        is_first = tf.equal(context.replica_id_in_sync_group, 0)
+        return tf.where(is_first, mine, tf.zeros_like(mine))
+
+    theirs = strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(of_the_first), axis=None)
+    found = zip(values.items(), theirs.numpy().tolist(), strict=True)
+    return {name: type(value)(chief) for (name, value), chief in found}
+
+
 def assign_own(variable: Any, value: Tensor) -> None:
     """Sets this replica's copy of a variable, which Keras would refuse without the others."""
     if replicas() == 1:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -17,7 +20,7 @@ import pytest
 
 from benchmarks.scaling import free_ports
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.evaluation.sharing import Share, Workers, make_share
+from tfrobust.evaluation.sharing import Share, Workers, _connect, _receive, make_share
 
 
 def free_port() -> int:
@@ -84,6 +87,40 @@ def test_a_worker_that_goes_is_told() -> None:
         return "told"
 
     assert together(2, work)[0] == "told"
+
+
+def test_a_stranger_s_connection_is_no_worker(monkeypatch) -> None:
+    from tfrobust.evaluation import sharing
+
+    monkeypatch.setattr(sharing, "_HELLO", 0.5)
+    port, found = free_port(), []
+
+    def run(index: int) -> None:
+        share = Workers(tf_config(port, index, 2))
+        found.append(share.gather([np.full(2, index)]))
+        share.close()
+
+    chief = threading.Thread(target=run, args=(0,))
+    chief.start()
+    # One that goes at once, one that is silent, one of another cluster, one of no such index.
+    _connect(("127.0.0.1", port)).close()
+    silent = _connect(("127.0.0.1", port))
+    digest = hashlib.sha256(json.dumps(json.loads(tf_config(port, 0, 2))["cluster"]["worker"])
+                            .encode()).digest()  # fmt: skip
+    for hello in (bytes(40), digest + struct.pack("!Q", 7)):
+        with _connect(("127.0.0.1", port)) as stranger:
+            stranger.sendall(hello)
+    run(1)
+    chief.join(30)
+    silent.close()
+    assert [part[0].tolist() for part in found[0]] == [[0, 0], [1, 1]] and len(found) == 2
+
+
+def test_a_message_of_absurd_size_is_not_waited_for() -> None:
+    here, there = socket.socketpair()
+    there.sendall(struct.pack("!Q", 2**62))
+    with here, there, pytest.raises(EOFError, match="bytes was announced"):
+        _receive(here)
 
 
 def test_without_tf_config_it_is_wrong_use(monkeypatch) -> None:

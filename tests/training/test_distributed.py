@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,10 +158,10 @@ TRAIN = (
 )  # fmt: skip
 
 
-def trainers(folder: Path, *more: str) -> list[subprocess.Popen[str]]:
-    """Two workers of `pipelines.train`."""
+def trainers(folder: Path, *more: str, who: tuple[int, ...] = (0, 1)) -> list[Any]:
+    """Two workers of `pipelines.train`, or one of the two."""
     addresses, running = [f"127.0.0.1:{port}" for port in free_ports(2)], []
-    for index in range(2):
+    for index in who:
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         env = {**os.environ, "TF_CONFIG": json.dumps(task)}
         command = [sys.executable, "-m", "pipelines.train", *TRAIN, "--output", str(folder), *more]
@@ -196,6 +197,36 @@ def test_a_worker_killed_in_mid_epoch_is_started_again_and_the_run_goes_on(victi
         assert f"Resuming after epoch {done}." in out
     assert len(again) == 2 and epochs_done(folder) == 6
     assert (folder / "evaluation.json").is_file() and (folder / "1" / "saved_model.pb").is_file()
+
+    # After the training the other worker has ended for good: the chief needs it no more.
+    (folder / "evaluation.json").unlink()
+    for index, said in ((1, "has nothing to do"), (0, "worst case")):
+        (process,) = trainers(folder, "--resume", who=(index,))
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 0 and said in out, out
+    assert (folder / "evaluation.json").is_file()
+
+
+OTHERS_FIGURES = """
+import json, sys
+from tfrobust.distribution import agreed, make_strategy, this_worker
+strategy = make_strategy("multiworker")
+index = this_worker(strategy).index
+print(json.dumps(agreed(strategy, {"pgd": 0.1 + index, "classes": 7 + index})))
+"""
+
+
+@pytest.mark.slow
+def test_workers_decide_on_the_chief_s_figures() -> None:
+    addresses, running = [f"127.0.0.1:{port}" for port in free_ports(2)], []
+    for index in range(2):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        env = {**os.environ, "TF_CONFIG": json.dumps(task), "CUDA_VISIBLE_DEVICES": "-1"}
+        running.append(subprocess.Popen([sys.executable, "-c", OTHERS_FIGURES], env=env,
+                                        stdout=subprocess.PIPE, text=True))  # fmt: skip
+    for process in running:
+        out, _ = process.communicate(timeout=120)
+        assert out.strip() == '{"pgd": 0.1, "classes": 7}'
 
 
 @pytest.mark.parametrize(

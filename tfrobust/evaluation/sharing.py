@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -21,6 +22,8 @@ Arrays = list[np.ndarray]
 # Seconds that a worker waits for the others to start, and for an answer: a batch of a slow
 # attack takes minutes.
 _JOIN, _ANSWER = 300.0, 3600.0
+# Seconds that whoever connects has to say who it is, and the most bytes of one message.
+_HELLO, _MOST = 10.0, 2**34
 
 
 class Share:
@@ -92,14 +95,17 @@ class Workers(Share):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.worker = worker_of(text)
-        host, _, port = json.loads(text)["cluster"]["worker"][0].rpartition(":")
+        cluster = json.loads(text)["cluster"]["worker"]
+        host, _, port = cluster[0].rpartition(":")
         address = (host, int(port))
+        # Who does not know the cluster is none of its workers.
+        self._cluster = hashlib.sha256(json.dumps(cluster).encode()).digest()
         try:
             if self.worker.is_chief:
                 self._others = self._accept(address)
             else:
                 self._others = [_connect(address)]
-                self._others[0].sendall(struct.pack("!Q", self.worker.index))
+                self._others[0].sendall(self._cluster + struct.pack("!Q", self.worker.index))
         except OSError as error:
             raise TFRobustError(
                 f"Worker {self.worker.index} of {self.worker.count} cannot meet the others at "
@@ -113,10 +119,25 @@ class Workers(Share):
             server.settimeout(_JOIN)
             while len(found) < self.worker.count - 1:
                 other, _ = server.accept()
-                other.settimeout(_ANSWER)
-                (index,) = struct.unpack("!Q", _exactly(other, 8))
-                found[index] = other
+                index = self._who(other)
+                if index is None or index in found:
+                    other.close()
+                else:
+                    found[index] = other
         return [found[index] for index in sorted(found)]
+
+    def _who(self, other: socket.socket) -> int | None:
+        """The index of the worker that has connected; None if it is something else."""
+        other.settimeout(_HELLO)
+        try:
+            hello = _exactly(other, len(self._cluster) + 8)
+        except (OSError, EOFError):
+            return None
+        (index,) = struct.unpack("!Q", hello[len(self._cluster) :])
+        if hello[: len(self._cluster)] != self._cluster or not 0 < index < self.worker.count:
+            return None
+        other.settimeout(_ANSWER)
+        return int(index)
 
     def gather(self, arrays: Sequence[np.ndarray]) -> list[Arrays]:
         """Through the chief, who sends all to all.
@@ -182,6 +203,8 @@ def _send(connection: socket.socket, arrays: Sequence[np.ndarray]) -> None:
 
 def _receive(connection: socket.socket) -> Arrays:
     (size,) = struct.unpack("!Q", _exactly(connection, 8))
+    if size > _MOST:
+        raise EOFError(f"a message of {size:,} bytes was announced")
     with np.load(io.BytesIO(_exactly(connection, size)), allow_pickle=False) as found:
         return [found[f"arr_{i}"] for i in range(len(found.files))]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from tfrobust.backbones import set_trainable
 from tfrobust.config import RunConfig, StageConfig
 from tfrobust.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from tfrobust.data.types import Splits
-from tfrobust.distribution import this_worker
+from tfrobust.distribution import agreed, this_worker
 from tfrobust.errors import UsageError
 from tfrobust.progress import Progress
 from tfrobust.run import RunFolder, write_json
@@ -213,6 +214,7 @@ class _Training:
         return Selection(
             self.local, batches, self.threat_model, steps=training.select_steps, seed=seed,
             loss_on=loss_on, worst_case=worst_case, refresh=self.refreshed,
+            agree=partial(agreed, self.model.distribute_strategy),
         )  # fmt: skip
 
     def _batches(self, first_epoch: int) -> Any:

@@ -32,6 +32,7 @@ class Selection:
         the accuracy on that attack's images alone: a network that has learned to fool
         FGSM classifies its images better than the clean ones.
       refresh: called before each measurement, where `model` is a copy of what trains.
+      agree: makes one of what several workers measured.
 
     Attributes:
       count: images measured in the last call of `measure`.
@@ -48,9 +49,10 @@ class Selection:
         loss_on: str | None = None,
         worst_case: bool = True,
         refresh: Callable[[], None] | None = None,
+        agree: Callable[[dict[str, float]], dict[str, float]] | None = None,
     ) -> None:
         self.count = 0
-        self._refresh = refresh
+        self._refresh, self._agree = refresh, agree
         self._worst_case = worst_case
         self._batches = batches
         self._model = model
@@ -77,7 +79,8 @@ class Selection:
             "select_pgd": pgd / total,
             "select_classes": sum(count > 0 for count in predicted),
         }
-        return accuracies | ({"select_loss": loss / total} if self._loss_on else {})
+        found = accuracies | ({"select_loss": loss / total} if self._loss_on else {})
+        return self._agree(found) if self._agree else found
 
     def _count_batch(self, x: Tensor, y: Tensor) -> Tensor:
         logits = self._infer(x)
