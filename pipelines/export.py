@@ -47,7 +47,8 @@ def work(args: argparse.Namespace) -> None:
     export_run(model, test, opened.run, args.version)
     if formats:
         order = np.random.default_rng(opened.config.seed).permutation(len(test))
-        images, rest = test.subset(order[: args.images]), test.subset(order[args.images :])
+        count = _compared(len(test), args.images, opened, formats)
+        images, rest = test.subset(order[:count]), test.subset(order[count:])
         calibration = _calibration(opened, rest) if "tflite-int8" in formats else None
         backbone = opened.trained.backbone if opened.trained else None
         export_portable(model, images, calibration, opened.run, formats, backbone)
@@ -95,6 +96,20 @@ def export_portable(
         path = convert(model, name, run.path, rest, backbone)
         found = compare(name, path, lambda part: model(part, training=False), x, images.labels)
         print(found.as_text(), flush=True)
+
+
+def _compared(total: int, asked: int, opened: Any, formats: list[str]) -> int:
+    """How many images to compare on: an int8 model without a run takes its ranges from others."""
+    from tfrobust.export.portable import CALIBRATION
+
+    if "tflite-int8" not in formats or opened.trained is not None:
+        return asked
+    if total < 2:
+        raise UsageError(
+            f"tflite-int8: expected at least 2 images, to take ranges from and to compare on, "
+            f"found {total} in --data."
+        )
+    return min(asked, total - max(1, min(CALIBRATION, total // 4)))
 
 
 def _calibration(opened: Any, rest: ImageSet) -> Any:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from pipelines import export
+from pipelines.export import _compared
 from tfrobust.backbones import build
 from tfrobust.config import BackboneConfig, DataConfig, RunConfig
 from tfrobust.errors import TFRobustError, UsageError
@@ -136,6 +138,27 @@ def test_a_bare_model_s_weights_are_wrong_use_before_anything_is_read(tmp_path, 
     args = [str(tmp_path / "model.keras"), "--data", "digits", "--formats", "weights"]
     assert export.main(args) == 2
     assert "--formats weights: expected a run folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("total", "asked", "formats", "trained", "expected"),
+    [
+        (40, 500, ["tflite-int8"], None, 30),  # a quarter gives the ranges
+        (2, 500, ["tflite-int8"], None, 1),
+        (5000, 500, ["tflite-int8"], None, 500),
+        (40, 500, ["tflite-int8"], "a run, with training images", 500),
+        (40, 500, ["tflite"], None, 500),
+    ],
+)
+def test_images_are_held_back_for_the_ranges_of_a_bare_model(
+    total, asked, formats, trained, expected
+):
+    assert _compared(total, asked, SimpleNamespace(trained=trained), formats) == expected
+
+
+def test_one_image_cannot_give_ranges_and_be_compared_on():
+    with pytest.raises(UsageError, match="at least 2 images, .* found 1"):
+        _compared(1, 500, SimpleNamespace(trained=None), ["tflite-int8"])
 
 
 def test_int8_is_small_and_near(model, tmp_path):
