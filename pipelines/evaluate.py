@@ -171,12 +171,15 @@ def _publish(
     """Prints and writes the evaluation, and the card and leaderboard entry made of it."""
     from tfrobust.report.leaderboard import leaderboard_entry
     from tfrobust.report.model_card import model_card
-    from tfrobust.report.runs import read_run
+    from tfrobust.report.runs import read_run, remove_evaluation_figures
     from tfrobust.run import write_json, write_text
     from tfrobust.settings import to_dict
 
     size = f"{len(data)} test images"
     print(f"\n{report.model}: {size}, {report.threat_model}\n{report.as_text()}", flush=True)
+    # They show what the evaluation before found; figures of this one are drawn later, if at all.
+    if removed := remove_evaluation_figures(run.figures):
+        print(f"Removed {removed} figures of the evaluation before.", flush=True)
     write_json(run.evaluation, {**report.as_dict(), "classes": list(data.label_names)})
     write_text(run.predictions, report.as_csv(data.names, data.label_names))
     known = dataclasses.replace(read_run(run.path), config=to_dict(trained) if trained else {})

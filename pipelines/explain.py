@@ -2,13 +2,13 @@
 
 python -m pipelines.explain saved_models/RUN
 python -m pipelines.explain saved_models/ROBUST --against saved_models/STANDARD --measure 64
+python -m pipelines.explain saved_models/RUN --layers block_3_expand --classes goldfish,17
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ import numpy as np
 from pipelines.cli import add_settings, main_of, new_parser
 from tfrobust.errors import UsageError
 from tfrobust.explain import EXPLAINERS
+from tfrobust.explain.asked import classes_asked, layers_asked, methods_asked, reads_a_layer
 
 if TYPE_CHECKING:
     from tfrobust.config import RunConfig
@@ -49,7 +50,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--measure", type=int, default=0, metavar="IMAGES",
         help="measure the methods on so many images: faithful, stable, sane?")  # fmt: skip
     add("--class-images", type=int, default=CLASSES, metavar="CLASSES",
-        help="climb to the image that each of so many classes asks for; 0 for none")  # fmt: skip
+        help="climb to the image that each of the first so many classes asks for; 0 for none"
+    )  # fmt: skip
+    add("--classes", default=None, metavar="NAMES",
+        help="classes to climb for, by name or number, in place of the first ones")  # fmt: skip
+    add("--layers", default=None, metavar="NAMES",
+        help="convolutions whose channels are drawn (default: 8 from the image up)")  # fmt: skip
     add_settings(parser, ["", "threat", "data"], {})
     return parser
 
@@ -60,7 +66,7 @@ def work(args: argparse.Namespace) -> None:
         if getattr(args, name) < least:
             flag = name.replace("_", "-")
             raise UsageError(f"--{flag}: expected at least {least}, found {getattr(args, name)}.")
-    methods = _methods(args.methods)
+    methods = methods_asked(args.methods)
     from pipelines.loading import open_with_images, require_keras
     from tfrobust.evaluation.models import load_any
 
@@ -69,38 +75,28 @@ def work(args: argparse.Namespace) -> None:
     if args.against:
         other = Path(args.against)
         models[_other_name(other, opened.name)] = load_any(other)
-    _check_models(models, args.target_layer)
-    explain_run(models[opened.name], test, opened.config, opened.run, args.per_group)
+    _check_models(models)
+    if args.target_layer or any(map(reads_a_layer, methods)):
+        _check_target_layer(models, args.target_layer)
+    model, names = models[opened.name], test.label_names
+    layers = None if args.layers is None else layers_asked(args.layers, model)
+    classes = list(range(min(args.class_images, len(names))))
+    classes = classes if args.classes is None else classes_asked(args.classes, names)
+    explain_run(model, test, opened.config, opened.run, args.per_group)
     work = _Explaining(models, test, opened.config, opened.run, methods, args.target_layer)
     work.draw()
-    if args.class_images:
-        work.draw_classes(args.class_images)
+    work.draw_inside(layers)
+    if classes:
+        work.draw_classes(classes)
     if args.measure:
         work.measure(args.measure)
-
-
-def _methods(text: str) -> dict[str, str]:
-    """Names in `EXPLAINERS` -> how figures call them.
-
-    Raises:
-      UsageError: one is unknown.
-    """
-    words = {"saliency": "gradient", "smoothgrad": "SmoothGrad", "gradcam": "Grad-CAM",
-             "integrated-gradients": "integr. gradients", "gradcam++": "Grad-CAM++",
-             "scorecam": "Score-CAM", "layercam": "Layer-CAM"}  # fmt: skip
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names or [""]:
-        if name not in EXPLAINERS:
-            EXPLAINERS[name]
-    return {name: words.get(name, name) for name in names}
 
 
 def _other_name(path: Path, first: str) -> str:
     return path.name if path.name != first else f"{path.parent.name}/{path.name}"
 
 
-def _check_models(models: dict[str, Any], target_layer: str | None) -> None:
-    from tfrobust.explain.target_layer import target_layer as find
+def _check_models(models: dict[str, Any]) -> None:
     from tfrobust.runtime import keras
 
     shapes = {}
@@ -108,12 +104,18 @@ def _check_models(models: dict[str, Any], target_layer: str | None) -> None:
         if not isinstance(model, keras.Model):
             raise UsageError(f"--against: {name} is no model of tf_keras with its layers.")
         shapes[name] = (model.input_shape[1:], model.output_shape[-1])
-        find(model, target_layer)
     if len(set(shapes.values())) > 1:
         found = ", ".join(f"{name}: {shape[0]} and {shape[1]}" for name, shape in shapes.items())
         raise UsageError(
             f"--against: expected models of the same images and classes, found {found}."
         )
+
+
+def _check_target_layer(models: dict[str, Any], name: str | None) -> None:
+    from tfrobust.explain.target_layer import target_layer as find
+
+    for model in models.values():
+        find(model, name)
 
 
 def explain_run(
@@ -124,6 +126,7 @@ def explain_run(
     from tfrobust.attacks.gradient import PGD
     from tfrobust.evaluation.evaluator import Evaluator
     from tfrobust.explain.figures import Examples, pick, saliency_figure
+    from tfrobust.explain.made import record
     from tfrobust.threat_model import ThreatModel
 
     pool = sample(test, POOL, config.seed)
@@ -135,6 +138,7 @@ def explain_run(
     examples = Examples(x, pool.labels[index], evaluator.craft(attack, threat_model, index))
     path = run.figures / "saliency.png"
     saliency_figure(model, examples, test.label_names, path, seed=config.seed)
+    record(run.figures, "saliency", config.threat.norm, config.threat.eps)
     print(f"Figure: {path}", flush=True)
     return path
 
@@ -155,41 +159,45 @@ class _Explaining:
     target_layer: str | None
 
     def draw(self) -> None:
-        """Overlay, top-5, methods side by side, feature maps and channels."""
-        from tfrobust.explain.figures_features import (
-            channel_figure,
-            feature_map_figure,
-        )
+        """Overlay, top-5, methods side by side."""
         from tfrobust.explain.figures_maps import models_figure, overlay_figure
         from tfrobust.explain.figures_scores import top5_figure
 
-        chosen = self._images(ROWS, mixed=True)
+        chosen, names = self._shown, self.test.label_names
         x, y, adversarial = chosen.x, chosen.labels, chosen.adversarial
-        names, first = self.test.label_names, next(iter(self.models))
-        model, x_adv = self.models[first], adversarial[first]
-        overlay_figure(model, x, x_adv, y, names, self._path("overlay"))
+        model, x_adv = self.models[self._first], adversarial[self._first]
+        self._tell(overlay_figure(model, x, x_adv, y, names, self._path("overlay")))
         p_clean, p_adv = (self._probabilities(model, one) for one in (x, x_adv))
-        top5_figure(x, x_adv, y, p_clean, p_adv, names, self._path("top5"))
-        models_figure(
+        self._tell(top5_figure(x, x_adv, y, p_clean, p_adv, names, self._path("top5")))
+        self._tell(models_figure(
             self.models, x, adversarial, y, names, self._path("maps"), methods=self.methods,
             explainers=self._explainers(),
-        )  # fmt: skip
-        maps = self._feature_maps(x[:1], {k: v[:1] for k, v in adversarial.items()})
-        if len({tuple(one.layer for one in of["clean"]) for of in maps.values()}) > 1:
-            print("Feature maps: the two networks differ in their layers; the first is drawn.")
-            maps = {first: maps[first]}
-        feature_map_figure(maps, self._path("feature_maps"))
-        channel_figure(maps[first]["clean"], self._path("channels"))
+        ))  # fmt: skip
 
-    def draw_classes(self, count: int) -> None:
-        """The image that each of the first classes asks for."""
+    def draw_inside(self, layers: list[str] | None) -> None:
+        """Feature maps, and the channels of some layers, where the networks have any."""
+        from tfrobust.explain.feature_maps import channel_layers
+        from tfrobust.explain.figures_features import channel_figure, feature_map_figure
+
+        maps = self._feature_maps()
+        if not maps[self._first]["clean"]:
+            print("Feature maps: the network has no convolution or dense layer; none are drawn.")
+            return
+        self._tell(feature_map_figure(maps, self._path("feature_maps")))
+        if not channel_layers(self.models[self._first]):
+            print("Channels: no convolution has a map larger than 1x1; none are drawn.")
+            return
+        clean = maps[self._first]["clean"]
+        self._tell(channel_figure(clean, self._path("channels"), layers=layers))
+
+    def draw_classes(self, classes: list[int]) -> None:
+        """The image that each of the classes asks for."""
         from tfrobust.explain.figures_features import class_image_figure
         from tfrobust.explain.maximise import maximise
 
-        names = self.test.label_names
-        classes, seed = list(range(min(count, len(names)))), self.config.seed
+        names, seed = self.test.label_names, self.config.seed
         asked = {name: maximise(model, classes, seed=seed) for name, model in self.models.items()}
-        class_image_figure(asked, classes, names, self._path("classes"))
+        self._tell(class_image_figure(asked, classes, names, self._path("classes")))
 
     def measure(self, count: int) -> None:
         """Measures the methods, prints the table and leaves it as CSV with its curves."""
@@ -201,8 +209,8 @@ class _Explaining:
         table = {
             name: measure(
                 model, chosen.x, chosen.adversarial[name], list(self.methods),
-                seed=self.config.seed, explainers=self._explainers(),
-                shown=functools.partial(_tell, name),
+                attacked=chosen.attacked[name], seed=self.config.seed,
+                explainers=self._explainers(), shown=functools.partial(_tell, name),
             )
             for name, model in self.models.items()
         }  # fmt: skip
@@ -211,9 +219,19 @@ class _Explaining:
         print(as_text(table))
         path = self.run.path / "explanations.csv"
         write_text(path, as_csv(table))
+        self._record("explanations")
         curves = {n: {w.method: w.curves for w in rows} for n, rows in table.items()}
-        faithfulness_figure(curves, self._path("faithfulness"))
+        self._tell(faithfulness_figure(curves, self._path("faithfulness")))
         print(f"Table: {path}", flush=True)
+
+    @property
+    def _first(self) -> str:
+        return next(iter(self.models))
+
+    @functools.cached_property
+    def _shown(self) -> Chosen:
+        """The images of the figures."""
+        return self._images(ROWS, mixed=True)
 
     def _images(self, count: int, *, mixed: bool = False) -> Chosen:
         from pipelines.loading import sample
@@ -228,19 +246,24 @@ class _Explaining:
         """The methods, those that read a layer with the one that was asked for."""
         found = {}
         for name in self.methods:
-            takes = "target_layer" in inspect.signature(EXPLAINERS[name]).parameters
-            options = {"target_layer": self.target_layer} if takes else {}
+            options = {"target_layer": self.target_layer} if reads_a_layer(name) else {}
             found[name] = functools.partial(EXPLAINERS[name], **options)
         return found
 
-    def _feature_maps(self, x: np.ndarray, adversarial: dict[str, np.ndarray]) -> dict[str, Any]:
+    def _feature_maps(self) -> dict[str, Any]:
+        """Of the first image: model -> image's name -> maps; of one model where layers differ."""
         from tfrobust.explain.feature_maps import feature_maps
 
-        return {
-            name: {"clean": feature_maps(model, x),
-                   "adversarial": feature_maps(model, adversarial[name])}
+        clean, adversarial = self._shown.x[:1], self._shown.adversarial
+        maps = {
+            name: {"clean": feature_maps(model, clean),
+                   "adversarial": feature_maps(model, adversarial[name][:1])}
             for name, model in self.models.items()
         }  # fmt: skip
+        if len({tuple(one.layer for one in of["clean"]) for of in maps.values()}) == 1:
+            return maps
+        print("Feature maps: the two networks differ in their layers; the first is drawn.")
+        return {self._first: maps[self._first]}
 
     def _probabilities(self, model: Any, x: np.ndarray) -> np.ndarray:
         from tfrobust.runtime import tf
@@ -249,9 +272,17 @@ class _Explaining:
         return found
 
     def _path(self, name: str) -> Path:
-        path = self.run.figures / f"{name}.png"
+        return self.run.figures / f"{name}.png"
+
+    def _tell(self, path: Path) -> None:
+        """Says that a figure is drawn, and notes what with."""
+        self._record(path.stem)
         print(f"Figure: {path}", flush=True)
-        return path
+
+    def _record(self, name: str) -> None:
+        from tfrobust.explain.made import record
+
+        record(self.run.figures, name, self.config.threat.norm, self.config.threat.eps)
 
 
 main = main_of(work, make_parser())

@@ -168,7 +168,8 @@ def finish(run: RunFolder, config: RunConfig, args: argparse.Namespace) -> None:
             train(own, config, splits, resume=args.resume, strategy=strategy, home=run)
         print(f"Worker {worker.index} is done; the chief goes on with the evaluation.", flush=True)
         return
-    write_json(run.environment, {**here, "seed": config.seed, "commit": _commit()})
+    facts = {"seed": config.seed, "commit": _commit(), "data": _sizes(splits)}
+    write_json(run.environment, {**here, **facts})
     print(f"{describe(splits, config.data.dataset)}\n{table(splits)}", flush=True)
     train(run, config, splits, resume=args.resume, strategy=strategy)
     setup(seed=config.seed)
@@ -245,6 +246,11 @@ def build_network(config: RunConfig, splits: Any) -> Any:
         dropout=backbone.dropout,
         seed=config.seed,
     )
+
+
+def _sizes(splits: Any) -> dict[str, Any]:
+    sizes = {name: len(getattr(splits, name)) for name in ("train", "select", "test")}
+    return {**sizes, "image_shape": list(splits.train.image_shape)}
 
 
 def _machine(here: dict[str, Any], strategy: Any, worker: Any, asked: str) -> str:

@@ -42,6 +42,11 @@ def test_only_what_all_models_get_right_is_chosen_while_there_is_any(data) -> No
     wrong = (level > 0.5) & (level < 0.6)
     assert chosen.right == 60 - wrong.sum()
     assert wrong.any() and wrong[-wrong.sum() :].all()
+    # Those that the strict one gets wrong are not attacked against it: they stay as they are.
+    assert chosen.attacked["fair"].all()
+    np.testing.assert_array_equal(chosen.attacked["strict"], ~wrong)
+    moved = np.abs(chosen.adversarial["strict"] - chosen.x).max(axis=(1, 2, 3)) > 0
+    np.testing.assert_array_equal(moved, ~wrong)
 
 
 def test_adversarial_images_are_each_model_s_own(data) -> None:

@@ -146,7 +146,36 @@ def test_the_table_holds_every_method_and_a_random_map(one_pixel, lit) -> None:
     assert gradient.mean("insertion")[0] > random.mean("insertion")[0]
     assert random.mean("stability") is None
     lines = as_csv({"a": rows, "b": rows}).splitlines()
-    assert len(lines) == 7 and lines[0].startswith("model,method,images,deletion,deletion_95")
+    assert len(lines) == 7 and lines[0].startswith("model,method,images,attacked,deletion,")
     assert lines[1].split(",")[:3] == ["a", "saliency", "2"]
     text = as_text({"a": rows})
     assert all(column in text for column in COLUMNS) and "random map" in text
+
+
+def test_stability_is_that_of_the_attacked_images_alone(one_pixel) -> None:
+    x = RNG.random((3, SIDE, SIDE, 3), np.float32)
+    # The last one is wrong without an attack: its adversarial image is the clean one.
+    x_adv = np.concatenate([RNG.random((2, *x.shape[1:]), np.float32), x[2:]])
+    told = np.array([True, True, False])
+    options = {"steps": 2, "explainers": {"saliency": lambda model, x, target: x.copy()}}
+    every, some = (
+        measure(one_pixel, x, x_adv, ["saliency"], attacked=one, **options)[0]
+        for one in (None, told)
+    )
+    assert every.values["stability"][2] == pytest.approx(1) and every.images("stability") == 3
+    # Left in, it would raise the mean by what it is more than the others.
+    assert some.images("stability") == 2 and np.isnan(some.values["stability"][2])
+    assert some.mean("stability")[0] == pytest.approx(every.values["stability"][:2].mean())
+    assert some.mean("deletion") == every.mean("deletion") and some.images("deletion") == 3
+    assert as_csv({"a": [some]}).splitlines()[1].startswith("a,saliency,3,2,")
+    assert "a: stability is of 2 of the 3 images" in as_text({"a": [some]})
+    assert "stability is of" not in as_text({"a": [every]})
+
+
+def test_stability_of_no_attacked_image_is_not_measured(one_pixel, lit) -> None:
+    rows = measure(one_pixel, lit, lit, ["saliency"], steps=2, attacked=np.zeros(2, bool))
+    assert rows[0].mean("stability") is None and rows[0].images("stability") == 0
+    line = dict(
+        zip(*(line.split(",") for line in as_csv({"a": rows}).splitlines()[:2]), strict=True)
+    )
+    assert (line["images"], line["attacked"], line["stability"]) == ("2", "0", "")

@@ -25,12 +25,15 @@ class Chosen:
       x: float32 [N, H, W, C] in [0, 1].
       labels: int [N].
       adversarial: model's name -> float32 [N, H, W, C].
+      attacked: model's name -> bool [N], which images it classifies correctly without an
+        attack: the others are not attacked.
       right: how many of the images every model classifies correctly.
     """
 
     x: np.ndarray
     labels: np.ndarray
     adversarial: dict[str, np.ndarray]
+    attacked: dict[str, np.ndarray]
     right: int
 
 
@@ -55,12 +58,22 @@ def choose(
     evaluators = {name: Evaluator(model, data, seed=seed) for name, model in models.items()}
     right = np.logical_and.reduce([one.clean.correct for one in evaluators.values()])
     index = np.argsort(~right, kind="stable")[: max(count, _TRIED) if mixed else count]
-    made = {name: one.craft(PGD(steps=20), threat_model, index) for name, one in evaluators.items()}
+    made = {name: _crafted(one, threat_model, index) for name, one in evaluators.items()}
     if mixed:
         held = [_right(evaluators[name], x, data.labels[index]) for name, x in made.items()]
         kept = _in_turns(np.sum(held, axis=0), len(held))[:count]
         index, made = index[kept], {name: x[kept] for name, x in made.items()}
-    return Chosen(data.pixels(index), data.labels[index], made, int(right[index].sum()))
+    attacked = {name: one.clean.correct[index] for name, one in evaluators.items()}
+    return Chosen(data.pixels(index), data.labels[index], made, attacked, int(right[index].sum()))
+
+
+def _crafted(evaluator: Evaluator, threat_model: ThreatModel, index: np.ndarray) -> np.ndarray:
+    """What PGD-20 makes of the images that are right; the others as they are."""
+    # The attack itself would leave those at its random start, which is no more than noise.
+    attacked = evaluator.clean.correct[index]
+    x = evaluator.data.pixels(index)
+    x[attacked] = evaluator.craft(PGD(steps=20), threat_model, index[attacked])
+    return x
 
 
 def _right(evaluator: Evaluator, x: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfrobust.errors import UsageError
+from tfrobust.explain.target_layer import map_layers
 from tfrobust.runtime import keras
 
 
@@ -46,6 +47,9 @@ def feature_maps(model: keras.Model, x: np.ndarray) -> list[FeatureMap]:
       model: a flat functional model.
       x: float32 [N, H, W, C] in [0, 1], one batch; a few images, for all outputs are kept.
 
+    Returns:
+      One for each of these layers; none where the model has no such layer.
+
     Raises:
       UsageError: the images do not fit the model.
     """
@@ -55,6 +59,8 @@ def feature_maps(model: keras.Model, x: np.ndarray) -> list[FeatureMap]:
             f"{list(x.shape[1:])}."
         )
     layers = [layer for layer in model.layers if is_shown(layer)]
+    if not layers:
+        return []
     outputs = keras.Model(model.inputs, [layer.output for layer in layers])(x, training=False)
     outputs = outputs if isinstance(outputs, list) else [outputs]
     return [
@@ -67,6 +73,12 @@ def is_shown(layer: Any) -> bool:
     """Whether a layer is a convolution of any kind or a dense one."""
     kinds = ("Conv2D", "Dense")
     return any(cls.__name__.endswith(kinds) for cls in type(layer).__mro__)
+
+
+def channel_layers(model: keras.Model) -> list[str]:
+    """The convolutions and dense layers with a map larger than 1x1, from the image up."""
+    maps = map_layers(model)
+    return [layer.name for layer in model.layers if is_shown(layer) and layer.name in maps]
 
 
 def _square(tokens: np.ndarray) -> np.ndarray:

@@ -69,28 +69,30 @@ def feature_map_figure(
     return save(figure, path)
 
 
-def channel_figure(found: Sequence[FeatureMap], path: Path | str) -> Path:
-    """Grids of single channels of some convolutions, from the image up, for one image.
+def channel_figure(
+    found: Sequence[FeatureMap], path: Path | str, *, layers: Sequence[str] | None = None
+) -> Path:
+    """Grids of single channels of some convolutions for one image, a row for each.
 
     Args:
-      found: `feature_maps` of one image; of layers with maps larger than 1x1, `LAYERS` are
-        shown, evenly spaced, each with `CHANNELS` of its channels, scaled one by one.
+      found: `feature_maps` of one image; of each layer that is shown, `CHANNELS` channels,
+        evenly spaced, are drawn, scaled one by one.
       path: the file; its suffix tells the format.
+      layers: which, in this order; None is `LAYERS` of those with maps larger than 1x1,
+        evenly spaced, from the image up.
 
     Raises:
-      UsageError: no layer has a map larger than 1x1.
+      UsageError: no layer has a map larger than 1x1, or one that is asked for has none.
     """
-    drawn = [one for one in found if one.values.ndim == 4 and max(one.values.shape[1:3]) > 1]
-    if not drawn:
-        raise UsageError("Expected a layer with maps larger than 1x1, found none.")
-    index = np.unique(np.linspace(0, len(drawn) - 1, min(LAYERS, len(drawn))).astype(int))
+    drawn = _drawn(found, layers)
     label = 1.75
     figure = new_figure(
         2 * _EDGE + label + CHANNELS * (_THUMB + _GAP),
-        _HEAD - 0.15 + len(index) * (_THUMB + 2 * _GAP) + _EDGE,
+        _HEAD - 0.15 + len(drawn) * (_THUMB + 2 * _GAP) + _EDGE,
     )
-    text_at(figure, _EDGE, 0.3, "Channels, from the image up", size=15, weight="bold", ha="left")
-    for row, one in enumerate(drawn[i] for i in index):
+    text_at(figure, _EDGE, 0.3, "Channels, from the image up" if layers is None else "Channels",
+            size=15, weight="bold", ha="left")  # fmt: skip
+    for row, one in enumerate(drawn):
         top = _HEAD - 0.15 + row * (_THUMB + 2 * _GAP)
         shape = "×".join(map(str, one.values.shape[1:]))
         text_at(figure, _EDGE, top + 0.2, _shortened(one.layer, 23), size=8.5, ha="left")
@@ -135,6 +137,23 @@ def class_image_figure(
             _plain(axes)
             axes.imshow(image, interpolation="nearest")
     return save(figure, path)
+
+
+def _drawn(found: Sequence[FeatureMap], layers: Sequence[str] | None) -> list[FeatureMap]:
+    """The layers whose channels are drawn: those asked for, or some from the image up."""
+    maps = {
+        one.layer: one for one in found if one.values.ndim == 4 and max(one.values.shape[1:3]) > 1
+    }
+    wrong = [name for name in layers or () if name not in maps]
+    if not maps or wrong:
+        known = ", ".join(maps) or "which there is none"
+        raise UsageError(
+            f"Expected layers with maps larger than 1x1, of {known}; found "
+            f"{', '.join(wrong) or 'none'}."
+        )
+    names = list(maps)
+    index = np.unique(np.linspace(0, len(names) - 1, min(LAYERS, len(names))).astype(int))
+    return [maps[name] for name in layers or [names[i] for i in index]]
 
 
 def _same_layers(maps: Mapping[str, Mapping[str, Sequence[FeatureMap]]]) -> list[str]:

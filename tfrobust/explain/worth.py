@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,19 +12,10 @@ from typing import Any
 import numpy as np
 
 from tfrobust.explain import EXPLAINERS, measures
+from tfrobust.explain.columns import COLUMNS
 from tfrobust.explain.saliency import heat
 from tfrobust.runtime import keras
 
-#: What is measured -> what it means, in the order of the table.
-COLUMNS = {
-    "deletion": "area under deletion, lower is better",
-    "insertion": "area under insertion, higher is better",
-    "stability": "rank correlation of clean and adversarial map, higher is better",
-    "random_head": "rank correlation with the map after the head is randomised, near 0 is sane",
-    "random_half": "the same, upper half of the layers",
-    "random_all": "the same, all layers",
-    "completeness": "gap of the attributions' sum, of integrated gradients; 0 is complete",
-}
 #: A map that says nothing, which every method has to beat.
 RANDOM = "random map"
 # Images at once: maps of all of them are in memory together.
@@ -37,7 +29,7 @@ class Worth:
     Attributes:
       method: name in `EXPLAINERS`, or `RANDOM`.
       values: name in `COLUMNS` -> float [N], one value an image; what does not apply is
-        left out.
+        left out, or NaN where it does not apply to an image.
       curves: deletion and insertion, each float [N, steps + 1].
     """
 
@@ -45,13 +37,21 @@ class Worth:
     values: Mapping[str, np.ndarray]
     curves: tuple[np.ndarray, np.ndarray]
 
+    def images(self, column: str) -> int:
+        """How many images a column is measured on."""
+        return len(self._known(column))
+
     def mean(self, column: str) -> tuple[float, float] | None:
         """Mean and half the width of its 95 % interval (normal); None where not measured."""
-        values = self.values.get(column)
-        if values is None:
+        values = self._known(column)
+        if not len(values):
             return None
         spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
         return float(values.mean()), 1.96 * spread / len(values) ** 0.5
+
+    def _known(self, column: str) -> np.ndarray:
+        values = np.asarray(self.values.get(column, ()), float)
+        return values[~np.isnan(values)]
 
 
 def measure(
@@ -60,6 +60,7 @@ def measure(
     x_adv: np.ndarray,
     methods: Sequence[str],
     *,
+    attacked: np.ndarray | None = None,
     steps: int = 20,
     seed: int = 0,
     explainers: Mapping[str, measures.Explainer] | None = None,
@@ -75,6 +76,8 @@ def measure(
       x: float32 [N, H, W, 3] in [0, 1].
       x_adv: like x, made against the model.
       methods: names in `EXPLAINERS`.
+      attacked: bool [N], which images were attacked; None is all. Of the others, whose
+        adversarial image is the clean one, no stability is measured: it would be 1.
       steps: of deletion and insertion.
       seed: of the random map and the random weights.
       explainers: by name, where not those of the table.
@@ -98,7 +101,7 @@ def measure(
             _measured(name, explain, model, x[part], x_adv[part], target[part], steps, seed)
             for part in _parts(len(x))
         ]
-        found.append(_joined(name, batches))
+        found.append(_of_the_attacked(_joined(name, batches), attacked))
     noise = np.random.default_rng(seed).random(x.shape[:3], np.float32)
     curves = [_faithfulness(model, x[p], target[p], noise[p], steps) for p in _parts(len(x))]
     return [*found, _joined(RANDOM, [({}, pair) for pair in curves])]
@@ -135,23 +138,35 @@ def _joined(method: str, batches: Sequence[Measured]) -> Worth:
     return Worth(method, values, (first, second))
 
 
+def _of_the_attacked(worth: Worth, attacked: np.ndarray | None) -> Worth:
+    """Without the stability of images that were not attacked."""
+    if attacked is None:
+        return worth
+    stability = np.where(attacked, worth.values["stability"], np.nan)
+    return dataclasses.replace(worth, values={**worth.values, "stability": stability})
+
+
 def _parts(count: int) -> Iterator[slice]:
     return (slice(begin, begin + _BATCH) for begin in range(0, count, _BATCH))
 
 
 def as_csv(table: Mapping[str, Sequence[Worth]]) -> str:
-    """Models and methods as lines, with the mean and half-interval of each column."""
+    """Models and methods as lines, with the mean and half-interval of each column.
+
+    'images' is how many all columns but stability are of, 'attacked' how many that one is of.
+    """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     heads = [head for column in COLUMNS for head in (column, f"{column}_95")]
-    writer.writerow(["model", "method", "images", *heads])
+    writer.writerow(["model", "method", "images", "attacked", *heads])
     for model, rows in table.items():
         for row in rows:
             cells: list[str] = []
             for column in COLUMNS:
                 pair = row.mean(column)
                 cells += ["", ""] if pair is None else [f"{value:.4f}" for value in pair]
-            writer.writerow([model, row.method, len(row.curves[0]), *cells])
+            attacked = row.images("stability") if "stability" in row.values else ""
+            writer.writerow([model, row.method, len(row.curves[0]), attacked, *cells])
     return file.getvalue()
 
 
@@ -165,4 +180,15 @@ def as_text(table: Mapping[str, Sequence[Worth]]) -> str:
             texts = ("" if one is None else f"{one[0]:.3f} ±{one[1]:.3f}" for one in cells)
             lines.append(f"{model:{wide}}{row.method:22}" + "".join(f"{t:>14}" for t in texts))
     lines += [f"{column}: {meaning}" for column, meaning in COLUMNS.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_left_out(table)])
+
+
+def _left_out(table: Mapping[str, Sequence[Worth]]) -> Iterator[str]:
+    """Of which models stability is measured on some of the images only."""
+    for model, rows in table.items():
+        known, total = rows[0].images("stability"), len(rows[0].curves[0])
+        if known < total:
+            yield (
+                f"{model}: stability is of {known} of the {total} images; the others are wrong "
+                "without an attack, and were not attacked"
+            )

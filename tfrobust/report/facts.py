@@ -11,7 +11,6 @@ from tfrobust.settings import format_eps
 
 # Settings that are worth a line of the page; the rest is in config.yaml.
 _SETTINGS = {
-    "data": ("dataset", "limit_train", "select_fraction"),
     "backbone": ("name", "weights", "alpha", "resize"),
     "threat": ("norm", "eps"),
     "training": ("method", "optimizer", "batch_size", "steps", "batch_norm", "precision", "ema"),
@@ -19,20 +18,47 @@ _SETTINGS = {
 
 
 def robustness_rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The robustness table: clean, each attack, each further radius, the worst case."""
+    """The robustness table: clean, each attack, each further radius, the worst case.
 
-    def row(name: str, eps: str, entry: dict[str, Any], key: str) -> dict[str, Any]:
+    `top5` is None where it was not measured.
+    """
+
+    def row(name: str, eps: str, entry: dict[str, Any], key: str, top5: str) -> dict[str, Any]:
         return {
-            "name": name, "eps": eps, "accuracy": entry[key],
+            "name": name, "eps": eps, "accuracy": entry[key], "top5": entry.get(top5),
             "interval": entry[f"{key}_interval"], "worst": key == "robust_accuracy",
         }  # fmt: skip
 
     norm = found["threat_model"]["norm"]
-    yield row("clean", "", found, "clean_accuracy")
+    yield row("clean", "", found, "clean_accuracy", "clean_top5_accuracy")
     attacks = [{"attack": name, **entry} for name, entry in found["attacks"].items()]
     for entry in (*attacks, *found["sweep"]):
-        yield row(entry["attack"], format_eps(entry["eps"], norm), entry, "accuracy")
-    yield row("worst case", found["threat_model"]["eps_text"], found, "robust_accuracy")
+        eps = format_eps(entry["eps"], norm)
+        yield row(entry["attack"], eps, entry, "accuracy", "top5_accuracy")
+    yield row("worst case", found["threat_model"]["eps_text"], found, "robust_accuracy", "")
+
+
+def attack_settings(attacks: dict[str, Any]) -> list[tuple[str, str]]:
+    """(attack, its parameters in words); an older evaluation may not know them."""
+    return [(name, _parameters(entry.get("parameters") or {})) for name, entry in attacks.items()]
+
+
+def _parameters(values: dict[str, Any]) -> str:
+    """What is off is left out, and so is the goal of an attack that has none."""
+    aimless = values.get("targeted") is False
+    unused = ("target", "reach_target") if aimless else ()
+    words = [
+        _parameter(name.replace("_", " "), value) for name, value in values.items()
+        if name not in unused and (value is None or value)
+    ]  # fmt: skip
+    return ", ".join(words) or "none recorded"
+
+
+def _parameter(name: str, value: Any) -> str:
+    if value is True:
+        return name
+    text = "by default" if value is None else str(value).replace("_", " ")
+    return f"{name} {f'{value:g}' if isinstance(value, float) else text}"
 
 
 def cost(attacks: dict[str, Any]) -> Iterator[list[str]]:
@@ -41,6 +67,15 @@ def cost(attacks: dict[str, Any]) -> Iterator[list[str]]:
     for name, entry in attacks.items():
         values = (entry.get(column) for column in columns)
         yield [name, *("" if value is None else f"{value:,.0f}" for value in values)]
+
+
+def transfer(found: dict[str, Any]) -> dict[str, Any] | None:
+    """`head`, which says what was transferred, and `rows` of (model, accuracy); None if nothing."""
+    entry = found.get("transfer")
+    if not entry:
+        return None
+    head = f"{entry['attack']} at {entry['eps_text']}, crafted on {entry['reference']}"
+    return {"head": head, "rows": list(entry["accuracy"].items())}
 
 
 def settings(config: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -58,7 +93,12 @@ def _setting(config: dict[str, Any], name: str, value: Any) -> Any:
     """A value as people write it: a radius as a fraction, a file without its folders."""
     if name == "eps":
         return format_eps(value, config["threat"]["norm"])
-    return Path(value).name if name in ("weights", "dataset") else value
+    return file_name(value) if name == "weights" else value
+
+
+def file_name(place: str) -> str:
+    """A name, or of a path its last part: folders are of nobody else's concern."""
+    return Path(place).name
 
 
 def environment(found: dict[str, Any]) -> list[tuple[str, str]]:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from collections.abc import Iterator
 from typing import Any
 
+from tfrobust.report.facts import file_name
 from tfrobust.report.runs import RunData
+
+_AUTOATTACK = ["apgd-ce", "apgd-t", "fab-t", "square"]
 
 
 def leaderboard_entry(run: RunData) -> dict[str, Any]:
     """The entry of a run, with the names that RobustBench's JSON files use.
 
     Accuracies are percentages as strings, as there. `autoattack_acc` is there only where
-    the four attacks of standard AutoAttack were all run; `reported` is the worst case over
-    all that were, by whatever attacks.
+    standard AutoAttack was run, in its order, with its published settings, and nothing
+    before it; `reported` is the worst case over all attacks that were run.
+
+    `additional_data` says whether training began from pretrained weights: what those were
+    trained on comes in addition to the data set. Perturbed copies of its own training
+    images do not count. It is None where it is not known how the model was trained.
 
     Croce et al. (2021), https://arxiv.org/abs/2010.09670.
     """
@@ -23,21 +33,46 @@ def leaderboard_entry(run: RunData) -> dict[str, Any]:
         "authors": "",
         "link": "",
         "venue": "",
-        "dataset": (config.get("data") or {}).get("dataset", ""),
+        "dataset": file_name((config.get("data") or {}).get("dataset", "")),
         "architecture": _architecture(backbone),
         "norm": {"linf": "Linf", "l2": "L2", "l1": "L1"}.get(threat["norm"], threat["norm"]),
         "eps": threat["eps_text"],
-        "additional_data": bool((config.get("data") or {}).get("augment_with")),
+        "additional_data": _pretrained(backbone) is not None if config else None,
         "number_forward_passes": 1,
         "clean_acc": _percentage(found["clean_accuracy"]),
         "reported": _percentage(found["robust_accuracy"]),
         "num_examples": found["num_examples"],
         "unreliable": bool(found["unreliable"]),
-        "footnote": "; ".join(flag["meaning"] for flag in found["flags"]) or None,
+        "footnote": "; ".join(_notes(found, backbone)) or None,
     }
-    if {"apgd-ce", "apgd-t", "fab-t", "square"} <= found["attacks"].keys():
+    if _is_standard_autoattack(found["attacks"]):
         entry["autoattack_acc"] = _percentage(found["attacks"]["square"]["accuracy"])
     return entry
+
+
+def _is_standard_autoattack(attacks: dict[str, Any]) -> bool:
+    """Whether the first attacks were the published ones, each with its published settings."""
+    if list(attacks)[: len(_AUTOATTACK)] != _AUTOATTACK:
+        return False
+    # Imported only here: it imports TensorFlow, which the report does without.
+    from tfrobust.attacks.autoattack import autoattack
+
+    # Those for fewer than 4 classes, which have another loss, are not the published ones.
+    published = {name: dataclasses.asdict(one) for name, one in autoattack("standard").items()}
+    asked = {name: attacks[name].get("parameters") for name in _AUTOATTACK}
+    return bool(json.loads(json.dumps(published)) == asked)
+
+
+def _notes(found: dict[str, Any], backbone: dict[str, Any]) -> Iterator[str]:
+    yield from (flag["meaning"] for flag in found["flags"])
+    weights = _pretrained(backbone)
+    if weights is not None:
+        yield f"additional_data: training began from the pretrained weights {weights}"
+
+
+def _pretrained(backbone: dict[str, Any]) -> str | None:
+    weights = backbone.get("weights") or "none"
+    return None if weights == "none" else file_name(weights)
 
 
 def _architecture(backbone: dict[str, Any]) -> str:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tfrobust.progress import clock
-from tfrobust.report.facts import environment, robustness_rows, settings, training_seconds
+from tfrobust.report.facts import (
+    attack_settings,
+    environment,
+    file_name,
+    robustness_rows,
+    settings,
+    training_seconds,
+    transfer,
+)
+from tfrobust.report.facts_data import data_rows
 from tfrobust.report.runs import RunData
 from tfrobust.settings import format_eps
 
@@ -25,12 +34,16 @@ def model_card(run: RunData) -> str:
     low, high = found["robust_accuracy_interval"]
     parts = [
         f"# {found['model']}",
-        _origin(run.config) + "\n" + _classes(found.get("classes") or ()),
+        f"{_origin(run.config)}\n{_classes(found.get('classes') or ())}".strip(),
         f"## Measured on {found['num_examples']:,} images",
         "\n".join(_table(found)),
         f"The worst case's 95 % interval is {low:.3f} to {high:.3f}. Stronger attacks may lower "
-        "these\nfigures, none can raise them.",
+        "these\nfigures, none can raise them. Top-5 under attack is an upper bound: the attacks "
+        "aim at the\nfirst class.",
+        "\n".join(f"- {name}: {text}" for name, text in attack_settings(found["attacks"])),
+        "\n\n".join(_further(found)),
         "\n".join(f"- **Unreliable**: {f['name']}: {f['meaning']}" for f in found["flags"]),
+        _rows("Data", data_rows(run)),
         _training(run),
         "## Limits",
         "The figures hold for perturbations inside this ball, on images like these. They\n"
@@ -44,9 +57,10 @@ def _origin(config: dict[str, Any]) -> str:
         return "A model file: how it was trained is not known here."
     backbone, threat = config["backbone"], config["threat"]
     return (
-        f"{backbone['name']} (weights: {backbone['weights']}), trained with "
-        f"`{config['training']['method']}` on `{config['data']['dataset']}`; its settings name "
-        f"{threat['norm']} perturbations of {format_eps(threat['eps'], threat['norm'])}."
+        f"{backbone['name']} (weights: {file_name(backbone['weights'])}), trained with "
+        f"`{config['training']['method']}` on `{file_name(config['data']['dataset'])}`; its "
+        f"settings name {threat['norm']} perturbations of "
+        f"{format_eps(threat['eps'], threat['norm'])}."
     )
 
 
@@ -56,19 +70,39 @@ def _classes(names: Any) -> str:
 
 
 def _table(found: dict[str, Any]) -> Iterator[str]:
-    yield f"| attack | eps ({found['threat_model']['norm']}) | accuracy |\n|---|---|---|"
+    yield f"| attack | eps ({found['threat_model']['norm']}) | accuracy | top-5 |"
+    yield "|---|---|---|---|"
     for row in robustness_rows(found):
-        yield f"| {row['name']} | {row['eps']} | {row['accuracy']:.3f} |"
+        top5 = "" if row["top5"] is None else f"{row['top5']:.3f}"
+        yield f"| {row['name']} | {row['eps']} | {row['accuracy']:.3f} | {top5} |"
+
+
+def _further(found: dict[str, Any]) -> Iterator[str]:
+    """What was measured besides the attacks on the model itself."""
+    moved, corrupted = transfer(found), found.get("corruptions")
+    if moved:
+        rows = ", ".join(f"{name} {accuracy:.3f}" for name, accuracy in moved["rows"])
+        yield f"Transfer, {moved['head']}: {rows}."
+    if corrupted:
+        yield (
+            f"Mean accuracy over {len(corrupted['by_corruption'])} corruptions: "
+            f"{corrupted['mean_accuracy']:.3f} ({corrupted['note']})."
+        )
 
 
 def _training(run: RunData) -> str:
     """Settings, time and packages, of a model that was trained here."""
     if not run.config:
         return ""
-    rows = [f"| {name} | {value} |" for name, value in settings(run.config)]
+    rows: list[tuple[str, Any]] = list(settings(run.config))
     seconds = training_seconds(run)
     if seconds:
-        rows.append(f"| time | {len(run.history)} epochs in {clock(seconds)} |")
-    rows += [f"| {name} | {value} |" for name, value in environment(run.environment)
+        rows.append(("time", f"{len(run.history)} epochs in {clock(seconds)}"))
+    rows += [(name, value) for name, value in environment(run.environment)
              if name in ("cpus", "seed", "commit", *_PACKAGES)]  # fmt: skip
-    return "\n".join(["## Training", "", "| setting | value |", "|---|---|", *rows])
+    return _rows("Training", rows)
+
+
+def _rows(head: str, rows: Sequence[tuple[str, Any]]) -> str:
+    lines = [f"| {name} | {value} |" for name, value in rows]
+    return "\n".join([f"## {head}", "", "| | |", "|---|---|", *lines])

@@ -11,10 +11,23 @@ import jinja2
 from markupsafe import Markup
 
 from tfrobust.report.charts import Line, chart
-from tfrobust.report.facts import cost, environment, robustness_rows, settings, training_seconds
+from tfrobust.report.facts import (
+    attack_settings,
+    cost,
+    environment,
+    robustness_rows,
+    settings,
+    training_seconds,
+    transfer,
+)
+from tfrobust.report.facts_data import data_rows
+from tfrobust.report.facts_explanations import explanations
 from tfrobust.report.runs import RunData
 from tfrobust.run import write_text
 from tfrobust.settings import format_eps
+
+# Figures that are seen without a click.
+_UNFOLDED = ("data", "triples")
 
 
 def write_page(runs: Sequence[RunData], path: Path, *, title: str | None = None) -> Path:
@@ -39,6 +52,7 @@ def write_page(runs: Sequence[RunData], path: Path, *, title: str | None = None)
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     templates.filters |= {"percent": _percent, "interval": _interval, "picture": _picture}
+    templates.globals["unfolded"] = _UNFOLDED
     template = templates.get_template("page.html")
     text = template.render(
         title=title or " and ".join(run.name for run in runs),
@@ -58,13 +72,19 @@ def _shown(run: RunData, number: int) -> dict[str, Any]:
         "colour": number % 6,
         "evaluation": found,
         "eps": found["threat_model"]["eps_text"],
+        "ball": f"{found['threat_model']['norm']}, eps {found['threat_model']['eps_text']}",
+        "data": data_rows(run),
         "rows": list(robustness_rows(found)),
         "settings": settings(run.config),
         "environment": environment(run.environment),
         "training_chart": _training_chart(run, number),
         "seconds": training_seconds(run),
+        "attacks": attack_settings(found["attacks"]),
         "cost": list(cost(found["attacks"])),
-        "explanations": run.explanations,
+        "transfer": transfer(found),
+        "corruptions": found.get("corruptions"),
+        "explanations": explanations(run.explanations),
+        "explanations_note": run.explanations_note,
         "figures": run.figures,
     }
 
@@ -120,8 +140,8 @@ def _training_chart(run: RunData, number: int) -> Markup | None:
                  marks=marks)  # fmt: skip
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f} %"
 
 
 def _interval(pair: Sequence[float]) -> str:

@@ -9,29 +9,51 @@ from pathlib import Path
 from typing import Any
 
 from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.explain.made import ATTACKED, made
 from tfrobust.run import RunFolder
-from tfrobust.settings import load_yaml
+from tfrobust.settings import format_eps, load_yaml
 
-#: Figures in the order of the page -> their titles; others follow by name.
+#: Figures of an evaluation, each with its title: drawn anew, or gone, with `evaluation.json`.
+EVALUATION_FIGURES = {
+    "triples": "Adversarial gallery",
+    "accuracy_against_eps": "Accuracy against eps",
+    "accuracy_against_steps": "Accuracy against steps",
+    "per_class": "By class",
+    "confusion": "Confusion",
+    "path_optimised-noise": "Optimised noise, step by step",
+    "path_pixel": "The pixel attack, step by step",
+}
+#: All figures in the order of the page -> their titles; others follow by name.
 FIGURES = {
     "data": "The images",
-    "curves": "Training",
-    "eps": "Accuracy against eps",
-    "steps": "Accuracy against steps",
-    "by_class": "By class",
-    "confusion": "Confusion",
-    "adversarial": "Adversarial images",
-    "examples": "Adversarial images",
-    "path": "An attack, step by step",
+    **EVALUATION_FIGURES,
     "saliency": "What the model looks at",
     "overlay": "Where the prediction is decided",
     "top5": "The five most probable classes",
-    "maps": "Model against model",
-    "classes": "What each class asks for",
+    "maps": "Maps, side by side",
     "faithfulness": "Deletion and insertion",
     "feature_maps": "What every layer answers",
     "channels": "Channels",
+    "classes": "What each class asks for",
+    "curves": "Training in full",
 }
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure.
+
+    Attributes:
+      name: of the file, without suffix.
+      title: what the page calls it.
+      path: the file.
+      note: which attack it shows, where that is not the evaluation's; or empty.
+    """
+
+    name: str
+    title: str
+    path: Path
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,7 +68,8 @@ class RunData:
       history: rows of `history.csv`, numbers where they are some, or empty.
       evaluation: `evaluation.json`.
       explanations: rows of `explanations.csv`, or empty.
-      figures: (title, file) in the page's order.
+      explanations_note: which attack they were measured with, or empty.
+      figures: in the page's order.
     """
 
     name: str
@@ -56,7 +79,8 @@ class RunData:
     history: list[dict[str, Any]]
     evaluation: dict[str, Any]
     explanations: list[dict[str, str]]
-    figures: list[tuple[str, Path]] = field(default_factory=list)
+    explanations_note: str = ""
+    figures: list[Picture] = field(default_factory=list)
 
 
 def read_run(path: Path) -> RunData:
@@ -72,15 +96,18 @@ def read_run(path: Path) -> RunData:
             f"{path}: expected {run.evaluation.name} of an evaluated run in it, found none: make "
             "it with 'python -m pipelines.train' or 'python -m pipelines.evaluate'."
         )
+    evaluation = _json(run.evaluation)
+    notes = _notes(run.figures, evaluation["threat_model"])
     return RunData(
         name=path.resolve().name,
         path=path,
         config=load_yaml(run.config) if run.config.is_file() else {},
         environment=_json(run.environment) if run.environment.is_file() else {},
         history=[_numbers(row) for row in _table(run.history)],
-        evaluation=_json(run.evaluation),
+        evaluation=evaluation,
         explanations=_table(path / "explanations.csv"),
-        figures=_figures(run.figures),
+        explanations_note=notes["explanations"],
+        figures=_figures(run.figures, notes),
     )
 
 
@@ -111,7 +138,40 @@ def _numbers(row: dict[str, str]) -> dict[str, Any]:
     return {name: value(text) for name, text in row.items()}
 
 
-def _figures(folder: Path) -> list[tuple[str, Path]]:
+def remove_evaluation_figures(folder: Path) -> int:
+    """Removes the figures of an evaluation whose `evaluation.json` is about to go.
+
+    Returns:
+      How many there were.
+    """
+    paths = [folder / f"{name}.png" for name in EVALUATION_FIGURES]
+    found = [path for path in paths if path.is_file()]
+    for path in [*found, folder / "curves.json"]:
+        path.unlink(missing_ok=True)
+    return len(found)
+
+
+def _figures(folder: Path, notes: dict[str, str]) -> list[Picture]:
     order = {name: place for place, name in enumerate(FIGURES)}
     found = sorted(folder.glob("*.png"), key=lambda p: (order.get(p.stem, len(order)), p.stem))
-    return [(FIGURES.get(p.stem, p.stem.replace("_", " ").capitalize()), p) for p in found]
+    return [
+        Picture(p.stem, FIGURES.get(p.stem, p.stem.replace("_", " ").capitalize()), p,
+                notes.get(p.stem, ""))
+        for p in found
+    ]  # fmt: skip
+
+
+def _notes(folder: Path, evaluated: dict[str, Any]) -> dict[str, str]:
+    """What each explanation was made with, and where that is not what was evaluated."""
+    known = made(folder)
+    return {name: _note(known.get(name), evaluated) for name in ATTACKED}
+
+
+def _note(entry: dict[str, Any] | None, evaluated: dict[str, Any]) -> str:
+    if entry is None:
+        return "Which eps it was attacked with is not recorded."
+    norm, eps = entry["norm"], entry["eps"]
+    text = f"Attacked by {entry['attack']}, {norm}, eps {format_eps(eps, norm)}"
+    if (norm, eps) == (evaluated["norm"], evaluated["eps"]):
+        return f"{text}."
+    return f"{text}; the evaluation is of {evaluated['norm']}, eps {evaluated['eps_text']}."

@@ -1,0 +1,98 @@
+"""What was asked for by name: explainers, layers and classes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tfrobust.errors import UsageError
+from tfrobust.explain import EXPLAINERS
+
+if TYPE_CHECKING:
+    from tfrobust.runtime import keras
+
+# How figures call the methods, where not by their own names.
+_WORDS = {
+    "saliency": "gradient",
+    "smoothgrad": "SmoothGrad",
+    "integrated-gradients": "integr. gradients",
+    "gradcam": "Grad-CAM",
+    "gradcam++": "Grad-CAM++",
+    "scorecam": "Score-CAM",
+    "layercam": "Layer-CAM",
+}
+
+
+def methods_asked(text: str) -> dict[str, str]:
+    """Comma-separated names in `EXPLAINERS` -> how figures call them.
+
+    Raises:
+      UsageError: one is unknown, or there is none.
+    """
+    names = _split(text)
+    for name in names or [""]:
+        if name not in EXPLAINERS:
+            EXPLAINERS[name]  # says what it expected
+    return {name: _WORDS.get(name, name) for name in names}
+
+
+def reads_a_layer(method: str) -> bool:
+    """Whether a method of `EXPLAINERS` makes its maps of a layer's."""
+    return "target_layer" in inspect.signature(EXPLAINERS[method]).parameters
+
+
+def layers_asked(text: str, model: keras.Model) -> list[str]:
+    """Comma-separated layers whose channels can be drawn, in the order asked for.
+
+    Raises:
+      UsageError: one is no convolution or dense layer with a map larger than 1x1.
+    """
+    from tfrobust.explain.feature_maps import channel_layers
+
+    known, names = channel_layers(model), _split(text)
+    wrong = [name for name in names if name not in known]
+    if wrong or not names:
+        raise UsageError(
+            f"--layers {', '.join(wrong) or 'without a name'}: expected convolutions of "
+            f"{model.name} with a map larger than 1x1: {', '.join(known) or 'it has none'}."
+        )
+    return list(dict.fromkeys(names))
+
+
+def classes_asked(text: str, label_names: Sequence[str]) -> list[int]:
+    """Comma-separated classes, by name or by number, as labels, in the order asked for.
+
+    A class of several synonyms ('goldfish, Carassius auratus') goes by any of them; case
+    does not matter. What is a name and a number is taken for the name.
+
+    Raises:
+      UsageError: there is no such class, or a name is that of several.
+    """
+    if not _split(text):
+        raise UsageError("--classes: expected names or numbers, comma-separated, found none.")
+    return list(dict.fromkeys(_class(one, label_names) for one in _split(text)))
+
+
+def _class(asked: str, label_names: Sequence[str]) -> int:
+    wanted = asked.casefold()
+    named = [label for label, name in enumerate(label_names) if wanted in _synonyms(name)]
+    if len(named) == 1:
+        return named[0]
+    if len(named) > 1:
+        numbers = ", ".join(map(str, named))
+        raise UsageError(f"--classes: {asked!r} is the name of several: expected one of {numbers}.")
+    if asked.isdecimal() and int(asked) < len(label_names):
+        return int(asked)
+    raise UsageError(
+        f"--classes: expected a number in 0..{len(label_names) - 1} or a name such as "
+        f"{label_names[0].split(',')[0]!r}, found {asked!r}."
+    )
+
+
+def _synonyms(name: str) -> list[str]:
+    return [part.strip().casefold() for part in name.split(",")]
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,44 @@
+"""What figures of explanations were made with: they outlive the evaluation beside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tfrobust.run import write_json
+
+#: The attack that all of them show.
+ATTACK = "PGD with 20 steps"
+#: Figures that show attacked images, and the table of measures: they depend on the ball.
+ATTACKED = ("saliency", "overlay", "top5", "maps", "feature_maps", "explanations")
+
+
+def record(folder: Path, name: str, norm: str, eps: float) -> None:
+    """Notes in `made.json` which ball a figure, or the table, was made with.
+
+    Args:
+      folder: of the figures.
+      name: the figure's, without suffix; one that no attack is in is not noted.
+      norm: of the ball.
+      eps: its radius.
+
+    Raises:
+      TFRobustError: the file cannot be written.
+    """
+    if name in ATTACKED:
+        entry = {"attack": ATTACK, "norm": norm, "eps": float(eps)}
+        write_json(_file(folder), {**made(folder), name: entry})
+
+
+def made(folder: Path) -> dict[str, dict[str, Any]]:
+    """Name -> 'attack', 'norm' and 'eps'; empty where nothing is noted or it cannot be read."""
+    try:
+        found = json.loads(_file(folder).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _file(folder: Path) -> Path:
+    return folder / "made.json"

@@ -1,0 +1,77 @@
+"""What images a run is of: names, classes, and how many there are of each split."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from tfrobust.report.facts import file_name
+from tfrobust.report.runs import RunData
+
+# Class names that are spelled out.
+_NAMED = 12
+
+
+def data_rows(run: RunData) -> list[tuple[str, str]]:
+    """(name, value) of what the folder knows of the images, the most asked for first.
+
+    The sizes of the splits are those that training noted in `environment.json`; where it
+    did not, 'test' is what was evaluated, and the parts are told as they were asked for.
+    """
+    settings, sizes = run.config.get("data") or {}, run.environment.get("data") or {}
+    rows = {
+        "data set": file_name(settings.get("dataset") or ""),
+        "size": "×".join(map(str, sizes.get("image_shape", ()))) or _asked_size(settings),
+        "classes": _classes(run.evaluation),
+        "train": _train(settings, sizes),
+        "select": _select(settings, sizes),
+        "test": _test(run.evaluation, sizes),
+        "augmentation": _augmentation(run.config.get("augment") or {}),
+    }
+    return [(name, text) for name, text in rows.items() if text]
+
+
+def _asked_size(settings: dict[str, Any]) -> str:
+    side = settings.get("image_size")
+    return f"{side}×{side}" if side else ""
+
+
+def _classes(found: dict[str, Any]) -> str:
+    names = found.get("classes") or ()
+    if not names:
+        seen = len(set(found["examples"]["label"])) if "examples" in found else 0
+        return f"{seen:,} among the evaluated images" if seen else ""
+    shown = "; ".join(name.split(",")[0] for name in names[:_NAMED])
+    return f"{len(names):,}: {shown}{'; …' if len(names) > _NAMED else ''}"
+
+
+def _train(settings: dict[str, Any], sizes: dict[str, Any]) -> str:
+    parts = [f"{sizes['train']:,} images"] if "train" in sizes else []
+    if settings.get("limit_train"):
+        parts.append(f"limited to {settings['limit_train']:,}")
+    if settings.get("augment_with"):
+        parts.append(f"with the perturbed set {file_name(settings['augment_with'])}")
+    return ", ".join(parts)
+
+
+def _select(settings: dict[str, Any], sizes: dict[str, Any]) -> str:
+    parts = [f"{sizes['select']:,} images"] if "select" in sizes else []
+    if "select_fraction" in settings:
+        parts.append(f"{settings['select_fraction']:.0%} of the training images")
+    return ", ".join(parts)
+
+
+def _test(found: dict[str, Any], sizes: dict[str, Any]) -> str:
+    counts = Counter((found.get("examples") or {}).get("label") or ()).values()
+    text = f"{found['num_examples']:,} images evaluated"
+    if sizes.get("test", 0) > found["num_examples"]:
+        text += f" of {sizes['test']:,}"
+    return f"{text}, {min(counts):,} to {max(counts):,} of a class" if counts else text
+
+
+def _augmentation(settings: dict[str, Any]) -> str:
+    words = [
+        name.replace("_", " ") if value is True else f"{name.replace('_', ' ')} {value:g}"
+        for name, value in settings.items() if value
+    ]  # fmt: skip
+    return ", ".join(words)

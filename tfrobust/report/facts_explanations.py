@@ -1,0 +1,50 @@
+"""The table of explanations, as the page shows it: every measure, with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tfrobust.explain.columns import COLUMNS, HEADS
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """What a model's explanations are worth.
+
+    Attributes:
+      heads: of the columns that were measured.
+      rows: texts, 'model, method' and the number of images first.
+      meanings: (head, meaning) of each column.
+    """
+
+    heads: list[str]
+    rows: list[list[str]]
+    meanings: list[tuple[str, str]]
+
+
+def explanations(rows: Sequence[dict[str, str]]) -> Explanations | None:
+    """The table made of the rows of `explanations.csv`; None where there are none."""
+    if not rows:
+        return None
+    shown = [column for column in COLUMNS if any(row.get(column) for row in rows)]
+    heads = [HEADS[column] for column in shown]
+    return Explanations(
+        heads,
+        [[f"{row['model']}, {row['method']}", _images(row), *(_cell(row, c) for c in shown)]
+         for row in rows],
+        [(head, COLUMNS[column]) for head, column in zip(heads, shown, strict=True)],
+    )  # fmt: skip
+
+
+def _images(row: dict[str, str]) -> str:
+    """How many; stability is of the attacked ones alone, which may be fewer."""
+    total, attacked = row["images"], row.get("attacked")
+    return total if attacked in (None, "", total) else f"{total} ({attacked} attacked)"
+
+
+def _cell(row: dict[str, str], column: str) -> str:
+    if not row.get(column):
+        return ""
+    half = row.get(f"{column}_95")
+    return f"{float(row[column]):.3f}" + (f" ±\N{NO-BREAK SPACE}{float(half):.3f}" if half else "")
