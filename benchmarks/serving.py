@@ -42,7 +42,7 @@ def main() -> int:
             begin = time.perf_counter()
             times, lost = _load(host, int(port), images, count, args.seconds)
             spent = time.perf_counter() - begin
-            p50, p99 = np.percentile(times, [50, 99]) * 1e3
+            p50, p99 = np.percentile(times or [np.nan], [50, 99]) * 1e3
             print(f"{count:8}{len(times):10,}{lost:6}{len(times) / spent:10.1f}{p50:8.1f}{p99:8.1f}"
                   f"{_memory(server.pid):11.0f}", flush=True)  # fmt: skip
     finally:
@@ -68,7 +68,7 @@ def _load(
                 connection.request("POST", "/predict", images[at % len(images)])
                 answer = connection.getresponse()
                 answer.read()
-            except OSError as error:
+            except (OSError, http.client.HTTPException) as error:
                 lost.append(repr(error))
                 connection.close()
                 continue

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import base64
+import http.client
 import json
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,9 @@ def ask_rest(address: str, model: str, images: list[bytes]) -> list[dict[str, An
     """[{'label', 'label_name', 'probabilities', ...}, ...], one for each image."""
     encoded = [{"image_bytes": {"b64": base64.b64encode(image).decode()}} for image in images]
     body = json.dumps({"signature_name": SIGNATURE, "instances": encoded}).encode()
+    name = urllib.parse.quote(model, safe="")
     request = urllib.request.Request(
-        f"{address.rstrip('/')}/v1/models/{model}:predict", body,
+        f"{address.rstrip('/')}/v1/models/{name}:predict", body,
         {"Content-Type": "application/json"},
     )  # fmt: skip
     with urllib.request.urlopen(request, timeout=30) as answer:
@@ -45,7 +48,10 @@ def ask_grpc(address: str, model: str, images: list[bytes]) -> list[dict[str, An
     request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(images, shape=[len(images)]))
     with grpc.insecure_channel(address) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        outputs = stub.Predict(request, timeout=30).outputs
+        try:
+            outputs = stub.Predict(request, timeout=30).outputs
+        except grpc.RpcError as error:
+            raise ConnectionError(f"{address}: {error.code().name}: {error.details()}") from error
     arrays = {name: tf.make_ndarray(value) for name, value in outputs.items()}
     return [
         {
@@ -74,8 +80,12 @@ def main() -> int:
     except urllib.error.HTTPError as error:
         print(f"error: {error.code}: {error.read().decode(errors='replace')}", file=sys.stderr)
         return 1
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except ImportError as error:
+        print(f"error: {error}: gRPC needs grpcio and tensorflow-serving-api", file=sys.stderr)
+        return 1
+    # The last two: no address, or no server of this kind behind it.
+    except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+        print(f"error: {error!s} ({type(error).__name__})", file=sys.stderr)
         return 1
     for path, one in zip(args.images, found, strict=True):
         print(f"{path}: {one['label_name']} ({max(one['probabilities']):.1%})")

@@ -130,10 +130,14 @@ def _parser_of(hint: Any) -> Callable[[str], Any]:
         inner = typing.get_args(hint)[0]
         if inner is StageConfig:
             return _usage(lambda text: [dataclasses.asdict(s) for s in parse_stages(text)])
-        return _usage(lambda text: [_parser_of(inner)(part) for part in text.split(",")])
+        return _usage(lambda text: [_parser_of(inner)(part) for part in _parts(text)])
     options = [h for h in typing.get_args(hint) if h is not type(None)]
     kind = options[0] if options else hint
     return _usage(parse_number) if kind is float else typing.cast(Callable[[str], Any], kind)
+
+
+def _parts(text: str) -> list[str]:
+    return [] if text == "none" else text.split(",")
 
 
 def _usage(parse: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -14,6 +14,11 @@ from typing import Any
 from pipelines.cli import main_of, new_parser
 from tfrobust.errors import TFRobustError, UsageError
 
+# Seconds that open requests have to end in when the server is told to stop.
+GRACE = 20
+# Connections that may be open; one more is told 503 before its body is read.
+CONNECTIONS = 512
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The flags of `pipelines.serve`."""
@@ -32,24 +37,23 @@ def make_parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> None:
     """Loads the model, warms it up, and serves until it is told to stop."""
-    for name in ("max_batch", "max_body", "queue"):
-        if getattr(args, name) < 1:
-            flag = name.replace("_", "-")
-            raise UsageError(f"--{flag}: expected at least 1, found {getattr(args, name)}.")
+    _check(args)
     uvicorn = _uvicorn()
     from tfrobust.runtime import import_quietly
 
     import_quietly()
-    from tfrobust.serving.app import Limits, make_app
+    from tfrobust.serving.app import make_app
+    from tfrobust.serving.limits import Limits
     from tfrobust.serving.model import ServedModel
 
     model = ServedModel(Path(args.model))
-    limits = Limits(body=args.max_body * 2**20, batch=args.max_batch, queue=args.queue)
-    config = uvicorn.Config(
-        make_app(model, limits), host=args.host, port=args.port, log_level="warning",
-        timeout_graceful_shutdown=20, timeout_keep_alive=30,
-    )  # fmt: skip
     bound = _bound(args)
+    limits = Limits(body=args.max_body * 2**20, batch=args.max_batch, queue=args.queue)
+    app = make_app(model, limits)
+    config = uvicorn.Config(
+        app, host=args.host, port=args.port, log_level="warning", timeout_keep_alive=30,
+        timeout_graceful_shutdown=GRACE, limit_concurrency=CONNECTIONS,
+    )  # fmt: skip
     host, port = bound.getsockname()[:2]
 
     class Server(uvicorn.Server):  # type: ignore[name-defined]
@@ -65,7 +69,22 @@ def work(args: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     Server(config).run(sockets=[bound])
-    print("Stopped: all requests that had come were answered.", flush=True)
+    print(_farewell(app.state.cut_off), flush=True)
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name in ("max_batch", "max_body", "queue"):
+        if getattr(args, name) < 1:
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag}: expected at least 1, found {getattr(args, name)}.")
+    if not 0 <= args.port <= 65535:
+        raise UsageError(f"--port: expected 0 to 65535, found {args.port}.")
+
+
+def _farewell(cut_off: int) -> str:
+    if not cut_off:
+        return "Stopped: all requests that had come were answered."
+    return f"Stopped: requests that were cut off without an answer: {cut_off}."
 
 
 def _uvicorn() -> Any:

@@ -97,3 +97,12 @@ def test_missing_yaml_is_named(tmp_path):
 
 def test_plain_values_only(tmp_path):
     assert yaml.safe_load(yaml.safe_dump(to_dict(RunConfig()))) == to_dict(RunConfig())
+
+
+def test_none_is_a_list_of_nothing():
+    from pipelines.cli import given_settings
+    from pipelines.evaluate import make_parser
+
+    for text, expected in (("none", []), ("1/255,0.5", [1 / 255, 0.5])):
+        args = make_parser().parse_args(["run", "--sweep", text])
+        assert list(given_settings(args)["evaluation"]["sweep"]) == expected

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from tfrobust.data.images import decode
 from tfrobust.export import export
 from tfrobust.runtime import keras, tf
 
@@ -76,6 +77,20 @@ def test_resizing_agrees_with_pillow(pixels_of, kind: str, size: tuple[int, int]
     assert difference.max() < 2.01 and difference.mean() < 0.25
     if size == (SIDE, SIDE):
         assert difference.max() < 1e-3
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "16-bit"])
+def test_a_large_image_is_the_same_in_strips(pixels_of, mode: str) -> None:
+    """Half a million pixels are resized at a time; this has three strips, the last one short."""
+    noise = np.random.default_rng(3).integers(0, 256, (70, 50, 4), dtype=np.uint8)
+    image = Image.fromarray(noise).resize((1000, 1100))
+    if mode == "16-bit":
+        image = Image.fromarray(np.asarray(image.convert("L"), np.uint16) * 257)
+    elif mode != "RGBA":
+        image = image.convert("RGB").convert(mode)
+    expected = decode(encode(image), (SIDE, SIDE)).pixels
+    difference = np.abs(pixels_of(encode(image)) - expected)
+    assert difference.max() < 2.01 and difference.mean() < 0.25
 
 
 @pytest.mark.parametrize("endian", ["<", ">"])

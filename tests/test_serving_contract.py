@@ -119,11 +119,14 @@ PNG, JPEG = encoded("PNG"), encoded("JPEG")
         ([png_that_claims(2**31 - 1, 2**31 - 1)], "found height, width"),
         ([png_that_claims(2**32 - 1, 2**32 - 1)], "found height, width"),
         ([png_that_claims(0, 5)], "found height, width"),
-        ([png_that_claims(8000, 8001)], "found height, width"),
+        ([png_that_claims(4000, 4001)], "found height, width"),
+        # After the first pass it would be as wide as the model.
+        ([png_that_claims(1, 2_000_001)], "found height, width"),
+        ([png_that_claims(4000, 4000)] * 5, "64,000,000 pixels in all images.*80000000"),
         ([jpeg_that_claims(65_500, 65_500)], "found height, width"),
         ([PNG, JPEG, png_that_claims(20_000, 20_000)], "found height, width"),
     ],
-    ids=range(13),
+    ids=range(15),
 )
 def test_bytes_that_mean_harm_are_refused(signatures, data: list[bytes], message: str) -> None:
     batch = tf.constant(data, tf.string, [len(data)])
@@ -131,6 +134,26 @@ def test_bytes_that_mean_harm_are_refused(signatures, data: list[bytes], message
         signatures["image_bytes"](image_bytes=batch)
     good = signatures["image_bytes"](image_bytes=tf.constant([PNG, JPEG]))
     assert np.isfinite(good["logits"]).all()
+
+
+def test_bombs_are_decoded_one_by_one_and_never_whole(signatures) -> None:
+    file = io.BytesIO()
+    Image.new("1", (4000, 4000)).save(file, "PNG")
+    bomb = file.getvalue()
+    assert len(bomb) < 4096
+    before = peak_memory(reset=True)
+    answer = signatures["image_bytes"](image_bytes=tf.constant([bomb] * 3))
+    assert len(answer["label"]) == 3
+    # 48 million pixels: as float32 RGB they would be 576 MB.
+    assert peak_memory() - before < 150
+
+
+def peak_memory(reset: bool = False) -> float:
+    """Megabytes that this process has held at most, since it was told to begin anew."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 @pytest.mark.parametrize(

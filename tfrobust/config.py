@@ -232,7 +232,7 @@ class EvaluationConfig(Checked):
     )
     corruptions: bool = setting(False, "measure mean corruption accuracy as well")
     sweep: tuple[float, ...] = setting(
-        (), "further eps to run the attacks at, comma-separated: 1/255,2/255", low=0
+        (), "further eps to run the attacks at, comma-separated, or none: 1/255,2/255", low=0
     )
 
 

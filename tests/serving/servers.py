@@ -1,20 +1,25 @@
-"""A real server on a free port, with a small model exported as any run's is."""
+"""A real server on a free port, with a small model exported as any run's is; what it is asked."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import socket
+import struct
 import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 uvicorn = pytest.importorskip("uvicorn", reason="serving needs the extra 'serve'")
 
@@ -48,7 +53,8 @@ def _parsed(content: bytes) -> Any:
 @contextlib.contextmanager
 def running(folder: Path, **limits: Any) -> Iterator[Client]:
     """The server in a thread, until the block ends."""
-    from tfrobust.serving.app import Limits, make_app
+    from tfrobust.serving.app import make_app
+    from tfrobust.serving.limits import Limits
     from tfrobust.serving.model import ServedModel
 
     app = make_app(ServedModel(folder), Limits(**limits))
@@ -65,3 +71,32 @@ def running(folder: Path, **limits: Any) -> Iterator[Client]:
         server.should_exit = True
         thread.join(30)
         assert not thread.is_alive(), "the server did not stop"
+
+
+def encoded(colour: tuple[int, int, int], kind: str = "PNG", side: int = 40) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (side, side), colour).save(file, kind)
+    return file.getvalue()
+
+
+RED, BLUE = encoded((200, 60, 60)), encoded((60, 60, 200), "JPEG")
+REST = "/v1/models/colours:predict"
+
+
+def rest(*instances: Any, **others: Any) -> bytes:
+    return json.dumps({"instances": instances, **others}).encode()
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    head = struct.pack(">II5B", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(b"\0" * 64)), (b"IEND", b""))
+    parts = [struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c))
+             for k, c in chunks]  # fmt: skip
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.perf_counter() + 10
+    while not true():
+        assert time.perf_counter() < end
+        time.sleep(0.01)

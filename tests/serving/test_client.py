@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import sys
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -78,3 +79,28 @@ def test_the_command_prints_a_line_an_image(example, client, tmp_path, monkeypat
     (tmp_path / "b.png").write_bytes(b"none")
     monkeypatch.setattr("sys.argv", [*args[:-1], str(tmp_path / "b.png")])
     assert example.main() == 1 and "400" in capsys.readouterr().err
+
+
+def told(example: Any, monkeypatch: Any, capsys: Any, *args: str) -> str:
+    """What the command says when it fails."""
+    monkeypatch.setattr("sys.argv", ["client.py", *args])
+    assert example.main() == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    return error
+
+
+def test_what_fails_is_one_line(example, client, tmp_path, monkeypatch, capsys) -> None:
+    pytest.importorskip("grpc")
+    image = str(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes(images()[0])
+
+    def say(*args: str) -> str:
+        return told(example, monkeypatch, capsys, *args, image)
+
+    assert "UNAVAILABLE" in say("--model", "colours", "--grpc", "127.0.0.1:1")
+    assert "404" in say("--model", "of two words", "--rest", client.address)
+    assert "unknown url type" in say("--model", "colours", "--rest", "localhost:8501")
+    assert "InvalidURL" in say("--model", "colours", "--rest", "http://local host")
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    assert "gRPC needs grpcio" in say("--model", "colours", "--grpc", "127.0.0.1:1")

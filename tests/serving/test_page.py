@@ -65,6 +65,26 @@ def test_a_weaker_attack_is_withstood(browser, client, tmp_path) -> None:
     assert text(browser, "adversarial").startswith("red")
 
 
+def test_a_slider_moved_too_early_does_not_keep_the_image_before(browser, client, tmp_path) -> None:
+    for name, colour in (("red", (220, 40, 40)), ("blue", (40, 40, 220))):
+        Image.new("RGB", (20, 20), colour).save(tmp_path / f"{name}.png")
+    browser.get(client.address)
+    choose(browser, tmp_path / "red.png")
+    wait_until(browser, "document.getElementById('verdict').textContent !== ''")
+    browser.execute_script(
+        "const quick = window.fetch, wait = ms => new Promise(done => setTimeout(done, ms));"
+        "window.fetch = async (path, options) => {"
+        "  if (path === 'explain') await wait(300);"
+        "  return quick(path, options);"
+        "};"
+    )
+    choose(browser, tmp_path / "blue.png")
+    browser.execute_script("document.getElementById('eps').dispatchEvent(new Event('change'));")
+    wait_until(browser, "document.getElementById('clean').textContent.startsWith('blue')")
+    wait_until(browser, "document.getElementById('verdict').textContent.includes('blue')")
+    assert text(browser, "verdict") == "Withstood: still blue."
+
+
 def test_what_is_no_image_is_told_in_words(browser, client, tmp_path) -> None:
     (tmp_path / "none.png").write_bytes(b"this is no image")
     browser.get(client.address)

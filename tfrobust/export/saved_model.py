@@ -37,9 +37,9 @@ def export(
 
     * ``serving_default``: ``images``, float32 [N, H, W, 3] in [0, 1], N >= 1.
     * ``image_bytes``: ``image_bytes``, string [N], each a JPEG or PNG of any size and
-      mode with at most `MAX_PIXELS` pixels; transparency is laid on white, 16 bits become 8,
-      a photograph is turned by its EXIF orientation, and resized as Pillow's bilinear
-      filter does it.
+      mode with at most `MAX_PIXELS` pixels, all together with at most `MAX_REQUEST_PIXELS`;
+      transparency is laid on white, 16 bits become 8, a photograph is turned by its EXIF
+      orientation, and resized as Pillow's bilinear filter does it.
 
     The outputs are ``logits`` and ``probabilities`` (float32 [N, K]), ``label`` (int32
     [N]) and ``label_name`` (string [N]). Pixels outside [0, 1], data that is neither

@@ -6,15 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
+from tfrobust.serving.limits import Busy, Gate
+
 Result = TypeVar("Result")
-
-
-class Busy(Exception):
-    """More requests wait than the queue holds: the caller is told to come again."""
+_Waiting: TypeAlias = "tuple[np.ndarray, asyncio.Future[np.ndarray]]"
 
 
 class Batcher:
@@ -30,6 +29,7 @@ class Batcher:
       max_batch: images in a batch.
       wait: seconds that an image waits for others.
       queue: images that may wait; one more raises `Busy`.
+      calls: of `call` that may run or wait; one more raises `Busy`.
       on_batch: told the size of each batch.
     """
 
@@ -40,19 +40,20 @@ class Batcher:
         max_batch: int = 32,
         wait: float = 0.003,
         queue: int = 512,
+        calls: int = 16,
         on_batch: Callable[[int], None] | None = None,
     ) -> None:
         self._run, self._max, self._wait, self._on_batch = run, max_batch, wait, on_batch
-        self._queue: asyncio.Queue[tuple[np.ndarray, asyncio.Future[np.ndarray]]]
-        self._queue = asyncio.Queue(queue)
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(queue)
+        self._calls, self._call = Gate(calls), asyncio.Lock()
         # One thread: TensorFlow uses all cores for one batch, and two would share them.
         self._thread = ThreadPoolExecutor(1, "model")
         self._worker: asyncio.Task[None] | None = None
 
     @property
     def waiting(self) -> int:
-        """Images in the queue."""
-        return self._queue.qsize()
+        """Images in the queue, and calls that run or wait."""
+        return self._queue.qsize() + self._calls.held
 
     def start(self) -> None:
         """Begins to work; to be called inside the event loop."""
@@ -67,22 +68,30 @@ class Batcher:
                 await self._worker
         self._thread.shutdown()
 
-    async def submit(self, image: np.ndarray) -> np.ndarray:
-        """The model's answer for one image, float32 [H, W, 3].
+    async def submit(self, *images: np.ndarray) -> list[np.ndarray]:
+        """The model's answer for each image, float32 [H, W, 3].
 
         Raises:
-          Busy: the queue is full.
+          Busy: the queue has no room for all of them; none is taken then.
         """
-        future: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
-        try:
-            self._queue.put_nowait((image, future))
-        except asyncio.QueueFull as error:
-            raise Busy from error
-        return await future
+        if self._queue.qsize() + len(images) > self._queue.maxsize:
+            raise Busy
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[np.ndarray]] = [loop.create_future() for _ in images]
+        for pair in zip(images, futures, strict=True):
+            self._queue.put_nowait(pair)
+        return await asyncio.gather(*futures)
 
     async def call(self, work: Callable[[], Result]) -> Result:
-        """Runs something else on the model, between two batches."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        """Runs something else on the model, between two batches.
+
+        Raises:
+          Busy: too many calls wait.
+        """
+        # One by one: a batch that comes meanwhile waits for one of them, not for all.
+        with self._calls.holding():
+            async with self._call:
+                return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def _work(self) -> None:
         while True:
@@ -92,7 +101,7 @@ class Batcher:
             for _ in taken:
                 self._queue.task_done()
 
-    async def _collect(self, taken: list[tuple[np.ndarray, asyncio.Future[np.ndarray]]]) -> None:
+    async def _collect(self, taken: list[_Waiting]) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._wait
         while len(taken) < self._max:
@@ -105,7 +114,7 @@ class Batcher:
             except (asyncio.TimeoutError, asyncio.QueueEmpty):
                 return
 
-    async def _answer(self, taken: list[tuple[np.ndarray, asyncio.Future[np.ndarray]]]) -> None:
+    async def _answer(self, taken: list[_Waiting]) -> None:
         # Those whose client has gone away need no answer.
         asked = [(image, future) for image, future in taken if not future.cancelled()]
         if not asked:

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from google.protobuf.json_format import MessageToDict
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tfrobust.attacks.gradient import PGD
-from tfrobust.errors import UsageError
-from tfrobust.evaluation.models import load_any
-from tfrobust.export.extras import read_labels
+from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.evaluation.checks import refuse_probabilities
+from tfrobust.evaluation.models import load_any, number_of_classes
+from tfrobust.export.extras import FOLDER, LABELS, read_labels
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
 
@@ -39,32 +42,35 @@ class ServedModel:
       version: the number of the version folder, or 1.
       shape: (H, W) of its images.
       label_names: the classes' names, by label.
+      signatures: inputs and outputs, as TensorFlow Serving's metadata tell them.
 
     Raises:
       UsageError: there is no SavedModel.
-      TFRobustError: it cannot be read, or does not take images.
+      TFRobustError: it cannot be read, does not map RGB images of one size to logits, or its
+        class names do not fit.
     """
 
     def __init__(self, path: Path) -> None:
-        folder = newest_version(path)
-        self.name = path.name if folder != path else path.parent.name
-        self.version = int(folder.name) if folder.name.isdigit() else 1
-        self._model = load_any(folder)
-        self.shape: tuple[int, int] = tuple(self._model.image_shape[:2])
+        folder = newest_version(path.resolve())
+        numbered = _is_number(folder.name)
+        self.name = (folder.parent.name if numbered else folder.name) or "model"
+        self.version = int(folder.name) if numbered else 1
+        self._model, self.shape = _loaded(folder)
         self._logits = tf.function(self._model, autograph=False, reduce_retracing=True)
         self._probe = tf.function(self._input_gradient, autograph=False)
-        classes = int(self.probabilities(np.zeros((1, *self.shape, 3), np.float32)).shape[1])
-        self.label_names = read_labels(folder) or [f"class {i}" for i in range(classes)]
+        self.label_names = _label_names(folder, _classes(self._model, self.shape))
+        self.signatures = _signatures(folder)
 
-    def probabilities(self, x: np.ndarray) -> np.ndarray:
+    def logits(self, x: np.ndarray) -> np.ndarray:
         """float32 [N, H, W, 3] in [0, 1] -> float32 [N, K]."""
-        found: np.ndarray = tf.nn.softmax(self._logits(tf.constant(x))).numpy()
+        found: np.ndarray = self._logits(tf.constant(x)).numpy()
         return found
 
-    def best(self, probabilities: np.ndarray, count: int = 5) -> list[Prediction]:
+    def best(self, logits: np.ndarray, count: int = 5) -> list[Prediction]:
         """The most probable classes of one image, the first first."""
-        order = np.argsort(-probabilities, kind="stable")[:count]
-        return [Prediction(int(i), self.label_names[i], float(probabilities[i])) for i in order]
+        soft = softmax(logits)
+        order = np.argsort(-soft, kind="stable")[:count]
+        return [Prediction(int(i), self.label_names[i], float(soft[i])) for i in order]
 
     def saliency(self, image: np.ndarray) -> np.ndarray:
         """The gradient of the predicted class's logit, [H, W, 3], for one image."""
@@ -88,6 +94,13 @@ class ServedModel:
         return tape.gradient(logit, x)
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of one image, float32 [K]."""
+    powers = np.exp(logits - logits.max())
+    found: np.ndarray = powers / powers.sum()
+    return found
+
+
 def newest_version(path: Path) -> Path:
     """The version folder with the highest number, or the folder itself where it is one.
 
@@ -97,7 +110,7 @@ def newest_version(path: Path) -> Path:
     if (path / "saved_model.pb").is_file():
         return path
     versions = [
-        one for one in path.glob("*") if one.name.isdigit() and (one / "saved_model.pb").is_file()
+        one for one in path.glob("*") if _is_number(one.name) and (one / "saved_model.pb").is_file()
     ]
     if not versions:
         raise UsageError(
@@ -105,3 +118,59 @@ def newest_version(path: Path) -> Path:
             "found none: make one with 'python -m pipelines.export RUN'."
         )
     return max(versions, key=lambda one: int(one.name))
+
+
+def _is_number(name: str) -> bool:
+    # Of digits such as the superscript two, int() makes nothing.
+    return name.isascii() and name.isdigit()
+
+
+def _loaded(folder: Path) -> tuple[Any, tuple[int, int]]:
+    """The model, and (H, W) of its images."""
+    try:
+        model = load_any(folder)
+        shape = model.image_shape
+    # TensorFlow's, where not even the number of dimensions is known.
+    except ValueError:
+        model, shape = None, ()
+    if len(shape) != 3 or None in shape or shape[2] != 3:
+        raise TFRobustError(
+            f"SavedModel {folder}: expected images of one known size [H, W, 3], found "
+            f"{list(shape) if shape else 'none'}: export it with a fixed input shape."
+        )
+    return model, (int(shape[0]), int(shape[1]))
+
+
+def _classes(model: Any, shape: tuple[int, int]) -> int:
+    """K; the model is tried on a black and a grey image."""
+    images = np.stack([np.zeros((*shape, 3), np.float32), np.full((*shape, 3), 0.5, np.float32)])
+    x = tf.constant(images)
+    classes = number_of_classes(model, x)
+    refuse_probabilities(model(x).numpy())
+    return classes
+
+
+def _label_names(folder: Path, classes: int) -> list[str]:
+    file = folder / FOLDER / LABELS
+    try:
+        names = read_labels(folder)
+    except ValueError as error:
+        raise TFRobustError(f"{file}: expected a JSON list of names ({error}).") from error
+    if names is None:
+        return [f"class {i}" for i in range(classes)]
+    if not isinstance(names, list) or len(names) != classes:
+        found = f"{len(names)}" if isinstance(names, list) else "no list"
+        raise TFRobustError(
+            f"{file}: expected {classes} class names, one for each logit, found {found}: export "
+            "the model again, or take the file away."
+        )
+    return [str(name) for name in names]
+
+
+def _signatures(folder: Path) -> dict[str, Any]:
+    content = (folder / "saved_model.pb").read_bytes()
+    found = SavedModel.FromString(content).meta_graphs[0].signature_def
+    return {
+        name: MessageToDict(signature, preserving_proto_field_name=True)
+        for name, signature in sorted(found.items()) if not name.startswith("__")
+    }  # fmt: skip
