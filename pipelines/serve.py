@@ -6,6 +6,7 @@ python -m pipelines.serve saved_models/RUN --port 8080
 from __future__ import annotations
 
 import argparse
+import gc
 import signal
 import socket
 from pathlib import Path
@@ -68,6 +69,8 @@ def work(args: argparse.Namespace) -> None:
     # When it has stopped, uvicorn raises the signal again that stopped it: to be told and no more.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
+    # What is loaded stays: a large request must not have Python look through all of it again.
+    gc.freeze()
     Server(config).run(sockets=[bound])
     print(_farewell(app.state.cut_off), flush=True)
 

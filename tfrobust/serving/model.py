@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.json_format import MessageToDict
-from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tfrobust.attacks.gradient import PGD
 from tfrobust.errors import TFRobustError, UsageError
@@ -168,8 +168,11 @@ def _label_names(folder: Path, classes: int) -> list[str]:
 
 
 def _signatures(folder: Path) -> dict[str, Any]:
-    content = (folder / "saved_model.pb").read_bytes()
-    found = SavedModel.FromString(content).meta_graphs[0].signature_def
+    # The message is known to protobuf since TensorFlow was imported.
+    kind = descriptor_pool.Default().FindMessageTypeByName("tensorflow.SavedModel")
+    saved: Any = message_factory.GetMessageClass(kind)()
+    saved.ParseFromString((folder / "saved_model.pb").read_bytes())
+    found = saved.meta_graphs[0].signature_def
     return {
         name: MessageToDict(signature, preserving_proto_field_name=True)
         for name, signature in sorted(found.items()) if not name.startswith("__")
