@@ -17,3 +17,13 @@ def test_curves_mark_stages_and_the_elbow():
         assert said == {"stage 2: all": 2.5, "elbow: epoch 2": 2}
     assert [line.get_label() for line in loss.lines][:2] == ["train", "select"]
     assert not draw(rows).axes[0].texts[1:]
+
+
+def test_a_loss_on_select_above_that_on_train_is_in_view():
+    common = {"blocks": "all", "stage": 1, "select_clean": 0.5, "select_fgsm": 0.4}
+    rows = [
+        {**common, "select_pgd": 0.3, "epoch": epoch, "loss": 1.0 / epoch, "select_loss": 2.5}
+        for epoch in (1, 2, 3)
+    ]
+    bottom, top = draw(rows).axes[0].get_ylim()
+    assert bottom == 0 and top > 2.5

@@ -29,11 +29,13 @@ def draw(rows: list[dict[str, Any]], elbow: int | None = None) -> Any:
     loss, accuracy = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in rows]
     loss.plot(epochs, [row["loss"] for row in rows], color=GREY, marker="o", ms=3, label="train")
-    loss.set(title="Loss", xlabel="epoch", ylim=(0, None))
+    loss.set(title="Loss", xlabel="epoch")
     if any("select_loss" in row for row in rows):
         values = [row.get("select_loss", math.nan) for row in rows]
         loss.plot(epochs, values, color=ORANGE, marker="o", ms=3, label="select")
         loss.legend(frameon=False, fontsize=8)
+    # After both lines: a limit that is set keeps what it holds then in view, and no more.
+    loss.set_ylim(bottom=0)
     series = (
         ("select_clean", "select, clean", BLUE, "-"),
         ("select_fgsm", "select, FGSM", GREEN, "-"),
