@@ -19,8 +19,11 @@ def check_attacks(config: EvaluationConfig) -> None:
     """Refuses unknown names before anything long begins.
 
     Raises:
-      UsageError: an attack or suite is unknown, or a setting is not NAME=VALUE.
+      UsageError: an attack or suite is unknown, or a setting is not NAME=VALUE; or there is
+        no attack at all.
     """
+    if not config.attacks:
+        raise UsageError("--attack: expected at least one attack or suite, found none.")
     for text in config.attacks:
         name, _ = _parse(text)
         if name not in ATTACKS and name not in SUITES:

@@ -215,6 +215,8 @@ def test_help_is_fast_and_needs_no_tensorflow(verb):
         (["--dataset", "no/such/path"], "no such name and no such path"),
         (["--recipe", "tiny_imagenet", "--epochs", "1"], "run of one stage"),
         (["--stages", "head:0:1"], "epochs: expected at least 1"),
+        (["--attack", "none"], "expected at least one attack or suite, found none"),
+        (["--norm", "l0", "--eps", "5"], "nsl trains against linf, l2, l1, found 'l0'"),
     ],
 )
 def test_wrong_use_is_exit_code_2_in_one_sentence(args, message, tmp_path, capsys):
