@@ -8,9 +8,10 @@ worker alone; two that know nothing of each other, which tells what sharing cach
 costs; then two that share each step's gradients over 127.0.0.1
 (MultiWorkerMirroredStrategy). Efficiency is the images a second of two over twice those of
 one. The table for ImageNet follows from the measured time of a step and the bytes of
-the weights: a ring all-reduce sends 2 (n - 1) / n of them, over the network that is named,
-after the step and not during it. What it leaves out: reading the images, stragglers, and
-evaluation.
+the weights, of which a ring all-reduce sends 2 (n - 1) / n after the step: once at the full
+speed of the network that is named, and once at the speed measured here, where TensorFlow's
+work on the exchange counts too. The truth lies between, as a rule near the second. What it
+leaves out: reading the images, stragglers, and evaluation.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ def main() -> int:
           f"({args.steps} steps), {args.batch_size} images a worker, a core each")  # fmt: skip
     one = _run(args, [1])
     _row("1 worker", args, one, one, 1)
-    _row("2 apart", args, one, _run(args, [1, 1]), 2)
-    _row("2 workers", args, one, _run(args, [2, 2]), 2)
-    _imagenet(args, one)
+    apart, together = _run(args, [1, 1]), _run(args, [2, 2])
+    _row("2 apart", args, one, apart, 2)
+    _row("2 workers", args, one, together, 2)
+    _imagenet(args, one, max(together["seconds"] - apart["seconds"], 0.0))
     return 0
 
 
@@ -53,21 +55,30 @@ def _row(
           f"efficiency {one['seconds'] / found['seconds']:.2f}", flush=True)  # fmt: skip
 
 
-def _imagenet(args: argparse.Namespace, one: dict[str, float]) -> None:
+def _imagenet(args: argparse.Namespace, one: dict[str, float], measured: float) -> None:
+    """What the epochs cost, by the network's speed and by that of the exchange measured here.
+
+    Args:
+      args: of the benchmark.
+      one: what one worker measured.
+      measured: seconds that two workers took to exchange their gradients.
+    """
     print(
-        f"\nImageNet, {EPOCHS} epochs, workers like this core, {args.gigabits:g} Gbit/s "
-        "between them,"
+        f"\nImageNet, {EPOCHS} epochs, workers like this core, {one['megabytes']:.0f} MB of "
+        "weights; computed from the figures above"
     )
-    print(f"{one['megabytes']:.0f} MB of weights: computed from the figures above")
-    print(f"{'workers':>8}{'step ms':>9}{'images/s':>10}{'efficiency':>12}{'days':>9}"
-          f"{'core-hours':>12}")  # fmt: skip
-    for count in (1, 8, 64):
-        sent = 2 * (count - 1) / count * one["megabytes"] * 2**20
-        step = one["seconds"] + sent / (args.gigabits * 1e9 / 8)
-        speed = count * args.batch_size / step
-        days = IMAGES * EPOCHS / speed / 86_400
-        print(f"{count:8}{step * 1e3:9.0f}{speed:10.1f}{one['seconds'] / step:12.2f}{days:9.1f}"
-              f"{days * 24 * count:12,.0f}")  # fmt: skip
+    network = one["megabytes"] * 2**20 / (args.gigabits * 1e9 / 8)
+    for name, seconds in ((f"at {args.gigabits:g} Gbit/s", network), ("as measured", measured)):
+        print(f"exchange {name}: {seconds * 1e3:.0f} ms for two")
+        print(f"{'workers':>8}{'step ms':>9}{'images/s':>10}{'efficiency':>12}{'days':>9}"
+              f"{'core-hours':>12}")  # fmt: skip
+        for count in (1, 8, 64):
+            # Two send as much as the weights hold.
+            step = one["seconds"] + 2 * (count - 1) / count * seconds
+            speed = count * args.batch_size / step
+            days = IMAGES * EPOCHS / speed / 86_400
+            print(f"{count:8}{step * 1e3:9.0f}{speed:10.1f}{one['seconds'] / step:12.2f}"
+                  f"{days:9.1f}{days * 24 * count:12,.0f}")  # fmt: skip
 
 
 def _run(args: argparse.Namespace, clusters: list[int]) -> dict[str, float]:
