@@ -110,10 +110,7 @@ def evaluate_run(
         model, data, batch_size=settings.batch_size, seed=config.seed, ledger=ledger, share=share
     )
     report = measure(evaluator, threat_model, attacks, name=name, sweep=settings.sweep)
-    share.close()
-    evaluator.leave_others()
-    if not share.worker.is_chief:
-        print(f"Worker {share.worker.index} is done; the chief writes the report.", flush=True)
+    if not _goes_on(share, evaluator):
         return None
     report = _completed(report, reference, model, data, config)
     _publish(run, report, data, trained)
@@ -121,6 +118,15 @@ def evaluate_run(
         _draw(run, evaluator, attacks, report, config)
     ledger.close()
     return report
+
+
+def _goes_on(share: Share, evaluator: Evaluator) -> bool:
+    """Ends the work with others; whether this process is the one that writes."""
+    share.close()
+    evaluator.leave_others()
+    if not share.worker.is_chief:
+        print(f"Worker {share.worker.index} is done; the chief writes the report.", flush=True)
+    return share.worker.is_chief
 
 
 def _share(strategy: str) -> Share:

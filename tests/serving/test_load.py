@@ -45,6 +45,7 @@ def test_bodies_have_a_limit_over_all_requests(exported) -> None:
             half.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1025\r\n\r\n")
             half.sendall(bytes(1024))
         until(lambda: client.ask("/predict", RED)[0] == 503)
+        assert client.ask("/predict", RED)[0] == 503
         stack.close()
         until(lambda: client.ask("/predict", RED)[0] == 200)
 
