@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
+from tfrobust.attacks import ATTACKS
+from tfrobust.attacks.autoattack import autoattack
 from tfrobust.attacks.gradient import FGSM, PGD
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError, UsageError
@@ -59,6 +61,19 @@ def test_a_column_names_aim_norm_and_transfer(case, tmp_path):
     found = from_evaluation(tmp_path / "evaluation.json")
     assert list(found) == ["clean", "clean top-5", "bim least likely l2 0.5", "transfer l2 0.5"]
     assert found["transfer l2 0.5"].hits == 28
+
+
+def test_every_attack_has_its_column(case, tmp_path):
+    report = evaluate(*case, ThreatModel("linf", 2 / 255), {"fgsm": FGSM()}).as_dict()
+    ran, parts = report["attacks"]["fgsm"], {**autoattack("plus"), **autoattack()}
+    attacks = {name: ATTACKS[name]() for name in ATTACKS} | parts
+    report["attacks"] = {
+        name: ran | {"parameters": asdict(attack)} for name, attack in attacks.items()
+    }
+    path = tmp_path / "evaluation.json"
+    path.write_text(json.dumps(report))
+    columns = [f"{name} 2/255" for name in attacks]
+    assert list(from_evaluation(path))[2:] == [*columns, "worst case 2/255"]
 
 
 def test_a_crowded_figure_leaves_out_what_stands_aside():

@@ -154,8 +154,9 @@ def _cells(values: dict[str, Any]) -> dict[str, Cell]:
 
 def _column(name: str, entry: dict[str, Any], ball: dict[str, Any], eps: str) -> str:
     settings = entry["parameters"]
-    aim = f" {settings['target'].replace('_', ' ')}" if settings.get("targeted") else ""
-    return f"{name}{aim} {_at(ball, eps)}"
+    # FAB and APGD's targets are all classes in turn, and in their names.
+    aim = settings.get("target", "").replace("_", " ") if settings.get("targeted") else ""
+    return " ".join(filter(None, (name, aim, _at(ball, eps))))
 
 
 def _at(ball: dict[str, Any], eps: str) -> str:
