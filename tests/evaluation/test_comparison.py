@@ -7,12 +7,14 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from tfrobust.attacks import ATTACKS
 from tfrobust.attacks.autoattack import autoattack
 from tfrobust.attacks.gradient import FGSM, PGD
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.evaluation import figures_canvas
 from tfrobust.evaluation.comparison import (
     Cell,
     Comparison,
@@ -134,3 +136,20 @@ def test_the_figure_is_drawn(tmp_path):
         colours = {pixel for _, pixel in image.convert("RGB").getcolors(1 << 24)}
     series = {tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in SERIES[1:4]}
     assert series <= colours
+
+
+@pytest.mark.parametrize("models", [1, 4, 8])
+def test_the_legend_leaves_the_title_and_the_bars_free(models, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(figures_canvas, "save", lambda figure, path: kept.append(figure) or path)
+    cells = {"clean": Cell(9, 10), "pgd 8/255": Cell(4, 10)}
+    rows = {f"simplenet_plus-blend-{number}": cells for number in range(models)}
+    found = Comparison(tuple(cells), rows, {})
+    comparison_figure(found, tmp_path / "c.png", "Networks side by side")
+    canvas = FigureCanvasAgg(kept[0])
+    canvas.draw()
+    axes = kept[0].axes[0]
+    title = axes.title if axes.title.get_text() else axes._left_title
+    legend, title = axes.get_legend().get_window_extent(), title.get_window_extent()
+    assert axes.get_window_extent().y1 <= legend.y0 + 1 and legend.y1 <= title.y0
+    assert title.y1 <= kept[0].bbox.y1 and legend.x1 <= kept[0].bbox.x1

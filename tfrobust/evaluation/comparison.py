@@ -201,10 +201,19 @@ def comparison_figure(found: Comparison, path: Path, title: str) -> Path:
     axes.set_xticks(range(len(columns)), [_broken(name) for name in columns])
     axes.set(ylim=(0, 1), ylabel="accuracy")
     tidy(axes, "y")
-    axes.set_title(title, loc="left", weight="bold", pad=28)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, frameon=False, fontsize=9)
+    _head(axes, title)
     figure.tight_layout()
     return save(figure, path)
+
+
+def _head(axes: Any, title: str) -> None:
+    """The legend between the axes and their title, in as few rows as the width allows."""
+    labels = axes.get_legend_handles_labels()[1]
+    # Inches of a key and its gaps, and of a letter.
+    wide = 0.7 + 0.09 * max(map(len, labels))
+    across = min(len(labels), max(1, int((axes.figure.get_figwidth() - 0.8) / wide)))
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=across, frameon=False, fontsize=9)
+    axes.set_title(title, loc="left", weight="bold", pad=12 + 16 * -(-len(labels) // across))
 
 
 def _drawn(found: Comparison) -> tuple[str, ...]:
