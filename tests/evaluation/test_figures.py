@@ -66,6 +66,9 @@ def test_the_eps_figure_shows_curves_bands_eps_and_chance(drawn, tmp_path):
     np.testing.assert_allclose(styles[":"][1], 0.1)
     texts = [text.get_text() for text in axes.texts]
     assert texts == ["eps 8/255", "guessing, 0.1"]
+    # Between the axes and the title, where no legend lies.
+    eps = axes.texts[0].get_window_extent()
+    assert axes.get_window_extent().y1 <= eps.y0 and eps.y1 <= axes.title.get_window_extent().y0
     assert axes.get_xlabel() == "eps, L∞ (k/255)" and axes.get_xscale() == "linear"
     assert axes.get_legend().get_title().get_text() == "100 images"
 

@@ -27,3 +27,9 @@ def test_a_loss_on_select_above_that_on_train_is_in_view():
     ]
     bottom, top = draw(rows).axes[0].get_ylim()
     assert bottom == 0 and top > 2.5
+
+
+def test_epochs_are_whole_numbers():
+    common = {"blocks": "all", "stage": 1, "select_clean": 0.5, "select_pgd": 0.3, "loss": 1.0}
+    for axes in draw([{**common, "epoch": epoch} for epoch in (1, 2)]).axes:
+        assert all(tick == int(tick) for tick in axes.get_xticks())

@@ -52,7 +52,9 @@ def eps_curve_figure(
     if reach > _LINEAR_UP_TO * first.threat_model.eps:
         _doubling_axis(axes, curves, scale)
     unit = {"linf": "k/255", "l0": "pixels"}.get(norm, "pixel values in [0, 1]")
-    axes.set(title=title, xlabel=f"eps, {_NORMS[norm]} ({unit})")
+    axes.set(xlabel=f"eps, {_NORMS[norm]} ({unit})")
+    # Above the eps on the line, where the legend is not.
+    axes.set_title(title, pad=16)
     _finish(axes, curves)
     return save(figure, path)
 
@@ -119,7 +121,7 @@ def _mark_eps(axes: Axes, curves: Mapping[str, Curve], scale: float) -> None:
         axes.axvline(eps * scale, color=NEUTRAL, lw=1, ls="--", zorder=1)
         axes.annotate(
             f"eps {format_eps(eps)}", (eps * scale, 1), xycoords=("data", "axes fraction"),
-            xytext=(4, -11), textcoords="offset points", fontsize=8.5, color="0.35",
+            xytext=(0, 3), textcoords="offset points", fontsize=8.5, color="0.35", ha="center",
         )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ def curves(rows: list[dict[str, Any]], path: Path, elbow: int | None = None) -> 
 def draw(rows: list[dict[str, Any]], elbow: int | None = None) -> Any:
     """The figure that `curves` saves."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(10, 4), layout="constrained", dpi=150)
     loss, accuracy = figure.subplots(1, 2)
@@ -54,6 +55,7 @@ def draw(rows: list[dict[str, Any]], elbow: int | None = None) -> Any:
         _mark_stages(axes, rows)
         if elbow is not None:
             _mark(axes, elbow, f"elbow: epoch {elbow}", PURPLE, "-")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
