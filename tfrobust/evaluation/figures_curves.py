@@ -54,7 +54,7 @@ def eps_curve_figure(
     unit = {"linf": "k/255", "l0": "pixels"}.get(norm, "pixel values in [0, 1]")
     axes.set(xlabel=f"eps, {_NORMS[norm]} ({unit})")
     # Above the eps on the line, where the legend is not.
-    axes.set_title(title, pad=16)
+    axes.set_title(title, pad=20)
     _finish(axes, curves)
     return save(figure, path)
 
@@ -121,7 +121,7 @@ def _mark_eps(axes: Axes, curves: Mapping[str, Curve], scale: float) -> None:
         axes.axvline(eps * scale, color=NEUTRAL, lw=1, ls="--", zorder=1)
         axes.annotate(
             f"eps {format_eps(eps)}", (eps * scale, 1), xycoords=("data", "axes fraction"),
-            xytext=(0, 3), textcoords="offset points", fontsize=8.5, color="0.35", ha="center",
+            xytext=(0, 6), textcoords="offset points", fontsize=8.5, color="0.35", ha="center",
         )  # fmt: skip
 
 
