@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
@@ -67,6 +68,7 @@ def test_the_eps_figure_shows_curves_bands_eps_and_chance(drawn, tmp_path):
     texts = [text.get_text() for text in axes.texts]
     assert texts == ["eps 8/255", "guessing, 0.1"]
     # Between the axes and the title, where no legend lies.
+    FigureCanvasAgg(drawn[0]).draw()
     eps = axes.texts[0].get_window_extent()
     assert axes.get_window_extent().y1 <= eps.y0 and eps.y1 <= axes.title.get_window_extent().y0
     assert axes.get_xlabel() == "eps, L∞ (k/255)" and axes.get_xscale() == "linear"
