@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,6 +90,14 @@ def class_word(label_names: Sequence[str], label: int, width: int = 30, lines: i
     if len(name) > width * lines:
         name = name.split(",")[0]
     return "\n".join(textwrap.wrap(name, width, max_lines=lines, placeholder="…"))
+
+
+def model_word(name: str, width: int = 13, lines: int = 4) -> str:
+    """A model's name on at most `lines` lines, broken where its parts are joined."""
+    # A breakable space after each joint, which goes again.
+    parts = re.sub(r"(?<=[-_.])(?=[^-_.])", " ", name)
+    wrapped = textwrap.wrap(parts, width, max_lines=lines, placeholder="…", break_on_hyphens=False)
+    return "\n".join(re.sub(r"(?<=[-_.]) ", "", line) for line in wrapped)
 
 
 def amplification(delta: np.ndarray) -> int:

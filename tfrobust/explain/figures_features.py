@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfrobust.errors import UsageError
-from tfrobust.evaluation.figures_canvas import axes_at, class_word, new_figure, save, text_at
+from tfrobust.evaluation.figures_canvas import (
+    axes_at,
+    class_word,
+    model_word,
+    new_figure,
+    save,
+    text_at,
+)
 from tfrobust.explain.feature_maps import FeatureMap
 
 if TYPE_CHECKING:
@@ -131,7 +138,7 @@ def class_image_figure(
     for row, (name, found) in enumerate(images.items()):
         top = 1.1 + row * wide
         if label:
-            text_at(figure, _EDGE, top + side / 2, name, size=10.5, ha="left")
+            text_at(figure, _EDGE, top + side / 2, model_word(name), size=10, ha="left")
         for column, image in enumerate(found):
             axes = axes_at(figure, _EDGE + label + column * wide, top, side, side)
             _plain(axes)

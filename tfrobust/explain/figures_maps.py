@@ -16,6 +16,7 @@ from tfrobust.evaluation.figures_canvas import (
     WRONG_WORD,
     class_word,
     image_at,
+    model_word,
     new_figure,
     save,
     text_at,
@@ -162,7 +163,8 @@ def models_figure(
             for row in range(len(x)):
                 top = _HEAD + row * group + number * row_high
                 if side == 0:
-                    text_at(figure, _EDGE, top + 0.12, name, size=10.5, ha="left", va="top")
+                    text_at(figure, _EDGE, top + 0.12, model_word(name), size=10, ha="left",
+                            va="top")  # fmt: skip
                 image_at(figure, left, top, view.x[row])
                 _said(figure, left, top + CELL, view, row, int(y[row]), label_names)
                 for column, maps in enumerate(found, 1):
