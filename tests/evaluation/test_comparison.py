@@ -149,7 +149,6 @@ def test_the_legend_leaves_the_title_and_the_bars_free(models, tmp_path, monkeyp
     canvas = FigureCanvasAgg(kept[0])
     canvas.draw()
     axes = kept[0].axes[0]
-    title = axes.title if axes.title.get_text() else axes._left_title
-    legend, title = axes.get_legend().get_window_extent(), title.get_window_extent()
+    legend, title = (part.get_window_extent() for part in (axes.get_legend(), axes._left_title))
     assert axes.get_window_extent().y1 <= legend.y0 + 1 and legend.y1 <= title.y0
     assert title.y1 <= kept[0].bbox.y1 and legend.x1 <= kept[0].bbox.x1

@@ -18,7 +18,6 @@ from tfrobust.evaluation.curves import (
     Curve,
 )
 from tfrobust.evaluation.evaluate import evaluate
-from tfrobust.evaluation.figures_canvas import model_word
 from tfrobust.evaluation.figures_classes import class_scores, confusion
 from tfrobust.evaluation.figures_images import resting_step
 from tfrobust.evaluation.report import AttackResult, Outcome, RobustnessReport, wilson
@@ -279,11 +278,3 @@ def test_triples_are_drawn_from_both_kinds():
         stood = (index < kept).sum()
         assert (len(index) - stood, stood) == expected
         assert len(set(index)) == len(index) and index.max() < kept + broken
-
-
-def test_a_models_name_is_broken_where_its_parts_are_joined():
-    assert model_word("nsl") == "nsl"
-    assert model_word("simplenet_plus-blend") == "simplenet_\nplus-blend"
-    assert model_word("tiny-nsl-pgd") == "tiny-nsl-\npgd"
-    long = model_word("a" * 40)
-    assert all(len(line) <= 13 for line in long.splitlines()) and len(long.splitlines()) <= 4

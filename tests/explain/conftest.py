@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 
@@ -39,3 +40,15 @@ def said():
 @pytest.fixture
 def shown():
     return images
+
+
+def beside_images(figure: Figure, words: str) -> bool:
+    """Whether each text of these words ends before the pictures begin."""
+    FigureCanvasAgg(figure).draw()
+    ends = [t.get_window_extent().x1 for t in figure.texts if t.get_text() == words]
+    return bool(ends) and max(ends) <= min(axes.get_window_extent().x0 for axes in figure.axes)
+
+
+@pytest.fixture
+def beside():
+    return beside_images

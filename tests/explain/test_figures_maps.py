@@ -111,6 +111,17 @@ def test_models_stand_side_by_side_each_with_its_own_images(
     assert words.count("✓ lit · 98%") == 1 and words.count("✗ $ dark, US$ · 92%") == 2
 
 
+def test_a_long_name_lies_on_no_image(kept, beside, one_pixel, pair, tmp_path) -> None:
+    name = "mobilenetv2_with_a_longer-name"
+    models = {name: one_pixel, "other": looking_at(3, 3)}
+    models_figure(
+        models, pair[0], dict.fromkeys(models, pair[1]), np.array([0]), NAMES,
+        tmp_path / "maps.png", methods={"gradient": "Gradient"},
+        explainers={"gradient": saliency},
+    )  # fmt: skip
+    assert beside(kept[0], name)
+
+
 @pytest.mark.parametrize("labels", [[], [0, 1]])
 def test_arrays_that_do_not_belong_together_are_refused(one_pixel, pair, labels, tmp_path) -> None:
     y = np.array(labels, int)

@@ -185,7 +185,10 @@ def test_maximise_refuses_what_is_no_class(colours, classes, steps) -> None:
         maximise(colours, classes, steps=steps)
 
 
-def test_class_images_are_shown_with_their_words(kept, shown, said, tmp_path) -> None:
+LONG = "mobilenetv2_with_a_longer-name"
+
+
+def test_class_images_are_shown_with_their_words(kept, shown, said, beside, tmp_path) -> None:
     pictures = RNG.random((2, 2, 4, 4, 3))
     names = ("cat", "dog", "goldfish, Carassius auratus, which is a long word")
     path = tmp_path / "classes.png"
@@ -195,3 +198,5 @@ def test_class_images_are_shown_with_their_words(kept, shown, said, tmp_path) ->
     found = shown(kept[0])
     np.testing.assert_allclose(np.stack(found), pictures.reshape(4, 4, 4, 3))
     assert said(kept[0])[1:] == ["goldfish", "cat", "nsl", "plain"]
+    class_image_figure({LONG: pictures[0], "plain": pictures[1]}, [2, 0], names, path)
+    assert beside(kept[1], LONG)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,12 +91,9 @@ def class_word(label_names: Sequence[str], label: int, width: int = 30, lines: i
     return "\n".join(textwrap.wrap(name, width, max_lines=lines, placeholder="…"))
 
 
-def model_word(name: str, width: int = 13, lines: int = 4) -> str:
-    """A model's name on at most `lines` lines, broken where its parts are joined."""
-    # A breakable space after each joint, which goes again.
-    parts = re.sub(r"(?<=[-_.])(?=[^-_.])", " ", name)
-    wrapped = textwrap.wrap(parts, width, max_lines=lines, placeholder="…", break_on_hyphens=False)
-    return "\n".join(re.sub(r"(?<=[-_.]) ", "", line) for line in wrapped)
+def label_width(names: Iterable[str], size: float) -> float:
+    """Inches of a column that holds the longest of these words in letters of that size."""
+    return 0.2 + 0.0083 * size * max(map(len, names))
 
 
 def amplification(delta: np.ndarray) -> int:

@@ -12,7 +12,7 @@ from tfrobust.errors import UsageError
 from tfrobust.evaluation.figures_canvas import (
     axes_at,
     class_word,
-    model_word,
+    label_width,
     new_figure,
     save,
     text_at,
@@ -50,8 +50,7 @@ def feature_map_figure(
     high = len(names) * (_THUMB + _GAP) + _CAPTION
     across = min(ACROSS, len(layers))
     rows = -(-len(layers) // across)
-    # A letter of the labels' size takes about 0.07 inches.
-    label = 0.0 if len(names) == 1 else 0.2 + 0.07 * max(map(len, names))
+    label = 0.0 if len(names) == 1 else label_width(names, 8.5)
     figure = new_figure(max(2 * _EDGE + label + across * wide, 6.5), _HEAD + rows * high + _EDGE)
     text_at(figure, _EDGE, 0.3, "What every layer answers", size=15, weight="bold", ha="left")
     text_at(figure, _EDGE, 0.6, f"mean over channels; in each block: {', '.join(images)}", size=9.5,
@@ -125,7 +124,7 @@ def class_image_figure(
       label_names: the classes' names, by label.
       path: the file; its suffix tells the format.
     """
-    side, label = 1.1, 0.0 if len(images) == 1 else 1.2
+    side, label = 1.1, 0.0 if len(images) == 1 else label_width(images, 10.5)
     wide = side + 0.1
     figure = new_figure(
         max(2 * _EDGE + label + len(classes) * wide, 6.0), 1.15 + len(images) * wide + 0.1
@@ -138,7 +137,7 @@ def class_image_figure(
     for row, (name, found) in enumerate(images.items()):
         top = 1.1 + row * wide
         if label:
-            text_at(figure, _EDGE, top + side / 2, model_word(name), size=10, ha="left")
+            text_at(figure, _EDGE, top + side / 2, name, size=10.5, ha="left")
         for column, image in enumerate(found):
             axes = axes_at(figure, _EDGE + label + column * wide, top, side, side)
             _plain(axes)

@@ -16,7 +16,7 @@ from tfrobust.evaluation.figures_canvas import (
     WRONG_WORD,
     class_word,
     image_at,
-    model_word,
+    label_width,
     new_figure,
     save,
     text_at,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SHOWN = {"smoothgrad": "SmoothGrad", "gradcam": "Grad-CAM"}
 Explainer = Callable[[keras.Model, np.ndarray, np.ndarray], np.ndarray]
 # Inches.
-_GAP, _EDGE, _HEAD, _CAPTION, _LABEL = 0.07, 0.3, 1.15, 0.32, 1.35
+_GAP, _EDGE, _HEAD, _CAPTION = 0.07, 0.3, 1.15, 0.32
 _RED = np.array([1.0, 0.0, 0.0], np.float32)
 
 
@@ -152,10 +152,11 @@ def models_figure(
     block = columns * (CELL + _GAP)
     row_high = CELL + _CAPTION
     group = len(models) * row_high + 0.18
-    figure = new_figure(_EDGE + _LABEL + 2 * block + 0.25 + _EDGE, _HEAD + len(x) * group + _EDGE)
+    label = label_width(models, 10.5)
+    figure = new_figure(_EDGE + label + 2 * block + 0.25 + _EDGE, _HEAD + len(x) * group + _EDGE)
     text_at(figure, _EDGE, 0.33, " and ".join(models), size=15, weight="bold", ha="left")
     for side, head in enumerate(("clean", "adversarial, made for that model")):
-        left = _EDGE + _LABEL + side * (block + 0.25)
+        left = _EDGE + label + side * (block + 0.25)
         _heads(figure, left, head, ("image", *methods.values()))
         for number, (name, model) in enumerate(models.items()):
             view = View.of(model, x if side == 0 else adversarial[name])
@@ -163,8 +164,7 @@ def models_figure(
             for row in range(len(x)):
                 top = _HEAD + row * group + number * row_high
                 if side == 0:
-                    text_at(figure, _EDGE, top + 0.12, model_word(name), size=10, ha="left",
-                            va="top")  # fmt: skip
+                    text_at(figure, _EDGE, top + 0.12, name, size=10.5, ha="left", va="top")
                 image_at(figure, left, top, view.x[row])
                 _said(figure, left, top + CELL, view, row, int(y[row]), label_names)
                 for column, maps in enumerate(found, 1):
