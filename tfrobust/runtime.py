@@ -20,7 +20,7 @@ import random
 import sys
 import tempfile
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tfrobust.errors import TFRobustError
@@ -113,6 +113,20 @@ def _import_nsl() -> Any:
     stand_in = "neural_structured_learning.estimator"
     sys.modules.setdefault(stand_in, types.ModuleType(stand_in))
     return importlib.import_module("neural_structured_learning")
+
+
+def traced_for(function: Callable[..., Any], *batch: Any) -> Any:
+    """`function` as a graph that is traced once, for batches of any size.
+
+    With a smaller last batch a plain `tf.function` would be traced twice.
+
+    Args:
+      function: of tensors, each [B, ...].
+      batch: an example of each tensor; its type and all but its first dimension are kept.
+    """
+    tensors = importlib.import_module("tensorflow")
+    specs = [tensors.TensorSpec([None, *part.shape[1:]], part.dtype) for part in batch]
+    return tensors.function(function, input_signature=specs)
 
 
 def import_quietly() -> None:

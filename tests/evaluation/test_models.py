@@ -128,6 +128,28 @@ def test_a_function_with_control_flow_of_its_own_is_traced(model):
     np.testing.assert_array_equal(*masks)
 
 
+class HalvedWhereDark(keras.layers.Layer):
+    """A layer of a user's own, with a condition on a tensor."""
+
+    def call(self, x):
+        if tf.reduce_mean(x) > 2:
+            return x
+        return 0.5 * x
+
+
+def test_a_graph_of_layers_with_a_layer_of_its_own_is_evaluated(linear_model):
+    plain = linear_model(np.random.default_rng(0).normal(size=(12, 4)), np.zeros(4))
+    image = keras.Input((2, 2, 3))
+    halved = keras.Model(image, HalvedWhereDark()(plain(image)))
+    pixels = np.random.default_rng(1).integers(0, 256, (5, 2, 2, 3)).astype("uint8")
+    y = np.argmax(plain(pixels / np.float32(255)), axis=1).astype("int32")
+    data, threat = ImageSet(pixels, y, tuple("abcd")), ThreatModel("linf", 0.05)
+    attacks = {"pgd": PGD(steps=5, random_start=False)}
+    masks = [evaluate(model, data, threat, attacks).robust for model in (plain, halved)]
+    np.testing.assert_array_equal(*masks)
+    assert 0 < masks[0].sum() < len(y)
+
+
 def test_images_of_another_size_are_refused_in_a_sentence(model, tmp_path):
     keras_3_copy(model, tmp_path / "e.keras")
     model.save(tmp_path / "c", save_format="tf")

@@ -221,6 +221,21 @@ def test_a_network_that_predicts_one_class_is_told_from_one_that_no_attack_moves
         assert found["select_classes"] == classes
 
 
+def test_a_smaller_last_batch_is_not_traced_anew(linear_model):
+    model, traces = linear_model(np.zeros((12, 2)), np.zeros(2)), []
+    called = model.call
+    model.call = lambda *args, **kwargs: (traces.append(args), called(*args, **kwargs))[1]
+    data = ImageSet(np.zeros((5, 2, 2, 3), "uint8"), np.zeros(5, "int32"), ("a", "b"))
+    counts = []
+    for size in (5, 2):
+        batches = evaluation_batches(data, size)
+        selection = Selection(model, batches, ThreatModel("linf", 0.1), steps=2, seed=0)
+        before = len(traces)
+        selection.measure()
+        counts.append(len(traces) - before)
+    assert counts[0] == counts[1] > 0
+
+
 def test_select_loss_by_hand(linear_model):
     # p = (3/4, 1/4) whatever the image: -ln .75 = .28768, -ln .25 = 1.38629, clean or not.
     model = linear_model(np.zeros((12, 2)), np.log([3.0, 1.0]))

@@ -27,7 +27,7 @@ def inference(model: Any) -> Classifier:
         float32 [B, H, W, 3] -> logits [B, K].
     """
     keywords = {"training": False} if _is_keras(model) else {}
-    if getattr(model, "_is_graph_network", False):
+    if _is_flat(model):
         return lambda x: tf.cast(model(x, **keywords), tf.float32)
     # A function of its own: the model may need AutoGraph, which our loops go without.
     return tf.function(lambda x: tf.cast(model(x, **keywords), tf.float32), reduce_retracing=True)
@@ -39,7 +39,15 @@ def attackable(model: Any) -> Classifier:
     BatchNorm is folded where the model is a flat graph of tf_keras; successes are to be
     verified on `inference(model)`.
     """
-    return fold(model) if getattr(model, "_is_graph_network", False) else inference(model)
+    return fold(model) if _is_flat(model) else inference(model)
+
+
+def _is_flat(model: Any) -> bool:
+    """Whether it is a graph of layers of Keras and of ours, which do without AutoGraph."""
+    if not getattr(model, "_is_graph_network", False):
+        return False
+    roots = {type(layer).__module__.partition(".")[0] for layer in model._flatten_layers()}
+    return roots <= {"keras", "tf_keras", "tfrobust"}
 
 
 def number_of_classes(model: Any, x: Tensor) -> int:

@@ -11,7 +11,7 @@ from tfrobust.data.types import ImageSet
 from tfrobust.evaluation.batches import as_pixels
 from tfrobust.evaluation.models import attackable, inference
 from tfrobust.progress import Progress
-from tfrobust.runtime import tf
+from tfrobust.runtime import tf, traced_for
 from tfrobust.threat_model import ThreatModel
 
 
@@ -49,20 +49,22 @@ def transfer(
     """
     logits = {name: inference(model) for name, model in models.items()}
 
-    def count(x: Any, y: Any, start: Any) -> Any:
+    def count(x: Any, y: Any, first: Any) -> Any:
+        start = tf.stack([seed, first[0]])
         clean = as_pixels(x)
         x_adv = attack(attackable(reference), clean, y, threat_model, start)
         x_adv = threat_model.project(x_adv, clean)
         hits = [tf.argmax(f(x_adv), axis=1, output_type=tf.int32) == y for f in logits.values()]
         return tf.reduce_sum(tf.cast(tf.stack(hits), tf.int64), axis=1)
 
-    step = tf.function(count, reduce_retracing=True)
-    total = np.zeros(len(models), np.int64)
+    step, total = None, np.zeros(len(models), np.int64)
     progress = Progress("transfer", len(data))
     for first in range(0, len(data), batch_size):
         part = slice(first, first + batch_size)
-        y = tf.constant(data.labels[part], tf.int32)
-        total += step(tf.constant(data.images[part]), y, tf.constant([seed, first])).numpy()
+        labels = tf.constant(data.labels[part], tf.int32)
+        batch = tf.constant(data.images[part]), labels, tf.constant([first])
+        step = step or traced_for(count, *batch)
+        total += step(*batch).numpy()
         progress.update(min(first + batch_size, len(data)))
     progress.close()
     rates = (total / len(data)).round(6).tolist()
