@@ -14,7 +14,7 @@ train: $(VENV)/.ready
 
 # Tracing keeps one core busy: a process for each core halves the time.
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -m slow

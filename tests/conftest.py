@@ -14,6 +14,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
+LONGEST = ("pipelines", "training", "serving", "test_export.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, so that no process is left with one when the others have ended."""
+    tests = ROOT / "tests"
+    items.sort(key=lambda item: item.path.relative_to(tests).parts[0] not in LONGEST)
 
 
 @pytest.fixture(scope="session")
