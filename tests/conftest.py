@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -21,6 +22,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first, so that no process is left with one when the others have ended."""
     tests = ROOT / "tests"
     items.sort(key=lambda item: item.path.relative_to(tests).parts[0] not in LONGEST)
+
+
+# Graphs are traced as millions of small objects, which the collector would look at ever again.
+gc.set_threshold(200_000, 20, 50)
 
 
 @pytest.fixture(scope="session")

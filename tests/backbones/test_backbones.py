@@ -58,7 +58,6 @@ NUM_NORMS = {
 }
 LIGHT = {
     "mobilenetv2",
-    "efficientnetb0",
     "resnet18",
     "simplenet",
     "simplenet_plus",
