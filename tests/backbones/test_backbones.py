@@ -219,7 +219,10 @@ def test_images_of_the_right_size_are_not_resized() -> None:
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("backbone", ["mobilenetv2", "efficientnetb0", "simplenet", "vit"])
+@pytest.mark.parametrize(
+    "backbone",
+    ["mobilenetv2", pytest.param("efficientnetb0", marks=pytest.mark.slow), "simplenet", "vit"],
+)
 def test_mixed_precision_leaves_pixels_and_logits_float32(backbone: str, policy: str) -> None:
     keras.mixed_precision.set_global_policy(policy)
     try:
@@ -235,7 +238,9 @@ def test_mixed_precision_leaves_pixels_and_logits_float32(backbone: str, policy:
 
 def test_a_seed_repeats_the_random_weights() -> None:
     def kernel(seed: int) -> np.ndarray:
-        model = build("mobilenetv2", num_classes=3, image_shape=(32, 32, 3), alpha=0.35, seed=seed)
+        model = build(
+            "simplenet_plus", num_classes=3, image_shape=(32, 32, 3), alpha=0.35, seed=seed
+        )
         return np.concatenate([one.numpy().ravel() for one in model.trainable_weights])
 
     first = kernel(7)
@@ -243,7 +248,10 @@ def test_a_seed_repeats_the_random_weights() -> None:
     assert not np.array_equal(kernel(8), first)
 
 
-@pytest.mark.parametrize("backbone", ["mobilenetv2", "resnet18", "vit"])
+@pytest.mark.parametrize(
+    "backbone",
+    ["mobilenetv2", *(pytest.param(n, marks=pytest.mark.slow) for n in ("resnet18", "vit"))],
+)
 def test_the_saved_model_answers_alike(backbone: str, tmp_path: Path) -> None:
     model, module = model_of(backbone), tf.Module()
     signature = tf.TensorSpec((None, 32, 32, 3), tf.float32)

@@ -45,8 +45,8 @@ def check_equal(model, x):
     [
         ("mobilenetv2", {"alpha": 0.35}),
         ("resnet50", {}),
-        ("resnet50v2", {}),
-        ("efficientnetb0", {}),
+        pytest.param("resnet50v2", {}, marks=pytest.mark.slow),
+        pytest.param("efficientnetb0", {}, marks=pytest.mark.slow),
         ("resnet18", {"alpha": 0.25}),
         pytest.param("resnext50", {}, marks=pytest.mark.slow),
         ("simplenet_plus", {"alpha": 0.5}),

@@ -56,7 +56,7 @@ def facts(report):
     return values
 
 
-@pytest.mark.parametrize("lives", [1, 8])
+@pytest.mark.parametrize("lives", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_the_result_is_the_same_wherever_it_was_killed(case, tmp_path, lives):
     model, data = case
     path = tmp_path / "progress.npz"

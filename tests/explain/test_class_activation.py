@@ -99,7 +99,7 @@ def test_maps_that_are_not_finite_are_told(name) -> None:
 @pytest.mark.parametrize(
     "backbone", ["mobilenetv2", "resnet18", "simplenet", "simplenet_plus", "vit"]
 )
-@pytest.mark.parametrize("side", [32, 64])
+@pytest.mark.parametrize("side", [32, pytest.param(64, marks=pytest.mark.slow)])
 def test_the_last_map_larger_than_1x1_is_found(backbone, side) -> None:
     model = build(backbone, num_classes=3, image_shape=(side, side, 3), seed=0)
     name = target_layer(model)

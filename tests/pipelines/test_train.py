@@ -88,7 +88,7 @@ def test_predictions_are_those_of_the_kept_model(run):
     assert [int(row["clean_prediction"]) for row in rows] == np.argmax(logits, axis=1).tolist()
 
 
-def test_killed_by_signal_9_and_resumed_it_ends_with_the_same_weights(run, tmp_path):
+def test_killed_by_signal_9_and_resumed_it_ends_with_the_same_weights(run, tmp_path, capfd):
     whole, _ = run
     folder = tmp_path / "killed"
     process = subprocess.Popen(
@@ -103,9 +103,8 @@ def test_killed_by_signal_9_and_resumed_it_ends_with_the_same_weights(run, tmp_p
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (folder / "evaluation.json").exists()
-    done = command(["--resume", "--output", str(folder)])
-    assert done.returncode == 0, done.stderr
-    assert "Resuming after epoch" in done.stdout
+    assert train.main(["--resume", "--output", str(folder)]) == 0
+    assert "Resuming after epoch" in capfd.readouterr().out
     expected, found = weights(whole), weights(folder)
     assert expected.keys() == found.keys()
     for key, value in expected.items():

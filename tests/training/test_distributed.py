@@ -102,32 +102,20 @@ def both(factory: pytest.TempPathFactory, methods: list[str]) -> tuple[dict, lis
     return alone, start("multiworker", factory.mktemp("two"), methods, 2)
 
 
-# Others take as long each: they run with the slow tests.
-FEW = ["nsl"]
-OTHERS = [*METHODS, "pgd+awp", "trades+awp"]
+NAMES = [*METHODS, "pgd+awp", "trades+awp"]
 
 
 @pytest.fixture(scope="module")
-def few(tmp_path_factory) -> tuple[dict, list[dict]]:
-    return both(tmp_path_factory, FEW)
-
-
-@pytest.fixture(scope="module")
-def others(tmp_path_factory) -> tuple[dict, list[dict]]:
-    alone, spread = both(tmp_path_factory, OTHERS)
+def found(tmp_path_factory) -> tuple[dict, list[dict]]:
+    alone, spread = both(tmp_path_factory, NAMES)
     # One process with two devices.
-    return alone, spread + start("mirrored", tmp_path_factory.mktemp("mirrored"), OTHERS, 1)
-
-
-@pytest.mark.parametrize("method", FEW)
-def test_two_workers_are_one(few, method) -> None:
-    check_alike(method, few[0][method], *(each[method] for each in few[1]))
+    return alone, spread + start("mirrored", tmp_path_factory.mktemp("mirrored"), NAMES, 1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", OTHERS)
-def test_two_workers_are_one_with_every_method(others, method) -> None:
-    check_alike(method, others[0][method], *(each[method] for each in others[1]))
+@pytest.mark.parametrize("method", NAMES)
+def test_two_workers_are_one_with_every_method(found, method) -> None:
+    check_alike(method, found[0][method], *(each[method] for each in found[1]))
 
 
 def check_alike(method: str, alone: dict, chief: dict, other: dict, *mirrored: dict) -> None:
