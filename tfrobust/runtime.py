@@ -115,18 +115,25 @@ def _import_nsl() -> Any:
     return importlib.import_module("neural_structured_learning")
 
 
-def traced_for(function: Callable[..., Any], *batch: Any) -> Any:
+def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` as a graph that is traced once, for batches of any size.
 
     With a smaller last batch a plain `tf.function` would be traced twice.
 
     Args:
-      function: of tensors, each [B, ...].
-      batch: an example of each tensor; its type and all but its first dimension are kept.
+      function: of tensors, each [B, ...]; their types, and all dimensions but the first, stay
+        those of the first call.
     """
-    tensors = importlib.import_module("tensorflow")
-    specs = [tensors.TensorSpec([None, *part.shape[1:]], part.dtype) for part in batch]
-    return tensors.function(function, input_signature=specs)
+    made: list[Any] = []
+
+    def call(*batch: Any) -> Any:
+        if not made:
+            tensors = _import_tf()
+            specs = [tensors.TensorSpec([None, *part.shape[1:]], part.dtype) for part in batch]
+            made.append(tensors.function(function, input_signature=specs))
+        return made[0](*batch)
+
+    return call
 
 
 def import_quietly() -> None:

@@ -15,7 +15,7 @@ from tfrobust.data.types import ImageSet
 from tfrobust.evaluation.batches import as_pixels
 from tfrobust.evaluation.models import inference
 from tfrobust.progress import Progress
-from tfrobust.runtime import tf, traced_for
+from tfrobust.runtime import tf, traced_once
 
 NOTE = (
     "images corrupted here, with random draws of our own: not comparable with figures on an "
@@ -62,20 +62,19 @@ def corruption_accuracy(
 def _accuracy(
     logits: Any, data: ImageSet, name: str, severity: int, batch_size: int, seed: int
 ) -> float:
+    @traced_once
     def hits(x: Any, y: Any, seeds: Any) -> Any:
         found = tf.argmax(logits(corrupt(as_pixels(x), name, severity, seeds)), axis=1)
         return tf.reduce_sum(tf.cast(tf.cast(found, tf.int32) == y, tf.int32))
 
-    step, total = None, 0
+    total = 0
     for first in range(0, len(data), batch_size):
         part = slice(first, min(first + batch_size, len(data)))
         rows = tf.range(part.start, part.stop)
         # A seed for each image by its place in the data: batches do not matter.
         seeds = tf.stack([tf.fill(tf.shape(rows), seed), rows], axis=1)
         y = tf.constant(data.labels[part], tf.int32)
-        batch = tf.constant(data.images[part]), y, seeds
-        step = step or traced_for(hits, *batch)
-        total += int(step(*batch))
+        total += int(hits(tf.constant(data.images[part]), y, seeds))
     return round(total / len(data), 6)
 
 

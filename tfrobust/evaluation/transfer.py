@@ -11,7 +11,7 @@ from tfrobust.data.types import ImageSet
 from tfrobust.evaluation.batches import as_pixels
 from tfrobust.evaluation.models import attackable, inference
 from tfrobust.progress import Progress
-from tfrobust.runtime import tf, traced_for
+from tfrobust.runtime import tf, traced_once
 from tfrobust.threat_model import ThreatModel
 
 
@@ -57,14 +57,12 @@ def transfer(
         hits = [tf.argmax(f(x_adv), axis=1, output_type=tf.int32) == y for f in logits.values()]
         return tf.reduce_sum(tf.cast(tf.stack(hits), tf.int64), axis=1)
 
-    step, total = None, np.zeros(len(models), np.int64)
+    step, total = traced_once(count), np.zeros(len(models), np.int64)
     progress = Progress("transfer", len(data))
     for first in range(0, len(data), batch_size):
         part = slice(first, first + batch_size)
-        labels = tf.constant(data.labels[part], tf.int32)
-        batch = tf.constant(data.images[part]), labels, tf.constant([first])
-        step = step or traced_for(count, *batch)
-        total += step(*batch).numpy()
+        y = tf.constant(data.labels[part], tf.int32)
+        total += step(tf.constant(data.images[part]), y, tf.constant([first])).numpy()
         progress.update(min(first + batch_size, len(data)))
     progress.close()
     rates = (total / len(data)).round(6).tolist()

@@ -8,7 +8,7 @@ from typing import Any
 from tfrobust.attacks.gradient import FGSM, PGD
 from tfrobust.attacks.losses import cross_entropy
 from tfrobust.backbones.folding import fold
-from tfrobust.runtime import tf, traced_for
+from tfrobust.runtime import tf, traced_once
 from tfrobust.threat_model import ThreatModel
 
 Tensor = Any
@@ -60,7 +60,7 @@ class Selection:
         self._loss_on = loss_on
         self._attacks = (FGSM(), PGD(steps=steps, early_stop=loss_on != "pgd"))
         self._seed = tf.constant([seed, 0])
-        self._count: Any = None
+        self._count = traced_once(self._count_batch)
 
     def measure(self) -> dict[str, float]:
         """'select_clean', 'select_fgsm' and 'select_pgd', each in [0, 1].
@@ -70,7 +70,7 @@ class Selection:
         """
         if self._refresh:
             self._refresh()
-        sums = sum(self._counter(*pair)(*pair) for pair in map(_pair, self._batches))
+        sums = sum(self._count(batch["image"], batch["label"]) for batch in self._batches)
         clean, fgsm, pgd, total, loss, *predicted = sums.numpy().tolist()
         self.count = int(total)
         accuracies = {
@@ -81,10 +81,6 @@ class Selection:
         }
         found = accuracies | ({"select_loss": loss / total} if self._loss_on else {})
         return self._agree(found) if self._agree else found
-
-    def _counter(self, x: Tensor, y: Tensor) -> Any:
-        self._count = self._count or traced_for(self._count_batch, x, y)
-        return self._count
 
     def _count_batch(self, x: Tensor, y: Tensor) -> Tensor:
         logits = self._infer(x)
@@ -106,10 +102,6 @@ class Selection:
 
     def _infer(self, x: Tensor) -> Tensor:
         return self._model(x, training=False)
-
-
-def _pair(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    return batch["image"], batch["label"]
 
 
 def _right(logits: Tensor, y: Tensor) -> Tensor:
