@@ -185,7 +185,7 @@ class _Classifier:
     """A model's probabilities, once it has shown that it returns logits."""
 
     def __init__(self, model: Any) -> None:
-        from tfrobust.evaluation.models import inference
+        from tfrobust.backbones.inference import inference
 
         self._model, self._logits = model, inference(model)
         self._known: set[tuple[int, ...]] = set()

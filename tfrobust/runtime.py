@@ -118,7 +118,8 @@ def _import_nsl() -> Any:
 def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` as a graph that is traced once, for batches of any size.
 
-    With a smaller last batch a plain `tf.function` would be traced twice.
+    With a smaller last batch a plain `tf.function` would be traced twice. The function's source
+    is not rewritten: a model in it comes from `backbones.inference`.
 
     Args:
       function: of tensors, each [B, ...]; their types, and all dimensions but the first, stay
@@ -130,7 +131,7 @@ def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
         if not made:
             tensors = _import_tf()
             specs = [tensors.TensorSpec([None, *part.shape[1:]], part.dtype) for part in batch]
-            made.append(tensors.function(function, input_signature=specs))
+            made.append(tensors.function(function, input_signature=specs, autograph=False))
         return made[0](*batch)
 
     return call

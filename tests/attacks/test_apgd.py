@@ -64,7 +64,7 @@ def test_succeeds_just_above_the_minimal_radius_and_not_below(norm, attack, line
     model, x = linear_model(weights, bias), images()
     y = labels_of(model, x)
 
-    @tf.function
+    @tf.function(autograph=False)
     def attacked(x, y, eps):
         return attack(model, x, y, ThreatModel(norm, eps, bounds=(-9.0, 9.0)), SEED)
 
@@ -183,7 +183,9 @@ def test_stays_in_the_ball_for_any_batch_size_and_is_seeded(attack, batch, norm,
     x = np.random.default_rng(0).uniform(0, 1, (batch, 8, 8, 3)).astype("float32")
     y = labels_of(model, x)
     spec = [tf.TensorSpec([None, 8, 8, 3]), tf.TensorSpec([None], tf.int32)]
-    traced = tf.function(lambda x, y: attack(model, x, y, threat, SEED), input_signature=spec)
+    traced = tf.function(
+        lambda x, y: attack(model, x, y, threat, SEED), input_signature=spec, autograph=False
+    )
     x_adv = traced(x, y)
     assert x_adv.dtype == tf.float32
     assert np.all(threat.contains(x_adv, x))

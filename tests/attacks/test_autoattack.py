@@ -76,7 +76,7 @@ def test_runs_on_three_classes_and_finds_the_nearest_boundary(norm, linear_model
     gaps = [np.delete((z[k] - z) / np.maximum(s, 1e-9), k).min()
             for z, k, s in zip(logits, y, slopes, strict=True)]  # fmt: skip
 
-    @tf.function
+    @tf.function(autograph=False)
     def attacked(x, y, eps):
         threat = ThreatModel(norm, eps, bounds=(-9.0, 9.0))
         return attack(model, x, y, threat, tf.constant([0, 1]))

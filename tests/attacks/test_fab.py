@@ -52,7 +52,7 @@ def compiled(attack, model, threat, side=2):
         tf.TensorSpec([]),
     ]
 
-    @tf.function(input_signature=spec)
+    @tf.function(input_signature=spec, autograph=False)
     def run(x, y, eps):
         return attack(model, x, y, ThreatModel(threat.norm, eps, threat.bounds), SEED)
 

@@ -55,9 +55,10 @@ class Calls:
         return self.model(x)
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize(
+    ("name", "side"), [*((name, 2) for name in ATTACKS), ("fgsm", 16), ("pgd", 16)]
+)
 @pytest.mark.parametrize("norm", DUAL)
-@pytest.mark.parametrize("side", [2, 16])
 def test_succeeds_just_above_the_minimal_radius_and_not_below(name, norm, side, linear_model):
     model, x, y, w = binary_problem(linear_model, side)
     # The difference of the logits over the dual norm of the difference of the weights.
@@ -194,7 +195,7 @@ def test_one_trace_serves_all_batch_sizes_and_radii(attack, small_cnn):
     @tf.function(
         input_signature=[
             tf.TensorSpec([None, 8, 8, 3]), tf.TensorSpec([None], tf.int32), tf.TensorSpec([])
-        ]
+        ], autograph=False,
     )  # fmt: skip
     def run(x, y, eps):
         traces.append(1)

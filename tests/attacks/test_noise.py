@@ -66,7 +66,7 @@ def test_one_trace_serves_all_batch_sizes_and_radii(attack, small_cnn):
     model, traces = small_cnn(), []
     spec = [tf.TensorSpec([None, 8, 8, 3]), tf.TensorSpec([None], tf.int32), tf.TensorSpec([])]
 
-    @tf.function(input_signature=spec)
+    @tf.function(input_signature=spec, autograph=False)
     def run(x, y, eps):
         traces.append(1)
         return attack(model, x, y, ThreatModel("l2", eps), SEED)

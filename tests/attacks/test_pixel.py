@@ -97,7 +97,7 @@ def test_one_trace_serves_all_batch_sizes_and_radii(linear_model):
     spec = [tf.TensorSpec([None, 2, 2, 3]), tf.TensorSpec([None], tf.int32), tf.TensorSpec([])]
     attack = PixelAttack(steps=4, step_size=0.3, retries=40)
 
-    @tf.function(input_signature=spec)
+    @tf.function(input_signature=spec, autograph=False)
     def run(x, y, eps):
         traces.append(1)
         return attack(model, x, y, ThreatModel("l0", eps), SEED)

@@ -51,7 +51,9 @@ def compiled(attack, model, x, norm, bounds):
     images = tf.TensorSpec([None, *x.shape[1:]])
     labels, scalar = tf.TensorSpec([None], tf.int32), tf.TensorSpec([])
 
-    @tf.function(input_signature=[images, labels, scalar, tf.TensorSpec([2], tf.int32)])
+    @tf.function(
+        input_signature=[images, labels, scalar, tf.TensorSpec([2], tf.int32)], autograph=False
+    )
     def run(x, y, eps, seed):
         return attack(model, x, y, ThreatModel(norm, eps, bounds), seed)
 

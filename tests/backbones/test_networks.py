@@ -27,8 +27,8 @@ def images(side: int = 32) -> np.ndarray:
         # torchvision's published numbers of parameters: without the statistics of
         # BatchNorm, which Keras counts too.
         ("resnet18", 11_689_512, 1000),
-        ("resnet34", 21_797_672, 1000),
-        ("resnext50", 25_028_904, 1000),
+        pytest.param("resnet34", 21_797_672, 1000, marks=pytest.mark.slow),
+        pytest.param("resnext50", 25_028_904, 1000, marks=pytest.mark.slow),
         # 7*7*3*32 + 32, 3*3*32*64 + 64, 3*3*64*128 + 128, and 128*10 + 10.
         ("simplenet", 4_736 + 18_496 + 73_856 + 1_290, 10),
         # Patches 4*4*3*192 + 192, positions 64*192; six times two norms of 2*192, four

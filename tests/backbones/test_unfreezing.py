@@ -12,9 +12,16 @@ from tfrobust.errors import UsageError
 from tfrobust.runtime import keras
 
 
-@pytest.fixture
-def small() -> Any:
+@pytest.fixture(scope="module")
+def built() -> Any:
     return build("mobilenetv2", num_classes=3, image_shape=(32, 32, 3), alpha=0.35)
+
+
+@pytest.fixture
+def small(built: Any) -> Any:
+    """As new: all of it trains."""
+    built.trainable = True
+    return built
 
 
 def test_the_blocks_of_mobilenetv2(small: Any) -> None:

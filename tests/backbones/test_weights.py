@@ -98,9 +98,8 @@ def test_published_weights_give_keras_s_own_features(shared_data: Path) -> None:
     assert np.ptp(features) > 1
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("densenet121", marks=pytest.mark.slow), "efficientnetb0"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["densenet121", "efficientnetb0"])
 def test_a_file_of_keras_applications_loads(name: str, tmp_path: Path) -> None:
     # Built second, so Keras numbers the unnamed layers of the two models differently.
     published = getattr(keras.applications, BACKBONES[name].constructor)(

@@ -91,7 +91,6 @@ def test_a_black_box_attack_that_beats_the_white_box_ones():
 
 def test_attacks_that_are_no_worst_case_neither_count_as_iterative_nor_are_compared():
     partial = {"optimised-noise": OptimisedNoise(steps=5), "pixel": PixelAttack(fraction=0.1)}
-    assert flags(linear, partial) == {"no_iterative_attack"}
     assert flags(linear, {"fgsm": FGSM(), **partial}) == {"no_iterative_attack"}
     # Nothing before it saw a gradient: no wonder that the black-box attack does better.
     assert flags(linear, {"square": Corner()}) == {"no_iterative_attack"}

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from tfrobust.attacks.gradient import PGD
+from tfrobust.backbones.inference import inference
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.evaluation.evaluate import evaluate
-from tfrobust.evaluation.models import Counter, inference, load_any, number_of_classes
+from tfrobust.evaluation.models import Counter, load_any, number_of_classes
 from tfrobust.evaluation.transfer import transfer
 from tfrobust.export import export
 from tfrobust.runtime import keras, tf

@@ -8,8 +8,9 @@ import zipfile
 import numpy as np
 import pytest
 
+from tfrobust.backbones.inference import inference
 from tfrobust.errors import TFRobustError
-from tfrobust.evaluation.models import inference, load_any
+from tfrobust.evaluation.models import load_any
 from tfrobust.evaluation.untrusted import keras_version
 from tfrobust.runtime import keras
 

@@ -31,7 +31,7 @@ def test_a_collapse_is_undone_to_the_bit_and_training_goes_on_with_wider_noise(s
     model = small_cnn()
     wrapped = make("fast", model, optimizer=keras.optimizers.Adam(0.01), ema=0.9)
     held = [*model.variables, *wrapped.optimizer.variables, *wrapped.averages.variables]
-    step, state = tf.function(wrapped.train_step), TrainState()
+    step, state = tf.function(wrapped.train_step, autograph=False), TrainState()
     # PGD falls from .5 to .1 while FGSM stands.
     guard = Guard(Scripted(0.5, 0.1, 0.45), state, 2, held)
     guard.set_model(wrapped)

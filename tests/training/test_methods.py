@@ -77,7 +77,7 @@ def test_fast_without_noise_is_fgsm_and_wider_noise_is_wider(linear):
     x, y = linear.batch.values()
     wrapped = make("fast", linear.model, noise_reach=0.0)
     expected = np.clip(linear.one_step(linear.flat, 0.1), 0, 1)
-    craft = tf.function(wrapped.craft)
+    craft = tf.function(wrapped.craft, autograph=False)
     np.testing.assert_allclose(craft(x, y).numpy().reshape(5, 12), expected, atol=1e-6)
     assert wrapped.widen() == 1.0
     # The reach is a variable: the same trace, with noise of one radius.
@@ -146,7 +146,7 @@ def test_mixture_by_hand_for_each_kind_of_batch(linear, kind, eps):
 def test_mixture_draws_the_odds_it_is_given(linear):
     for probability, expected in ((0.5, (0.5, 0.25, 0.25)), (0.2, (0.8, 0.1, 0.1))):
         wrapped = make("mixture", linear.model, adv_probability=probability)
-        draw, kinds = tf.function(wrapped.kind), []
+        draw, kinds = tf.function(wrapped.kind, autograph=False), []
         for step in range(600):
             wrapped.optimizer.iterations.assign(step)
             kinds.append(int(draw()))
@@ -170,7 +170,7 @@ def test_mixture_computes_only_what_is_drawn(small_cnn):
             return super().__call__(*args)
 
     wrapped = make("mixture", small_cnn(), attack=Counting(steps=1, early_stop=False))
-    step = tf.function(wrapped.train_step)
+    step = tf.function(wrapped.train_step, autograph=False)
     kinds = []
     for _ in range(20):
         kinds.append(int(wrapped.kind()))
@@ -225,7 +225,7 @@ def test_weight_perturbation_leaves_no_trace(small_cnn):
         model = small_cnn()
         wrapped = make("trades", model, optimizer=keras.optimizers.SGD(0.0), awp=awp)
         before = [v.numpy() for v in model.trainable_variables]
-        tf.function(wrapped.train_step)(batch_of())
+        tf.function(wrapped.train_step, autograph=False)(batch_of())
         # Restored to the bit; and a pass at the worse weights moves no statistics, which
         # would count twice here.
         for old, new in zip(before, model.trainable_variables, strict=True):

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from tfrobust.backbones.inference import inference
 from tfrobust.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from tfrobust.data.types import ImageSet
 from tfrobust.evaluation.batches import as_pixels
-from tfrobust.evaluation.models import inference
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf, traced_once
 

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from tfrobust.attacks.gradient import input_gradient
+from tfrobust.backbones.inference import attackable, inference
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError
 from tfrobust.evaluation.batches import as_pixels, even_batches, judge_logits
 from tfrobust.evaluation.checks import refuse_probabilities
 from tfrobust.evaluation.ledger import Ledger, Task
-from tfrobust.evaluation.models import Counter, attackable, inference, number_of_classes
+from tfrobust.evaluation.models import Counter, number_of_classes
 from tfrobust.evaluation.report import AttackResult, Outcome
 from tfrobust.evaluation.sharing import Arrays, Share
 from tfrobust.progress import Progress

@@ -210,7 +210,7 @@ def record_path(
       The images, float32 [S + 1, B, H, W, 3], and probabilities, float32 [S + 1, B, K].
     """
 
-    @tf.function
+    @tf.function(autograph=False)
     def course(x: Any, y: Any) -> tuple[Any, Any]:
         pair = tf.constant([seed, 0], tf.int32)
         steps = attack.path(evaluator.logits, as_pixels(x), y, threat_model, pair).x_adv

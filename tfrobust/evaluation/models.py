@@ -3,51 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 # The layers are registered where they are defined; a model file may name them.
 from tfrobust.backbones import grouped, position, unfold  # noqa: F401
-from tfrobust.backbones.folding import fold
+from tfrobust.backbones.inference import Classifier, inference
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.evaluation.untrusted import keras_version, refuse_code
 from tfrobust.run import RunFolder
 from tfrobust.runtime import keras, tf
 
 Tensor = Any
-Classifier = Callable[[Tensor], Tensor]
-
-
-def inference(model: Any) -> Classifier:
-    """`model` as a plain function of images, in inference mode, with float32 logits.
-
-    Args:
-      model: a Keras model (of tf_keras or Keras 3), or any callable; [0, 1] images
-        float32 [B, H, W, 3] -> logits [B, K].
-    """
-    keywords = {"training": False} if _is_keras(model) else {}
-    if _is_flat(model):
-        return lambda x: tf.cast(model(x, **keywords), tf.float32)
-    # A function of its own: the model may need AutoGraph, which our loops go without.
-    return tf.function(lambda x: tf.cast(model(x, **keywords), tf.float32), reduce_retracing=True)
-
-
-def attackable(model: Any) -> Classifier:
-    """The same function as `inference(model)`, as attacks see it: with cheaper gradients.
-
-    BatchNorm is folded where the model is a flat graph of tf_keras; successes are to be
-    verified on `inference(model)`.
-    """
-    return fold(model) if _is_flat(model) else inference(model)
-
-
-def _is_flat(model: Any) -> bool:
-    """Whether it is a graph of layers of Keras and of ours, which do without AutoGraph."""
-    if not getattr(model, "_is_graph_network", False):
-        return False
-    roots = {type(layer).__module__.partition(".")[0] for layer in model._flatten_layers()}
-    return roots <= {"keras", "tf_keras", "tfrobust"}
 
 
 def number_of_classes(model: Any, x: Tensor) -> int:
@@ -117,14 +84,6 @@ def _load_file(path: Path) -> Any:
 def _keras_3() -> Any:
     # Keras 3 comes with TensorFlow and lives beside tf_keras.
     return importlib.import_module("keras")
-
-
-def _is_keras(model: Any) -> bool:
-    """Whether this is a Keras layer or model, which takes `training`."""
-    return any(
-        cls.__name__ == "Layer" and cls.__module__.split(".")[0] in ("keras", "tf_keras")
-        for cls in type(model).__mro__
-    )
 
 
 class _SavedModel:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfrobust.backbones.inference import attackable, inference
 from tfrobust.data.perturbed import Source
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.evaluation.checks import refuse_probabilities
-from tfrobust.evaluation.models import attackable, inference
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -139,7 +139,7 @@ class Perturber:
         self._model, self._logits = model, inference(model)
         self._attacks: dict[Any, Callable[..., Any]] = {}
         pixels = tf.TensorSpec([None, None, None, 3], tf.float32)
-        self._classify = tf.function(self._classified, input_signature=[pixels])
+        self._classify = tf.function(self._classified, input_signature=[pixels], autograph=False)
 
     def make(self, plan: SetPlan, source: Source, first: int = 0) -> PerturbedSet:
         """The set, or as much of it as the source has images for.
@@ -238,7 +238,7 @@ class Perturber:
                 tf.TensorSpec([2], tf.int32),
             ]
             attacked = functools.partial(self._attack_and_judge, plan.attack, plan.threat_model)
-            self._attacks[key] = tf.function(attacked, input_signature=specs)
+            self._attacks[key] = tf.function(attacked, input_signature=specs, autograph=False)
         return self._attacks[key]
 
     def _attack_and_judge(

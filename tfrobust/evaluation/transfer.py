@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from tfrobust.backbones.inference import attackable, inference
 from tfrobust.data.types import ImageSet
 from tfrobust.evaluation.batches import as_pixels
-from tfrobust.evaluation.models import attackable, inference
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf, traced_once
 from tfrobust.threat_model import ThreatModel

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tfrobust.backbones.inference import inference
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.explain.saliency import check
 from tfrobust.runtime import keras, tf
@@ -63,12 +64,13 @@ def _mean_gradient(
     model: keras.Model, plain: Tensor, way: Tensor, target: Tensor, steps: int
 ) -> Tensor:
     """The gradient's mean at the middles of `steps` equal parts of the way."""
+    classify = inference(model)
 
     def gradient(part: Tensor) -> Tensor:
         point = plain + part * way
         with tf.GradientTape() as tape:
             tape.watch(point)
-            logits = tf.gather(model(point, training=False), target, batch_dims=1)
+            logits = tf.gather(classify(point), target, batch_dims=1)
         zero = tf.UnconnectedGradients.ZERO
         return tape.gradient(logits, point, unconnected_gradients=zero)
 

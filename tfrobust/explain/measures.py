@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfrobust.backbones.inference import inference
 from tfrobust.errors import UsageError
 from tfrobust.explain.saliency import heat
 from tfrobust.runtime import keras, tf
@@ -88,10 +89,11 @@ def _curve(
 
 
 def _probability_of(model: keras.Model, target: Tensor) -> Callable[[Tensor], Tensor]:
+    classify = inference(model)
+
     @tf.function(autograph=False)
     def run(x: Tensor) -> Tensor:
-        probs = tf.nn.softmax(tf.cast(model(x, training=False), tf.float32))
-        return tf.gather(probs, target, batch_dims=1)
+        return tf.gather(tf.nn.softmax(classify(x)), target, batch_dims=1)
 
     return run
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tfrobust.backbones.inference import inference
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.export.extras import write_extras
 from tfrobust.export.image_bytes import assert_some, decode
@@ -118,13 +119,16 @@ def _servable(model: keras.Model, label_names: Sequence[str]) -> tf.Module:
     names = tf.constant(list(label_names))
     module = tf.Module()
     module.model_weights = list(model.weights)
+    classify = inference(model)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, height, width, 3], tf.float32)])
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, height, width, 3], tf.float32)], autograph=False
+    )
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
         # A loaded signature does not check shapes by itself.
         images = tf.ensure_shape(images, [None, height, width, 3])
         with tf.control_dependencies([assert_some(images, "images"), _assert_unit_range(images)]):
-            logits = tf.cast(model(tf.identity(images), training=False), tf.float32)
+            logits = classify(tf.identity(images))
         label = tf.argmax(logits, axis=-1, output_type=tf.int32)
         return {
             "logits": logits,
@@ -133,7 +137,7 @@ def _servable(model: keras.Model, label_names: Sequence[str]) -> tf.Module:
             "label_name": tf.gather(names, label),
         }
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def serve_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return serve(decode(image_bytes, height, width))
 
@@ -176,7 +180,7 @@ def _compare(
     # Compiled, as Keras's own predict and evaluate run the model: under bfloat16, operation
     # by operation would round elsewhere.
     spec = tf.TensorSpec(model.input_shape, tf.float32)
-    trained = tf.function(lambda images: model(images, training=False), input_signature=[spec])
+    trained = tf.function(inference(model), input_signature=[spec], autograph=False)
     for size in sorted({1, min(3, len(images)), len(images)}):
         batch = tf.constant(images[:size])
         answer = served["serving_default"](images=batch)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from tfrobust.backbones import set_trainable
+from tfrobust.backbones.inference import needs_autograph
 from tfrobust.config import RunConfig, StageConfig
 from tfrobust.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from tfrobust.data.types import Splits
@@ -147,7 +148,7 @@ class _Training:
         with self.model.distribute_strategy.scope():
             self.method.compile(self.optimizer)
         if not self.spread:
-            self.board.craft = tf.function(self.method.craft)
+            self.board.craft = tf.function(self.method.craft, autograph=needs_autograph(self.model))
         first = state.epoch - len(state.stage_losses)
         last = first + stage.epochs
         total = last + sum(later.epochs for later in stages[state.stage + 1 :])

@@ -7,7 +7,7 @@ from typing import Any
 
 from tfrobust.attacks.gradient import FGSM, PGD
 from tfrobust.attacks.losses import cross_entropy
-from tfrobust.backbones.folding import fold
+from tfrobust.backbones.inference import attackable, inference
 from tfrobust.runtime import tf, traced_once
 from tfrobust.threat_model import ThreatModel
 
@@ -55,7 +55,7 @@ class Selection:
         self._refresh, self._agree = refresh, agree
         self._worst_case = worst_case
         self._batches = batches
-        self._model = model
+        self._model, self._infer = model, inference(model)
         self._threat_model = threat_model
         self._loss_on = loss_on
         self._attacks = (FGSM(), PGD(steps=steps, early_stop=loss_on != "pgd"))
@@ -88,7 +88,7 @@ class Selection:
         columns, predicted = [stands], _predicted(logits)
         loss = cross_entropy(logits, y)
         for attack in self._attacks:
-            x_adv = attack(fold(self._model), x, y, self._threat_model, self._seed)
+            x_adv = attack(attackable(self._model), x, y, self._threat_model, self._seed)
             logits = self._infer(self._threat_model.project(x_adv, x))
             right = _right(logits, y)
             stands = stands & right if self._worst_case else right
@@ -99,9 +99,6 @@ class Selection:
         # Counts are exact in float64.
         sums = [tf.cast(column, tf.float64) for column in (*columns, loss)]
         return tf.concat([tf.reduce_sum(tf.stack(sums), axis=1), predicted], axis=0)
-
-    def _infer(self, x: Tensor) -> Tensor:
-        return self._model(x, training=False)
 
 
 def _right(logits: Tensor, y: Tensor) -> Tensor:

@@ -83,6 +83,9 @@ class RobustStep:
                 layer.trainable = False
         self._statistics = Statistics(self.base_model)
         super().compile(optimizer, **kwargs)  # type: ignore[misc]
+        # An optimiser that makes its variables in the first step has that step traced twice.
+        if hasattr(self.optimizer, "build"):
+            self.optimizer.build(self.base_model.trainable_variables)
 
     @property
     def metrics(self) -> list[Any]:
