@@ -175,21 +175,20 @@ def test_starts_on_the_boundary_of_the_ball(norm):
 
 
 @BOTH
-@pytest.mark.parametrize("attack, batch", [
-    (APGD(steps=12), 1), (APGD(steps=12), 5), (TargetedAPGD(steps=12), 5),
-], ids=["ce-1", "ce-5", "t-5"])  # fmt: skip
-def test_stays_in_the_ball_for_any_batch_size_and_is_seeded(attack, batch, norm, small_cnn):
+@pytest.mark.parametrize("attack", [APGD(steps=12), TargetedAPGD(steps=12)], ids=["ce", "t"])
+def test_stays_in_the_ball_for_any_batch_size_and_is_seeded(attack, norm, small_cnn):
     model, threat = small_cnn(), ThreatModel(norm, 0.05)
-    x = np.random.default_rng(0).uniform(0, 1, (batch, 8, 8, 3)).astype("float32")
-    y = labels_of(model, x)
     spec = [tf.TensorSpec([None, 8, 8, 3]), tf.TensorSpec([None], tf.int32)]
     traced = tf.function(
         lambda x, y: attack(model, x, y, threat, SEED), input_signature=spec, autograph=False
     )
-    x_adv = traced(x, y)
-    assert x_adv.dtype == tf.float32
-    assert np.all(threat.contains(x_adv, x))
-    assert np.array_equal(x_adv, traced(x, y))
+    for batch in (1, 5):
+        x = np.random.default_rng(0).uniform(0, 1, (batch, 8, 8, 3)).astype("float32")
+        y = labels_of(model, x)
+        x_adv = traced(x, y)
+        assert x_adv.dtype == tf.float32
+        assert np.all(threat.contains(x_adv, x))
+        assert np.array_equal(x_adv, traced(x, y))
 
 
 def test_keeps_the_best_point_of_those_that_stand(small_cnn):

@@ -27,7 +27,7 @@ def mixed(backbone: str, policy: str = "mixed_bfloat16", **options: Any) -> Any:
     ("backbone", "options"),
     [
         ("mobilenetv2", {"alpha": 0.35, "bn_momentum": 0.9, "dropout": 0.1}),
-        ("resnet18", {"alpha": 0.125, "stem": "small"}),
+        pytest.param("resnet18", {"alpha": 0.125, "stem": "small"}, marks=pytest.mark.slow),
         ("simplenet", {"convolution": "unfold", "alpha": 0.25}),
         ("vit", {"alpha": 0.25}),
     ],

@@ -107,7 +107,7 @@ def test_an_attack_that_leaves_the_ball_gains_nothing(linear_model):
 
 def test_batch_size_and_order_do_not_matter(linear_model):
     model = binary_model(linear_model)
-    data = labelled_by(model, images())
+    data = labelled_by(model, images(20))
     threat = ThreatModel("linf", float(np.median(radii(model, data))))
     masks = [evaluate(model, data, threat, {"pgd": PGD()}, batch_size=b).robust for b in (1, 7, 64)]
     np.testing.assert_array_equal(masks[0], masks[1])

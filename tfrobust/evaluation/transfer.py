@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from tfrobust.evaluation.batches import as_pixels
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf, traced_once
 from tfrobust.threat_model import ThreatModel
+
+Tensor = Any
 
 
 def transfer(
@@ -47,24 +49,8 @@ def transfer(
     Returns:
       {'reference', 'attack', 'eps', 'eps_text', 'accuracy': {name: accuracy}}.
     """
-    logits = {name: inference(model) for name, model in models.items()}
-
-    def count(x: Any, y: Any, first: Any) -> Any:
-        start = tf.stack([seed, first[0]])
-        clean = as_pixels(x)
-        x_adv = attack(attackable(reference), clean, y, threat_model, start)
-        x_adv = threat_model.project(x_adv, clean)
-        hits = [tf.argmax(f(x_adv), axis=1, output_type=tf.int32) == y for f in logits.values()]
-        return tf.reduce_sum(tf.cast(tf.stack(hits), tf.int64), axis=1)
-
-    step, total = traced_once(count), np.zeros(len(models), np.int64)
-    progress = Progress("transfer", len(data))
-    for first in range(0, len(data), batch_size):
-        part = slice(first, first + batch_size)
-        y = tf.constant(data.labels[part], tf.int32)
-        total += step(tf.constant(data.images[part]), y, tf.constant([first])).numpy()
-        progress.update(min(first + batch_size, len(data)))
-    progress.close()
+    step = traced_once(_counter(reference, list(models.values()), attack, threat_model, seed))
+    total = _total(step, data, batch_size)
     rates = (total / len(data)).round(6).tolist()
     return {
         "reference": reference_name,
@@ -73,3 +59,32 @@ def transfer(
         "eps_text": threat_model.eps_text,
         "accuracy": dict(zip(models, rates, strict=True)),
     }
+
+
+def _counter(
+    reference: Any, models: list[Any], attack: Any, threat_model: ThreatModel, seed: int
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """(images, labels, the first one's place [1]) -> hits of each model, int64 [models]."""
+    classifiers = [inference(model) for model in models]
+
+    def count(x: Tensor, y: Tensor, first: Tensor) -> Tensor:
+        start = tf.stack([seed, first[0]])
+        clean = as_pixels(x)
+        x_adv = attack(attackable(reference), clean, y, threat_model, start)
+        x_adv = threat_model.project(x_adv, clean)
+        hits = [tf.argmax(f(x_adv), axis=1, output_type=tf.int32) == y for f in classifiers]
+        return tf.reduce_sum(tf.cast(tf.stack(hits), tf.int64), axis=1)
+
+    return count
+
+
+def _total(step: Callable[..., Tensor], data: ImageSet, batch_size: int) -> np.ndarray:
+    """What `step` counts over all batches."""
+    progress, counts = Progress("transfer", len(data)), []
+    for first in range(0, len(data), batch_size):
+        part = slice(first, first + batch_size)
+        y = tf.constant(data.labels[part], tf.int32)
+        counts.append(step(tf.constant(data.images[part]), y, tf.constant([first])).numpy())
+        progress.update(min(first + batch_size, len(data)))
+    progress.close()
+    return np.sum(counts, axis=0)
