@@ -198,9 +198,12 @@ class Evaluator:
     def broken(self, attack: Attack, threat_model: ThreatModel, index: np.ndarray) -> np.ndarray:
         """Which of the images an attack (one run of it) breaks, bool [M]; nothing is counted."""
         seed = tf.constant([self.seed - 1, 0], tf.int32)
+        eps = tf.constant(threat_model.eps, tf.float32)
+        # The judge's trace, if the attack has been run, serves here too.
+        judge = self._judge(attack, threat_model)
 
         def fell(chunk: np.ndarray) -> list[np.ndarray]:
-            return [self._crafter(attack, threat_model)(*self.batch(chunk), seed)[1].numpy()]
+            return [~judge(*self.batch(chunk), seed, eps)[2].numpy()]
 
         waves = self._waves(fell, index, "checking")
         found = [broken for wave in waves for _, (broken,) in wave]
