@@ -1,4 +1,4 @@
-"""Any TensorFlow classifier as one thing: a function of [0, 1] images that returns logits."""
+"""Any TensorFlow classifier: opened from any file, asked for its classes, and its calls counted."""
 
 from __future__ import annotations
 
