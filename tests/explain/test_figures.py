@@ -14,7 +14,7 @@ from tfrobust.explain.figures import GROUPS, Examples, pick, saliency_figure
 from tfrobust.runtime import keras
 
 SIDE = 8
-NAMES = ("European fire salamander, Salamandra salamandra", "$ bill, US$", "cat")
+NAMES = ("European fire salamander, Salamandra salamandra", "German shepherd in US$", "cat")
 
 
 def test_pick_draws_from_each_group_in_order() -> None:
@@ -70,7 +70,7 @@ def drawn(monkeypatch, tmp_path: Path, colour_model, examples):
         return kept[0], np.asarray(image.convert("RGB"))
 
 
-def test_figure_names_classes_confidences_groups_and_factor(drawn) -> None:
+def test_figure_names_classes_confidences_groups_and_factor(drawn, beside) -> None:
     texts = [text.get_text() for text in drawn[0].texts]
     # Row 1: logits 10 * (63 * .5 + .2, .4, .6) / 64 = (4.953, .0625, .09375), of whose
     # softmax the first is 1 / (1 + e^-4.891 + e^-4.859) = 98.5 %; alike under attack.
@@ -78,7 +78,7 @@ def test_figure_names_classes_confidences_groups_and_factor(drawn) -> None:
     # Row 2: logits (0, 0, 2.5): e^2.5 / (e^2.5 + 2) = 85.9 %; under attack (0, .314, 2.5):
     # 12.18 / (12.18 + 1.369 + 1) = 83.7 %.
     assert "✗ cat · 86%" in texts and "✗ cat · 84%" in texts
-    assert "$ bill, US$" in texts
+    assert "German\nshepherd in\nUS$" in texts and beside(drawn[0], "German\nshepherd in\nUS$")
     assert [text for text in texts if text in GROUPS] == [GROUPS[0], GROUPS[2]]
     # Half the range over the largest change: .5 / (8 / 255) = 15.9.
     assert "amplified 15×" in texts

@@ -219,7 +219,7 @@ def _draw_row(
     label_names: Sequence[str],
 ) -> None:
     lefts = _lefts()
-    words = _words(label_names[label], 16, 4)
+    words = _words(label_names[label], 14, 4)
     _text(figure, 0.25, top + 0.06, "true class", size=8.5, ha="left", color="0.45")
     _text(figure, 0.25, top + 0.19, words, size=11, ha="left", va="top")
     for side in sides:
