@@ -11,10 +11,16 @@ def test_curves_mark_stages_and_the_elbow():
         {**common, "epoch": epoch, "stage": stage, "loss": loss, "select_loss": select}
         for epoch, stage, loss, select in ((1, 1, 2, 2), (2, 1, 1, 1), (3, 2, 0.5, 1.5))
     ]
-    loss, accuracy = draw(rows, elbow=2).axes
+    figure = draw(rows, elbow=2)
+    figure.draw_without_rendering()
+    loss, accuracy = figure.axes
     for axes in (loss, accuracy):
         said = {text.get_text(): text.xy[0] for text in axes.texts}
         assert said == {"stage 2: all": 2.5, "elbow: epoch 2": 2}
+        # A stage is named between the curves and the title.
+        stage = next(text for text in axes.texts if text.xy[0] == 2.5).get_window_extent()
+        assert axes.get_window_extent().y1 <= stage.y0
+        assert stage.y1 <= axes.title.get_window_extent().y0
     assert [line.get_label() for line in loss.lines][:2] == ["train", "select"]
     assert not draw(rows).axes[0].texts[1:]
 

@@ -30,7 +30,7 @@ def draw(rows: list[dict[str, Any]], elbow: int | None = None) -> Any:
     loss, accuracy = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in rows]
     loss.plot(epochs, [row["loss"] for row in rows], color=GREY, marker="o", ms=3, label="train")
-    loss.set(title="Loss", xlabel="epoch")
+    loss.set(xlabel="epoch")
     if any("select_loss" in row for row in rows):
         values = [row.get("select_loss", math.nan) for row in rows]
         loss.plot(epochs, values, color=ORANGE, marker="o", ms=3, label="select")
@@ -49,9 +49,10 @@ def draw(rows: list[dict[str, Any]], elbow: int | None = None) -> Any:
         values = [row.get(key, math.nan) for row in rows]
         if any(key in row for row in rows):
             accuracy.plot(epochs, values, style, color=colour, label=label, marker="o", ms=3)
-    accuracy.set(title="Accuracy", xlabel="epoch", ylim=(0, 1))
+    accuracy.set(xlabel="epoch", ylim=(0, 1))
     accuracy.legend(frameon=False, fontsize=8)
-    for axes in (loss, accuracy):
+    for axes, title in ((loss, "Loss"), (accuracy, "Accuracy")):
+        axes.set_title(title, pad=16)
         _mark_stages(axes, rows)
         if elbow is not None:
             _mark(axes, elbow, f"elbow: epoch {elbow}", PURPLE, "-")
@@ -69,7 +70,7 @@ def _mark_stages(axes: Any, rows: list[dict[str, Any]]) -> None:
 
 def _mark(axes: Any, at: float, label: str, colour: str, style: str) -> None:
     axes.axvline(at, color=colour, lw=0.8, ls=style)
-    # Stages are named above, the elbow below, so that they never cover each other.
-    height, offset = (1, -10) if style == "--" else (0, 4)
+    # Stages are named above the curves, the elbow at their foot: they never cover each other.
+    height, offset = (1, 3) if style == "--" else (0, 4)
     place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-    axes.annotate(label, (at, height), xytext=(3, offset), fontsize=7, color=colour, **place)
+    axes.annotate(label, (at, height), xytext=(2, offset), fontsize=7, color=colour, **place)
