@@ -67,7 +67,12 @@ def network(config, seed=1):
     return model
 
 
-@pytest.mark.parametrize("config", NETWORKS, ids=lambda config: config.name)
+@pytest.mark.parametrize(
+    "config",
+    [pytest.param(one, marks=[pytest.mark.slow] if one.name == "mobilenetv2" else [])
+     for one in NETWORKS],
+    ids=lambda config: config.name,
+)  # fmt: skip
 def test_weights_are_loaded_into_the_network_that_the_settings_beside_them_name(config, tmp_path):
     model = network(config)
     path = convert(model, "weights", tmp_path, backbone=config)

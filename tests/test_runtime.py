@@ -30,6 +30,7 @@ USE = (
 )
 
 
+@pytest.mark.slow
 def test_works_when_tensorflow_was_not_yet_imported():
     done = run(USE)
     assert done.stdout.split() == ["tf_keras", "AdversarialRegularization"], done.stderr

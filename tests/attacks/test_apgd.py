@@ -52,8 +52,9 @@ class Recorder:
 
 @BOTH
 @pytest.mark.parametrize("attack", [
-    APGD(), APGD(loss="dlr"), APGD(loss="margin"), TargetedAPGD(n_targets=3),
-    TargetedAPGD(loss="margin"), TargetedAPGD(loss="cross_entropy", early_stop=False),
+    APGD(), APGD(loss="dlr"), pytest.param(APGD(loss="margin"), marks=pytest.mark.slow),
+    TargetedAPGD(n_targets=3), pytest.param(TargetedAPGD(loss="margin"), marks=pytest.mark.slow),
+    TargetedAPGD(loss="cross_entropy", early_stop=False),
 ], ids=["ce", "dlr", "margin", "t-dlr", "t-margin", "t-ce"])  # fmt: skip
 def test_succeeds_just_above_the_minimal_radius_and_not_below(norm, attack, linear_model):
     rng = np.random.default_rng(0)

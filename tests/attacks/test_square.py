@@ -99,7 +99,7 @@ def test_l2_comes_as_far_as_the_published_algorithm_and_never_below_the_minimal_
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 0.5)])
-@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_every_query_is_in_the_ball_and_the_bounds(norm, eps, batch):
     x = np.random.default_rng(0).uniform(0, 1, (batch, 8, 8, 3)).astype("float32")
     y = tf.zeros(batch, tf.int32)

@@ -44,7 +44,7 @@ def check_equal(model, x):
     ("name", "options"),
     [
         ("mobilenetv2", {"alpha": 0.35}),
-        ("resnet50", {}),
+        pytest.param("resnet50", {}, marks=pytest.mark.slow),
         pytest.param("resnet50v2", {}, marks=pytest.mark.slow),
         pytest.param("efficientnetb0", {}, marks=pytest.mark.slow),
         ("resnet18", {"alpha": 0.25}),

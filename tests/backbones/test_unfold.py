@@ -218,6 +218,7 @@ def assert_runs_anew(code: str, folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_a_clean_process_loads_files_that_name_the_layer(folder: Path) -> None:
     assert_runs_anew(LOADED_ANEW, folder)

@@ -18,9 +18,16 @@ from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.runtime import keras
 
 FORMATS = ("weights.h5", "legacy.h5", "whole.h5", "whole.keras")
-# Each format is read by one test of all; of others two stand for all in the default suite.
-SOME = [pytest.param(name, marks=[] if name in ("weights.h5", "whole.keras") else pytest.mark.slow)
-        for name in FORMATS]  # fmt: skip
+
+
+def formats(*default: str) -> list[Any]:
+    """All of them, those that are not named in the slow tests."""
+    slow = pytest.mark.slow
+    return [pytest.param(name, marks=() if name in default else slow) for name in FORMATS]
+
+
+# Each format is read by one test of all.
+SOME, ONE = formats("weights.h5", "whole.keras"), formats("weights.h5")
 
 
 def small(num_classes: int = 3, alpha: float = 0.35, **options: Any) -> Any:
@@ -71,7 +78,7 @@ def test_a_classifier_s_file_loads_whole(
     assert same(model, trained) and not caplog.records
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", ONE)
 def test_a_head_for_other_classes_is_left_out_aloud(
     name: str, files: dict[str, Path], trained: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -189,6 +189,7 @@ assert alone.gradient_evaluations == both.gradient_evaluations
 """
 
 
+@pytest.mark.slow
 def test_two_devices_find_what_one_finds(case) -> None:
     command = [sys.executable, "-c", MIRRORED, str(case / "model.keras"), str(case / "x.npz")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

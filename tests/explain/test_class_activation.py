@@ -97,8 +97,10 @@ def test_maps_that_are_not_finite_are_told(name) -> None:
 
 
 @pytest.mark.parametrize(
-    "backbone", ["mobilenetv2", "resnet18", "simplenet", "simplenet_plus", "vit"]
-)
+    "backbone",
+    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet18", "simplenet_plus")),
+     "mobilenetv2", "simplenet", "vit"],
+)  # fmt: skip
 @pytest.mark.parametrize("side", [32, pytest.param(64, marks=pytest.mark.slow)])
 def test_the_last_map_larger_than_1x1_is_found(backbone, side) -> None:
     model = build(backbone, num_classes=3, image_shape=(side, side, 3), seed=0)

@@ -88,6 +88,7 @@ def test_predictions_are_those_of_the_kept_model(run):
     assert [int(row["clean_prediction"]) for row in rows] == np.argmax(logits, axis=1).tolist()
 
 
+@pytest.mark.slow
 def test_killed_by_signal_9_and_resumed_it_ends_with_the_same_weights(run, tmp_path, capfd):
     whole, _ = run
     folder = tmp_path / "killed"
