@@ -12,11 +12,9 @@ train: $(VENV)/.ready
 	$(DIGITS) --recipe digits_standard --output saved_models/digits-standard
 	$(DIGITS) --reference saved_models/digits-standard --output saved_models/digits-nsl
 
-# Tracing keeps one core busy: a process for each, and one for while others wait for theirs.
-WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(4, (os.cpu_count() or 1) + 1))")
-
+# Tracing keeps one core busy: a process for each core halves the time.
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -m slow

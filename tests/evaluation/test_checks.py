@@ -98,7 +98,9 @@ def test_attacks_that_are_no_worst_case_neither_count_as_iterative_nor_are_compa
     assert flags(linear, noise) == set()
 
 
-@pytest.mark.parametrize("norm, eps", [("l2", 0.3), ("l1", 3.0), ("l0", 3)])
+@pytest.mark.parametrize(
+    "norm, eps", [("l2", 0.3), pytest.param("l1", 3.0, marks=pytest.mark.slow), ("l0", 3)]
+)
 def test_an_honest_model_raises_no_doubt_in_other_norms(norm, eps):
     # In l0 PGD is no good attack, and more steps do more: that it is told so is right.
     expected = {"out_of_steps"} if norm == "l0" else set()

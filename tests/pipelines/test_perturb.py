@@ -150,7 +150,9 @@ def test_too_few_images_are_used_up_and_told(files, tmp_path, capsys):
     assert "500 were asked for, but test has no more images" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("moment", ["write_text", "write_json"])
+@pytest.mark.parametrize(
+    "moment", [pytest.param("write_text", marks=pytest.mark.slow), "write_json"]
+)
 def test_killed_between_two_files_and_resumed_it_ends_with_the_same_sets(
     files, built, tmp_path, monkeypatch, moment, capsys
 ):

@@ -19,6 +19,7 @@ TINY = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_trial_is_what_an_independent_evaluation_says(tmp_path, capfd):
     """The one real training here; in a process of its own, as is the default."""
     from tfrobust.run import RunFolder

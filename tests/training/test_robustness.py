@@ -69,7 +69,14 @@ def test_every_method_has_its_case():
     assert {name.split()[0] for name in CASES} | {"standard"} == set(METHODS)
 
 
-@pytest.mark.parametrize("case", CASES)
+# Of the methods that differ in little more than their loss, some run with the slow tests.
+SLOW = ("mart", "mixture", "blend", "noise", "pgd with awp and ema")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.slow] if case in SLOW else []) for case in CASES],
+)
 def test_more_robust_than_standard_training(case, digits, baseline):
     settings, margin = CASES[case]
     assert robust_accuracy(case.split()[0], digits, **settings) > baseline + margin

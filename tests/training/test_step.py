@@ -192,7 +192,11 @@ def test_frozen_batch_norm_neither_moves_nor_learns(small_cnn, method):
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(name, marks=[] if name in ("nsl", "mixture", "fast") else [pytest.mark.slow])
+     for name in METHODS],
+)  # fmt: skip
 def test_same_seed_same_weights_through_fit_with_a_short_last_batch(small_cnn, method):
     model = small_cnn()
     optimizer = keras.optimizers.SGD(0.1)
