@@ -84,7 +84,10 @@ def _open(url: str) -> optuna.storages.RDBStorage:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.storages.RDBStorage(url, **options)
+            storage = optuna.storages.RDBStorage(url, **options)
+        if local:
+            _lock_before_reading(storage.engine)
+        return storage
     except sqlalchemy.exc.ArgumentError as error:
         raise UsageError(
             f"--storage: expected an address such as sqlite:///search.db or "
@@ -98,6 +101,20 @@ def _open(url: str) -> optuna.storages.RDBStorage:
     except sqlalchemy.exc.SQLAlchemyError as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
         raise TFRobustError(f"Storage {shown(url)} cannot be opened: {reason}.") from error
+
+
+def _lock_before_reading(engine: Any) -> None:
+    """Has each transaction of SQLite begin with its lock.
+
+    By itself it takes the lock when it first writes: two processes could both read that a
+    trial is waiting, and both take it.
+    """
+    import sqlalchemy.event
+
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    sqlalchemy.event.listen(engine, "begin", begin)
 
 
 def shown(url: str) -> str:
