@@ -180,7 +180,7 @@ def _compare(
     # Compiled, as Keras's own predict and evaluate run the model: under bfloat16, operation
     # by operation would round elsewhere.
     spec = tf.TensorSpec(model.input_shape, tf.float32)
-    trained = tf.function(inference(model), input_signature=[spec], autograph=False)
+    trained = tf.function(lambda images: model(images, training=False), input_signature=[spec])
     for size in sorted({1, min(3, len(images)), len(images)}):
         batch = tf.constant(images[:size])
         answer = served["serving_default"](images=batch)
