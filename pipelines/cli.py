@@ -15,24 +15,33 @@ from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.settings import from_dict, load_yaml, merge, parse_number, to_dict
 
 RECIPES = Path(__file__).with_name("recipes")
-# What a data set is trained with where no recipe is named.
+# What a data set is trained with where no recipe is named; for others settings are chosen.
 DEFAULT_RECIPES = {"digits": "digits", "tiny_imagenet": "tiny_imagenet"}
-OWN_IMAGES_RECIPE = "own_images"
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Help with defaults, on the whole width."""
+    """Help with defaults, on the whole width; that nothing is given needs no saying."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default else action.help
 
 
-def main_of(work: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> Any:
+def main_of(
+    work: Callable[[argparse.Namespace], None],
+    parser: argparse.ArgumentParser | Callable[[Sequence[str]], argparse.ArgumentParser],
+) -> Any:
     """The entry point of a verb: parse, work, turn errors into exit codes.
+
+    A parser whose help depends on the flags beside --help is given as its maker.
 
     0 is success only, 2 is wrong use, 1 is a failure told in one sentence; `--debug`
     shows the traceback.
     """
 
     def main(argv: Sequence[str] | None = None) -> int:
-        args = parser.parse_args(argv)
+        words = sys.argv[1:] if argv is None else argv
+        made = parser if isinstance(parser, argparse.ArgumentParser) else parser(words)
+        args = made.parse_args(words)
         try:
             work(args)
             # A reader that closed the pipe early must not look like a failure of ours.
@@ -73,7 +82,10 @@ def new_parser(verb: str, description: str) -> argparse.ArgumentParser:
 
 
 def add_settings(
-    parser: argparse.ArgumentParser, groups: Sequence[str], choices: dict[str, Any]
+    parser: argparse.ArgumentParser,
+    groups: Sequence[str],
+    choices: dict[str, Any],
+    shown: Callable[[str, str], str] | None = None,
 ) -> None:
     """Adds a flag for every setting of the named groups of `RunConfig`.
 
@@ -84,6 +96,7 @@ def add_settings(
       parser: to add to.
       groups: names of `RunConfig` fields; '' for its own settings.
       choices: flag -> the names that are valid, from the plug-in tables.
+      shown: (group, setting) -> the default that the help shows; the dataclasses' if None.
     """
     hints = typing.get_type_hints(RunConfig)
     for group in groups:
@@ -91,17 +104,24 @@ def add_settings(
         section = parser.add_argument_group(f"{group or 'run'} settings")
         for item in dataclasses.fields(cls):
             if "help" in item.metadata:
-                _add_flag(section, group, item, typing.get_type_hints(cls)[item.name], choices)
+                default = shown(group, item.name) if shown else show(_default_of(item))
+                hint = typing.get_type_hints(cls)[item.name]
+                _add_flag(section, group, item, hint, choices, default)
 
 
-def _add_flag(section: Any, group: str, item: Any, hint: Any, choices: dict[str, Any]) -> None:
+def _default_of(item: Any) -> Any:
+    return item.default if item.default is not dataclasses.MISSING else item.default_factory()
+
+
+def _add_flag(
+    section: Any, group: str, item: Any, hint: Any, choices: dict[str, Any], default: str
+) -> None:
     flag = item.metadata.get("flag", item.name.replace("_", "-"))
     names = [f"--{name}" for name in (flag, item.metadata.get("alias")) if name]
-    default = item.default if item.default is not dataclasses.MISSING else item.default_factory()
     kwargs: dict[str, Any] = {
         "dest": f"set:{group}.{item.name}" if group else f"set:{item.name}",
         "default": argparse.SUPPRESS,
-        "help": f"{item.metadata['help']} (default: {_shown(default)})".replace("%", "%%"),
+        "help": f"{item.metadata['help']} (default: {default})".replace("%", "%%"),
     }
     if hint is bool:
         section.add_argument(*names, action=argparse.BooleanOptionalAction, **kwargs)
@@ -114,7 +134,8 @@ def _add_flag(section: Any, group: str, item: Any, hint: Any, choices: dict[str,
     section.add_argument(*names, type=_parser_of(hint), **kwargs)
 
 
-def _shown(default: Any) -> str:
+def show(default: Any) -> str:
+    """A setting's value as the command line takes it."""
     if default is None:
         return "none"
     if isinstance(default, tuple):

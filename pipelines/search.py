@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cli import add_settings, given_settings, main_of, new_parser, read_recipe
-from pipelines.train import GROUPS, build_network, make_config, recipe_help
+from pipelines.plan import make_plan
+from pipelines.train import GROUPS, build_network, recipe_help
 from tfrobust.backbones import BACKBONES
 from tfrobust.config import RunConfig
 from tfrobust.errors import UsageError
@@ -108,11 +109,23 @@ def work(args: argparse.Namespace) -> None:
     if saved.is_file() and not (args.recipe or args.space or given_settings(args)):
         args.recipe = str(saved)
     section = make_section(args)
-    config = make_config(args)
+    config = _config(args)
     search, files = make_search(section, config)
     if section["storage"] and ":***@" in section["storage"]:
         raise UsageError(f"{saved} does not hold the database's password: add --storage URL.")
     run(search, section, files, args)
+
+
+def _config(args: argparse.Namespace) -> RunConfig:
+    """The settings to search around; the images are read where they are chosen for these."""
+    plan = make_plan(args)
+    if not plan.chosen:
+        return plan.config
+    from pipelines.loading import load_splits
+    from tfrobust.runtime import import_quietly
+
+    import_quietly()
+    return plan.settle(load_splits(plan.config.data, plan.config.seed))
 
 
 def make_section(args: argparse.Namespace) -> dict[str, Any]:

@@ -8,36 +8,41 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.attacks import check_attacks
 from pipelines.cli import (
     DEFAULT_RECIPES,
-    OWN_IMAGES_RECIPE,
     add_settings,
     given_settings,
     main_of,
     new_parser,
+    read_recipe,
     recipe_names,
-    resolve,
 )
 from pipelines.evaluate import REFERENCE_HELP
+from pipelines.plan import Plan, make_plan, make_shown
 from tfrobust.attacks import ATTACKS, SUITES
 from tfrobust.backbones import BACKBONES
 from tfrobust.config import RunConfig
 from tfrobust.data import DATASETS
-from tfrobust.errors import UsageError
+from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.run import RunFolder
 from tfrobust.settings import from_dict, merge, save_yaml, to_dict
 from tfrobust.training import METHODS
-from tfrobust.training.recipe import check_trainable
+from tfrobust.training.defaults import AUTO
 
 GROUPS = ["", "data", "backbone", "threat", "training", "augment", "evaluation"]
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The flags of `pipelines.train`."""
+def make_parser(words: Sequence[str] | None = ()) -> argparse.ArgumentParser:
+    """The flags of `pipelines.train`.
+
+    Args:
+      words: the command line; its help shows the values that these flags lead to. None: those
+        of the dataclasses.
+    """
     parser = new_parser(
         "train", "Train a robust classifier, measure it, explain it and export it, in one go."
     )
@@ -48,16 +53,25 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", action="store_true", help="go on with a run that was killed or stopped"
     )
-    parser.add_argument("--epochs", type=int, default=None, help="epochs of a one-stage run")
     parser.add_argument(
-        "--learning-rate", type=float, default=None, help="learning rate of a one-stage run"
+        "--epochs", type=int, default=None, help="epochs of the training (default: the stages')"
     )
+    parser.add_argument(
+        "--learning-rate", type=float, default=None,
+        help="learning rate at its height (default: the stages')",
+    )  # fmt: skip
+    parser.add_argument(
+        "--export-anyway", action="store_true",
+        help="export a model too that is no better than guessing",
+    )  # fmt: skip
     parser.add_argument(
         "--strategy", default="none", choices=("none", "mirrored", "multiworker"),
         help="what training is spread over: all GPUs of this machine, or the workers in TF_CONFIG",
     )  # fmt: skip
     parser.add_argument("--reference", default=None, help=REFERENCE_HELP)
-    add_settings(parser, GROUPS, {"backbone": BACKBONES, "method": METHODS})
+    asks_help = words is not None and any(word in ("-h", "--help") for word in words)
+    shown = make_shown(words or ()) if asks_help else None
+    add_settings(parser, GROUPS, {"backbone": [*BACKBONES, AUTO], "method": METHODS}, shown)
     parser.epilog = (
         f"Built-in data sets: {', '.join(DATASETS)}; or the path of a folder or zip with one "
         "folder per class, an .npz with x and y, or a .pt file. "
@@ -70,45 +84,20 @@ def recipe_help() -> str:
     """The help of --recipe."""
     return (
         f"settings to start from: {', '.join(recipe_names())}, or a YAML file "
-        f"(default: {', '.join(f'{k} for {k}' for k in DEFAULT_RECIPES)}, else "
-        f"{OWN_IMAGES_RECIPE}); flags override it"
+        f"(default: {', '.join(f'{k} for {k}' for k in DEFAULT_RECIPES)} and its network, else "
+        "settings are chosen for the images, and printed); flags override it"
     )
 
 
 def work(args: argparse.Namespace) -> None:
     """The whole job: train, evaluate, explain, export."""
-    config = make_config(args)
-    run = RunFolder(Path(args.output or default_output(config)))
-    config = settle(run, config, args)
+    plan = make_plan(args)
+    run = RunFolder(Path(args.output or default_output(plan.config)))
+    earlier = earlier_config(run, args)
     from tfrobust.runtime import import_quietly
 
     import_quietly()
-    finish(run, config, args)
-
-
-def make_config(args: argparse.Namespace) -> RunConfig:
-    """Recipe and flags as one checked configuration."""
-    given = given_settings(args)
-    dataset = given.get("data", {}).get("dataset", "digits")
-    config = resolve(args.recipe, given, DEFAULT_RECIPES.get(dataset, OWN_IMAGES_RECIPE))
-    check_attacks(config.evaluation)
-    check_trainable(config)
-    if args.epochs is None and args.learning_rate is None:
-        return config
-    if len(config.training.stages) != 1:
-        raise UsageError(
-            f"--epochs and --learning-rate are for a run of one stage, found "
-            f"{len(config.training.stages)}: give --stages BLOCKS:EPOCHS:LEARNING_RATE,..."
-        )
-    changes = {"epochs": args.epochs, "learning_rate": args.learning_rate}
-    stage = to_dict(config)["training"]["stages"][0]
-    if args.epochs and args.epochs < stage["epochs"]:
-        stage["warmup_epochs"] *= args.epochs / stage["epochs"]
-    stage.update({name: value for name, value in changes.items() if value is not None})
-    changed: RunConfig = from_dict(
-        RunConfig, merge(to_dict(config), {"training": {"stages": [stage]}})
-    )
-    return changed
+    finish(run, Plan(earlier) if earlier else plan, args)
 
 
 def default_output(config: RunConfig) -> str:
@@ -117,72 +106,117 @@ def default_output(config: RunConfig) -> str:
     return f"saved_models/{data}-{config.backbone.name}-{config.training.method}"
 
 
-def settle(run: RunFolder, config: RunConfig, args: argparse.Namespace) -> RunConfig:
-    """The run's configuration: written for a new run, read back for one that resumes.
+def earlier_config(run: RunFolder, args: argparse.Namespace) -> RunConfig | None:
+    """The configuration of the run that is resumed; None for a new run.
 
     Raises:
       UsageError: the folder holds a run already, or one with other settings.
     """
-    if run.started() and args.resume:
-        earlier = run.read_config()
-        asked = bool(given_settings(args)) or args.recipe or args.epochs or args.learning_rate
-        if asked and earlier != config:
-            raise UsageError(
-                f"--resume goes on with the settings in {run.config}, found others: leave the "
-                "settings out, or start a new run in another --output."
-            )
-        return earlier
-    if run.started():
+    if not run.started():
+        return None
+    if not args.resume:
         raise UsageError(
             f"{run.path} holds a run already: add --resume to go on with it, or choose another "
             "--output."
         )
-    run.create()
-    save_yaml(config, run.config)
-    return config
+    earlier = run.read_config()
+    asked = merge(_recipe_values(args), given_settings(args))
+    if asked.get("backbone", {}).get("name") == AUTO:
+        del asked["backbone"]["name"]
+    changed: RunConfig = from_dict(RunConfig, merge(to_dict(earlier), asked))
+    if changed != earlier or args.epochs is not None or args.learning_rate is not None:
+        raise UsageError(
+            f"--resume goes on with the settings in {run.config}, found others: leave the "
+            "settings out, or start a new run in another --output."
+        )
+    return earlier
 
 
-def finish(run: RunFolder, config: RunConfig, args: argparse.Namespace) -> None:
+def _recipe_values(args: argparse.Namespace) -> dict[str, Any]:
+    values = read_recipe(args.recipe) if args.recipe else {}
+    return {name: value for name, value in values.items() if name not in ("search", "chosen")}
+
+
+def finish(run: RunFolder, plan: Plan, args: argparse.Namespace) -> None:
     """Everything that needs TensorFlow."""
-    from pipelines.evaluate import evaluate_run
-    from pipelines.explain import explain_run
-    from pipelines.export import export_run
     from pipelines.loading import load_splits
-    from tfrobust.data.split import table
-    from tfrobust.data.summary import describe
     from tfrobust.distribution import folder_of
-    from tfrobust.evaluation.models import load_any
     from tfrobust.run import write_json
-    from tfrobust.runtime import environment, setup
+    from tfrobust.runtime import environment, native_precision, setup
 
-    strategy, worker = _join(run, config, args)
+    strategy, worker = _join(run, plan.config, args)
     if not worker.is_chief and strategy.num_replicas_in_sync == 1:
         print(f"Worker {worker.index} has nothing to do: training has ended.", flush=True)
         return
-    setup(seed=config.seed, precision=config.training.precision)
+    setup(seed=plan.config.seed)
     here = environment()
     print(f"Run folder: {run.path}\n{_machine(here, strategy, worker, args.strategy)}", flush=True)
-    splits = load_splits(config.data, config.seed)
+    splits = load_splits(plan.config.data, plan.config.seed)
+    config = native_precision(plan.settle(splits))
+    setup(seed=config.seed, precision=config.training.precision)
     if not worker.is_chief:
         with folder_of(worker, run) as own:
             train(own, config, splits, resume=args.resume, strategy=strategy, home=run)
         print(f"Worker {worker.index} is done; the chief goes on with the evaluation.", flush=True)
         return
+    run.create()
+    save_yaml(config, run.config)
     facts = {"seed": config.seed, "commit": _commit(), "data": _sizes(splits)}
     write_json(run.environment, {**here, **facts})
-    print(f"{describe(splits, config.data.dataset)}\n{table(splits)}", flush=True)
+    _introduce(config, splits)
     train(run, config, splits, resume=args.resume, strategy=strategy)
+    publish(run, config, splits, args)
+
+
+def _introduce(config: RunConfig, splits: Any) -> None:
+    """Says what the images are, and what was chosen for them."""
+    from tfrobust.data.split import table
+    from tfrobust.data.summary import describe
+
+    print(f"{describe(splits, config.data.dataset)}\n{table(splits)}", flush=True)
+    if config.chosen:
+        print("\n".join(["Chosen for these images:", *(f"- {why}" for why in config.chosen)]),
+              flush=True)  # fmt: skip
+
+
+def publish(run: RunFolder, config: RunConfig, splits: Any, args: argparse.Namespace) -> None:
+    """Measures the kept model, explains it and exports it, unless it has learnt nothing."""
+    from pipelines.evaluate import evaluate_run
+    from pipelines.explain import explain_run
+    from pipelines.export import export_run
+    from tfrobust.evaluation.models import load_any
+    from tfrobust.runtime import setup
+
     setup(seed=config.seed)
     model = load_any(run.best_model)
-    evaluate_run(
+    report = evaluate_run(
         model, splits.test, config, run, args.reference, run.path.name,
         trained=config, source=run.best_model, resume=args.resume,
         # The other workers have ended with the training.
         strategy="mirrored" if args.strategy == "mirrored" else "none",
     )  # fmt: skip
+    failure = why_it_failed(run, report, splits)
+    if failure and not args.export_anyway:
+        raise TFRobustError(failure)
     if config.evaluation.figures:
         explain_run(model, splits.test, config, run)
     export_run(model, splits.test, run)
+
+
+def why_it_failed(run: RunFolder, report: Any, splits: Any) -> str | None:
+    """One sentence where the kept model is no better than guessing: what was reached, and why."""
+    from tfrobust.training.diagnosis import diagnose
+    from tfrobust.training.state import read_state
+
+    if not any(flag["name"] == "no_better_than_guessing" for flag in report.flags):
+        return None
+    rows = read_state(run).rows
+    correct, total = int(report.clean.correct.sum()), len(report.labels)
+    return (
+        f"The model has learnt nothing: {correct} of {total} test images right, no better than "
+        f"guessing; {diagnose(rows, splits.train.labels)}. Nothing was exported (--export-anyway "
+        "does it all the same)."
+    )
 
 
 def _join(run: RunFolder, config: RunConfig, args: argparse.Namespace) -> tuple[Any, Any]:
@@ -278,7 +312,7 @@ def _commit() -> str | None:
     return found.stdout.strip() or None
 
 
-main = main_of(work, make_parser())
+main = main_of(work, make_parser)
 
 if __name__ == "__main__":
     raise SystemExit(main())

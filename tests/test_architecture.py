@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tfrobust"
 
 # A room may import only from rooms above it.
 ROOMS = (
-    "errors", "tables", "progress", "runtime", "settings", "config", "run", "distribution",
+    "errors", "tables", "chance", "progress", "runtime", "settings", "config", "run", "distribution",
     "threat_model",
     "data", "backbones", "attacks", "training", "evaluation", "explain", "export", "serving",
     "report", "search",

@@ -12,10 +12,11 @@ from tfrobust.errors import UsageError
 from tfrobust.settings import Checked, setting
 
 NORMS = ("linf", "l2", "l1", "l0")
-STEMS = ("standard", "small")
+STEMS = ("standard", "medium", "small")
 CONVOLUTIONS = ("keras", "unfold")
 BATCH_NORM = ("clean", "adversarial", "both", "none")
 SCHEDULES = ("constant", "cosine", "linear", "step", "piecewise")
+CRAFTING = ("pgd", "nfgsm")
 GOALS = ("none", "least_likely", "second", "random")
 
 
@@ -76,7 +77,7 @@ class BackboneConfig(Checked):
     )  # fmt: skip
     stem: str = setting(
         "standard",
-        "first layers of resnet18, resnet34 and resnext50: small is for images of 32 pixels",
+        "first layers: standard, or medium and small, which halve small images once or twice less",
         choices=STEMS,
     )
     convolution: str = setting(
@@ -152,13 +153,26 @@ class TrainingConfig(Checked):
     )
     fgsm_eps: float = setting(0.01, "mixture: radius of its FGSM batches, as eps", above=0)
     noise_std: float = setting(0.25, "noise: standard deviation of the Gaussian noise", above=0)
+    crafting: str = setting(
+        "pgd",
+        "how nsl, pgd, mart and blend craft: pgd, or nfgsm, one step from noise wider than the "
+        "ball, as fast always does",
+        choices=CRAFTING,
+    )
     noise_reach: float = setting(
-        2.0, "fast: the noise before its step reaches this many times eps", low=0
+        2.0, "nfgsm: the noise before its step reaches this many times eps", low=0
     )
     guard_every: int = setting(
-        200, "fast: steps between two looks for catastrophic overfitting", low=1
+        200, "nfgsm: steps between two looks for catastrophic overfitting", low=1
     )
-    guard_limit: int = setting(128, "fast: images of 'select' attacked at each look", low=1)
+    guard_limit: int = setting(128, "nfgsm: images of 'select' attacked at each look", low=1)
+    eps_ramp: float = setting(
+        0.0,
+        "part of the training over which eps rises from 0 to its full value; a stage of the head "
+        "alone comes before it, on clean images",
+        low=0,
+        high=0.9,
+    )
     awp: float = setting(
         0.0, "pgd and trades: size of adversarial weight perturbation, 0 is off", low=0, high=1
     )
@@ -181,15 +195,24 @@ class TrainingConfig(Checked):
         "adversarial", "which batches move BatchNorm's statistics", choices=BATCH_NORM
     )
     precision: str = setting(
-        "float32", "number format", choices=("float32", "mixed_bfloat16", "mixed_float16")
+        "float32",
+        "number format; auto: mixed_bfloat16 where the processor or GPU computes in it, else "
+        "float32",
+        choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     )
-    select_limit: int = setting(512, "images of 'select' attacked after each epoch", low=1)
+    select_limit: int = setting(512, "images of 'select' attacked after an epoch", low=1)
+    select_every: int = setting(
+        1, "epochs from one measurement on 'select' to the next; the last is always measured",
+        low=1,
+    )  # fmt: skip
     select_steps: int = setting(10, "PGD steps of that attack", low=1)
     early_stopping: int | None = setting(
         None, "end training after so many epochs without a better one on 'select'", low=1
     )
     time_limit: float | None = setting(
-        None, "minutes of training; schedules run over them, epochs are the cap", above=0
+        None,
+        "minutes of training: schedules run over them, and epochs only share them out among stages",
+        above=0,
     )
     keep_from: int | None = setting(
         None, "keep the model of every epoch from this one on, and find the elbow", low=1
@@ -241,6 +264,8 @@ class RunConfig(Checked):
     """All settings of a run; `config.yaml` in its folder."""
 
     seed: int = setting(42, "seed of split, initial weights, batches and attacks", low=0)
+    # What was chosen for these images, and why: for people, nothing reads it.
+    chosen: tuple[str, ...] = ()
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)

@@ -1,15 +1,21 @@
 """CIFAR-10: read where TFDS has prepared it; without a connection, one sentence, soon."""
 
 import io
+import os
+import pickle
+import shutil
 import tarfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 from tensorflow_datasets.core.download.checksums import compute_url_info
 
 from tfrobust.data.cifar10 import read
+from tfrobust.data.cifar10_files import find
 from tfrobust.data.prepared import remote
 from tfrobust.data.types import ReadOptions
 from tfrobust.errors import TFRobustError
@@ -89,3 +95,92 @@ def test_a_wrong_archive_is_refused(tmp_path, archive):
     with pytest.raises(TFRobustError, match=f"170,052,171 bytes .* found .* in {path}"):
         read(tmp_path, ReadOptions())
     assert path.exists()
+
+
+def pickled(images, labels):
+    """A batch of the Python version, as Python 2 wrote it: protocol 2, strings as bytes."""
+    data = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+    return pickle.dumps({"data": data, "labels": [int(k) for k in labels]}, protocol=2)
+
+
+def written(folder, archive, kind):
+    """The archive's images under `folder`, in one of the forms that people have."""
+    content, images, labels = archive
+    if kind == "binary archive":
+        path = folder / "cifar-10-binary.tar.gz"
+        path.write_bytes(content)
+        return path
+    if kind == "binary folder":
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            tar.extractall(folder, filter="data")
+        return folder / "cifar-10-batches-bin"
+    if kind == "python archive":
+        path = folder / "cifar-10-python.tar.gz"
+        with tarfile.open(path, "w:gz") as tar:
+            for i, name in enumerate([*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]):
+                part = slice(i * PER_FILE, (i + 1) * PER_FILE)
+                batch = pickled(images[part], labels[part])
+                info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+                info.size = len(batch)
+                tar.addfile(info, io.BytesIO(batch))
+        return path
+    for i, label in enumerate(labels):
+        part = "train" if i < 100 else "test"
+        file = folder / "images" / part / NAMES[label] / f"{i:04d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images[i]).save(file)
+    if kind == "zip":
+        return Path(shutil.make_archive(str(folder / "all"), "zip", folder / "images"))
+    return folder / "images"
+
+
+@pytest.mark.parametrize(
+    "kind", ["binary archive", "binary folder", "python archive", "zip", "folder"]
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_copy_of_ones_own_is_taken(tmp_path, archive, kind, inside):
+    place = tmp_path / "copy"
+    place.mkdir()
+    path = written(place, archive, kind)
+    if inside and kind == "zip":
+        pytest.skip("a folder with a zip in it says nothing")
+    location = path.parent if inside and kind != "folder" else path
+    raw = read(location, ReadOptions(cache_dir=str(tmp_path / "cache")))
+    _, images, labels = archive
+    assert raw.train.label_names == tuple(NAMES)
+    assert sorted(raw.train.labels.tolist()) == sorted(labels[:100].tolist())
+    # Whatever the order: the same images with the same labels.
+    for split, part in ((raw.train, slice(0, 100)), (raw.test, slice(100, 120))):
+        expected = {images[part][i].tobytes(): int(labels[part][i]) for i in range(len(split))}
+        found = {x.tobytes(): int(y) for x, y in zip(split.images, split.labels, strict=True)}
+        assert found == expected
+
+
+def test_a_folder_of_tfds_is_left_to_tfds(tmp_path, archive):
+    place(tmp_path, archive[0])
+    assert find(tmp_path) is None
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.system, ("touch hostile",)
+
+
+def test_other_files_and_hostile_pickles_are_refused(tmp_path, archive, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.bin").write_text("nothing")
+    other = tmp_path / "other"
+    for name in ("cat", "truck"):
+        (other / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(other / name / "a.png")
+    cut = written(tmp_path, archive, "binary folder")
+    (cut / "data_batch_3.bin").write_bytes(b"\0" * 100)
+    bad = tmp_path / "pickles"
+    bad.mkdir()
+    for k in range(1, 6):
+        (bad / f"data_batch_{k}").write_bytes(pickle.dumps(Hostile()))
+    (bad / "test_batch").write_bytes(b"")
+    for location in (tmp_path / "text.bin", other, cut, bad):
+        with pytest.raises(TFRobustError, match=str(location)):
+            read(location, ReadOptions(cache_dir=str(tmp_path / "cache")))
+    assert not (tmp_path / "hostile").exists()

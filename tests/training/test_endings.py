@@ -19,6 +19,7 @@ from tfrobust.run import RunFolder
 from tfrobust.runtime import keras, setup, tf
 from tfrobust.threat_model import ThreatModel
 from tfrobust.training import budget as budget_module
+from tfrobust.training import callbacks as callbacks_module
 from tfrobust.training.budget import Budget
 from tfrobust.training.callbacks import Schedule
 from tfrobust.training.elbow import Elbow, find_elbow
@@ -68,14 +69,16 @@ def test_budget_by_hand(clock):
     assert (budget.elapsed, budget.part, budget.used_up) == (30.0, 0.25, False)
     assert budget.note == ", 30 s of 2 min 00 s gone"
     assert (budget.left, Budget(None).left) == (90.0, None)
-    assert [budget.epochs_into(stages, i) for i in (0, 1)] == [1.0, 0.0]
-    assert [budget.is_over(stages, i) for i in (0, 1)] == [True, False]
+    assert [budget.epochs_into(stages, i, began) for i, began in ((0, 0), (1, 30))] == [1.0, 0.0]
+    assert [budget.is_over(stages, i, began) for i, began in ((0, 0), (1, 30))] == [True, False]
+    # A stage that begins early has what is left: 110 seconds for 3 epochs, of which 20 are gone.
+    assert budget.epochs_into(stages, 1, 10.0) == pytest.approx(3 * 20 / 110)
     clock.seconds += 90.0
-    assert budget.used_up and budget.is_over(stages, 1)
+    assert budget.used_up and budget.is_over(stages, 1, 30.0)
     endless = Budget(None)
     clock.seconds += 1e9
     assert endless.part == 0.0 and endless.note == ""
-    assert not endless.used_up and not endless.is_over(stages, 0)
+    assert not endless.used_up and not endless.is_over(stages, 0, 0.0)
 
 
 def test_time_ends_training_at_the_step_in_which_it_is_used_up(
@@ -106,14 +109,31 @@ def test_time_ends_training_at_the_step_in_which_it_is_used_up(
         np.testing.assert_array_equal(one, two)
 
 
-def test_stages_share_the_time_and_epochs_are_the_cap(small_cnn, run, clock):
+def test_stages_share_the_time_and_epochs_are_no_cap(small_cnn, run, clock):
     short = replace(STAGE, epochs=1, schedule="constant")
-    # Of 100 seconds the first of five epochs has 20, 2 of its 4 steps; then the cap: 8 steps
-    # in two epochs would be there, but the second stage has only 1 * 4.
-    config = config_of(short, replace(short, epochs=4), time_limit=100 / 60)
+    # Of 200 seconds the first of two epochs has 100, 10 steps of 4 an epoch; so has the second.
+    config = config_of(short, short, time_limit=200 / 60)
     state = fit(small_cnn(), SPLITS, config, run)
-    assert [row["stage"] for row in state.rows] == [1, 2, 2]
-    assert len(clock.rates) == 10 and state.elapsed == 100.0
+    assert [row["stage"] for row in state.rows] == [1, 1, 1, 2, 2, 2]
+    assert len(clock.rates) == 20 and state.elapsed == 200.0
+
+
+def test_not_every_epoch_is_measured_but_the_last_of_each_stage_is(small_cnn, run):
+    stages = (replace(STAGE, epochs=3), replace(STAGE, epochs=4))
+    state = fit(small_cnn(), SPLITS, config_of(*stages, select_every=2), run)
+    measured = [row["epoch"] for row in state.rows if "select_pgd" in row]
+    assert measured == [2, 3, 4, 6, 7] and state.best_epoch in measured
+    rows = list(csv.DictReader(run.history.open()))
+    assert [bool(row["select_pgd"]) for row in rows] == [k in measured for k in range(1, 8)]
+    # The elbow is found among kept epochs, so each of these is measured.
+    kept = config_of(*stages, select_every=3, keep_from=1)
+    assert all("select_loss" in row for row in fit(small_cnn(), SPLITS, kept, run).rows)
+
+
+def test_it_says_how_long_it_takes(small_cnn, run, monkeypatch, capfd):
+    monkeypatch.setattr(callbacks_module, "_TIMED_STEPS", 4)
+    fit(small_cnn(), SPLITS, config_of(STAGE), run)
+    assert "3 epochs of 4 steps take about" in capfd.readouterr().out
 
 
 def test_early_stopping_counts_epochs_over_all_stages(small_cnn, run, capfd):

@@ -129,7 +129,7 @@ def test_plateau_ends_a_stage_early(small_cnn, tmp_path):
 def test_nan_loss_stops_with_the_last_good_checkpoint_intact(small_cnn, tmp_path):
     stages = (
         StageConfig(epochs=1, learning_rate=0.05),
-        StageConfig(epochs=1, learning_rate=1e38, schedule="constant"),
+        StageConfig(epochs=2, learning_rate=1e38, schedule="constant"),
     )
     config = replace(CONFIG, training=replace(CONFIG.training, stages=stages))
     run = new_run(tmp_path)

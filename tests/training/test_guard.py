@@ -12,6 +12,7 @@ from tfrobust.runtime import keras, setup, tf
 from tfrobust.training import guard as guard_module
 from tfrobust.training.fit import fit
 from tfrobust.training.guard import Guard
+from tfrobust.training.health import Snapshot
 from tfrobust.training.state import TrainState
 
 
@@ -33,7 +34,7 @@ def test_a_collapse_is_undone_to_the_bit_and_training_goes_on_with_wider_noise(s
     held = [*model.variables, *wrapped.optimizer.variables, *wrapped.averages.variables]
     step, state = tf.function(wrapped.train_step, autograph=False), TrainState()
     # PGD falls from .5 to .1 while FGSM stands.
-    guard = Guard(Scripted(0.5, 0.1, 0.45), state, 2, held)
+    guard = Guard(Scripted(0.5, 0.1, 0.45), state, 2, Snapshot(held))
     guard.set_model(wrapped)
     guard.on_epoch_begin(0)
 
@@ -63,7 +64,7 @@ def test_a_collapse_is_undone_to_the_bit_and_training_goes_on_with_wider_noise(s
 def test_it_looks_at_what_is_left_of_an_epoch_and_not_twice(small_cnn):
     wrapped = make("fast", small_cnn())
     script = Scripted(0.5, 0.5, 0.5)
-    guard = Guard(script, TrainState(), 2, wrapped.base_model.variables)
+    guard = Guard(script, TrainState(), 2, Snapshot(wrapped.base_model.variables))
     guard.set_model(wrapped)
     for steps, looks in ((3, 2), (2, 1)):
         guard.on_epoch_begin(0)

@@ -43,12 +43,18 @@ _EFFICIENTNET = (
 
 def _resnet(name: str, constructor: str, normalisation: str, md5: str) -> Backbone:
     url = _RESNET_URL.format(name=name)
-    return Backbone(name, constructor, normalisation, _RESNET, url=url, md5=md5)
+    return Backbone(
+        name, constructor, normalisation, _RESNET, options=("stem",),
+        halvings=("conv1_conv", "pool1_pool"), url=url, md5=md5,
+    )  # fmt: skip
 
 
 def _densenet(name: str, constructor: str, md5: str) -> Backbone:
     url = _DENSENET_URL.format(name=name)
-    return Backbone(name, constructor, "torch", _DENSENET, url=url, md5=md5)
+    return Backbone(
+        name, constructor, "torch", _DENSENET, options=("stem",),
+        halvings=("conv1/conv", "pool1"), url=url, md5=md5,
+    )  # fmt: skip
 
 
 def _nasnet(size: str, md5: str) -> Backbone:
@@ -64,7 +70,10 @@ def _efficientnet(size: str, md5: str) -> Backbone:
     name = f"efficientnet{size}"
     url = _EFFICIENTNET_URL.format(name=name)
     constructor = f"EfficientNet{size.upper()}"
-    return Backbone(name, constructor, "inside", _EFFICIENTNET, url=url, md5=md5)
+    return Backbone(
+        name, constructor, "inside", _EFFICIENTNET, options=("stem",),
+        halvings=("stem_conv", "block2a_dwconv"), url=url, md5=md5,
+    )  # fmt: skip
 
 
 MOBILENETV2 = Backbone(
@@ -72,7 +81,8 @@ MOBILENETV2 = Backbone(
     "MobileNetV2",
     "tf",
     _MOBILENETV2,
-    options=("alpha",),
+    options=("alpha", "stem"),
+    halvings=("Conv1", "block_1_depthwise"),
     url=_MOBILENETV2_URL,
     widths=(0.35, 0.5, 0.75, 1.0, 1.3, 1.4),
     sides=(96, 128, 160, 192, 224),

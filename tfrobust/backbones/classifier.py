@@ -54,8 +54,9 @@ def build(
         random unless the file is a classifier with as many classes.
       resize: side in pixels that images are resized to (bilinear) inside the model.
       alpha: factor on the channels, of networks that take it.
-      stem: 'standard', or 'small' for images of 32 pixels: a ResNet's first convolution
-        is then 3x3 with stride 1, and nothing is pooled before the blocks.
+      stem: 'standard', which leaves 1/32 of an image's side at the end; 'medium', twice as
+        much; or 'small', four times, for images of 32 pixels. Weights fit any of them, but
+        for resnet18, resnet34 and resnext50, whose first convolution is 7x7 or 3x3.
       convolution: 'keras', or 'unfold' for the SimpleNets on `UnfoldConv2D`.
       position_embedding: whether `vit` learns where each patch lies.
       bn_momentum: momentum of each BatchNormalization, where there are any; None keeps the
@@ -85,7 +86,8 @@ def build(
         keras.utils.set_random_seed(seed)
     image = keras.Input(image_shape, name="image", dtype="float32")
     x = _resized(_normalise(image, backbone.normalisation), resize)
-    logits = _head(_features(backbone, x, options), num_classes, dropout, seed)
+    image, features = _features(backbone, image, x, options)
+    logits = _head(features, num_classes, dropout, seed)
     model = keras.Model(image, logits, name=name)
     if bn_momentum is not None:
         _set_bn_momentum(model, bn_momentum)
@@ -169,19 +171,26 @@ def _head(x: Any, num_classes: int, dropout: float, seed: int | None) -> Any:
     return layers.Dense(num_classes, dtype="float32", name=HEAD_LAYER)(x)
 
 
-def _features(backbone: Backbone, x: Any, options: Mapping[str, Any]) -> Any:
+def _features(
+    backbone: Backbone, image: Any, x: Any, options: Mapping[str, Any]
+) -> tuple[Any, Any]:
+    """The input and the map of features; with a stem that is not standard a new graph."""
     module, _, function = backbone.constructor.rpartition(":")
     if module:
-        return getattr(import_module(module), function)(x, **options)
+        return image, getattr(import_module(module), function)(x, **options)
+    from tfrobust.backbones.stems import with_stem
     from tfrobust.runtime import keras
 
+    own = {name: value for name, value in options.items() if name != "stem"}
     constructor = getattr(keras.applications, backbone.constructor)
-    features = constructor(input_tensor=x, include_top=False, weights=None, **options)
+    made = constructor(input_tensor=x, include_top=False, weights=None, **own)
+    whole = keras.Model(image, made.output)
+    features = with_stem(whole, backbone.halvings, options.get("stem", "standard"))
     # EfficientNet's own normalisation is the identity unless Keras downloads its weights.
     for layer in features.layers:
         if isinstance(layer, keras.layers.Normalization):
             layer.set_weights([np.array(_MEAN), np.square(_STD), np.array(0)])
-    return features.output
+    return features.input, features.output
 
 
 def _load(model: keras.Model, backbone: Backbone, source: str, alpha: float, side: int) -> None:

@@ -14,6 +14,25 @@ OPTIONS = {
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """What a network trains best with, from random weights on small images.
+
+    Attributes:
+      optimizer: a name of `TrainingConfig.optimizer`.
+      learning_rate: at its height.
+      weight_decay: as `TrainingConfig` takes it.
+      alpha: factor on the channels that measured best on small machines.
+      low_precision: whether bfloat16 pays where the processor computes in it.
+    """
+
+    optimizer: str = "adam"
+    learning_rate: float = 0.003
+    weight_decay: float = 0.0
+    alpha: float = 1.0
+    low_precision: bool = False
+
+
+@dataclass(frozen=True)
 class Backbone:
     """A network, as data.
 
@@ -29,6 +48,11 @@ class Backbone:
         unit (inverted residual, residual unit, cell) or, for DenseNet, dense block; the
         first pattern that matches the start of a layer's name wins.
       options: the settings of `OPTIONS` that it takes.
+      stride: how many times smaller than the image its last map is, with the standard stem.
+      batch_norm: whether it has BatchNormalization.
+      tuning: what it trains best with from scratch.
+      halvings: for a network of `keras.applications` that takes `stem`: its first two layers
+        that halve the map.
       url: the ImageNet weights without top; `{alpha}` and `{side}` where they come in
         several widths and image sizes; None where Keras publishes none.
       md5: the file's digest, where Keras publishes one.
@@ -42,6 +66,10 @@ class Backbone:
     normalisation: str
     blocks: tuple[tuple[str, str], ...]
     options: tuple[str, ...] = ()
+    stride: int = 32
+    batch_norm: bool = True
+    tuning: Tuning = Tuning()
+    halvings: tuple[str, ...] = ()
     url: str | None = None
     md5: str | None = None
     file: str | None = None

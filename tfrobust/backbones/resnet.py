@@ -9,9 +9,10 @@ as torch does, so that a state dict saved by torch fits by name (`weights.load`)
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from tfrobust.backbones.description import Backbone, scaled
+from tfrobust.backbones.description import Backbone, Tuning, scaled
 
 Tensor = Any
 Unit = Callable[..., Tensor]
@@ -46,12 +47,13 @@ def _network(x: Tensor, depths: tuple[int, ...], unit: Unit, alpha: float, stem:
 
 
 def _stem(x: Tensor, channels: int, kind: str) -> Tensor:
-    """'standard' sees a quarter of the side; 'small' all of it, for images of 32 pixels."""
+    """The first map has a quarter of the image's side ('standard'), half ('medium') or all."""
     from tfrobust.runtime import keras
 
     layers = keras.layers
-    if kind == "small":
-        return _relu(_norm(_conv(x, channels, 3, 1, "conv1"), "bn1"), "relu")
+    if kind != "standard":
+        stride = {"medium": 2, "small": 1}[kind]
+        return _relu(_norm(_conv(x, channels, 3, stride, "conv1"), "bn1"), "relu")
     x = _relu(_norm(_conv(x, channels, 7, 2, "conv1"), "bn1"), "relu")
     # No value is below 0 here, so zeros around the image never win.
     x = layers.ZeroPadding2D(1, name="maxpool_pad")(x)
@@ -121,8 +123,12 @@ def _relu(x: Tensor, name: str) -> Tensor:
 _BLOCKS = ((r"(layer\d\.\d+)\.", r"\1"), (r"conv1|bn1", "stem"))
 
 
+_TUNING = Tuning("sgd", 0.15, weight_decay=0.005, low_precision=True)
+
+
 def _described(name: str, *options: str) -> Backbone:
-    return Backbone(name, f"{__name__}:{name}", "torch", _BLOCKS, options)
+    tuning = replace(_TUNING, alpha=0.25) if "alpha" in options else _TUNING
+    return Backbone(name, f"{__name__}:{name}", "torch", _BLOCKS, options, tuning=tuning)
 
 
 RESNET18 = _described("resnet18", "alpha", "stem")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfrobust.backbones.description import Backbone, scaled
+from tfrobust.backbones.description import Backbone, Tuning, scaled
 
 Tensor = Any
 
@@ -65,9 +65,12 @@ def _activated(x: Tensor, index: int, halved: bool) -> Tensor:
 _BLOCKS = ((r"(?:conv|bn)_1$", "stem"), (r"(?:conv|bn)_(\d)", r"conv_\1"))
 
 
-def _described(name: str) -> Backbone:
-    return Backbone(name, f"{__name__}:{name}", "torch", _BLOCKS, ("alpha", "convolution"))
+def _described(name: str, stride: int, batch_norm: bool) -> Backbone:
+    return Backbone(
+        name, f"{__name__}:{name}", "torch", _BLOCKS, ("alpha", "convolution"),
+        stride=stride, batch_norm=batch_norm, tuning=Tuning("adamw", 0.002, weight_decay=0.01),
+    )  # fmt: skip
 
 
-SIMPLENET = _described("simplenet")
-SIMPLENET_PLUS = _described("simplenet_plus")
+SIMPLENET = _described("simplenet", 4, batch_norm=False)
+SIMPLENET_PLUS = _described("simplenet_plus", 8, batch_norm=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfrobust.backbones.description import Backbone, scaled
+from tfrobust.backbones.description import Backbone, Tuning, scaled
 
 Tensor = Any
 
@@ -63,4 +63,7 @@ VIT = Backbone(
     "torch",
     ((r"norm|map", "top"), (r"(block_\d+)_", r"\1"), (r"patches|position", "stem")),
     ("alpha", "position_embedding"),
+    stride=4,
+    batch_norm=False,
+    tuning=Tuning("adamw", 0.001, weight_decay=0.01, alpha=0.5),
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from tfrobust.data import cifar10_files
 from tfrobust.data.download import fetch
 from tfrobust.data.prepared import is_prepared, prepared, read_prepared, remote
 from tfrobust.data.types import RawData, ReadOptions
@@ -18,13 +19,16 @@ def read(location: Path | None, options: ReadOptions) -> RawData:
     A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 
     Args:
-      location: the TFDS data folder that holds the prepared data, or that it is
-        downloaded to; None is TFDS's own (`TFDS_DATA_DIR` or ~/tensorflow_datasets).
+      location: the user's own copy (the original archive, what it unpacks to, or a folder
+        or zip of images), or the TFDS data folder that holds the prepared data, or that it
+        is downloaded to; None is TFDS's own (`TFDS_DATA_DIR` or ~/tensorflow_datasets).
       options: how to read.
 
     Raises:
       TFRobustError: the data is neither there nor can be downloaded.
     """
+    if location is not None and (own := cifar10_files.find(location)):
+        return cifar10_files.read(own, options)
 
     def make() -> Any:
         return tfds.builder("cifar10", data_dir=location)

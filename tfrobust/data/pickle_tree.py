@@ -100,6 +100,8 @@ def parse(content: bytes, callables: Collection[str]) -> Any:
 
 _CONSTANTS = frozenset(
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT UNICODE BINUNICODE "
+    # Python 2's strings: text in latin-1.
+    "STRING BINSTRING SHORT_BINSTRING "
     "SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8".split()
 )
 _FIXED: dict[str, Callable[[], Any]] = {

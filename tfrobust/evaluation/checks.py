@@ -16,6 +16,7 @@ import numpy as np
 from tfrobust.attacks.gradient import PGD
 from tfrobust.attacks.noise import OptimisedNoise
 from tfrobust.attacks.pixel import PixelAttack
+from tfrobust.chance import above_chance, majority_rate
 from tfrobust.errors import TFRobustError
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def doubts(
     """
     found = [
         _constant_predictions(evaluator),
+        _no_better_than_guessing(evaluator),
         _gradients(evaluator),
         _randomised(evaluator),
         _batch_dependent(evaluator),
@@ -87,6 +89,18 @@ def _constant_predictions(evaluator: Evaluator) -> Flag | None:
     return _flag("constant_predictions", (
         f"the model predicts class {predictions[0]} for every image: that no attack changes "
         "this is not robustness"
+    ))  # fmt: skip
+
+
+def _no_better_than_guessing(evaluator: Evaluator) -> Flag | None:
+    """Clean accuracy that always naming the most frequent class could reach too."""
+    correct, labels = evaluator.clean.correct, evaluator.data.labels
+    rate = majority_rate(labels)
+    if rate == 1.0 or above_chance(int(correct.sum()), len(correct), rate):
+        return None
+    return _flag("no_better_than_guessing", (
+        f"clean accuracy, {correct.mean():.3f}, is not above that of the most frequent class, "
+        f"{rate:.3f}: the model has learnt nothing that an attack could take away"
     ))  # fmt: skip
 
 

@@ -40,6 +40,11 @@ class Budget:
         return None if self._seconds is None else max(self._seconds - self.elapsed, 0.0)
 
     @property
+    def limited(self) -> bool:
+        """Whether there is a limit."""
+        return self._seconds is not None
+
+    @property
     def note(self) -> str:
         """How much of the time is gone, for progress; empty without a limit."""
         if self._seconds is None:
@@ -51,15 +56,23 @@ class Budget:
         """Whether the time is over."""
         return self.part >= 1.0
 
-    def epochs_into(self, stages: Sequence[StageConfig], index: int) -> float:
-        """Where a stage stands by the time gone, in its epochs: 0 at its start.
+    def epochs_into(self, stages: Sequence[StageConfig], index: int, began: float) -> float:
+        """Where a stage stands by the time gone, in its epochs: from 0 to `epochs` or more.
 
-        Each stage has the share of the time that it has of all epochs. Below 0 where the
-        stage began before its time; `epochs` or more where its time is over.
+        What was left when it began is shared out among it and the stages after it, by their
+        epochs: a stage that a plateau ended early leaves its time to the others.
+
+        Args:
+          stages: all stages.
+          index: of the stage.
+          began: seconds of training that were gone when it began.
         """
-        before = sum(stage.epochs for stage in stages[:index])
-        return self.part * sum(stage.epochs for stage in stages) - before
+        if self._seconds is None:
+            return 0.0
+        epochs = [stage.epochs for stage in stages[index:]]
+        share = max(self._seconds - began, 1e-9) * epochs[0] / sum(epochs)
+        return (self.elapsed - began) / share * epochs[0]
 
-    def is_over(self, stages: Sequence[StageConfig], index: int) -> bool:
-        """Whether a stage's share of the time, and that of those before it, is used up."""
-        return self.part > 0 and self.epochs_into(stages, index) >= stages[index].epochs
+    def is_over(self, stages: Sequence[StageConfig], index: int, began: float) -> bool:
+        """Whether a stage's share of the time is used up."""
+        return self.epochs_into(stages, index, began) >= stages[index].epochs

@@ -22,13 +22,16 @@ from tfrobust.training import METHODS
 from tfrobust.training.budget import Budget
 from tfrobust.training.callbacks import EpochEnd, Schedule
 from tfrobust.training.elbow import find_elbow
-from tfrobust.training.fast import Fast
 from tfrobust.training.guard import Guard
+from tfrobust.training.health import Health, Snapshot
 from tfrobust.training.recipe import Recipe
 from tfrobust.training.selection import Selection
 from tfrobust.training.stages import make_optimizer
 from tfrobust.training.state import VERSION, Checkpoints, TrainState
 from tfrobust.training.tensorboard import TensorBoard
+
+# More epochs than any time limit leaves room for.
+_ENDLESS = 1_000_000
 
 
 def fit(
@@ -48,10 +51,12 @@ def fit(
     from the last complete epoch and ends with the weights that an uninterrupted run
     would have had: batches, augmentation and attacks depend on seed and step alone.
 
-    Three things end training before the last stage's last epoch: `early_stopping`, the
-    `time_limit` (at the end of the step in which it is used up; the checkpoint's time is
-    counted on by `resume`, and schedules run over the time, so that a timed run is not
-    repeatable to the bit), and a loss that is not finite. With weight averaging 'select'
+    Under a `time_limit` training ends with the step in which it is used up, epochs only share
+    the time out among the stages, and schedules run over the time: a timed run is not
+    repeatable to the bit; the checkpoint's time is counted on by `resume`. Otherwise it ends
+    with the last stage's last epoch, or by `early_stopping`. A network that does not learn, or
+    whose loss is not finite, goes back to its last good weights, and training ends after a few
+    such tries: see `Health`. With weight averaging 'select'
     measures the averages and they are what is kept; `model` itself ends with the weights
     of the last step.
 
@@ -72,7 +77,8 @@ def fit(
     Raises:
       UsageError: a stage names blocks that the network does not have, or the method does
         not train against this norm; nothing has been trained then.
-      TFRobustError: the loss is not finite, or a checkpoint cannot be written or read.
+      TFRobustError: the loss is not finite again and again, or a checkpoint cannot be
+        written or read.
     """
     _check_strategy(model.distribute_strategy, config)
     work = _Training(model, splits, config, run, home)
@@ -157,10 +163,11 @@ class _Training:
         self.method.fit(
             self._batches(state.epoch),
             initial_epoch=state.epoch,
-            epochs=last,
+            # Under a time limit only the time ends it.
+            epochs=_ENDLESS if self.budget.limited else last,
             steps_per_epoch=self.steps,
             verbose=0,
-            callbacks=self._callbacks(state, first, progress),
+            callbacks=self._callbacks(state, progress),
         )
         progress.close()
 
@@ -179,32 +186,36 @@ class _Training:
         state.best_epoch = elbow.epoch
         write_json(self.run.state, {"version": VERSION, **dataclasses.asdict(state)})
 
-    def _callbacks(self, state: TrainState, first: int, progress: Progress) -> list[Any]:
+    def _callbacks(self, state: TrainState, progress: Progress) -> list[Any]:
         """In the order in which they act at the end of an epoch."""
         training = self.config.training
+        good = self._snapshot()
+        health = Health(state, good, self.train.labels)
         schedule = Schedule(
-            training, state.stage, steps=self.steps, first_epoch=first, progress=progress,
-            budget=self.budget,
-        )  # fmt: skip
+            training, state, steps=self.steps, progress=progress, budget=self.budget, health=health
+        )
         end = EpochEnd(
             training, state, selection=self.selection, checkpoints=self.checkpoints,
-            on_row=self._log, budget=self.budget,
+            on_row=self._log, budget=self.budget, health=health, steps=self.steps,
         )  # fmt: skip
         seen = keras.callbacks.LambdaCallback(on_epoch_end=self.method.leave_out_unmeasured)
-        return [schedule, *self._guards(state), seen, end]
+        return [schedule, *self._guards(state, good), seen, end]
 
-    def _guards(self, state: TrainState) -> list[Any]:
-        if not isinstance(self.method, Fast):
+    def _snapshot(self) -> Snapshot:
+        """The state to go back to: of model, optimiser and averages."""
+        averages = self.method.averages
+        held = [*self.model.variables, *self.optimizer.variables]
+        return Snapshot(held + (averages.variables if averages else []))
+
+    def _guards(self, state: TrainState, good: Snapshot) -> list[Any]:
+        if not self.method.single_step:
             return []
         if state.noise_reach is not None:
             self.method.reach.assign(state.noise_reach)
-        averages = self.method.averages
-        held = [*self.model.variables, *self.optimizer.variables]
-        held += averages.variables if averages else []
         if self.guarding is None:
             limit = self.config.training.guard_limit
             self.guarding = self._selection(limit, worst_case=False)
-        return [Guard(self.guarding, state, self.config.training.guard_every, held)]
+        return [Guard(self.guarding, state, self.config.training.guard_every, good)]
 
     def _selection(
         self, limit: int, loss_on: str | None = None, worst_case: bool = True

@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Any
 
 from tfrobust.runtime import keras
+from tfrobust.training.health import Snapshot
 from tfrobust.training.selection import Selection, overfits_to_fgsm
 from tfrobust.training.state import TrainState
 
 # Of a hundred images 15 are robust by more than chance: see `overfits_to_fgsm`.
 _LEAST = 0.15
-
-
-class Snapshot:
-    """The values of some variables at one moment, held in memory."""
-
-    def __init__(self, variables: Sequence[Any]) -> None:
-        self._variables = list(variables)
-        self.take()
-
-    def take(self) -> None:
-        """Remembers the present values."""
-        self._values = [variable.read_value() for variable in self._variables]
-
-    def put_back(self) -> None:
-        """Sets every variable to exactly what was remembered."""
-        for variable, value in zip(self._variables, self._values, strict=True):
-            variable.assign(value)
 
 
 class Guard(keras.callbacks.Callback):
@@ -48,15 +30,13 @@ class Guard(keras.callbacks.Callback):
         decodes the label from FGSM's noise and has lost the clean images is not seen.
       state: of the training; the looks and the reach are kept in it.
       every: steps between two looks.
-      variables: what is put back: of model, averages and optimiser.
+      good: the last good state of model, averages and optimiser.
     """
 
-    def __init__(
-        self, selection: Selection, state: TrainState, every: int, variables: Sequence[Any]
-    ) -> None:
+    def __init__(self, selection: Selection, state: TrainState, every: int, good: Snapshot) -> None:
         super().__init__()
         self._selection, self._state, self._every = selection, state, every
-        self._good = Snapshot(variables)
+        self._good = good
         self._epoch = self._since = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:

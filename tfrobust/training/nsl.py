@@ -20,9 +20,9 @@ class NSL(RobustStep, nsl.keras.AdversarialRegularization):
 
     NSL's own crafting runs in training mode, which moves BatchNorm's statistics with
     every attack step and aims at a network that inference never sees; ours runs in
-    inference mode, through the same ball and the same loop as the evaluation. The
-    loss, the dict batches, `save` and `perturb_on_batch` are NSL's, with every one of
-    its parameters set from the threat model.
+    inference mode, through the same ball and the same loop as the evaluation, or, with the
+    crafting 'nfgsm', in a single step from wide noise. The loss, the dict batches, `save` and
+    `perturb_on_batch` are NSL's, with every one of its parameters set from the threat model.
 
     Args:
       base_model: image [0, 1] -> logits; its input is named 'image'.
@@ -42,7 +42,12 @@ class NSL(RobustStep, nsl.keras.AdversarialRegularization):
 
     def craft(self, x: Tensor, y: Tensor) -> Tensor | None:
         """As every method does; nothing where the adversarial loss has no weight."""
-        return super().craft(x, y) if self.recipe.adv_weight else None
+        return super().craft(x, y) if self.crafts else None
+
+    @property
+    def crafts(self) -> bool:
+        """Not where the adversarial loss has no weight."""
+        return bool(self.recipe.adv_weight)
 
     def losses_of(self, x: Tensor, x_adv: Tensor | None, y: Tensor) -> dict[str, Tensor]:
         """NSL's labeled loss on x plus its scaled adversarial loss on x_adv.
@@ -60,6 +65,10 @@ class NSL(RobustStep, nsl.keras.AdversarialRegularization):
                 terms[key] = self.forward(images, kind, alone=alone)
                 terms["loss"] += weight * self._compute_total_loss([y], [terms[key]])
         return terms
+
+    def loss_of_guessing(self, entropy: float) -> float:
+        """Of both losses, by their weights."""
+        return (self.recipe.clean_weight + self.recipe.adv_weight) * entropy
 
     def _smoothed(self, y: Tensor, logits: Tensor) -> Tensor:
         # Keras hands the labels over as a column.

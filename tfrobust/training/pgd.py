@@ -109,5 +109,5 @@ class Mixture(AdversarialTraining):
 
     def _fgsm(self, x: Tensor, y: Tensor) -> Tensor:
         attack = FGSM(targeted=self.recipe.attack.targeted, target=self.recipe.attack.target)
-        ball = replace(self.recipe.threat_model, eps=self.recipe.fgsm_eps)
+        ball = replace(self.ball, eps=self.eps_share * self.recipe.fgsm_eps)
         return attack(fold(self.base_model), x, y, ball, self.seed())

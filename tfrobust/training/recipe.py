@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tfrobust.config import BATCH_NORM, NORMS, RunConfig, TrainingConfig
+from tfrobust.config import BATCH_NORM, CRAFTING, RunConfig, TrainingConfig
 from tfrobust.errors import UsageError
+from tfrobust.training.traits import TRAITS
 
 # What needs TensorFlow is imported when it is used: a command checks before it reads anything.
 if TYPE_CHECKING:
     from tfrobust.attacks.gradient import PGD
     from tfrobust.threat_model import ThreatModel
-
-# The norms that a method knows, where those are not all.
-_NORMS = {"nsl": ("linf", "l2", "l1")}
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,9 @@ class Recipe:
       adv_probability: part of the batches that is adversarial ('mixture').
       fgsm_eps: radius of the FGSM batches, in the units of eps ('mixture').
       noise_std: standard deviation of the noise, in pixel values of [0, 1] ('noise').
-      noise_reach: radius of the noise before the step, in radii of the ball ('fast').
+      crafting: 'pgd', or 'nfgsm' for a single step from wide noise, as 'fast' always does.
+      noise_reach: radius of the noise before that step, in radii of the ball.
+      eps_ramp: part of the training over which eps rises from 0; its schedule is the trainer's.
       awp: size of adversarial weight perturbation, relative to the weights; 0 is off.
       awp_warmup: steps before it begins.
       label_smoothing: part of the label's probability spread evenly over all classes.
@@ -56,7 +56,9 @@ class Recipe:
     adv_probability: float = 0.5
     fgsm_eps: float = 0.01
     noise_std: float = 0.25
+    crafting: str = "pgd"
     noise_reach: float = 2.0
+    eps_ramp: float = 0.0
     awp: float = 0.0
     awp_warmup: int = 0
     label_smoothing: float = 0.0
@@ -66,6 +68,10 @@ class Recipe:
         if self.batch_norm not in BATCH_NORM:
             raise UsageError(
                 f"batch_norm: expected one of {', '.join(BATCH_NORM)}, found {self.batch_norm!r}."
+            )
+        if self.crafting not in CRAFTING:
+            raise UsageError(
+                f"crafting: expected one of {', '.join(CRAFTING)}, found {self.crafting!r}."
             )
         if self.clean_weight + self.adv_weight <= 0:
             raise UsageError("clean_weight and adv_weight are both 0: at least one must be more.")
@@ -88,7 +94,8 @@ class Recipe:
         _check_norm(config.method, threat_model.norm)
         same = (
             "clean_weight", "adv_weight", "batch_norm", "beta", "blend", "adv_probability",
-            "fgsm_eps", "noise_std", "noise_reach", "awp", "label_smoothing", "ema",
+            "fgsm_eps", "noise_std", "crafting", "noise_reach", "eps_ramp", "awp",
+            "label_smoothing", "ema",
         )  # fmt: skip
         return cls(
             threat_model,
@@ -111,15 +118,16 @@ def check_trainable(config: RunConfig) -> None:
     training, eps = config.training, config.threat.eps
     _check_norm(training.method, config.threat.norm)
     # A step size meant for many steps makes a training that looks right and is worth little.
-    if training.method == "fast" and training.step_size and training.step_size < eps:
+    single = training.method == "fast" or training.crafting == "nfgsm"
+    if single and training.step_size and training.step_size < eps:
         raise UsageError(
-            f"step_size: fast takes a single step, of eps ({eps:g}) or more, found "
+            f"step_size: a single step is expected to be as long as eps ({eps:g}) or more, found "
             f"{training.step_size:g}: give --train-step-size {eps:g}."
         )
 
 
 def _check_norm(method: str, norm: str) -> None:
-    known = _NORMS.get(method, NORMS)
+    known = TRAITS[method].norms
     if norm not in known:
         raise UsageError(
             f"norm: the method {method} trains against {', '.join(known)}, found {norm!r}: choose "

@@ -115,13 +115,15 @@ def rank(row: dict[str, Any], goal: str = "select_pgd") -> tuple[bool, float, fl
     """What makes an epoch's model the one to keep: the goal, then PGD and clean accuracy.
 
     A network that predicts the same class for every image, as untrained ones do, is moved by
-    no attack; its accuracy of 1 in K is not robustness, and it ranks last.
+    no attack; its accuracy of 1 in K is not robustness, and it ranks last. So does one whose
+    clean accuracy is not above guessing: its order among others is chance.
 
     Args:
       row: of the history.
       goal: the column that decides, 'select_pgd' or 'select_clean'.
     """
-    return not _is_constant(row), row[goal], row["select_pgd"] + row["select_clean"]
+    knows = row.get("learnt", True) and not _is_constant(row)
+    return knows, row[goal], row["select_pgd"] + row["select_clean"]
 
 
 def _is_constant(row: dict[str, Any]) -> bool:
@@ -142,7 +144,9 @@ def overfits_to_fgsm(rows: list[dict[str, Any]], least: float = 0.05) -> bool:
         halve by chance where they are small.
     """
     before, last = [row for row in rows[:-1] if not _is_constant(row)], rows[-1]
-    if not before:
+    # Not every epoch is measured.
+    before = [row for row in before if "select_pgd" in row]
+    if not before or "select_pgd" not in last:
         return False
     best_pgd = max(row["select_pgd"] for row in before)
     best_fgsm = max(row["select_fgsm"] for row in before)

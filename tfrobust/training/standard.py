@@ -19,6 +19,7 @@ class Standard(RobustStep, keras.Model):
     """
 
     goal = "select_clean"
+    crafts = False
 
     def __init__(self, base_model: Any, recipe: Recipe) -> None:
         super().__init__(name="standard")

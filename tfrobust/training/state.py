@@ -23,7 +23,7 @@ VERSION = 1
 COLUMNS = (
     "epoch", "stage", "blocks", "seconds", "learning_rate", "loss", "clean_accuracy",
     "adv_accuracy", "select_clean", "select_fgsm", "select_pgd", "select_loss",
-    "select_classes", "elapsed",
+    "select_classes", "elapsed", "eps_share", "learnt", "event",
 )  # fmt: skip
 
 
@@ -42,6 +42,11 @@ class TrainState:
       looks: the guard's measurements that found nothing.
       rollbacks: how often the guard undid steps.
       noise_reach: the reach of the noise that the guard has set, or None for the config's.
+      stage_began: seconds of training that were gone when the present stage began.
+      recoveries: how often training went back to earlier weights because it did not learn.
+      recovered_at: the part of the training that was done at the last of these.
+      rate_factor: factor on the learning rate since then.
+      eps_factor: factor on eps since then.
     """
 
     epoch: int = 0
@@ -54,6 +59,11 @@ class TrainState:
     looks: list[dict[str, float]] = field(default_factory=list)
     rollbacks: int = 0
     noise_reach: float | None = None
+    stage_began: float = 0.0
+    recoveries: int = 0
+    recovered_at: float = 0.0
+    rate_factor: float = 1.0
+    eps_factor: float = 1.0
 
 
 class Checkpoints:
@@ -182,6 +192,18 @@ class Checkpoints:
             ) from error
         write_text(self._run.history, as_csv(state.rows))
         return state
+
+
+def read_state(run: RunFolder) -> TrainState:
+    """Where the training of a run stands, without its weights.
+
+    Raises:
+      TFRobustError: the state file is missing or damaged.
+    """
+    try:
+        return _state_of(json.loads(run.state.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise TFRobustError(f"{run.state} cannot be read: {_first_line(error)}.") from error
 
 
 def _state_of(content: dict[str, Any]) -> TrainState:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
+from tfrobust.attacks.ascent import input_gradient
 from tfrobust.attacks.losses import cross_entropy
 from tfrobust.backbones.folding import fold
 from tfrobust.distribution import averaged, own_seed, replicas
 from tfrobust.errors import UsageError
 from tfrobust.runtime import keras, tf
+from tfrobust.threat_model import ThreatModel
 from tfrobust.training.averaging import Averages
 from tfrobust.training.batch_norm import Statistics, batch_norm_layers
 from tfrobust.training.recipe import Recipe
@@ -23,8 +26,8 @@ class RobustStep:
     """Mixed into a `keras.Model`: crafts, computes the method's loss, updates, measures.
 
     Guarantees, for every method:
-      - x_adv lies in the ball and in [0, 1] ('fast' and 'noise', which add noise beyond it,
-        say so), and no gradient flows through it;
+      - x_adv lies in the ball and in [0, 1] (single steps from wide noise and 'noise' go beyond
+        it, and say so), and no gradient flows through it;
       - the attack's passes run in inference mode and never move BatchNorm's statistics;
       - of the training passes, those named by `batch_norm` move them;
       - the same seed and step give the same x_adv, whatever ran before.
@@ -34,7 +37,11 @@ class RobustStep:
       recipe: what the method reads of the config.
       goal: the column of the history that picks the epoch to keep.
       perturbs_weights: whether the method may be joined to `recipe.awp`.
-      aims: whether its attack can aim at a class.
+      aims: whether its attack climbs cross-entropy, and so can aim at a class or be a single
+        step from wide noise.
+      single_step: whether it crafts so: such training can overfit to its attack.
+      eps_share: the part of eps that is in use, a variable: it rises with `eps_ramp`.
+      reach: of the noise before a single step, in radii, a variable; the guard raises it.
       averages: the averaged weights, or None where `recipe.ema` is 0.
     """
 
@@ -55,8 +62,10 @@ class RobustStep:
         Raises:
           UsageError: the recipe asks for something that this method does not do.
         """
-        self._require(recipe)
         self.recipe = recipe
+        self._require(recipe)
+        self.eps_share = tf.Variable(1.0, trainable=False, dtype=tf.float32)
+        self.reach = tf.Variable(recipe.noise_reach, trainable=False, dtype=tf.float32)
         self.averages = Averages(self.base_model, recipe.ema) if recipe.ema else None
         # A metric's result is that of all replicas together already: Keras would add them up.
         self.distribute_reduction_method = "first"
@@ -74,6 +83,11 @@ class RobustStep:
             raise UsageError(
                 f"target: expected none with {name}, whose attack aims at no class, found "
                 f"{recipe.attack.target!r}."
+            )
+        if recipe.crafting == "nfgsm" and not self._may_step_once:
+            raise UsageError(
+                f"crafting: {name} crafts in its own way, expected pgd, found nfgsm: leave it out, "
+                "or choose the method nsl, pgd, mart, blend or fast."
             )
 
     def compile(self, optimizer: Any, **kwargs: Any) -> None:
@@ -108,11 +122,56 @@ class RobustStep:
         step = tf.cast(self.optimizer.iterations, tf.int32)
         return tf.stack([tf.constant(self.recipe.seed), step])
 
+    @property
+    def _may_step_once(self) -> bool:
+        return type(self).single_step is True or (self.aims and self.crafts)
+
+    @property
+    def single_step(self) -> bool:
+        """Whether examples are crafted in one step from noise wider than the ball."""
+        return self.recipe.crafting == "nfgsm"
+
+    @property
+    def crafts(self) -> bool:
+        """Whether the method trains on adversarial images at all."""
+        return True
+
+    @property
+    def ball(self) -> ThreatModel:
+        """The ball of this step: its radius is a tensor, which the ramp of eps moves."""
+        whole = self.recipe.threat_model
+        return replace(whole, eps=self.eps_share * whole.eps)
+
     def craft(self, x: Tensor, y: Tensor) -> Tensor | None:
         """Adversarial images for a training batch, like x; crafted in inference mode."""
         # Folded anew in each step: the weights have moved.
         model = fold(self.base_model)
-        return self.recipe.attack(model, x, y, self.recipe.threat_model, self.seed())
+        if self.single_step:
+            return self._single_step(model, x, y)
+        return self.recipe.attack(model, x, y, self.ball, self.seed())
+
+    def _single_step(self, model: Any, x: Tensor, y: Tensor) -> Tensor:
+        """N-FGSM: noise wider than the ball, then one step of length eps; no projection.
+
+        De Jorge et al. (2022), https://arxiv.org/abs/2202.01181. In linf the noise is uniform
+        in [-k eps, k eps] with k = `reach`; in other norms it is a random start in a ball k
+        times as large. The exception to the guarantee that x_adv lies in the ball: it lies
+        within (k + 1) * eps of x, and in the bounds. The recipe's step size is the length of
+        the step, eps where it is None; its number of steps and random start are not used.
+        """
+        ball = self.ball
+        wide = replace(ball, eps=self.reach * ball.eps)
+        start = wide.random_start(x, self.seed())
+        grad, _ = input_gradient(model, start, y, "cross_entropy")
+        longest = self.recipe.attack.step_size
+        size = self.eps_share * longest if longest else ball.eps
+        moved = start + ball.steepest_step(grad, size)
+        return tf.stop_gradient(tf.clip_by_value(moved, *ball.bounds))
+
+    def widen(self) -> float:
+        """Widens the noise of a single step by one radius and returns the new reach."""
+        self.reach.assign_add(1.0)
+        return float(self.reach.numpy())
 
     def forward(self, x: Tensor, kind: str, *, alone: bool = False) -> Tensor:
         """Logits of a training pass over 'clean' or 'adversarial' images.
@@ -134,7 +193,7 @@ class RobustStep:
     def train_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One update from a batch {'image': [B, H, W, C], 'label': [B]}."""
         x, y = batch["image"], batch["label"]
-        x_adv = self.craft(x, y)
+        x_adv = self._crafted(x, y)
         variables = self.base_model.trainable_variables
         with self._perturbed(x, x_adv, y):
             loss, terms, grads = self._differentiate(x, x_adv, y)
@@ -142,6 +201,14 @@ class RobustStep:
         if self.averages:
             self.averages.update(self.optimizer.iterations)
         return self._measure(loss, terms, y)
+
+    def _crafted(self, x: Tensor, y: Tensor) -> Tensor | None:
+        """What the step trains on: x itself, for nothing, while the ramp holds eps at 0."""
+        if not self.recipe.eps_ramp:
+            return self.craft(x, y)
+        if not self.crafts:
+            return None
+        return tf.cond(self.eps_share > 0, lambda: self.craft(x, y), lambda: tf.identity(x))
 
     def _differentiate(
         self, x: Tensor, x_adv: Tensor | None, y: Tensor
@@ -192,6 +259,13 @@ class RobustStep:
                 self._means[name].update_state(tf.cast(hit, tf.float32), sample_weight=weight)
                 measured.append(name)
         return {name: self._means[name].result() for name in measured}
+
+    def loss_of_guessing(self, entropy: float) -> float | None:
+        """The loss of the best constant prediction, where `entropy` is its cross-entropy.
+
+        None where the method's loss cannot tell.
+        """
+        return entropy
 
     def leave_out_unmeasured(self, epoch: int, logs: dict[str, float]) -> None:
         """Takes out of an epoch's logs the accuracy on a kind of batch that it did not have.

@@ -36,7 +36,7 @@ class Trades(RobustStep, keras.Model):
 
     def craft(self, x: Tensor, y: Tensor) -> Tensor:
         """Images on which the prediction differs most from that on x, like x."""
-        ball = self.recipe.threat_model
+        ball = self.ball
         noise = tf.random.stateless_normal(tf.shape(x), self.seed(), stddev=_START)
         start = ball.project(x + noise, x)
         return self.recipe.attack.diverge(fold(self.base_model), x, y, start, ball)
@@ -72,3 +72,7 @@ class Mart(RobustStep, keras.Model):
         unstable = tf.reduce_mean(kl_divergence(clean, adv) * doubt)
         loss = boosted + self.recipe.beta * unstable
         return {"loss": loss, "clean": clean, "adv": adv}
+
+    def loss_of_guessing(self, entropy: float) -> None:
+        """Unknown: the boosted term depends on which class is the second."""
+        return None

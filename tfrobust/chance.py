@@ -1,0 +1,44 @@
+"""What guessing reaches, and whether an accuracy is above it by more than chance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+# One model in a hundred that guesses may pass for one that has learnt.
+_LEVEL = 0.01
+
+
+def majority_rate(labels: Sequence[int]) -> float:
+    """The accuracy of always naming the most frequent class, in [0, 1]; 0 for no labels."""
+    counts = _counts(labels)
+    return max(counts) / sum(counts) if counts else 0.0
+
+
+def guessing_loss(labels: Sequence[int]) -> float:
+    """The cross-entropy of the best constant prediction: the entropy of the labels, in nats."""
+    counts = _counts(labels)
+    total = sum(counts)
+    return -sum(count / total * math.log(count / total) for count in counts)
+
+
+def above_chance(correct: int, total: int, rate: float) -> bool:
+    """Whether `correct` of `total` is significantly more than guessing at `rate` reaches.
+
+    A one-sided binomial test at the level of 0.01.
+
+    Args:
+      correct: images classified correctly.
+      total: images; none is never enough.
+      rate: accuracy of guessing, in [0, 1].
+    """
+    from scipy.stats import binom
+
+    return total > 0 and bool(binom.sf(correct - 1, total, min(rate, 1.0)) < _LEVEL)
+
+
+def _counts(labels: Sequence[int]) -> list[int]:
+    import numpy as np
+
+    counts = np.bincount(np.asarray(labels, dtype=np.int64)) if len(labels) else np.zeros(0)
+    return [int(count) for count in counts if count]

@@ -1,0 +1,291 @@
+"""Settings chosen by what is there: images, network, weights, radius and time.
+
+What a user gets without a flag. The numbers were measured on small machines, on real images
+(`python -m benchmarks.learns` repeats that); every choice comes with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tfrobust.config import RunConfig
+from tfrobust.settings import from_dict, merge
+from tfrobust.training.traits import TRAITS
+
+#: The name that leaves the network to `choose`.
+AUTO = "auto"
+# The part of the training over which eps rises, from scratch and from pretrained weights.
+_RAMP, _RAMP_PRETRAINED = 0.3, 0.3
+# NSL's multiplier beside a clean loss of weight 1.
+_ADV_WEIGHT = 3.0
+# Images that a training without a time limit sees, from scratch and from pretrained weights.
+_SEEN, _SEEN_PRETRAINED = 250_000, 40_000
+_EVALUATED = 1000
+# Sides that pretrained weights know, where the network does not say.
+_SIDES = (96, 128, 160, 192, 224)
+_JITTER = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known before training.
+
+    Attributes:
+      side: the shorter side of the images, in pixels.
+      images: in train.
+      classes: in train.
+      tested: images in test.
+      symbols: whether the classes are named by digits or letters, which flips turn into others.
+    """
+
+    side: int
+    images: int
+    classes: int
+    tested: int
+    symbols: bool = False
+
+
+@dataclass
+class Choice:
+    """Settings, nested as in YAML, and why each was chosen.
+
+    Attributes:
+      values: what `RunConfig` takes.
+      reasons: one line for each choice that the user did not make.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)
+
+    def add(self, given: Mapping[str, Any], group: str, reason: str, **values: Any) -> None:
+        """Chooses what is not given; the reason is told where anything was left to choose."""
+        left = {k: v for k, v in values.items() if k not in given.get(group, {})}
+        self.values[group] = {**self.values.get(group, {}), **left}
+        if left and reason:
+            self.reasons.append(reason)
+
+
+def choose(
+    facts: Facts,
+    given: Mapping[str, Any],
+    epochs: int | None = None,
+    learning_rate: float | None = None,
+) -> Choice:
+    """The settings that suit these images, for all that the user has not given.
+
+    Args:
+      facts: of the images.
+      given: the user's settings, nested as in YAML.
+      epochs: how many, if not chosen too.
+      learning_rate: the highest of all stages, if not chosen too.
+
+    Returns:
+      What to lay under `given`.
+    """
+    choice = Choice()
+    pretrained = given.get("backbone", {}).get("weights", "none") != "none"
+    name = _network(choice, facts, given, pretrained)
+    _fit_to_side(choice, facts, given, name, pretrained)
+    length = _Length(facts, given, epochs, learning_rate)
+    (_fine_tuning if pretrained else _from_scratch)(choice, facts, given, name, length)
+    _method(choice, given, pretrained)
+    _measuring(choice, facts, given)
+    return choice
+
+
+def chosen_config(
+    facts: Facts,
+    given: Mapping[str, Any],
+    epochs: int | None = None,
+    learning_rate: float | None = None,
+) -> RunConfig:
+    """The whole configuration: what was chosen, with the user's settings laid over it.
+
+    Raises:
+      UsageError: settings of the user that do not go together.
+    """
+    asked = dict(given)
+    if asked.get("backbone", {}).get("name") == AUTO:
+        asked["backbone"] = {k: v for k, v in asked["backbone"].items() if k != "name"}
+    choice = choose(facts, asked, epochs, learning_rate)
+    values = merge(merge(choice.values, asked), {"chosen": choice.reasons})
+    config: RunConfig = from_dict(RunConfig, values, "flags")
+    return config
+
+
+def _network(choice: Choice, facts: Facts, given: Mapping[str, Any], pretrained: bool) -> str:
+    """The network's name: the user's, or the one that measured best."""
+    named = given.get("backbone", {}).get("name")
+    if named:
+        return str(named)
+    if pretrained:
+        name = _named_in(str(given["backbone"]["weights"])) or "mobilenetv2"
+        why = "the network that the weights are of, by their name"
+    else:
+        name, why = "resnet18", "from scratch it measured best in minutes on a small machine"
+    choice.add(given, "backbone", f"network: {name}; {why}", name=name)
+    return name
+
+
+def _named_in(weights: str) -> str | None:
+    """The network in a weights file's name, such as 'resnet18-f37072fd.pth'."""
+    from tfrobust.backbones import BACKBONES
+
+    name = weights.rpartition("/")[2].lower().replace("_", "").replace("-", "")
+    found = [one for one in BACKBONES if one.replace("_", "") in name]
+    return max(found, key=len, default=None)
+
+
+def _fit_to_side(
+    choice: Choice, facts: Facts, given: Mapping[str, Any], name: str, pretrained: bool
+) -> None:
+    """A stem or a resize that leaves something of a small image."""
+    from tfrobust.backbones import BACKBONES
+
+    backbone, asked = BACKBONES[name], given.get("backbone", {})
+    if "stem" in asked or "resize" in asked:
+        return
+    if pretrained:
+        side = max(one for one in backbone.sides or _SIDES if one <= max(facts.side, 96))
+        if side != facts.side:
+            reason = f"images are resized to {side}x{side} in the model, near what weights know"
+            choice.add(given, "backbone", reason, resize=side)
+        return
+    if facts.side < 32:
+        choice.add(given, "backbone", "images are resized to 32x32, the least that networks take",
+                   resize=32)  # fmt: skip
+    side = max(facts.side, 32)
+    if side >= 2 * backbone.stride:
+        return
+    left = f"{-(-side // backbone.stride)}x{-(-side // backbone.stride)} of {side} pixels"
+    if "stem" in backbone.options:
+        choice.add(given, "backbone", f"stem: medium, for {name}'s standard one leaves {left}",
+                   stem="medium")  # fmt: skip
+    else:
+        choice.add(given, "backbone", f"images are resized to {2 * backbone.stride} pixels, for "
+                   f"{name} leaves {left}", resize=2 * backbone.stride)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Length:
+    """How long to train, and how fast."""
+
+    facts: Facts
+    given: Mapping[str, Any]
+    epochs: int | None
+    learning_rate: float | None
+
+    def number(self, seen: int, low: int, high: int) -> int:
+        """Epochs in which the network sees about `seen` images, within bounds."""
+        wanted = round(seen / max(self.facts.images, 1))
+        return self.epochs or int(min(max(wanted, low), high))
+
+    def rates(self, *rates: float) -> list[float]:
+        """The stages' learning rates, the highest of which is the user's if there is one."""
+        if self.learning_rate is None:
+            return list(rates)
+        return [rate * self.learning_rate / max(rates) for rate in rates]
+
+    def text(self, epochs: int) -> str:
+        """The length in words."""
+        minutes = self.given.get("training", {}).get("time_limit")
+        return f"{epochs} epochs" if minutes is None else f"as much as {minutes:g} min hold"
+
+
+def _from_scratch(
+    choice: Choice, facts: Facts, given: Mapping[str, Any], name: str, length: _Length
+) -> None:
+    """A clean model first, the full eps later, by the network's own optimiser."""
+    from tfrobust.backbones import BACKBONES
+
+    backbone = BACKBONES[name]
+    tuning = backbone.tuning
+    if tuning.alpha != 1:
+        choice.add(given, "backbone", f"width: {tuning.alpha:g} of {name}'s channels, which sees "
+                   "more images in the same time", alpha=tuning.alpha)  # fmt: skip
+    choice.add(given, "backbone", "", bn_momentum=0.9 if backbone.batch_norm else None)
+    epochs = length.number(_SEEN, 8, 80)
+    (rate,) = length.rates(tuning.learning_rate)
+    stage = {
+        "blocks": "all", "epochs": epochs, "learning_rate": rate,
+        "schedule": "linear", "warmup_epochs": round(0.075 * epochs, 3),
+    }  # fmt: skip
+    choice.add(
+        given, "training",
+        f"training: {tuning.optimizer}, learning rate {rate:g} after a warm-up, then "
+        f"linearly to 0, {length.text(epochs)}; averaged weights",
+        optimizer=tuning.optimizer, weight_decay=tuning.weight_decay, clip_norm=1.0,
+        batch_size=128 if facts.images >= 2560 else 64, ema=0.999, stages=[stage],
+        precision="auto" if tuning.low_precision else "float32",
+    )  # fmt: skip
+    _augmented(choice, facts, given, {})
+
+
+def _fine_tuning(
+    choice: Choice, facts: Facts, given: Mapping[str, Any], name: str, length: _Length
+) -> None:
+    """Staged unfreezing: the head on clean images, then the whole network."""
+    epochs = length.number(_SEEN_PRETRAINED, 6, 20)
+    head = max(1, round(0.1 * epochs))
+    rates = length.rates(0.1, 0.02)
+    stages = [
+        {"blocks": "head", "epochs": head, "learning_rate": rates[0]},
+        {"blocks": "all", "epochs": max(epochs - head, 1), "learning_rate": rates[1]},
+    ]
+    choice.add(
+        given, "training",
+        f"training: staged unfreezing with sgd, the head alone at {rates[0]:g} on clean images, "
+        f"then all blocks from {rates[1]:g} to 0 along a cosine, {length.text(epochs)}; averaged "
+        "weights",
+        optimizer="sgd", clip_norm=1.0, batch_size=64, ema=0.998, stages=stages,
+    )  # fmt: skip
+    choice.add(given, "backbone", "", bn_momentum=0.9)
+    _augmented(choice, facts, given, _JITTER)
+
+
+def _augmented(
+    choice: Choice, facts: Facts, given: Mapping[str, Any], further: Mapping[str, float]
+) -> None:
+    crop = max(facts.side // 8, 1)
+    flip = not facts.symbols
+    what = f"random crops of up to {crop} pixels" + (", flips" if flip else "")
+    why = "" if flip else "; no flips, for the classes are named by digits or letters"
+    what += ", colour jitter" if further else ""
+    choice.add(given, "augment", f"augmentation: {what}{why}", flip=flip, crop_padding=crop,
+               **further)  # fmt: skip
+
+
+def _method(choice: Choice, given: Mapping[str, Any], pretrained: bool) -> None:
+    """How examples are crafted: in one step from wide noise wherever the method can."""
+    traits = TRAITS[given.get("training", {}).get("method", "nsl")]
+    if not traits.adversarial:
+        return
+    ramp = _RAMP_PRETRAINED if pretrained else _RAMP
+    choice.add(given, "training", f"eps rises from 0 over {ramp:.0%} of the training, so that the "
+               "network first learns clean images", eps_ramp=ramp)  # fmt: skip
+    if traits.weighs:
+        choice.add(
+            given, "training",
+            f"loss: clean + {_ADV_WEIGHT:g} x adversarial, on examples crafted in one step from "
+            "noise wider than the ball (N-FGSM), watched for collapse",
+            crafting="nfgsm", clean_weight=1.0, adv_weight=_ADV_WEIGHT,
+        )  # fmt: skip
+
+
+def _measuring(choice: Choice, facts: Facts, given: Mapping[str, Any]) -> None:
+    """What 'select' and the evaluation cost: a small part of the training."""
+    select = facts.images // 9
+    attacked = min(select, 512)
+    every = max(1, round(attacked * 8 / (0.3 * max(facts.images, 1))))
+    choice.add(given, "training", "", select_limit=max(attacked, 1), select_every=every)
+    eps = given.get("threat", {}).get("eps", RunConfig().threat.eps)
+    choice.add(given, "evaluation", "", steps=20, restarts=2, sweep=[eps / 4, eps / 2])
+    if facts.tested > _EVALUATED:
+        choice.add(
+            given, "evaluation",
+            f"evaluation: {_EVALUATED:,} of the {facts.tested:,} test images, drawn by the seed "
+            "(--limit takes another number)",
+            limit=_EVALUATED,
+        )  # fmt: skip
