@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -13,6 +14,19 @@ from pathlib import Path
 from typing import Any
 
 Tensor = Any
+
+
+def shared_folder() -> Path:
+    """The optional folder of real images and weights.
+
+    Raises:
+      SystemExit: it is not there.
+    """
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("TFROBUST_SHARED", beside))
+    if not folder.is_dir():
+        raise SystemExit(f"Expected real data in {folder}, or TFROBUST_SHARED to name it.")
+    return folder
 
 
 def real_batch(size: int, side: int) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from tfrobust.config import RunConfig, StageConfig, parse_stages
 from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.run import doubt_of_learning
 from tfrobust.settings import from_dict, load_yaml, merge, parse_number, to_dict
 
 RECIPES = Path(__file__).with_name("recipes")
@@ -69,6 +70,12 @@ def _sentence(error: BaseException) -> str:
 def _tell(text: str, code: int) -> int:
     print(f"error: {text}" if code else text, file=sys.stderr)
     return code
+
+
+def warn_of_guessing(path: str) -> None:
+    """Says on standard error that a run's model is no better than guessing, where it is."""
+    if doubt := doubt_of_learning(Path(path)):
+        print(f"Warning: {path}: {doubt}.", file=sys.stderr, flush=True)
 
 
 def new_parser(verb: str, description: str) -> argparse.ArgumentParser:

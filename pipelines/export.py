@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.cli import add_settings, main_of, new_parser
-from tfrobust.errors import UsageError
+from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.export import FORMATS
-from tfrobust.run import RunFolder
+from tfrobust.run import RunFolder, doubt_of_learning
 
 if TYPE_CHECKING:
     from tfrobust.config import BackboneConfig
@@ -33,6 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--formats", default="", metavar="NAMES",
         help=f"further formats, each compared on real images: {', '.join(FORMATS)}")  # fmt: skip
     add("--images", type=int, default=500, help="test images that further formats run on")
+    add("--export-anyway", action="store_true", help="also a model that is no better than guessing")
     add_settings(parser, ["data"], {})
     return parser
 
@@ -40,6 +41,8 @@ def make_parser() -> argparse.ArgumentParser:
 def work(args: argparse.Namespace) -> None:
     """Exports a run folder's or a bare model."""
     formats = _formats(args)
+    if (doubt := doubt_of_learning(Path(args.model))) and not args.export_anyway:
+        raise TFRobustError(f"{args.model} is not exported: {doubt} (--export-anyway does it).")
     from pipelines.loading import open_with_images, require_keras
 
     opened, test = open_with_images(args)

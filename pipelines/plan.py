@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -121,12 +121,14 @@ def _with_length(config: RunConfig, epochs: int | None, learning_rate: float | N
     return changed
 
 
-def make_shown(words: Sequence[str]) -> Any:
+def shown_in_help(words: Sequence[str] | None) -> Callable[[str, str], str] | None:
     """(group, setting) -> the default that --help shows beside these flags.
 
     That is what the run would take: the recipe's value, or, where settings are chosen for the
-    images, 'chosen' with the value for some images.
+    images, 'chosen' with the value for some images. None where no help is asked for.
     """
+    if not words or not {"-h", "--help"} & set(words):
+        return None
     plan = _plan_of(words)
     config = plan.config
     fixed = chosen_config(_SOME, {}) if plan.chosen else None
@@ -154,9 +156,9 @@ def _plan_of(words: Sequence[str]) -> Plan:
     """The plan that the flags beside --help make; of wrong flags the one without any."""
     from pipelines.train import make_parser
 
-    parser = make_parser(None)
+    parser = make_parser()
     beside = [word for word in words if word not in ("-h", "--help")]
     try:
-        return make_plan(parser.parse_args(beside))
+        return make_plan(parser.parse_known_args(beside)[0])
     except (SystemExit, UsageError):
         return make_plan(parser.parse_args([]))

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipelines.cli import main_of, new_parser
+from pipelines.cli import main_of, new_parser, warn_of_guessing
 from tfrobust.errors import TFRobustError, UsageError
 
 # Images that are decoded and shown to the model at once.
@@ -65,6 +65,7 @@ def work(args: argparse.Namespace) -> None:
 
     path = Path(args.model)
     model = load_any(path)
+    warn_of_guessing(args.model)
     setup()
     skipped: list[str] | None = [] if args.skip_broken else None
     found, classes = predict(model, files, args.top, skipped)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines.cli import add_settings, given_settings, main_of, new_parser, read_recipe
-from pipelines.plan import make_plan
+from pipelines.plan import make_plan, shown_in_help
 from pipelines.train import GROUPS, build_network, recipe_help
 from tfrobust.backbones import BACKBONES
 from tfrobust.config import RunConfig
@@ -21,6 +22,7 @@ from tfrobust.run import write_text
 from tfrobust.search.plan import OBJECTIVES, SAMPLERS
 from tfrobust.search.trial_folder import USUAL_STUDY
 from tfrobust.training import METHODS
+from tfrobust.training.defaults import AUTO
 
 SPACE_HELP = """\
 spaces:
@@ -50,8 +52,8 @@ SECTION: dict[str, Any] = {
 _TYPES = {"trials": int, "refine": int, "one_at_a_time": bool, "prune": bool}
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The flags of `pipelines.search`."""
+def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The flags of `pipelines.search`; the help shows the values that `words` lead to."""
     parser = new_parser("search", "Search for the best settings of a training.")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = SPACE_HELP
@@ -59,12 +61,16 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", required=True, help="folder for trials, table, best settings and figures"
     )
-    parser.add_argument("--epochs", type=int, default=None, help="epochs of a one-stage run")
     parser.add_argument(
-        "--learning-rate", type=float, default=None, help="learning rate of a one-stage run"
+        "--epochs", type=int, default=None, help="epochs of the training (default: the stages')"
     )
+    parser.add_argument(
+        "--learning-rate", type=float, default=None,
+        help="learning rate at its height (default: the stages')",
+    )  # fmt: skip
     _add_search_flags(parser.add_argument_group("search settings (default: the recipe's, else)"))
-    add_settings(parser, GROUPS[:-1], {"backbone": BACKBONES, "method": METHODS})
+    choices = {"backbone": [*BACKBONES, AUTO], "method": METHODS}
+    add_settings(parser, GROUPS[:-1], choices, shown_in_help(words))
     return parser
 
 
@@ -229,7 +235,7 @@ def _heading(search: Any, folder: Path) -> str:
     return f"Search in {folder}: {kind}, {count} trials{finer}, by {search.objective}.\n{factors}"
 
 
-main = main_of(work, make_parser())
+main = main_of(work, make_parser)
 
 if __name__ == "__main__":
     raise SystemExit(main())

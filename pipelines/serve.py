@@ -12,7 +12,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from pipelines.cli import main_of, new_parser
+from pipelines.cli import main_of, new_parser, warn_of_guessing
 from tfrobust.errors import TFRobustError, UsageError
 
 # Seconds that open requests have to end in when the server is told to stop.
@@ -48,6 +48,7 @@ def work(args: argparse.Namespace) -> None:
     from tfrobust.serving.model import ServedModel
 
     model = ServedModel(Path(args.model))
+    warn_of_guessing(args.model)
     bound = _bound(args)
     limits = Limits(body=args.max_body * 2**20, batch=args.max_batch, queue=args.queue)
     app = make_app(model, limits)

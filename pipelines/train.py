@@ -22,13 +22,13 @@ from pipelines.cli import (
     recipe_names,
 )
 from pipelines.evaluate import REFERENCE_HELP
-from pipelines.plan import Plan, make_plan, make_shown
+from pipelines.plan import Plan, make_plan, shown_in_help
 from tfrobust.attacks import ATTACKS, SUITES
 from tfrobust.backbones import BACKBONES
 from tfrobust.config import RunConfig
 from tfrobust.data import DATASETS
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.run import RunFolder
+from tfrobust.run import GUESSES, RunFolder
 from tfrobust.settings import from_dict, merge, save_yaml, to_dict
 from tfrobust.training import METHODS
 from tfrobust.training.defaults import AUTO
@@ -36,12 +36,11 @@ from tfrobust.training.defaults import AUTO
 GROUPS = ["", "data", "backbone", "threat", "training", "augment", "evaluation"]
 
 
-def make_parser(words: Sequence[str] | None = ()) -> argparse.ArgumentParser:
+def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The flags of `pipelines.train`.
 
     Args:
-      words: the command line; its help shows the values that these flags lead to. None: those
-        of the dataclasses.
+      words: the command line; its help shows the values that these flags lead to.
     """
     parser = new_parser(
         "train", "Train a robust classifier, measure it, explain it and export it, in one go."
@@ -69,9 +68,8 @@ def make_parser(words: Sequence[str] | None = ()) -> argparse.ArgumentParser:
         help="what training is spread over: all GPUs of this machine, or the workers in TF_CONFIG",
     )  # fmt: skip
     parser.add_argument("--reference", default=None, help=REFERENCE_HELP)
-    asks_help = words is not None and any(word in ("-h", "--help") for word in words)
-    shown = make_shown(words or ()) if asks_help else None
-    add_settings(parser, GROUPS, {"backbone": [*BACKBONES, AUTO], "method": METHODS}, shown)
+    choices = {"backbone": [*BACKBONES, AUTO], "method": METHODS}
+    add_settings(parser, GROUPS, choices, shown_in_help(words))
     parser.epilog = (
         f"Built-in data sets: {', '.join(DATASETS)}; or the path of a folder or zip with one "
         "folder per class, an .npz with x and y, or a .pt file. "
@@ -208,7 +206,7 @@ def why_it_failed(run: RunFolder, report: Any, splits: Any) -> str | None:
     from tfrobust.training.diagnosis import diagnose
     from tfrobust.training.state import read_state
 
-    if not any(flag["name"] == "no_better_than_guessing" for flag in report.flags):
+    if not any(flag["name"] == GUESSES for flag in report.flags):
         return None
     rows = read_state(run).rows
     correct, total = int(report.clean.correct.sum()), len(report.labels)

@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tfrobust"
 
 # A room may import only from rooms above it.
 ROOMS = (
-    "errors", "tables", "chance", "progress", "runtime", "settings", "config", "run", "distribution",
-    "threat_model",
+    "errors", "tables", "chance", "progress", "runtime", "settings", "config", "run",
+    "distribution", "threat_model",
     "data", "backbones", "attacks", "training", "evaluation", "explain", "export", "serving",
     "report", "search",
 )  # fmt: skip

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 # One model in a hundred that guesses may pass for one that has learnt.
 _LEVEL = 0.01
 
 
-def majority_rate(labels: Sequence[int]) -> float:
+def majority_rate(labels: ArrayLike) -> float:
     """The accuracy of always naming the most frequent class, in [0, 1]; 0 for no labels."""
     counts = _counts(labels)
     return max(counts) / sum(counts) if counts else 0.0
 
 
-def guessing_loss(labels: Sequence[int]) -> float:
+def guessing_loss(labels: ArrayLike) -> float:
     """The cross-entropy of the best constant prediction: the entropy of the labels, in nats."""
     counts = _counts(labels)
     total = sum(counts)
@@ -37,8 +40,8 @@ def above_chance(correct: int, total: int, rate: float) -> bool:
     return total > 0 and bool(binom.sf(correct - 1, total, min(rate, 1.0)) < _LEVEL)
 
 
-def _counts(labels: Sequence[int]) -> list[int]:
+def _counts(labels: ArrayLike) -> list[int]:
     import numpy as np
 
-    counts = np.bincount(np.asarray(labels, dtype=np.int64)) if len(labels) else np.zeros(0)
+    counts = np.bincount(np.asarray(labels, dtype=np.int64))
     return [int(count) for count in counts if count]

@@ -166,10 +166,16 @@ class TrainingConfig(Checked):
         200, "nfgsm: steps between two looks for catastrophic overfitting", low=1
     )
     guard_limit: int = setting(128, "nfgsm: images of 'select' attacked at each look", low=1)
+    clean_start: float = setting(
+        0.0,
+        "part of the training on clean images alone, before eps rises, beside a stage of the head",
+        low=0,
+        high=0.9,
+    )
     eps_ramp: float = setting(
         0.0,
         "part of the training over which eps rises from 0 to its full value; a stage of the head "
-        "alone comes before it, on clean images",
+        "alone comes before it",
         low=0,
         high=0.9,
     )

@@ -112,6 +112,21 @@ class RunFolder:
         return config
 
 
+GUESSES = "no_better_than_guessing"
+
+
+def doubt_of_learning(path: Path) -> str | None:
+    """What the evaluation in a run folder says of a model that is no better than guessing.
+
+    None where it has learnt something, or where nothing was measured.
+    """
+    try:
+        found = json.loads(RunFolder(path).evaluation.read_text(encoding="utf-8"))
+        return next((f["meaning"] for f in found["flags"] if f["name"] == GUESSES), None)
+    except (OSError, ValueError, KeyError, TypeError):  # not a run folder, or never evaluated
+        return None
+
+
 def write_json(path: Path, values: Any) -> None:
     """Writes JSON so that a reader never sees half of it; long lists take one line each.
 

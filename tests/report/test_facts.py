@@ -139,3 +139,21 @@ def test_side_by_side_tells_norm_and_attacks(whole, tmp_path) -> None:
     accuracy = 100 * whole.evaluation["robust_accuracy"]
     assert text.count(f"<span>{accuracy:.1f} % at linf, eps 2/255</span>") == 2
     assert "<td>pgd</td></tr>" in text
+
+
+def test_regularisation_without_a_clean_loss_is_told():
+    """`nsl` whose clean loss weighs nothing is adversarial training, and the card says so."""
+    from tfrobust.config import RunConfig
+    from tfrobust.report.facts import weighs_clean
+    from tfrobust.report.model_card import _origin
+    from tfrobust.settings import to_dict
+
+    config = to_dict(RunConfig())
+    assert weighs_clean(config) and "weigh 0" not in _origin(config)
+    config["training"]["clean_weight"] = 0.0
+    assert not weighs_clean(config) and "clean images weigh 0" in _origin(config)
+    # What the last stage says holds, and other methods have no such weight.
+    config["training"]["stages"][-1]["clean_weight"] = 1.0
+    assert weighs_clean(config)
+    config["training"] |= {"method": "pgd", "stages": []}
+    assert weighs_clean(config)

@@ -39,3 +39,16 @@ def test_epochs_are_whole_numbers():
     common = {"blocks": "all", "stage": 1, "select_clean": 0.5, "select_pgd": 0.3, "loss": 1.0}
     for axes in draw([{**common, "epoch": epoch} for epoch in (1, 2)]).axes:
         assert all(tick == int(tick) for tick in axes.get_xticks())
+
+
+def test_only_what_was_measured_is_drawn_and_recoveries_are_marked():
+    rows = [{"blocks": "all", "stage": 1, "epoch": k, "loss": 1.0} for k in (1, 2, 3, 4)]
+    rows[1] |= {"select_clean": 0.4, "select_pgd": 0.3}
+    rows[3] |= {"select_clean": 0.5, "select_pgd": 0.2}
+    rows[2]["event"] = "clean accuracy collapsed from 0.400 to 0.100"
+    loss, accuracy = draw(rows).axes
+    lines = {line.get_label(): list(line.get_xdata()) for line in accuracy.lines}
+    # One line through the epochs that were measured, without a gap.
+    assert lines["select, clean"] == lines["select, PGD"] == [2, 4]
+    for axes in (loss, accuracy):
+        assert [(text.get_text(), text.xy[0]) for text in axes.texts] == [("went back", 3)]

@@ -23,8 +23,9 @@ def told(config, *words):
 
 def test_a_network_that_leaves_nothing_of_a_small_image_gets_a_stem_or_a_resize():
     for name, stem, resize in (
-        ("mobilenetv2", "medium", None), ("resnet50", "medium", None), ("nasnetmobile", "standard", 64),
-        ("simplenet", "standard", None), ("vit", "standard", None),
+        ("mobilenetv2", "medium", None), ("resnet50", "medium", None),
+        ("nasnetmobile", "standard", 64), ("simplenet", "standard", None),
+        ("vit", "standard", None),
     ):  # fmt: skip
         config = chosen_config(SMALL, {"backbone": {"name": name}})
         assert (config.backbone.stem, config.backbone.resize) == (stem, resize), name

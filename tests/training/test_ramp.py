@@ -16,7 +16,7 @@ from tfrobust.training.traits import TRAITS
 
 @pytest.mark.parametrize("method", [name for name in TRAITS if TRAITS[name].adversarial])
 def test_no_method_goes_further_than_its_share_of_eps(small_cnn, method):
-    wrapped = make(method, small_cnn(), eps_ramp=0.5)
+    wrapped = make(method, small_cnn())
     batch = batch_of(32)
     # A single step of N-FGSM reaches 3 radii, the blend with x half of one.
     reach = {"fast": 3, "blend": 0.5}.get(method, 1)
@@ -52,14 +52,33 @@ def test_the_ramp_by_hand(small_cnn, tmp_path, monkeypatch):
     np.testing.assert_allclose(shares, [0, 0, 0, 0, *np.arange(8) / 8, 1, 1, 1, 1], atol=1e-6)
 
 
-def test_at_an_eps_of_0_nothing_is_crafted(small_cnn, monkeypatch):
-    wrapped = make("pgd", small_cnn(), eps_ramp=0.5)
-    x, y = batch_of()["image"], batch_of()["label"]
-    monkeypatch.setattr(type(wrapped), "craft", lambda self, x, y: x + 1.0)
+@pytest.mark.parametrize("method", ["nsl", "pgd", "trades"])
+def test_while_eps_is_0_a_step_is_one_of_standard_training(small_cnn, method):
+    """Times the sum of the weights, for a method that has any."""
+    step, clean = small_cnn(seed=5), small_cnn(seed=5)
+    wrapped = make(method, step, starts_clean=True, clean_weight=0.25, adv_weight=0.75)
     wrapped.eps_share.assign(0.0)
-    np.testing.assert_array_equal(wrapped._crafted(x, y), x)
-    wrapped.eps_share.assign(0.1)
-    np.testing.assert_array_equal(wrapped._crafted(x, y), x + 1.0)
+    plain = make("standard", clean)
+    batch = batch_of(16)
+    measured = tf.function(wrapped.train_step, autograph=False)(batch)
+    expected = tf.function(plain.train_step, autograph=False)(batch)
+    for one, two in zip(step.get_weights(), clean.get_weights(), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+    for name in ("loss", "clean_accuracy"):
+        np.testing.assert_allclose(measured[name], expected[name], rtol=1e-5)
+    # The adversarial accuracy of no batch is left out of the history.
+    logs = dict(measured)
+    wrapped.leave_out_unmeasured(0, logs)
+    assert set(logs) == {"loss", "clean_accuracy"}
+
+
+def test_with_eps_a_step_is_the_methods_own(small_cnn):
+    pair = [small_cnn(seed=5), small_cnn(seed=5)]
+    for model, starts_clean in zip(pair, (True, False), strict=True):
+        wrapped = make("nsl", model, starts_clean=starts_clean)
+        tf.function(wrapped.train_step, autograph=False)(batch_of(16))
+    for one, two in zip(*(model.get_weights() for model in pair), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", list(METHODS))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfrobust.backbones.description import Backbone
+from tfrobust.backbones.description import Backbone, Tuning
 
 _ROOT = "https://storage.googleapis.com/"
 _KERAS = _ROOT + "tensorflow/keras-applications/"
@@ -82,6 +82,7 @@ MOBILENETV2 = Backbone(
     "tf",
     _MOBILENETV2,
     options=("alpha", "stem"),
+    tuning=Tuning("sgd", 0.1, weight_decay=0.005, alpha=0.35),
     halvings=("Conv1", "block_1_depthwise"),
     url=_MOBILENETV2_URL,
     widths=(0.35, 0.5, 0.75, 1.0, 1.3, 1.4),

@@ -22,6 +22,7 @@ class Tuning:
       learning_rate: at its height.
       weight_decay: as `TrainingConfig` takes it.
       alpha: factor on the channels that measured best on small machines.
+      batch_size: images in a batch, where there are thousands.
       low_precision: whether bfloat16 pays where the processor computes in it.
     """
 
@@ -29,6 +30,7 @@ class Tuning:
     learning_rate: float = 0.003
     weight_decay: float = 0.0
     alpha: float = 1.0
+    batch_size: int = 64
     low_precision: bool = False
 
 

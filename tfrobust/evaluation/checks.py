@@ -18,6 +18,7 @@ from tfrobust.attacks.noise import OptimisedNoise
 from tfrobust.attacks.pixel import PixelAttack
 from tfrobust.chance import above_chance, majority_rate
 from tfrobust.errors import TFRobustError
+from tfrobust.run import GUESSES
 
 if TYPE_CHECKING:
     from tfrobust.evaluation.evaluator import Evaluator
@@ -98,7 +99,7 @@ def _no_better_than_guessing(evaluator: Evaluator) -> Flag | None:
     rate = majority_rate(labels)
     if rate == 1.0 or above_chance(int(correct.sum()), len(correct), rate):
         return None
-    return _flag("no_better_than_guessing", (
+    return _flag(GUESSES, (
         f"clean accuracy, {correct.mean():.3f}, is not above that of the most frequent class, "
         f"{rate:.3f}: the model has learnt nothing that an attack could take away"
     ))  # fmt: skip

@@ -38,6 +38,17 @@ def robustness_rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield row("worst case", found["threat_model"]["eps_text"], found, "robust_accuracy", "")
 
 
+def weighs_clean(config: dict[str, Any]) -> bool:
+    """Whether the loss of 'nsl' has a clean part where training ends; True of other methods.
+
+    Without it 'nsl' is adversarial training alone, under another name.
+    """
+    training = config["training"]
+    last = training["stages"][-1].get("clean_weight") if training.get("stages") else None
+    weight = training.get("clean_weight", 1.0) if last is None else last
+    return bool(training["method"] != "nsl" or weight)
+
+
 def attack_settings(attacks: dict[str, Any]) -> list[tuple[str, str]]:
     """(attack, its parameters in words); an older evaluation may not know them."""
     return [(name, _parameters(entry.get("parameters") or {})) for name, entry in attacks.items()]

@@ -14,6 +14,7 @@ from tfrobust.report.facts import (
     settings,
     training_seconds,
     transfer,
+    weighs_clean,
 )
 from tfrobust.report.facts_data import data_rows
 from tfrobust.report.runs import RunData
@@ -56,9 +57,10 @@ def _origin(config: dict[str, Any]) -> str:
     if not config:
         return "A model file: how it was trained is not known here."
     backbone, threat = config["backbone"], config["threat"]
+    alone = "" if weighs_clean(config) else " (the adversarial loss alone: clean images weigh 0)"
     return (
         f"{backbone['name']} (weights: {file_name(backbone['weights'])}), trained with "
-        f"`{config['training']['method']}` on `{file_name(config['data']['dataset'])}`; its "
+        f"`{config['training']['method']}`{alone} on `{file_name(config['data']['dataset'])}`; its "
         f"settings name {threat['norm']} perturbations of "
         f"{format_eps(threat['eps'], threat['norm'])}."
     )

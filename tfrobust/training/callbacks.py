@@ -71,14 +71,15 @@ class Schedule(keras.callbacks.Callback):
         self.model.eps_share.assign(self._eps_share(batch) * state.eps_factor)
 
     def _eps_share(self, batch: int) -> float:
-        """Rises from 0 to 1 over the ramp, which begins when more than the head trains."""
-        ramp = self._config.eps_ramp
-        if not ramp:
+        """0 while only the head trains and over the clean start; rises to 1 over the ramp."""
+        start, ramp = self._config.clean_start, self._config.eps_ramp
+        if not start and not ramp:
             return 1.0
         part = done_part(self._stages, self._budget, self._epoch + batch / self._steps)
         total = sum(stage.epochs for stage in self._stages)
         head = sum(stage.epochs for stage in self._stages if stage.blocks == "head") / total
-        return min(max(part - head, 0.0) / ramp, 1.0)
+        gone = part - head - start
+        return min(max(gone, 0.0) / ramp, 1.0) if ramp else float(gone >= 0)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Recovers from a loss that is not a number; shows how far the run is."""
@@ -109,19 +110,27 @@ class Schedule(keras.callbacks.Callback):
         if self._seen != _WARM_STEPS + _TIMED_STEPS:
             return
         seconds = (time.monotonic() - self._begin) / _TIMED_STEPS
-        print(self._forecast(seconds), flush=True)
+        print(self._forecast(seconds * self._later_steps()), flush=True)
+
+    def _later_steps(self) -> float:
+        """How many times as long as the first steps the stage's steps will take on average."""
+        stage = self._stages[self._index]
+        if float(self.model.eps_share.numpy()) or stage.blocks == "head":
+            return 1.0
+        clean = self._config.clean_start * sum(each.epochs for each in self._stages) / stage.epochs
+        return min(clean, 1.0) + max(1.0 - clean, 0.0) * self.model.passes
 
     def _forecast(self, seconds: float) -> str:
         stage, epoch = self._stages[self._index], seconds * self._steps
         if self._budget.limited:
             fits = (self._budget.left or 0.0) / epoch
             return (
-                f"A step takes {seconds:.2g} s, so about {fits:.1f} epochs of {self._steps} steps "
-                f"fit into the {self._config.time_limit:g} min."
+                f"A step takes about {seconds:.2g} s, so some {fits:.1f} epochs of {self._steps} "
+                f"steps fit into the {self._config.time_limit:g} min."
             )
         return (
-            f"A step takes {seconds:.2g} s, so {stage.epochs} epochs of {self._steps} steps take "
-            f"about {clock(epoch * stage.epochs)}, and what is measured on 'select'; --time-limit "
+            f"A step takes about {seconds:.2g} s, so {stage.epochs} epochs of {self._steps} steps "
+            f"take {clock(epoch * stage.epochs)}, and what is measured on 'select'; --time-limit "
             "MINUTES sets another time."
         )
 

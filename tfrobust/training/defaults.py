@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfrobust.config import RunConfig
 from tfrobust.settings import from_dict, merge
 from tfrobust.training.traits import TRAITS
 
+if TYPE_CHECKING:
+    from tfrobust.backbones.description import Backbone
+
 #: The name that leaves the network to `choose`.
 AUTO = "auto"
-# The part of the training over which eps rises, from scratch and from pretrained weights.
-_RAMP, _RAMP_PRETRAINED = 0.3, 0.3
+# The parts of the training on clean images alone, and over which eps then rises: from scratch,
+# and from pretrained weights, whose head learns from clean images first.
+_CLEAN, _RAMP = 0.25, 0.25
+_CLEAN_PRETRAINED, _RAMP_PRETRAINED = 0.0, 0.3
 # NSL's multiplier beside a clean loss of weight 1.
 _ADV_WEIGHT = 3.0
 # Images that a training without a time limit sees, from scratch and from pretrained weights.
@@ -25,7 +30,6 @@ _SEEN, _SEEN_PRETRAINED = 250_000, 40_000
 _EVALUATED = 1000
 # Sides that pretrained weights know, where the network does not say.
 _SIDES = (96, 128, 160, 192, 224)
-_JITTER = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ def _fit_to_side(
     if "stem" in asked or "resize" in asked:
         return
     if pretrained:
-        side = max(one for one in backbone.sides or _SIDES if one <= max(facts.side, 96))
+        side = _side_for_weights(backbone, facts.side)
         if side != facts.side:
             reason = f"images are resized to {side}x{side} in the model, near what weights know"
             choice.add(given, "backbone", reason, resize=side)
@@ -194,6 +198,14 @@ class _Length:
         return f"{epochs} epochs" if minutes is None else f"as much as {minutes:g} min hold"
 
 
+def _side_for_weights(backbone: Backbone, side: int) -> int:
+    """Twice a small image's side, up to the smallest that the weights know; of others the next."""
+    known = backbone.sides or _SIDES
+    if 2 * side <= known[0]:
+        return max(2 * side, 64)
+    return max((one for one in known if one <= side), default=known[0])
+
+
 def _from_scratch(
     choice: Choice, facts: Facts, given: Mapping[str, Any], name: str, length: _Length
 ) -> None:
@@ -217,7 +229,7 @@ def _from_scratch(
         f"training: {tuning.optimizer}, learning rate {rate:g} after a warm-up, then "
         f"linearly to 0, {length.text(epochs)}; averaged weights",
         optimizer=tuning.optimizer, weight_decay=tuning.weight_decay, clip_norm=1.0,
-        batch_size=128 if facts.images >= 2560 else 64, ema=0.999, stages=[stage],
+        batch_size=tuning.batch_size if facts.images >= 2560 else 64, ema=0.999, stages=[stage],
         precision="auto" if tuning.low_precision else "float32",
     )  # fmt: skip
     _augmented(choice, facts, given, {})
@@ -229,20 +241,21 @@ def _fine_tuning(
     """Staged unfreezing: the head on clean images, then the whole network."""
     epochs = length.number(_SEEN_PRETRAINED, 6, 20)
     head = max(1, round(0.1 * epochs))
-    rates = length.rates(0.1, 0.02)
+    rates = length.rates(0.005, 0.001)
     stages = [
         {"blocks": "head", "epochs": head, "learning_rate": rates[0]},
-        {"blocks": "all", "epochs": max(epochs - head, 1), "learning_rate": rates[1]},
-    ]
+        {"blocks": "all", "epochs": max(epochs - head, 2), "learning_rate": rates[1],
+         "warmup_epochs": 0.5},
+    ]  # fmt: skip
     choice.add(
         given, "training",
-        f"training: staged unfreezing with sgd, the head alone at {rates[0]:g} on clean images, "
+        f"training: staged unfreezing with adam, the head alone at {rates[0]:g} on clean images, "
         f"then all blocks from {rates[1]:g} to 0 along a cosine, {length.text(epochs)}; averaged "
         "weights",
-        optimizer="sgd", clip_norm=1.0, batch_size=64, ema=0.998, stages=stages,
+        optimizer="adam", batch_size=64, ema=0.99, stages=stages,
     )  # fmt: skip
     choice.add(given, "backbone", "", bn_momentum=0.9)
-    _augmented(choice, facts, given, _JITTER)
+    _augmented(choice, facts, given, {})
 
 
 def _augmented(
@@ -262,9 +275,13 @@ def _method(choice: Choice, given: Mapping[str, Any], pretrained: bool) -> None:
     traits = TRAITS[given.get("training", {}).get("method", "nsl")]
     if not traits.adversarial:
         return
+    start = _CLEAN_PRETRAINED if pretrained else _CLEAN
     ramp = _RAMP_PRETRAINED if pretrained else _RAMP
-    choice.add(given, "training", f"eps rises from 0 over {ramp:.0%} of the training, so that the "
-               "network first learns clean images", eps_ramp=ramp)  # fmt: skip
+    begin = f"after {start:.0%} of the training on clean images " if start else ""
+    choice.add(
+        given, "training", f"{begin}eps rises from 0 over {ramp:.0%} of the training",
+        clean_start=start, eps_ramp=ramp,
+    )  # fmt: skip
     if traits.weighs:
         choice.add(
             given, "training",

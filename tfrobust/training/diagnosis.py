@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tfrobust.chance import above_chance, guessing_loss, majority_rate
 
 # With fewer training images a class than this, even a good recipe finds little to learn.
@@ -13,7 +15,7 @@ _FEW = 20
 _LEARNT_BY_HEART = 0.15
 
 
-def diagnose(rows: Sequence[dict[str, Any]], labels: Sequence[int]) -> str:
+def diagnose(rows: Sequence[dict[str, Any]], labels: np.ndarray) -> str:
     """What the curves say, and what to change, in half a sentence.
 
     Told apart: a loss that is not finite, a network that knows train but no other image (few
@@ -24,7 +26,7 @@ def diagnose(rows: Sequence[dict[str, Any]], labels: Sequence[int]) -> str:
       rows: of the history, one per epoch.
       labels: of the training images.
     """
-    guess, classes = majority_rate(labels), max(len(set(map(int, labels))), 1)
+    guess, classes = majority_rate(labels), max(len(np.unique(labels)), 1)
     each = len(labels) / classes
     events = [row["event"] for row in rows if row.get("event")]
     if events and "finite" in events[-1]:

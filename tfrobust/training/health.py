@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tfrobust.chance import above_chance, guessing_loss, majority_rate
 from tfrobust.training.state import TrainState
 
@@ -50,7 +52,7 @@ class Health:
       labels: of the training images: they say what guessing reaches.
     """
 
-    def __init__(self, state: TrainState, good: Snapshot, labels: Sequence[int]) -> None:
+    def __init__(self, state: TrainState, good: Snapshot, labels: np.ndarray) -> None:
         self._state, self._good = state, good
         self._majority, self._guessing = majority_rate(labels), guessing_loss(labels)
         self._event: str | None = None

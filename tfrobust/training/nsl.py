@@ -45,6 +45,11 @@ class NSL(RobustStep, nsl.keras.AdversarialRegularization):
         return super().craft(x, y) if self.crafts else None
 
     @property
+    def trained(self) -> int:  # type: ignore[override]
+        """A pass for each loss that has a weight."""
+        return int(self.recipe.clean_weight > 0) + int(self.recipe.adv_weight > 0)
+
+    @property
     def crafts(self) -> bool:
         """Not where the adversarial loss has no weight."""
         return bool(self.recipe.adv_weight)

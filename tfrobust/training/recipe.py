@@ -35,7 +35,7 @@ class Recipe:
       noise_std: standard deviation of the noise, in pixel values of [0, 1] ('noise').
       crafting: 'pgd', or 'nfgsm' for a single step from wide noise, as 'fast' always does.
       noise_reach: radius of the noise before that step, in radii of the ball.
-      eps_ramp: part of the training over which eps rises from 0; its schedule is the trainer's.
+      starts_clean: whether eps is 0 at first, while steps are on clean images alone.
       awp: size of adversarial weight perturbation, relative to the weights; 0 is off.
       awp_warmup: steps before it begins.
       label_smoothing: part of the label's probability spread evenly over all classes.
@@ -58,7 +58,7 @@ class Recipe:
     noise_std: float = 0.25
     crafting: str = "pgd"
     noise_reach: float = 2.0
-    eps_ramp: float = 0.0
+    starts_clean: bool = False
     awp: float = 0.0
     awp_warmup: int = 0
     label_smoothing: float = 0.0
@@ -94,13 +94,14 @@ class Recipe:
         _check_norm(config.method, threat_model.norm)
         same = (
             "clean_weight", "adv_weight", "batch_norm", "beta", "blend", "adv_probability",
-            "fgsm_eps", "noise_std", "crafting", "noise_reach", "eps_ramp", "awp",
+            "fgsm_eps", "noise_std", "crafting", "noise_reach", "awp",
             "label_smoothing", "ema",
         )  # fmt: skip
         return cls(
             threat_model,
             _attack_of(config),
             seed=seed,
+            starts_clean=config.eps_ramp > 0 or config.clean_start > 0,
             awp_warmup=round(config.awp_warmup * steps_per_epoch),
             **{name: getattr(config, name) for name in same},
         )

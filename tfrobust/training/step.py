@@ -39,6 +39,7 @@ class RobustStep:
       perturbs_weights: whether the method may be joined to `recipe.awp`.
       aims: whether its attack climbs cross-entropy, and so can aim at a class or be a single
         step from wide noise.
+      trained: passes of a step that have a gradient by the weights.
       single_step: whether it crafts so: such training can overfit to its attack.
       eps_share: the part of eps that is in use, a variable: it rises with `eps_ramp`.
       reach: of the noise before a single step, in radii, a variable; the guard raises it.
@@ -51,6 +52,7 @@ class RobustStep:
     goal = "select_pgd"
     perturbs_weights = False
     aims = True
+    trained = 1
     averages: Averages | None
     # Every method's own: (x, x_adv, y) -> {'loss': scalar, and the logits 'clean' and 'adv'
     # where it computes them; 'counted', a dict of weights for their accuracies, if not 1}.
@@ -137,6 +139,12 @@ class RobustStep:
         return True
 
     @property
+    def passes(self) -> int:
+        """Forward and backward passes over a batch in one step, crafting included."""
+        crafting = 1 if self.single_step else self.recipe.attack.steps
+        return self.trained + (crafting if self.crafts else 0)
+
+    @property
     def ball(self) -> ThreatModel:
         """The ball of this step: its radius is a tensor, which the ramp of eps moves."""
         whole = self.recipe.threat_model
@@ -193,29 +201,43 @@ class RobustStep:
     def train_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One update from a batch {'image': [B, H, W, C], 'label': [B]}."""
         x, y = batch["image"], batch["label"]
-        x_adv = self._crafted(x, y)
-        variables = self.base_model.trainable_variables
+        if not self.recipe.starts_clean or not self.crafts or replicas() > 1:
+            # Replicas cannot exchange gradients inside a branch.
+            return self._robust_step(x, y)
+        branches = (lambda: self._robust_step(x, y), lambda: self._clean_step(x, y))
+        return tf.cond(self.eps_share > 0, *branches)
+
+    def _robust_step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """The method's own update."""
+        x_adv = self.craft(x, y)
         with self._perturbed(x, x_adv, y):
-            loss, terms, grads = self._differentiate(x, x_adv, y)
-        self._apply(grads, variables)
+            loss, terms, grads = self._differentiate(lambda: self.losses_of(x, x_adv, y))
+        return self._updated(loss, terms, grads, y)
+
+    def _clean_step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """The update while eps is 0: one pass over clean images, weighed as all of the loss."""
+        weight = self.loss_of_guessing(1.0) or 1.0
+
+        def losses() -> dict[str, Any]:
+            logits = self.forward(x, "clean", alone=True)
+            return {"loss": weight * self.cross_entropy(logits, y), "clean": logits}
+
+        return self._updated(*self._differentiate(losses), y)
+
+    def _updated(
+        self, loss: Tensor, terms: dict[str, Any], grads: list[Tensor], y: Tensor
+    ) -> dict[str, Tensor]:
+        self._apply(grads, self.base_model.trainable_variables)
         if self.averages:
             self.averages.update(self.optimizer.iterations)
         return self._measure(loss, terms, y)
 
-    def _crafted(self, x: Tensor, y: Tensor) -> Tensor | None:
-        """What the step trains on: x itself, for nothing, while the ramp holds eps at 0."""
-        if not self.recipe.eps_ramp:
-            return self.craft(x, y)
-        if not self.crafts:
-            return None
-        return tf.cond(self.eps_share > 0, lambda: self.craft(x, y), lambda: tf.identity(x))
-
     def _differentiate(
-        self, x: Tensor, x_adv: Tensor | None, y: Tensor
+        self, losses: Callable[[], dict[str, Any]]
     ) -> tuple[Tensor, dict[str, Any], list[Tensor]]:
         """The loss, the method's terms, and the (scaled) gradient of each variable."""
         with tf.GradientTape() as tape:
-            terms = self.losses_of(x, x_adv, y)
+            terms = losses()
             loss = terms["loss"] + sum(self.base_model.losses)
             scaled = self._scaled(loss)
         return loss, terms, tape.gradient(scaled, self.base_model.trainable_variables)
@@ -251,7 +273,8 @@ class RobustStep:
     def _measure(self, loss: Tensor, terms: dict[str, Any], y: Tensor) -> dict[str, Tensor]:
         """The epoch's means so far, of what this method computes."""
         self._means["loss"].update_state(loss, sample_weight=tf.shape(y)[0])
-        measured = ["loss"]
+        # Both branches of a step that may be clean tell the same.
+        measured = list(self._means) if self.recipe.starts_clean else ["loss"]
         for key, name in (("clean", "clean_accuracy"), ("adv", "adv_accuracy")):
             if key in terms:
                 hit = tf.argmax(terms[key], axis=1, output_type=y.dtype) == y

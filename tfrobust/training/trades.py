@@ -28,6 +28,7 @@ class Trades(RobustStep, keras.Model):
 
     perturbs_weights = True
     aims = False
+    trained = 2
 
     def __init__(self, base_model: Any, recipe: Recipe) -> None:
         super().__init__()
@@ -56,6 +57,8 @@ class Mart(RobustStep, keras.Model):
     -log p_y(x_adv) - log(1 - the largest wrong p(x_adv)); the second counts most where the
     clean image itself is misclassified. x_adv climbs cross-entropy, as in 'pgd'.
     """
+
+    trained = 2
 
     def __init__(self, base_model: Any, recipe: Recipe) -> None:
         super().__init__()

@@ -1,0 +1,157 @@
+"""Does every network learn with defaults alone, by every method, on every kind of images?
+
+    python -m benchmarks.learns --output learns
+
+Trains each network on the digits, on 4,000 CIFAR-10 images in a folder and on 20 classes of
+TinyImageNet in a folder, by nsl, fast, trades and standard, two minutes each, as a user would:
+`pipelines.train` with nothing but network, method, images, eps and time. One row a training, and
+a row is written as soon as it is there: stopped, the same command goes on. `--networks`,
+`--data` and `--methods` take a part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measuring import shared_folder
+from tfrobust.backbones import BACKBONES
+from tfrobust.run import write_json, write_text
+
+# Larger siblings of networks in the table, which see too few images in two minutes on 2 cores.
+TOO_HEAVY = {
+    "resnet50": ("resnet101", "resnet152"),
+    "densenet121": ("densenet169", "densenet201"),
+    "nasnetmobile": ("nasnetlarge",),
+    "efficientnetb0": tuple(f"efficientnetb{k}" for k in range(1, 8)),
+}
+_LEFT_OUT = [name for names in TOO_HEAVY.values() for name in names]
+NETWORKS = ("auto", *(name for name in BACKBONES if name not in _LEFT_OUT))
+METHODS = ("nsl", "fast", "trades", "standard")
+EPS = {"digits": "0.05", "cifar10": "8/255", "tiny20": "2/255"}
+_SECONDS = 900
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs what is missing, then prints and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Plain)
+    parser.add_argument("--output", type=Path, default=Path("learns"), help="where rows are kept")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of training, each")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
+    parser.add_argument("--data", nargs="+", default=tuple(EPS), choices=tuple(EPS))
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--again", action="store_true", help="run also what has a row already")
+    args = parser.parse_args(words)
+    folders = {name: _images(name, args.output) for name in args.data}
+    for data in args.data:
+        for network in args.networks:
+            for method in args.methods:
+                file = args.output / "rows" / f"{data}-{network}-{method}.json"
+                if args.again or not file.is_file():
+                    row = _row(data, folders[data], network, method, args)
+                    write_json(file, row)
+                    print(_line(row), flush=True)
+    rows = [json.loads(file.read_text()) for file in sorted((args.output / "rows").glob("*.json"))]
+    table = as_table(rows)
+    write_text(args.output / "table.md", table + "\n")
+    print(table)
+
+
+class _Plain(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+def _images(name: str, output: Path) -> str:
+    """A folder with one folder per class, made once; the name for a built-in data set."""
+    if name == "digits":
+        return name
+    folder = output / "images" / name
+    if not folder.is_dir():
+        archive, part, every, count = {
+            "cifar10": ("cifar10-images.zip", "/train/", 1, 400),
+            "tiny20": ("tiny-imagenet-200.zip", "/train/", 10, 150),
+        }[name]
+        _extract(shared_folder() / archive, part, every, count, folder)
+    return str(folder)
+
+
+def _extract(archive: Path, part: str, every: int, count: int, folder: Path) -> None:
+    """`count` images of every `every`-th class, drawn by a fixed seed."""
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    with zipfile.ZipFile(archive) as source:
+        by_class: dict[str, list[str]] = {}
+        for member in source.namelist():
+            if part in member and member.lower().endswith((".jpg", ".jpeg")):
+                by_class.setdefault(member.split(part)[1].split("/")[0], []).append(member)
+        for name in sorted(by_class)[::every]:
+            (unfinished / name).mkdir(parents=True, exist_ok=True)
+            members = sorted(by_class[name])
+            random.Random(0).shuffle(members)
+            for member in members[:count]:
+                (unfinished / name / Path(member).name).write_bytes(source.read(member))
+    unfinished.rename(folder)
+
+
+def _row(
+    data: str, images: str, network: str, method: str, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Trains once and reads what came out."""
+    run = args.output / "runs" / f"{data}-{network}-{method}"
+    command = [
+        sys.executable, "-m", "pipelines.train", "--dataset", images, "--backbone", network,
+        "--method", method, "--eps", EPS[data], "--time-limit", str(args.minutes),
+        "--output", str(run), "--no-figures", "--sweep", "none", "--attack", "pgd",
+        "--limit", "500",
+    ]  # fmt: skip
+    if (run / "checkpoints" / "state.json").is_file():
+        command = [sys.executable, "-m", "pipelines.train", "--output", str(run), "--resume"]
+    start = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False,
+                          env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})  # fmt: skip
+    row: dict[str, Any] = {"data": data, "network": network, "method": method}
+    row |= {"seconds": round(time.monotonic() - start), "exit": done.returncode}
+    evaluation = run / "evaluation.json"
+    if evaluation.is_file():
+        report = json.loads(evaluation.read_text())
+        flags = [flag["name"] for flag in report["flags"]]
+        row |= {"clean": report["clean_accuracy"], "pgd": report["robust_accuracy"], "flags": flags}
+    if done.returncode:
+        row["reason"] = " ".join(done.stderr.strip().splitlines()[-1:])[:300]
+    return row
+
+
+def as_table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown, and the networks that were left out."""
+    lines = [
+        "| images | network | method | clean | PGD-20 | seconds in all | learnt |",
+        "|---|---|---|---|---|---|---|",
+        *map(_line, rows),
+        "",
+        "Left out, as too heavy for two minutes on 2 cores: "
+        + "; ".join(f"{', '.join(names)} (larger than {k})" for k, names in TOO_HEAVY.items())
+        + ".",
+    ]
+    return "\n".join(lines)
+
+
+def _line(row: dict[str, Any]) -> str:
+    clean, pgd = (f"{row[key]:.3f}" if key in row else "" for key in ("clean", "pgd"))
+    learnt = "yes" if row["exit"] == 0 else f"no: {row.get('reason', '')}"
+    flags = ", ".join(row.get("flags", ()))
+    return (
+        f"| {row['data']} | {row['network']} | {row['method']} | {clean} | {pgd} | "
+        f"{row['seconds']} | {learnt}{f' ({flags})' if flags and row['exit'] == 0 else ''} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
