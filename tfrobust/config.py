@@ -146,6 +146,11 @@ class TrainingConfig(Checked):
     clip_norm: float | None = setting(None, "clip the gradient's global norm at this", above=0)
     clean_weight: float = setting(1.0, "nsl: weight of the loss on clean images", low=0)
     adv_weight: float = setting(1.0, "nsl: weight of the loss on adversarial images", low=0)
+    split_batch: bool = setting(
+        False,
+        "nsl: give each image of a batch one of the two losses, in the share of their weights, "
+        "instead of both: fewer passes",
+    )
     beta: float = setting(6.0, "trades and mart: weight of the robustness term", low=0)
     blend: float = setting(0.5, "blend: share of the adversarial image", above=0, high=1)
     adv_probability: float = setting(

@@ -147,6 +147,8 @@ def import_quietly() -> None:
     error is held back as a file; it is shown after all when the import fails.
     """
     sys.stderr.flush()
+    # Its own errors come as exceptions; what it logs beside them is of its graph optimiser.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with tempfile.TemporaryFile() as held:
         try:
             with _standard_error_to(held):

@@ -122,3 +122,14 @@ def test_choosing_needs_no_tensorflow():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_heavy_network_keeps_small_maps_where_time_is_short():
+    heavy = {"backbone": {"name": "resnet50"}}
+    for minutes, images, stem in ((8.0, 3600, "standard"), (60.0, 3600, "medium"),
+                                  (30.0, 49_000, "standard")):  # fmt: skip
+        given = {**heavy, "training": {"time_limit": minutes}}
+        config = chosen_config(replace(SMALL, images=images), given)
+        assert config.backbone.stem == stem
+    light = {"backbone": {"name": "mobilenetv2"}, "training": {"time_limit": 8.0}}
+    assert chosen_config(SMALL, light).backbone.stem == "medium"

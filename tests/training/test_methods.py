@@ -292,3 +292,31 @@ def test_crafting_folds_the_model_as_the_evaluation_does(small_cnn):
     )
     expected = PGD_STEPS.diverge(fold(model), *batch.values(), start, THREAT)
     np.testing.assert_allclose(x_adv, expected, atol=1e-6)
+
+
+def test_nsl_on_a_split_batch_by_hand(linear):
+    """Weights 1 and 4 on five images: one is clean, four are adversarial."""
+    wrapped = make("nsl", linear.model, attack=FGSM_STEP, split_batch=True, adv_weight=4.0)
+    moved = linear.one_step(linear.flat, 0.1)
+    mixed = np.concatenate([linear.flat[:1], np.clip(moved[1:], 0, 1)])
+    crafted = wrapped.craft(linear.batch["image"], linear.batch["label"])
+    np.testing.assert_allclose(np.reshape(crafted, (5, 12)), mixed, atol=1e-6)
+    p = linear.probs(mixed)[np.arange(5), linear.y]
+    expected = -np.log(p[0]) - 4 * np.mean(np.log(p[1:]))
+    measured = wrapped.train_step(linear.batch)
+    np.testing.assert_allclose(measured["loss"], expected, rtol=1e-5)
+    hit = linear.probs(mixed).argmax(axis=1) == linear.y
+    np.testing.assert_allclose(measured["clean_accuracy"], hit[0])
+    np.testing.assert_allclose(measured["adv_accuracy"], hit[1:].mean())
+    # 1 / 1 and 4 / 4: each of the five images weighs the same here.
+    gradient = mixed.T @ (linear.probs(mixed) - linear.own)
+    np.testing.assert_allclose(linear.updated(), linear.weights - 0.1 * gradient, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_small_last_batch_can_be_split(small_cnn, count, smoothing):
+    wrapped = make("nsl", small_cnn(), split_batch=True, adv_weight=3.0, label_smoothing=smoothing)
+    measured = wrapped.train_step(batch_of(count))
+    assert np.isfinite(float(measured["loss"]))
+    assert all(np.isfinite(value).all() for value in wrapped.base_model.get_weights())

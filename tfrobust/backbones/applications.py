@@ -41,11 +41,15 @@ _EFFICIENTNET = (
 )
 
 
-def _resnet(name: str, constructor: str, normalisation: str, md5: str) -> Backbone:
+# From scratch a ResNet of this size is lost at more than this.
+_DEEP = Tuning("adam", 0.001)
+
+
+def _resnet(name: str, constructor: str, normalisation: str, md5: str, gmacs: float) -> Backbone:
     url = _RESNET_URL.format(name=name)
     return Backbone(
         name, constructor, normalisation, _RESNET, options=("stem",),
-        halvings=("conv1_conv", "pool1_pool"), url=url, md5=md5,
+        halvings=("conv1_conv", "pool1_pool"), gmacs=gmacs, tuning=_DEEP, url=url, md5=md5,
     )  # fmt: skip
 
 
@@ -82,16 +86,17 @@ MOBILENETV2 = Backbone(
     "tf",
     _MOBILENETV2,
     options=("alpha", "stem"),
+    gmacs=0.3,
     tuning=Tuning("sgd", 0.1, weight_decay=0.005, alpha=0.35),
     halvings=("Conv1", "block_1_depthwise"),
     url=_MOBILENETV2_URL,
     widths=(0.35, 0.5, 0.75, 1.0, 1.3, 1.4),
     sides=(96, 128, 160, 192, 224),
 )
-RESNET50 = _resnet("resnet50", "ResNet50", "caffe", "4d473c1dd8becc155b73f8504c6f6626")
-RESNET101 = _resnet("resnet101", "ResNet101", "caffe", "88cf7a10940856eca736dc7b7e228a21")
-RESNET152 = _resnet("resnet152", "ResNet152", "caffe", "ee4c566cf9a93f14d82f913c2dc6dd0c")
-RESNET50V2 = _resnet("resnet50v2", "ResNet50V2", "tf", "fac2f116257151a9d068a22e544a4917")
+RESNET50 = _resnet("resnet50", "ResNet50", "caffe", "4d473c1dd8becc155b73f8504c6f6626", 3.8)
+RESNET101 = _resnet("resnet101", "ResNet101", "caffe", "88cf7a10940856eca736dc7b7e228a21", 7.6)
+RESNET152 = _resnet("resnet152", "ResNet152", "caffe", "ee4c566cf9a93f14d82f913c2dc6dd0c", 11.3)
+RESNET50V2 = _resnet("resnet50v2", "ResNet50V2", "tf", "fac2f116257151a9d068a22e544a4917", 3.8)
 DENSENET121 = _densenet("densenet121", "DenseNet121", "30ee3e1110167f948a6b9946edeeb738")
 DENSENET169 = _densenet("densenet169", "DenseNet169", "b8c4d4c20dd625c148057b9ff1c1176b")
 DENSENET201 = _densenet("densenet201", "DenseNet201", "c13680b51ded0fb44dff2d8f86ac8bb1")

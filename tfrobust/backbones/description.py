@@ -51,6 +51,8 @@ class Backbone:
         first pattern that matches the start of a layer's name wins.
       options: the settings of `OPTIONS` that it takes.
       stride: how many times smaller than the image its last map is, with the standard stem.
+      gmacs: billions of multiply-adds of a forward pass at 224x224, with the standard stem, as
+        its authors give them; 0 where nobody did.
       batch_norm: whether it has BatchNormalization.
       tuning: what it trains best with from scratch.
       halvings: for a network of `keras.applications` that takes `stem`: its first two layers
@@ -69,6 +71,7 @@ class Backbone:
     blocks: tuple[tuple[str, str], ...]
     options: tuple[str, ...] = ()
     stride: int = 32
+    gmacs: float = 0.0
     batch_norm: bool = True
     tuning: Tuning = Tuning()
     halvings: tuple[str, ...] = ()

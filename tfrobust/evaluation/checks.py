@@ -181,7 +181,12 @@ def _single_step_beats_iterative(
     if not len(fell):
         return None
     attack = attacks[iterative.name]
-    kept = int((~evaluator.broken(attack, iterative.threat_model, fell)).sum())
+    # As it was run: a restart of it breaks what the one before did not.
+    standing = fell
+    for run in range(attack.restarts):
+        broken = evaluator.broken(attack, iterative.threat_model, standing, run)
+        standing = standing[~broken]
+    kept = len(standing)
     if kept < 2 or kept <= 0.02 * len(fell):
         return None
     return _flag("single_step_beats_iterative", (

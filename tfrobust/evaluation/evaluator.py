@@ -195,9 +195,11 @@ class Evaluator:
             todo = todo[~np.concatenate(fell)] if fell else todo
         return made
 
-    def broken(self, attack: Attack, threat_model: ThreatModel, index: np.ndarray) -> np.ndarray:
-        """Which of the images an attack (one run of it) breaks, bool [M]; nothing is counted."""
-        seed = tf.constant([self.seed - 1, 0], tf.int32)
+    def broken(
+        self, attack: Attack, threat_model: ThreatModel, index: np.ndarray, run: int = 0
+    ) -> np.ndarray:
+        """Which of the images one run of an attack breaks, bool [M]; nothing is counted."""
+        seed = tf.constant([self.seed - 1, run], tf.int32)
         eps = tf.constant(threat_model.eps, tf.float32)
         # The judge's trace, if the attack has been run, serves here too.
         judge = self._judge(attack, threat_model)

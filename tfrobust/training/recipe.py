@@ -24,6 +24,8 @@ class Recipe:
       attack: how they are crafted.
       clean_weight: weight of the loss on clean images ('nsl').
       adv_weight: weight of the loss on adversarial images ('nsl': multiplier).
+      split_batch: each image of a batch has one of the two losses, in the share of their
+        weights, instead of both ('nsl').
       batch_norm: which batches move BatchNorm's statistics: 'clean', 'adversarial',
         'both', or 'none' (BatchNorm layers are frozen as they are). Where only one kind
         has a weight, that kind moves them, or they would stay at their initial values.
@@ -49,6 +51,7 @@ class Recipe:
     attack: PGD
     clean_weight: float = 1.0
     adv_weight: float = 1.0
+    split_batch: bool = False
     batch_norm: str = "adversarial"
     seed: int = 42
     beta: float = 6.0
@@ -93,8 +96,8 @@ class Recipe:
         """
         _check_norm(config.method, threat_model.norm)
         same = (
-            "clean_weight", "adv_weight", "batch_norm", "beta", "blend", "adv_probability",
-            "fgsm_eps", "noise_std", "crafting", "noise_reach", "awp",
+            "clean_weight", "adv_weight", "split_batch", "batch_norm", "beta", "blend",
+            "adv_probability", "fgsm_eps", "noise_std", "crafting", "noise_reach", "awp",
             "label_smoothing", "ema",
         )  # fmt: skip
         return cls(

@@ -323,8 +323,13 @@ def mean_cross_entropy(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Ten
       smoothing: this part of the label's probability is spread evenly over all K classes:
         Szegedy et al. (2016), https://arxiv.org/abs/1512.00567.
     """
-    plain = tf.reduce_mean(cross_entropy(logits, y))
+    plain = _mean(cross_entropy(logits, y))
     if not smoothing:
         return plain
-    even = -tf.reduce_mean(tf.nn.log_softmax(logits))
+    even = -_mean(tf.reduce_mean(tf.nn.log_softmax(logits), axis=1))
     return (1 - smoothing) * plain + smoothing * even
+
+
+def _mean(values: Tensor) -> Tensor:
+    """The mean of [B]; 0 of none, as a part of a small batch may be."""
+    return tf.math.divide_no_nan(tf.reduce_sum(values), tf.cast(tf.size(values), values.dtype))
