@@ -52,11 +52,12 @@ def test_the_ramp_by_hand(small_cnn, tmp_path, monkeypatch):
     np.testing.assert_allclose(shares, [0, 0, 0, 0, *np.arange(8) / 8, 1, 1, 1, 1], atol=1e-6)
 
 
+@pytest.mark.parametrize("steps", ["first", "always"])
 @pytest.mark.parametrize("method", ["nsl", "pgd", "trades"])
-def test_while_eps_is_0_a_step_is_one_of_standard_training(small_cnn, method):
+def test_while_eps_is_0_a_step_is_one_of_standard_training(small_cnn, method, steps):
     """Times the sum of the weights, for a method that has any."""
     step, clean = small_cnn(seed=5), small_cnn(seed=5)
-    wrapped = make(method, step, starts_clean=True, clean_weight=0.25, adv_weight=0.75)
+    wrapped = make(method, step, clean_steps=steps, clean_weight=0.25, adv_weight=0.75)
     wrapped.eps_share.assign(0.0)
     plain = make("standard", clean)
     batch = batch_of(16)
@@ -74,8 +75,8 @@ def test_while_eps_is_0_a_step_is_one_of_standard_training(small_cnn, method):
 
 def test_with_eps_a_step_is_the_methods_own(small_cnn):
     pair = [small_cnn(seed=5), small_cnn(seed=5)]
-    for model, starts_clean in zip(pair, (True, False), strict=True):
-        wrapped = make("nsl", model, starts_clean=starts_clean)
+    for model, steps in zip(pair, ("first", "never"), strict=True):
+        wrapped = make("nsl", model, clean_steps=steps)
         tf.function(wrapped.train_step, autograph=False)(batch_of(16))
     for one, two in zip(*(model.get_weights() for model in pair), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-6)

@@ -97,6 +97,9 @@ class Schedule(keras.callbacks.Callback):
             self._health.note_loss(loss)
         self._time_steps()
         done = self._epoch * self._steps + batch + 1
+        if self._budget.limited:
+            # How many steps fit into the time is known by how many have.
+            self._progress.total = max(round(done / max(self._budget.part, 1e-9)), done)
         note = f"(epoch {self._epoch + 1}, loss {loss:.3f}{self._budget.note})"
         self._progress.update(done, note, at_most=self._budget.left)
         if self._budget.is_over(self._stages, self._index, self._state.stage_began):

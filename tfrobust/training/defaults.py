@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 AUTO = "auto"
 # The parts of the training on clean images alone, and over which eps then rises: from scratch,
 # and from pretrained weights, whose head learns from clean images first.
-_CLEAN, _RAMP = 0.25, 0.25
+_CLEAN, _RAMP = 0.1, 0.2
 _CLEAN_PRETRAINED, _RAMP_PRETRAINED = 0.0, 0.3
 # NSL's multiplier beside a clean loss of weight 1.
-_ADV_WEIGHT = 3.0
+_ADV_WEIGHT = 6.0
 # Images that a training without a time limit sees, from scratch and from pretrained weights.
 _SEEN, _SEEN_PRETRAINED = 250_000, 40_000
 _EVALUATED = 1000
@@ -33,6 +33,7 @@ _EVALUATED = 1000
 _PACE = 6.0
 # A network that sees fewer images than this is better off with smaller maps.
 _ENOUGH = 20_000
+_JITTER = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}
 # Sides that pretrained weights know, where the network does not say.
 _SIDES = (96, 128, 160, 192, 224)
 
@@ -244,12 +245,12 @@ def _from_scratch(
     choice.add(
         given, "training",
         f"training: {tuning.optimizer}, learning rate {rate:g} after a warm-up, then "
-        f"linearly to 0, {length.text(epochs)}; averaged weights",
+        f"linearly to 0, {length.text(epochs)}; averaged weights, smoothed labels",
         optimizer=tuning.optimizer, weight_decay=tuning.weight_decay, clip_norm=1.0,
         batch_size=tuning.batch_size if facts.images >= 2560 else 64, ema=0.999, stages=[stage],
-        precision="auto" if tuning.low_precision else "float32",
+        label_smoothing=0.1, precision="auto" if tuning.low_precision else "float32",
     )  # fmt: skip
-    _augmented(choice, facts, given, {})
+    _augmented(choice, facts, given, _JITTER)
 
 
 def _fine_tuning(
@@ -302,8 +303,9 @@ def _method(choice: Choice, given: Mapping[str, Any], pretrained: bool) -> None:
     if traits.weighs:
         choice.add(
             given, "training",
-            f"loss: clean + {_ADV_WEIGHT:g} x adversarial, a quarter of each batch clean, the rest "
-            "crafted in one step from noise wider than the ball (N-FGSM), watched for collapse",
+            f"loss: clean + {_ADV_WEIGHT:g} x adversarial, 1 in {_ADV_WEIGHT + 1:g} images of a "
+            "batch clean, the others crafted in one step from noise wider than the ball (N-FGSM), "
+            "watched for collapse",
             crafting="nfgsm", clean_weight=1.0, adv_weight=_ADV_WEIGHT, split_batch=True,
         )  # fmt: skip
 

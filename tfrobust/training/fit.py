@@ -9,7 +9,7 @@ from typing import Any
 
 from tfrobust.backbones import set_trainable
 from tfrobust.backbones.inference import needs_autograph
-from tfrobust.config import RunConfig, StageConfig
+from tfrobust.config import RunConfig, StageConfig, TrainingConfig
 from tfrobust.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from tfrobust.data.types import Splits
 from tfrobust.distribution import agreed, this_worker
@@ -150,10 +150,11 @@ class _Training:
         stages = self.config.training.stages
         stage = stages[state.stage]
         names = set_trainable(self.model, stage.blocks)
-        self.method.recipe = _recipe_of(stage, self.recipe)
+        self.method.recipe = _recipe_of(stage, self.recipe, self.config.training)
         with self.model.distribute_strategy.scope():
             self.method.compile(self.optimizer)
-        if not self.spread:
+        self.board.craft = lambda x, y: None
+        if not self.spread and self.method.recipe.clean_steps != "always":
             self.board.craft = tf.function(self.method.craft, autograph=needs_autograph(self.model))
         first = state.epoch - len(state.stage_losses)
         last = first + stage.epochs
@@ -259,11 +260,16 @@ def _check_strategy(strategy: Any, config: RunConfig) -> None:
         )
 
 
-def _recipe_of(stage: StageConfig, recipe: Recipe) -> Recipe:
-    """The recipe with the weights that a stage sets otherwise."""
+def _recipe_of(stage: StageConfig, recipe: Recipe, training: TrainingConfig) -> Recipe:
+    """The recipe with what a stage sets otherwise."""
     clean = recipe.clean_weight if stage.clean_weight is None else stage.clean_weight
     adv = recipe.adv_weight if stage.adv_weight is None else stage.adv_weight
-    return dataclasses.replace(recipe, clean_weight=clean, adv_weight=adv)
+    changed = dataclasses.replace(recipe, clean_weight=clean, adv_weight=adv)
+    # Before eps rises the head learns from clean images.
+    head_first = training.eps_ramp > 0 or training.clean_start > 0
+    if stage.blocks == "head" and head_first:
+        return dataclasses.replace(changed, clean_steps="always")
+    return changed
 
 
 def _announce(stage: int, stages: int, names: tuple[str, ...], model: Any) -> None:

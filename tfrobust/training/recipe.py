@@ -37,7 +37,8 @@ class Recipe:
       noise_std: standard deviation of the noise, in pixel values of [0, 1] ('noise').
       crafting: 'pgd', or 'nfgsm' for a single step from wide noise, as 'fast' always does.
       noise_reach: radius of the noise before that step, in radii of the ball.
-      starts_clean: whether eps is 0 at first, while steps are on clean images alone.
+      clean_steps: which steps are on clean images alone: 'never', 'first' for those while eps
+        is 0, or 'always'.
       awp: size of adversarial weight perturbation, relative to the weights; 0 is off.
       awp_warmup: steps before it begins.
       label_smoothing: part of the label's probability spread evenly over all classes.
@@ -61,7 +62,7 @@ class Recipe:
     noise_std: float = 0.25
     crafting: str = "pgd"
     noise_reach: float = 2.0
-    starts_clean: bool = False
+    clean_steps: str = "never"
     awp: float = 0.0
     awp_warmup: int = 0
     label_smoothing: float = 0.0
@@ -104,7 +105,7 @@ class Recipe:
             threat_model,
             _attack_of(config),
             seed=seed,
-            starts_clean=config.eps_ramp > 0 or config.clean_start > 0,
+            clean_steps="first" if config.clean_start > 0 else "never",
             awp_warmup=round(config.awp_warmup * steps_per_epoch),
             **{name: getattr(config, name) for name in same},
         )

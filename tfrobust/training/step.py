@@ -201,11 +201,17 @@ class RobustStep:
     def train_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One update from a batch {'image': [B, H, W, C], 'label': [B]}."""
         x, y = batch["image"], batch["label"]
-        if not self.recipe.starts_clean or not self.crafts or replicas() > 1:
-            # Replicas cannot exchange gradients inside a branch.
+        if self._clean_steps == "always":
+            return self._clean_step(x, y)
+        # Replicas cannot exchange gradients inside a branch.
+        if self._clean_steps == "never" or replicas() > 1:
             return self._robust_step(x, y)
         branches = (lambda: self._robust_step(x, y), lambda: self._clean_step(x, y))
         return tf.cond(self.eps_share > 0, *branches)
+
+    @property
+    def _clean_steps(self) -> str:
+        return self.recipe.clean_steps if self.crafts else "never"
 
     def _robust_step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The method's own update."""
@@ -274,7 +280,7 @@ class RobustStep:
         """The epoch's means so far, of what this method computes."""
         self._means["loss"].update_state(loss, sample_weight=tf.shape(y)[0])
         # Both branches of a step that may be clean tell the same.
-        measured = list(self._means) if self.recipe.starts_clean else ["loss"]
+        measured = list(self._means) if self._clean_steps == "first" else ["loss"]
         for key, name in (("clean", "clean_accuracy"), ("adv", "adv_accuracy")):
             if key in terms:
                 hit = tf.argmax(terms[key], axis=1, output_type=y.dtype) == y
