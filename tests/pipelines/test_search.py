@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from pipelines import search, train
+from pipelines.plan import make_plan
 from tfrobust.search.results import read_table
 from tfrobust.search.storage import default_url
 
@@ -84,7 +85,7 @@ def check_leftovers(row, run, folder):
 
     # The best settings train the same network again.
     args = train.make_parser().parse_args(["--recipe", str(folder / "best.yaml")])
-    assert train.make_config(args) == run.read_config()
+    assert make_plan(args).config == run.read_config()
     # Nothing but the kept model is left of the checkpoints; the trial's output is in its log.
     assert [path.name for path in run.checkpoints.iterdir()] == ["best.keras"]
     assert "epoch   2" in (run.path / "log.txt").read_text()
@@ -129,7 +130,7 @@ def test_a_recipe_holds_the_search_and_flags_override_it(tmp_path, capsys):
         args = search.make_parser().parse_args(
             ["--recipe", str(recipe), "--output", str(tmp_path / "out"), *more]
         )
-        found, _ = search.make_search(search.make_section(args), train.make_config(args))
+        found, _ = search.make_search(search.make_section(args), make_plan(args).config)
         return found
 
     plain = made()
@@ -140,7 +141,7 @@ def test_a_recipe_holds_the_search_and_flags_override_it(tmp_path, capsys):
     assert [f.name for f in changed.space] == ["steps"]
     # The trainer leaves the section alone.
     args = train.make_parser().parse_args(["--recipe", str(recipe)])
-    assert train.make_config(args).threat.eps == 0.2
+    assert make_plan(args).config.threat.eps == 0.2
     recipe.write_text(yaml.safe_dump({"search": {"spaces": {}}}))
     assert search.main(["--recipe", str(recipe), "--output", str(tmp_path / "out")]) == 2
     assert "search: expected some of space, sampler" in capsys.readouterr().err

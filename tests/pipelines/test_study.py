@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipelines import study, train
+from pipelines.plan import make_plan
 from pipelines.steps import VERBS, Step, _resuming, held, make_steps
 from pipelines.study import study_names
-from pipelines.train import make_config
 from tfrobust.errors import UsageError
 from tfrobust.settings import load_yaml
 
@@ -163,14 +163,14 @@ def test_fast_takes_a_step_of_the_whole_radius_in_the_study():
     recipe = load_yaml(study.STUDIES / "ten_class.yaml")
     (step,) = (s for s in make_steps(recipe, Path("o"), {"images": "a"}, quick=False)
                if s.name == "fast")  # fmt: skip
-    config = make_config(train.make_parser().parse_args(step.flags))
+    config = make_plan(train.make_parser().parse_args(step.flags)).config
     assert config.training.method == "fast" and config.training.step_size == config.threat.eps
 
 
 def test_the_warm_up_shrinks_with_the_epochs():
     args = ["--recipe", "ten_class", "--data", "digits", "--epochs"]
     for epochs, expected in (("60", 3.0), ("20", 1.0), ("1", 0.05), ("90", 3.0)):
-        (stage,) = make_config(train.make_parser().parse_args([*args, epochs])).training.stages
+        (stage,) = make_plan(train.make_parser().parse_args([*args, epochs])).config.training.stages
         assert stage.warmup_epochs == pytest.approx(expected)
 
 

@@ -84,8 +84,8 @@ def test_every_method_takes_what_is_chosen(method):
 def test_what_is_given_holds_and_is_not_told_as_chosen():
     given = {
         "backbone": {"name": "resnet18", "alpha": 0.5, "stem": "small"},
-        "training": {"optimizer": "adam", "eps_ramp": 0.0, "clean_weight": 0.0, "adv_weight": 1.0,
-                     "crafting": "pgd"},
+        "training": {"optimizer": "adam", "eps_ramp": 0.0, "clean_start": 0.0,
+                     "clean_weight": 0.0, "adv_weight": 1.0, "crafting": "pgd"},
         "augment": {"flip": False, "crop_padding": 0},
         "threat": {"eps": 0.01},
     }  # fmt: skip

@@ -133,11 +133,11 @@ def test_nan_loss_stops_with_the_last_good_checkpoint_intact(small_cnn, tmp_path
     )
     config = replace(CONFIG, training=replace(CONFIG.training, stages=stages))
     run = new_run(tmp_path)
-    with pytest.raises(TFRobustError, match="loss became .* at epoch 2"):
-        fit(small_cnn(), SPLITS, config, run)
+    state = fit(small_cnn(), SPLITS, config, run)
+    assert state.recoveries > 0 and state.best_epoch == 1
+    assert any(row.get("event") for row in state.rows[1:])
     kept = keras.models.load_model(run.best_model, compile=False)
     assert all(np.all(np.isfinite(w)) for w in kept.get_weights())
-    assert json.loads(run.state.read_text())["epoch"] == 1
 
 
 def test_damaged_checkpoint_is_one_sentence(small_cnn, tmp_path):

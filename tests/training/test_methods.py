@@ -272,12 +272,13 @@ def test_recipe_takes_everything_from_the_config():
         steps=7, step_size=0.02, random_start=False, target="least_likely", beta=1.0, blend=0.3,
         adv_probability=0.7, fgsm_eps=0.04, noise_std=0.1, noise_reach=1.5, awp=0.006,
         awp_warmup=2.5, label_smoothing=0.1, ema=0.9, clean_weight=0.4, adv_weight=0.6,
-        batch_norm="both",
+        batch_norm="both", split_batch=True, crafting="nfgsm", clean_start=0.1,
     )  # fmt: skip
     # 2.5 epochs of 8 steps.
     assert Recipe.from_config(config, THREAT, 3, steps_per_epoch=8) == Recipe(
         THREAT, PGD(steps=7, step_size=0.02, random_start=False, early_stop=False, targeted=True),
-        0.4, 0.6, "both", 3, beta=1.0, blend=0.3, adv_probability=0.7, fgsm_eps=0.04,
+        0.4, 0.6, split_batch=True, batch_norm="both", seed=3, crafting="nfgsm",
+        clean_steps="first", beta=1.0, blend=0.3, adv_probability=0.7, fgsm_eps=0.04,
         noise_std=0.1, noise_reach=1.5, awp=0.006, awp_warmup=20, label_smoothing=0.1, ema=0.9,
     )  # fmt: skip
 

@@ -35,7 +35,7 @@ NAMED = {
     "steps": "training.steps",
 }
 # What trials are compared on must be the same for all.
-_FIXED = ("seed", "data.", "evaluation.", "training.select_limit", "training.select_steps")
+_FIXED = ("seed", "data.", "evaluation.", "training.select_")
 _FREE = ("data.limit_train", "data.augment_with")
 _POINTS = 5
 _FORM = "NAME=A,B,C or NAME=LOW..HIGH[:log][:POINTS], separated by ';'"

@@ -215,20 +215,21 @@ class _Training:
             self.method.reach.assign(state.noise_reach)
         if self.guarding is None:
             limit = self.config.training.guard_limit
-            self.guarding = self._selection(limit, worst_case=False)
+            self.guarding = self.selection.on(self._select_batches(limit), worst_case=False)
         return [Guard(self.guarding, state, self.config.training.guard_every, good)]
 
-    def _selection(
-        self, limit: int, loss_on: str | None = None, worst_case: bool = True
-    ) -> Selection:
+    def _selection(self, limit: int, loss_on: str | None) -> Selection:
         """What measures the model on some images of 'select'."""
         training, seed = self.config.training, self.config.seed
-        batches = evaluation_batches(self.select.sample(limit, seed), training.batch_size)
         return Selection(
-            self.local, batches, self.threat_model, steps=training.select_steps, seed=seed,
-            loss_on=loss_on, worst_case=worst_case, refresh=self.refreshed,
+            self.local, self._select_batches(limit), self.threat_model,
+            steps=training.select_steps, seed=seed, loss_on=loss_on, refresh=self.refreshed,
             agree=partial(agreed, self.model.distribute_strategy),
         )  # fmt: skip
+
+    def _select_batches(self, limit: int) -> Any:
+        images = self.select.sample(limit, self.config.seed)
+        return evaluation_batches(images, self.config.training.batch_size)
 
     def _batches(self, first_epoch: int) -> Any:
         return training_batches(

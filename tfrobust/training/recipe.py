@@ -52,7 +52,6 @@ class Recipe:
     attack: PGD
     clean_weight: float = 1.0
     adv_weight: float = 1.0
-    split_batch: bool = False
     batch_norm: str = "adversarial"
     seed: int = 42
     beta: float = 6.0
@@ -67,6 +66,7 @@ class Recipe:
     awp_warmup: int = 0
     label_smoothing: float = 0.0
     ema: float = 0.0
+    split_batch: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_norm not in BATCH_NORM:

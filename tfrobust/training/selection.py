@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,8 @@ from tfrobust.runtime import tf, traced_once
 from tfrobust.threat_model import ThreatModel
 
 Tensor = Any
+# Sums before those of the classes: clean, two attacks as a worst case and alone, images, loss.
+_KINDS = 7
 
 
 class Selection:
@@ -62,6 +65,12 @@ class Selection:
         self._seed = tf.constant([seed, 0])
         self._count = traced_once(self._count_batch)
 
+    def on(self, batches: Any, *, worst_case: bool) -> Selection:
+        """The same measurement on other batches, without a trace of its own."""
+        other = copy.copy(self)
+        other.count, other._batches, other._worst_case = 0, batches, worst_case
+        return other
+
     def measure(self) -> dict[str, float]:
         """'select_clean', 'select_fgsm' and 'select_pgd', each in [0, 1].
 
@@ -71,7 +80,9 @@ class Selection:
         if self._refresh:
             self._refresh()
         sums = sum(self._count(batch["image"], batch["label"]) for batch in self._batches)
-        clean, fgsm, pgd, total, loss, *predicted = sums.numpy().tolist()
+        clean, *attacked, total, loss = sums[:_KINDS].numpy().tolist()
+        fgsm, pgd = attacked[:2] if self._worst_case else attacked[2:]
+        predicted = sums[_KINDS:].numpy().tolist()
         self.count = int(total)
         accuracies = {
             "select_clean": clean / total,
@@ -84,20 +95,21 @@ class Selection:
 
     def _count_batch(self, x: Tensor, y: Tensor) -> Tensor:
         logits = self._infer(x)
-        stands = _right(logits, y)
-        columns, predicted = [stands], _predicted(logits)
-        loss = cross_entropy(logits, y)
+        stands = clean = _right(logits, y)
+        predicted, loss = _predicted(logits), cross_entropy(logits, y)
+        worst, alone = [], []
         for attack in self._attacks:
             x_adv = attack(attackable(self._model), x, y, self._threat_model, self._seed)
             logits = self._infer(self._threat_model.project(x_adv, x))
             right = _right(logits, y)
-            stands = stands & right if self._worst_case else right
-            columns.append(stands)
+            stands = stands & right
+            worst.append(stands)
+            alone.append(right)
         if self._loss_on == "pgd":
             loss = cross_entropy(logits, y)
-        columns.append(tf.ones_like(stands))
+        columns = (clean, *worst, *alone, tf.ones_like(clean), loss)
         # Counts are exact in float64.
-        sums = [tf.cast(column, tf.float64) for column in (*columns, loss)]
+        sums = [tf.cast(column, tf.float64) for column in columns]
         return tf.concat([tf.reduce_sum(tf.stack(sums), axis=1), predicted], axis=0)
 
 
