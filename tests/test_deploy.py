@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from pipelines import train
+from pipelines.plan import make_plan
 from tfrobust.distribution import worker_of
 
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
@@ -54,7 +55,7 @@ def test_the_manifest_s_command_makes_each_pod_a_worker(index: int, tmp_path: Pa
     assert args.output == f"{tmp_path}/runs/tiny-imagenet"
     # The same path for all, and behind it each one's own folder on the volume.
     own = tmp_path / "runs" / "workers" / str(index)
-    data = train.make_config(args).data
+    data = make_plan(args).config.data
     assert [data.data_dir, data.cache_dir] == [f"{tmp_path}/home/data", f"{tmp_path}/home/cache"]
     assert (tmp_path / "home").resolve() == own and (own / "data").is_dir()
 
