@@ -23,6 +23,7 @@ class Tuning:
       weight_decay: as `TrainingConfig` takes it.
       alpha: factor on the channels that measured best on small machines.
       batch_size: images in a batch, where there are thousands.
+      quick: whether it learns small images in a few epochs, and overfits them soon after.
       low_precision: whether bfloat16 pays where the processor computes in it.
     """
 
@@ -31,6 +32,7 @@ class Tuning:
     weight_decay: float = 0.0
     alpha: float = 1.0
     batch_size: int = 64
+    quick: bool = False
     low_precision: bool = False
 
 

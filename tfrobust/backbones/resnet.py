@@ -123,7 +123,7 @@ def _relu(x: Tensor, name: str) -> Tensor:
 _BLOCKS = ((r"(layer\d\.\d+)\.", r"\1"), (r"conv1|bn1", "stem"))
 
 
-_TUNING = Tuning("sgd", 0.15, weight_decay=0.005, batch_size=128, low_precision=True)
+_TUNING = Tuning("sgd", 0.15, weight_decay=0.005, batch_size=128, quick=True, low_precision=True)
 
 
 def _described(name: str, *options: str) -> Backbone:

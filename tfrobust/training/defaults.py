@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 AUTO = "auto"
 # The parts of the training on clean images alone, and over which eps then rises: from scratch,
 # and from pretrained weights, whose head learns from clean images first.
-_CLEAN, _RAMP = 0.1, 0.2
+_CLEAN, _RAMP = 0.25, 0.25
+# The same for networks that learn quickly and overfit soon.
+_CLEAN_QUICK, _RAMP_QUICK = 0.1, 0.2
 _CLEAN_PRETRAINED, _RAMP_PRETRAINED = 0.0, 0.3
 # NSL's multiplier beside a clean loss of weight 1.
-_ADV_WEIGHT = 6.0
+_ADV_WEIGHT, _ADV_WEIGHT_SPLIT = 3.0, 6.0
 # Images that a training without a time limit sees, from scratch and from pretrained weights.
 _SEEN, _SEEN_PRETRAINED = 250_000, 40_000
 _EVALUATED = 1000
@@ -100,7 +102,7 @@ def choose(
     _fit_to_side(choice, facts, given, name, pretrained)
     length = _Length(facts, given, epochs, learning_rate)
     (_fine_tuning if pretrained else _from_scratch)(choice, facts, given, name, length)
-    _method(choice, given, pretrained)
+    _method(choice, given, name, pretrained)
     _measuring(choice, facts, given)
     return choice
 
@@ -245,12 +247,14 @@ def _from_scratch(
     choice.add(
         given, "training",
         f"training: {tuning.optimizer}, learning rate {rate:g} after a warm-up, then "
-        f"linearly to 0, {length.text(epochs)}; averaged weights, smoothed labels",
+        f"linearly to 0, {length.text(epochs)}; averaged weights"
+        f"{', smoothed labels' if tuning.quick else ''}",
         optimizer=tuning.optimizer, weight_decay=tuning.weight_decay, clip_norm=1.0,
         batch_size=tuning.batch_size if facts.images >= 2560 else 64, ema=0.999, stages=[stage],
-        label_smoothing=0.1, precision="auto" if tuning.low_precision else "float32",
+        label_smoothing=0.1 if tuning.quick else 0.0,
+        precision="auto" if tuning.low_precision else "float32",
     )  # fmt: skip
-    _augmented(choice, facts, given, _JITTER)
+    _augmented(choice, facts, given, _JITTER if tuning.quick else {})
 
 
 def _fine_tuning(
@@ -288,26 +292,36 @@ def _augmented(
                **further)  # fmt: skip
 
 
-def _method(choice: Choice, given: Mapping[str, Any], pretrained: bool) -> None:
+def _method(choice: Choice, given: Mapping[str, Any], name: str, pretrained: bool) -> None:
     """How examples are crafted: in one step from wide noise wherever the method can."""
+    from tfrobust.backbones import BACKBONES
+
     traits = TRAITS[given.get("training", {}).get("method", "nsl")]
     if not traits.adversarial:
         return
-    start = _CLEAN_PRETRAINED if pretrained else _CLEAN
-    ramp = _RAMP_PRETRAINED if pretrained else _RAMP
+    quick = BACKBONES[name].tuning.quick
+    start, ramp = (_CLEAN_QUICK, _RAMP_QUICK) if quick else (_CLEAN, _RAMP)
+    if pretrained:
+        start, ramp = _CLEAN_PRETRAINED, _RAMP_PRETRAINED
     begin = f"after {start:.0%} of the training on clean images " if start else ""
     choice.add(
         given, "training", f"{begin}eps rises from 0 over {ramp:.0%} of the training",
         clean_start=start, eps_ramp=ramp,
     )  # fmt: skip
     if traits.weighs:
-        choice.add(
-            given, "training",
-            f"loss: clean + {_ADV_WEIGHT:g} x adversarial, 1 in {_ADV_WEIGHT + 1:g} images of a "
-            "batch clean, the others crafted in one step from noise wider than the ball (N-FGSM), "
-            "watched for collapse",
-            crafting="nfgsm", clean_weight=1.0, adv_weight=_ADV_WEIGHT, split_batch=True,
-        )  # fmt: skip
+        _weights(choice, given, split=quick or pretrained)
+
+
+def _weights(choice: Choice, given: Mapping[str, Any], split: bool) -> None:
+    """NSL's losses: both on every image, or, which is faster, each on its part of a batch."""
+    weight = _ADV_WEIGHT_SPLIT if split else _ADV_WEIGHT
+    part = f", 1 in {weight + 1:g} images of a batch clean, the others" if split else ", the latter"
+    choice.add(
+        given, "training",
+        f"loss: clean + {weight:g} x adversarial{part} crafted in one step from noise wider than "
+        "the ball (N-FGSM), watched for collapse",
+        crafting="nfgsm", clean_weight=1.0, adv_weight=weight, split_batch=split,
+    )  # fmt: skip
 
 
 def _measuring(choice: Choice, facts: Facts, given: Mapping[str, Any]) -> None:
