@@ -52,7 +52,7 @@ def ours(problem: Problem) -> Run:
 def tfrobust_pgd(problem: Problem, *, early_stop: bool) -> Run:
     """tfrobust's PGD, with or without leaving out what is broken."""
     from tfrobust.attacks.gradient import PGD
-    from tfrobust.backbones.folding import fold
+    from tfrobust.models.folding import fold
     from tfrobust.runtime import tf
     from tfrobust.threat_model import ThreatModel
 

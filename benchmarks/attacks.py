@@ -234,7 +234,7 @@ def _trained(
     args: argparse.Namespace, section: str
 ) -> tuple[Any, np.ndarray, np.ndarray, str] | None:
     """The model, its images and labels, and a description; None where there is no model."""
-    from tfrobust.evaluation.models import load_any
+    from tfrobust.models.opening import load_any
 
     if args.model == REFERENCE and not REFERENCE.is_file():
         print(f"\n{section} is left out: {REFERENCE} is not there; name a model by --model.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -40,7 +41,7 @@ def main_of(
     """
 
     def main(argv: Sequence[str] | None = None) -> int:
-        words = sys.argv[1:] if argv is None else argv
+        words = _with_negative_numbers(sys.argv[1:] if argv is None else argv)
         made = parser if isinstance(parser, argparse.ArgumentParser) else parser(words)
         args = made.parse_args(words)
         try:
@@ -61,6 +62,17 @@ def main_of(
         return 0
 
     return main
+
+
+def _with_negative_numbers(words: Sequence[str]) -> list[str]:
+    """`--flag -1,1` as `--flag=-1,1`, which argparse would take for another flag."""
+    found: list[str] = []
+    for word in words:
+        if found and re.match(r"-[\d.]+[,/]", word) and re.fullmatch(r"--[a-z-]+", found[-1]):
+            found[-1] += f"={word}"
+        else:
+            found.append(word)
+    return found
 
 
 def _sentence(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.cli import main_of, new_parser
 from tfrobust.errors import UsageError
@@ -53,6 +53,7 @@ def work(args: argparse.Namespace) -> None:
         EVALUATION_NOTE,
         Comparison,
         comparison_figure,
+        differences,
         from_evaluation,
     )
 
@@ -63,7 +64,13 @@ def work(args: argparse.Namespace) -> None:
     columns = tuple(dict.fromkeys(column for cells in rows.values() for column in cells))
     if unknown := [name for name in reported if name not in columns]:
         raise UsageError(f"--reported {unknown[0]}: expected one of {', '.join(columns)}.")
-    found = Comparison(columns, rows, reported, "" if sets else EVALUATION_NOTE)
+    doubts = (
+        [] if sets else differences([Path(path) / "evaluation.json" for path in models.values()])
+    )
+    for doubt in doubts:
+        print(f"Warning: {doubt}.", flush=True)
+    note = "\n".join(["" if sets else EVALUATION_NOTE, *(f"Not ranked: {one}." for one in doubts)])
+    found = Comparison(columns, rows, reported, note.strip(), ranked=not doubts)
     print(found.as_text(), flush=True)
     output = Path(args.output)
     write_text(output / "comparison.csv", found.as_csv())
@@ -74,21 +81,31 @@ def work(args: argparse.Namespace) -> None:
 
 def _measured(path: str, sets: dict[str, str]) -> dict[str, Cell]:
     from tfrobust.evaluation.comparison import accuracy_on
-    from tfrobust.evaluation.models import load_any
+    from tfrobust.models.opening import load_any
 
     model = load_any(Path(path))
-    return {name: accuracy_on(model, _images(path, source)) for name, source in sets.items()}
+    return {name: accuracy_on(model, _images(model, path, source)) for name, source in sets.items()}
 
 
-def _images(model: str, source: str) -> ImageSet:
-    from pipelines.loading import load_splits
+def _images(model: Any, path: str, source: str) -> ImageSet:
+    """The images of a set with the labels of a model, without those that its run has seen."""
+    from pipelines.loading import load_splits, without_seen
     from tfrobust.data import ReadOptions, load_all
-    from tfrobust.run import RunFolder
+    from tfrobust.data.labels import match_labels
+    from tfrobust.models.classifier import as_classifier, input_shape
+    from tfrobust.run import RunFolder, class_names
 
     if source == "test":
-        config = RunFolder(Path(model)).read_config()
+        config = RunFolder(Path(path)).read_config()
         return load_splits(config.data, config.seed, augmented=False).test
-    return load_all(source, ReadOptions())
+    shape = input_shape(model)
+    data = load_all(source, ReadOptions(channels=shape[2] if shape else None))
+    data, told = without_seen(Path(path), data)
+    classes = as_classifier(model, data.pixels(slice(0, 64))).classes
+    data, matched = match_labels(data, class_names(Path(path)), classes)
+    for line in (*told, *matched):
+        print(f"Note: {path} on {source}: {line}.", flush=True)
+    return data
 
 
 def _named(text: str) -> tuple[str, str]:

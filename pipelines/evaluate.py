@@ -10,13 +10,16 @@ import argparse
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.attacks import make_attacks
 from pipelines.cli import add_settings, main_of, new_parser
+from pipelines.loading import add_intake
 from tfrobust.attacks import ATTACKS, SUITES
 from tfrobust.data import DATASETS
+from tfrobust.errors import TFRobustError, UsageError
 
 if TYPE_CHECKING:
     from tfrobust.config import RunConfig
@@ -39,14 +42,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser = new_parser("evaluate", "Measure a model's accuracy, clean and under attack.")
     parser.add_argument(
         "model", metavar="RUN_OR_MODEL",
-        help="run folder, SavedModel folder, or .keras or .h5 file of tf_keras or Keras 3: images "
-        "in [0, 1] in, logits out",
+        help="run folder, SavedModel folder, or .keras or .h5 file of tf_keras or Keras 3",
     )  # fmt: skip
     parser.add_argument("--reference", default=None, help=REFERENCE_HELP)
     parser.add_argument(
         "--output",
         default=None,
-        help="folder for the results (default: the run folder, or one named after the model)",
+        help="folder for the results (default: the run folder, or MODEL-results beside the model)",
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on with an evaluation that was killed"
@@ -56,6 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="spread the work over all GPUs of this machine, or over the workers in TF_CONFIG, "
         "which run the same command",
     )  # fmt: skip
+    add_intake(parser)
     add_settings(parser, ["", "threat", "evaluation", "data"], {})
     parser.epilog = (
         f"Attacks: {', '.join([*ATTACKS, *SUITES])}. Built-in data sets: {', '.join(DATASETS)}."
@@ -71,6 +74,7 @@ def work(args: argparse.Namespace) -> None:
     evaluate_run(
         opened.model, test, opened.config, opened.run, args.reference, opened.name,
         trained=opened.trained, source=opened.source, resume=args.resume, strategy=args.strategy,
+        intake={"notes": opened.notes, "skipped": opened.skipped},
     )  # fmt: skip
 
 
@@ -86,12 +90,18 @@ def evaluate_run(
     source: Path | None = None,
     resume: bool = False,
     strategy: str = "none",
+    intake: Mapping[str, Sequence[str]] | None = None,
 ) -> RobustnessReport | None:
     """Evaluates on the test images; writes `evaluation.json` and `predictions.csv`.
 
     `trained` are the settings that the model was trained with, where they are known. A
     killed evaluation of the model file `source` can be resumed. Of several workers the
-    chief alone writes; the others return None.
+    chief alone writes; the others return None. `intake` is what was noted while model and
+    images were read; the report keeps it.
+
+    Raises:
+      TFRobustError: the model does not take the images, or a part of the work after the
+        attacks has failed: what was measured before is written all the same.
     """
     from pipelines.loading import sample
     from tfrobust.evaluation.evaluate import measure
@@ -99,7 +109,12 @@ def evaluate_run(
     from tfrobust.threat_model import ThreatModel
 
     share = _share(strategy)
-    data = _named(model, sample(test, config.evaluation.limit, config.seed))
+    sampled = sample(test, config.evaluation.limit, config.seed)
+    model = as_classifier_of(model, sampled)
+    data = _named(model.classes, sampled)
+    if config.evaluation.corruptions and min(data.image_shape[:2]) < 8:
+        raise UsageError("--corruptions: expected images of at least 8x8 pixels.")
+    other = _reference(reference, data, model.classes) if reference else None
     threat_model, settings = ThreatModel.from_config(config.threat), config.evaluation
     attacks = make_attacks(settings, len(data.label_names))
     _announce(attacks, data, threat_model)
@@ -112,12 +127,67 @@ def evaluate_run(
     report = measure(evaluator, threat_model, attacks, name=name, sweep=settings.sweep)
     if not _goes_on(share, evaluator):
         return None
-    report = _completed(report, reference, model, data, config)
+    report = _with_intake(report, model, data, intake or {})
+    report, failures = _completed(report, other, reference, model, data, config)
     _publish(run, report, data, trained)
     if settings.figures:
-        _draw(run, evaluator, attacks, report, config)
+        failures += _tried("figures", lambda: _draw(run, evaluator, attacks, report, config))[1]
     ledger.close()
+    if failures:
+        raise TFRobustError(
+            f"The evaluation is written to {run.evaluation}, without what failed: "
+            f"{'; '.join(failures)}"
+        )
     return report
+
+
+def _with_intake(
+    report: RobustnessReport, model: Any, data: ImageSet, intake: Mapping[str, Sequence[str]]
+) -> RobustnessReport:
+    """With what tells which images were seen, and how the model was taken."""
+    from tfrobust.data.contents import digest_of_all
+
+    notes = [*intake.get("notes", ()), *model.notes]
+    facts: dict[str, Any] = {"images_sha256": digest_of_all(data)}
+    facts |= {"notes": notes} if notes else {}
+    facts |= {"skipped": list(intake["skipped"])} if intake.get("skipped") else {}
+    return dataclasses.replace(report, extra={**report.extra, **facts})
+
+
+def _tried(what: str, part: Callable[[], Any]) -> tuple[Any, list[str]]:
+    """What a part of the work returns, or None and why it failed: the rest is not lost."""
+    try:
+        return part(), []
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:
+        sentence = " ".join(str(error).split()) or type(error).__name__
+        return None, [f"{what}: {sentence}"]
+
+
+def _reference(path: str, data: ImageSet, classes: int) -> Any:
+    """The model that images are crafted on, refused before the work where it does not fit.
+
+    Raises:
+      UsageError: it knows other classes.
+      TFRobustError: it does not take the images.
+    """
+    from tfrobust.models.opening import load_any
+
+    other = as_classifier_of(load_any(Path(path)), data)
+    if other.classes != classes:
+        raise UsageError(
+            f"--reference: {path} knows {other.classes} classes, the model {classes}: expected a "
+            "model of the same classes."
+        )
+    return other
+
+
+def as_classifier_of(model: Any, data: ImageSet) -> Any:
+    """A model as a `Classifier`, tried on some of the images."""
+    from tfrobust.models.classifier import as_classifier
+
+    return as_classifier(model, data.pixels(slice(0, 64)))
 
 
 def _goes_on(share: Share, evaluator: Evaluator) -> bool:
@@ -139,14 +209,22 @@ def _share(strategy: str) -> Share:
 
 
 def _completed(
-    report: RobustnessReport, reference: str | None, model: Any, data: ImageSet, config: RunConfig
-) -> RobustnessReport:
-    """With transfer and corruptions, where they are asked for."""
+    report: RobustnessReport, other: Any, reference: str | None, model: Any, data: ImageSet,
+    config: RunConfig,
+) -> tuple[RobustnessReport, list[str]]:  # fmt: skip
+    """With transfer and corruptions, where they are asked for; and what failed of them."""
+    failures: list[str] = []
     if reference:
-        report = _with_transfer(report, reference, model, data, config)
+        found, why = _tried(
+            "transfer",
+            lambda: _with_transfer(report, other, Path(reference).name, model, data, config),
+        )
+        report, failures = found or report, failures + why
     if config.evaluation.corruptions:
-        report = _with_corruptions(report, model, data, config)
-    return report
+        before = report
+        found, why = _tried("corruptions", lambda: _with_corruptions(before, model, data, config))
+        report, failures = found or report, failures + why
+    return report, failures
 
 
 def _announce(attacks: dict[str, Any], data: ImageSet, threat_model: ThreatModel) -> None:
@@ -218,11 +296,8 @@ def _with_corruptions(
     return dataclasses.replace(report, extra={**report.extra, "corruptions": found})
 
 
-def _named(model: Any, data: ImageSet) -> ImageSet:
+def _named(classes: int, data: ImageSet) -> ImageSet:
     """The data with a name for every class of the model, also those without images."""
-    from tfrobust.evaluation.models import number_of_classes
-
-    classes = number_of_classes(model, data.pixels(slice(0, 1)))
     further = tuple(map(str, range(len(data.label_names), classes)))
     return dataclasses.replace(data, label_names=data.label_names + further)
 
@@ -247,20 +322,18 @@ def _key(source: Path | None, data: ImageSet, config: RunConfig, attacks: dict[s
 
 
 def _with_transfer(
-    report: RobustnessReport, reference: str, model: Any, data: ImageSet, config: RunConfig
+    report: RobustnessReport, other: Any, name: str, model: Any, data: ImageSet, config: RunConfig
 ) -> RobustnessReport:
     from tfrobust.attacks.gradient import PGD
-    from tfrobust.evaluation.models import load_any
     from tfrobust.evaluation.transfer import transfer
 
-    other = load_any(Path(reference))
     figures = transfer(
         other,
-        {Path(reference).name: other, report.model: model},
+        {name: other, report.model: model},
         data,
         PGD(steps=config.evaluation.steps),
         report.threat_model,
-        reference_name=Path(reference).name,
+        reference_name=name,
         batch_size=config.evaluation.batch_size,
         seed=config.seed,
     )

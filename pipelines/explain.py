@@ -8,6 +8,7 @@ python -m pipelines.explain saved_models/RUN --layers block_3_expand --classes g
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.cli import add_settings, main_of, new_parser
+from pipelines.loading import add_intake
 from tfrobust.errors import UsageError
 from tfrobust.explain import EXPLAINERS
 from tfrobust.explain.asked import classes_asked, layers_asked, methods_asked, reads_a_layer
@@ -40,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--against", default=None, metavar="RUN_OR_MODEL",
         help="another model of the same classes, drawn and measured beside it")  # fmt: skip
     add("--output", default=None, metavar="FOLDER",
-        help="for the figures (default: the run folder, or one named after the model)")  # fmt: skip
+        help="for the figures (default: the run folder, or MODEL-results)")  # fmt: skip
     add("--per-group", type=int, default=3,
         help="images of each group: withstood, broken by the attack, wrong anyway")  # fmt: skip
     add("--methods", default="smoothgrad,gradcam", metavar="NAMES",
@@ -56,6 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="classes to climb for, by name or number, in place of the first ones")  # fmt: skip
     add("--layers", default=None, metavar="NAMES",
         help="convolutions whose channels are drawn (default: 8 from the image up)")  # fmt: skip
+    add_intake(parser)
     add_settings(parser, ["", "threat", "data"], {})
     return parser
 
@@ -68,13 +71,17 @@ def work(args: argparse.Namespace) -> None:
             raise UsageError(f"--{flag}: expected at least {least}, found {getattr(args, name)}.")
     methods = methods_asked(args.methods)
     from pipelines.loading import open_with_images, require_keras
-    from tfrobust.evaluation.models import load_any
+    from tfrobust.models.classifier import as_classifier
+    from tfrobust.models.flat import flat
+    from tfrobust.models.opening import load_any
 
     opened, test = open_with_images(args)
-    models = {opened.name: require_keras(opened, "explain")}
+    models = {opened.name: flat(require_keras(opened, "explain"))}
     if args.against:
         other = Path(args.against)
-        models[_other_name(other, opened.name)] = load_any(other)
+        against = as_classifier(load_any(other), test.pixels(slice(0, 64)))
+        opened_other = dataclasses.replace(opened, model=against, source=other)
+        models[_other_name(other, opened.name)] = flat(require_keras(opened_other, "explain"))
     _check_models(models)
     if args.target_layer or any(map(reads_a_layer, methods)):
         _check_target_layer(models, args.target_layer)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.cli import add_settings, main_of, new_parser
+from pipelines.loading import add_intake
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.export import FORMATS
 from tfrobust.run import RunFolder, doubt_of_learning
@@ -28,12 +29,13 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("model", metavar="RUN_OR_MODEL", help="run folder, .keras or .h5 file")
     add("--output", default=None, metavar="FOLDER",
-        help="for the files (default: the run folder, or one named after the model)")  # fmt: skip
+        help="for the files (default: the run folder, or MODEL-results)")  # fmt: skip
     add("--version", type=int, default=1, help="number of the version folder")
     add("--formats", default="", metavar="NAMES",
         help=f"further formats, each compared on real images: {', '.join(FORMATS)}")  # fmt: skip
     add("--images", type=int, default=500, help="test images that further formats run on")
     add("--export-anyway", action="store_true", help="also a model that is no better than guessing")
+    add_intake(parser)
     add_settings(parser, ["data"], {})
     return parser
 
@@ -44,9 +46,12 @@ def work(args: argparse.Namespace) -> None:
     if (doubt := doubt_of_learning(Path(args.model))) and not args.export_anyway:
         raise TFRobustError(f"{args.model} is not exported: {doubt} (--export-anyway does it).")
     from pipelines.loading import open_with_images, require_keras
+    from tfrobust.models.heads import is_keras
 
     opened, test = open_with_images(args)
-    model = require_keras(opened, "export")
+    if not is_keras(opened.model.inner):
+        raise UsageError(f"{opened.source} is a SavedModel already: export takes Keras models.")
+    model = require_keras(opened, f"--formats {args.formats}") if formats else opened.model
     export_run(model, test, opened.run, args.version)
     if formats:
         order = np.random.default_rng(opened.config.seed).permutation(len(test))

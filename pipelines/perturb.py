@@ -90,9 +90,9 @@ def work(args: argparse.Namespace) -> None:
     import_quietly()
     from pipelines.loading import load_splits
     from tfrobust.data.perturbed import sources
-    from tfrobust.evaluation.models import load_any
     from tfrobust.evaluation.perturbed_files import SetFolder, file_digest
     from tfrobust.evaluation.perturbed_sets import Perturber
+    from tfrobust.models.opening import load_any
 
     setup(seed=config.seed)
     attacks = _one_attack(args.attack), _one_attack(args.pixel_attack)

@@ -11,6 +11,7 @@ import contextlib
 import csv
 import io
 import json
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,8 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = new_parser("predict", "Say what a model takes single images for.")
     add = parser.add_argument
     add("model", metavar="RUN_OR_MODEL",
-        help="run folder, SavedModel folder, or .keras or .h5 file: images in [0, 1] in, logits "
-        "out")  # fmt: skip
+        help="run folder, SavedModel folder, or .keras or .h5 file")  # fmt: skip
     add("images", metavar="IMAGE", nargs="+",
         help="image file of any size and mode, or folder of such files, however deep")  # fmt: skip
     add("--top", type=int, default=5, metavar="CLASSES",
@@ -49,6 +49,11 @@ def make_parser() -> argparse.ArgumentParser:
     add("--output", default=None, metavar="FILE", help="write the table as CSV as well")
     add("--skip-broken", action="store_true",
         help="leave broken images out, with a list, instead of failing")  # fmt: skip
+    add("--input-range", default=None, metavar="LOW,HIGH",
+        help="what the model takes for black and white: 0,255 or -1,1 (default: 0,1, or what its "
+        "first layer says)")  # fmt: skip
+    add("--input-mean", default=None, metavar="NUMBERS", help="mean that it wants subtracted")
+    add("--input-std", default=None, metavar="NUMBERS", help="deviation to divide by")
     return parser
 
 
@@ -57,18 +62,19 @@ def work(args: argparse.Namespace) -> None:
     if args.top < 1:
         raise UsageError(f"--top: expected at least 1, found {args.top}.")
     files = [file for name in args.images for file in _files(Path(name).expanduser())]
+    from pipelines.loading import view_of
     from tfrobust.run import write_text
     from tfrobust.runtime import import_quietly, setup
 
     import_quietly()
-    from tfrobust.evaluation.models import load_any
+    from tfrobust.models.opening import load_any
 
     path = Path(args.model)
     model = load_any(path)
     warn_of_guessing(args.model)
     setup()
     skipped: list[str] | None = [] if args.skip_broken else None
-    found, classes = predict(model, files, args.top, skipped)
+    found, classes = predict(model, files, args.top, skipped, view_of(args))
     words = _class_words(path, classes)
     print(as_text(found, words), flush=True)
     if skipped:
@@ -98,16 +104,18 @@ def _files(path: Path) -> list[Path]:
 
 
 def predict(
-    model: Any, files: Sequence[Path], top: int = 5, skipped: list[str] | None = None
-) -> tuple[list[Prediction], int]:
+    model: Any, files: Sequence[Path], top: int = 5, skipped: list[str] | None = None,
+    view: Any = None,
+) -> tuple[list[Prediction], int]:  # fmt: skip
     """What a model takes images for.
 
     Args:
-      model: [0, 1] images float32 [B, H, W, 3] -> logits [B, K]. Images are resized to its
-        H and W, as data are when they are read; one that takes any size sees them as they are.
+      model: what `as_classifier` takes. Images are resized to its H and W, as data are when they
+        are read; one that takes any size sees them as they are.
       files: of the images.
       top: how many classes to name, K at most.
       skipped: gets 'file: reason' for each broken image; None fails on the first.
+      view: what the model takes for pixels, an `InputView`; None finds out.
 
     Returns:
       The predictions of the sound images, in the order of the files, and K.
@@ -119,38 +127,38 @@ def predict(
     from tfrobust.progress import Progress
 
     found: list[Prediction] = []
-    classes, classifier = 0, _Classifier(model)
+    classes, classifier = 0, _Probabilities(model, view)
     progress = Progress("predicting", len(files))
-    for done, names, x in _batches(files, _size(model), skipped):
-        probabilities = classifier.probabilities(x)
+    for done, names, x in _batches(files, *_size(model), skipped):
+        probabilities = classifier(x)
         classes = probabilities.shape[1]
         found += [_best(name, row, top) for name, row in zip(names, probabilities, strict=True)]
         progress.update(done)
     progress.close()
+    for line in classifier.notes:
+        print(f"Note: {line}.", file=sys.stderr, flush=True)
     if not found:
         raise TFRobustError(f"No image can be read: {'; '.join((skipped or [])[:3])}.")
     return found, classes
 
 
-def _size(model: Any) -> Size | None:
-    """(width, height) of the images that a model takes; None where it takes any."""
-    shape = getattr(model, "image_shape", None)
-    if shape is None:
-        whole = getattr(model, "input_shape", None)
-        shape = whole[1:] if isinstance(whole, tuple) else ()
-    height, width = shape[:2] if len(shape) == 3 else (None, None)
-    return (width, height) if width and height else None
+def _size(model: Any) -> tuple[Size | None, int]:
+    """(width, height) of the images that a model takes, None where it takes any; its channels."""
+    from tfrobust.models.classifier import input_shape
+
+    height, width, channels = input_shape(model) or (None, None, 3)
+    return ((width, height) if width and height else None), channels or 3
 
 
 def _batches(
-    files: Sequence[Path], size: Size | None, skipped: list[str] | None
+    files: Sequence[Path], size: Size | None, channels: int, skipped: list[str] | None
 ) -> Iterator[tuple[int, list[str], np.ndarray]]:
     """How many files are done, the names of a batch's sound ones, and their pixels."""
     # Images of different sizes make no batch.
     count = BATCH if size else 1
     for first in range(0, len(files), count):
         part = files[first : first + count]
-        read = ((_readable(file), _decoded(file, size, skipped)) for file in part)
+        read = ((_readable(file), _decoded(file, size, channels, skipped)) for file in part)
         sound = [(name, x) for name, x in read if x is not None]
         if sound:
             names, pixels = zip(*sound, strict=True)
@@ -162,16 +170,19 @@ def _readable(file: Path) -> str:
     return str(file).encode(errors="replace").decode()
 
 
-def _decoded(file: Path, size: Size | None, skipped: list[str] | None) -> np.ndarray | None:
-    """float32 [H, W, 3] in [0, 1]; None for a broken image that is left out."""
+def _decoded(
+    file: Path, size: Size | None, channels: int, skipped: list[str] | None
+) -> np.ndarray | None:
+    """float32 [H, W, C] in [0, 1]; None for a broken image that is left out."""
     from PIL import Image
 
-    from tfrobust.data.images import decode
+    from tfrobust.data.images import as_channels, decode
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return decode(file, size).pixels.astype(np.float32) / np.float32(255)
+            pixels = as_channels(str(file), decode(file, size).pixels[None], channels)[0]
+            return pixels.astype(np.float32) / np.float32(255)
     except ValueError as error:
         if skipped is None:
             raise TFRobustError(
@@ -182,37 +193,32 @@ def _decoded(file: Path, size: Size | None, skipped: list[str] | None) -> np.nda
         return None
 
 
-class _Classifier:
-    """A model's probabilities, once it has shown that it returns logits."""
+class _Probabilities:
+    """A model's probabilities, once it was tried on images of their size."""
 
-    def __init__(self, model: Any) -> None:
-        from tfrobust.backbones.inference import inference
+    def __init__(self, model: Any, view: Any = None) -> None:
+        self._model, self._view, self._known = model, view, False
+        #: What was found out about the model.
+        self.notes: tuple[str, ...] = ()
 
-        self._model, self._logits = model, inference(model)
-        self._known: set[tuple[int, ...]] = set()
-
-    def probabilities(self, x: np.ndarray) -> np.ndarray:
-        """float32 [B, H, W, 3] in [0, 1] -> float32 [B, K]."""
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """float32 [B, H, W, C] in [0, 1] -> float32 [B, K]."""
+        from tfrobust.models.classifier import as_classifier
         from tfrobust.runtime import tf
 
-        if x.shape[1:] not in self._known:
-            self._check(x[:1])
-            self._known.add(x.shape[1:])
-        logits = self._logits(tf.constant(x))
-        found: np.ndarray = tf.nn.softmax(logits).numpy()
+        if not self._known:
+            self._model = as_classifier(self._model, x, self._view)
+            self._known, self.notes = True, self._model.notes
+        try:
+            found: np.ndarray = tf.nn.softmax(self._model(tf.constant(x))).numpy()
+        except (ValueError, TypeError, tf.errors.OpError) as error:
+            size = " x ".join(map(str, x.shape[1:]))
+            raise TFRobustError(
+                f"The model does not take images of {size}: give it images of its own size."
+            ) from error
         if not np.isfinite(found).all():
             raise TFRobustError("The model returns NaN or infinity: check its weights.")
         return found
-
-    def _check(self, x: np.ndarray) -> None:
-        from tfrobust.evaluation.checks import refuse_probabilities
-        from tfrobust.evaluation.models import number_of_classes
-        from tfrobust.runtime import tf
-
-        # The logits of one image might add up to 1 by chance; those of three do not.
-        probe = tf.constant(np.concatenate([x, 1 - x, np.zeros_like(x)]))
-        number_of_classes(self._model, probe)
-        refuse_probabilities(self._logits(probe).numpy())
 
 
 def _best(file: str, probabilities: np.ndarray, top: int) -> Prediction:

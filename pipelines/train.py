@@ -138,6 +138,7 @@ def _recipe_values(args: argparse.Namespace) -> dict[str, Any]:
 def finish(run: RunFolder, plan: Plan, args: argparse.Namespace) -> None:
     """Everything that needs TensorFlow."""
     from pipelines.loading import load_splits
+    from tfrobust.data.contents import Seen
     from tfrobust.distribution import folder_of
     from tfrobust.run import write_json
     from tfrobust.runtime import environment, native_precision, setup
@@ -161,6 +162,7 @@ def finish(run: RunFolder, plan: Plan, args: argparse.Namespace) -> None:
     save_yaml(config, run.config)
     facts = {"seed": config.seed, "commit": _commit(), "data": _sizes(splits)}
     write_json(run.environment, {**here, **facts})
+    Seen.of(splits).save(run.seen)
     _introduce(config, splits)
     train(run, config, splits, resume=args.resume, strategy=strategy)
     publish(run, config, splits, args)
@@ -182,14 +184,15 @@ def publish(run: RunFolder, config: RunConfig, splits: Any, args: argparse.Names
     from pipelines.evaluate import evaluate_run
     from pipelines.explain import explain_run
     from pipelines.export import export_run
-    from tfrobust.evaluation.models import load_any
+    from tfrobust.models.opening import load_any
     from tfrobust.runtime import setup
 
     setup(seed=config.seed)
     model = load_any(run.best_model)
+    test, told = _unseen(run, splits.test)
     report = evaluate_run(
-        model, splits.test, config, run, args.reference, run.path.name,
-        trained=config, source=run.best_model, resume=args.resume,
+        model, test, config, run, args.reference, run.path.name,
+        trained=config, source=run.best_model, resume=args.resume, intake={"notes": told},
         # The other workers have ended with the training.
         strategy="mirrored" if args.strategy == "mirrored" else "none",
     )  # fmt: skip
@@ -199,6 +202,23 @@ def publish(run: RunFolder, config: RunConfig, splits: Any, args: argparse.Names
     if config.evaluation.figures:
         explain_run(model, splits.test, config, run)
     export_run(model, splits.test, run)
+
+
+def _unseen(run: RunFolder, test: Any) -> tuple[Any, tuple[str, ...]]:
+    """The test images that are not in train or select by their content, and what was left out.
+
+    Where all are, all are kept, and it is told.
+    """
+    from pipelines.loading import without_seen
+
+    try:
+        test, told = without_seen(run.path, test)
+    except UsageError:
+        told = (f"all {len(test):,} test images are in train or select too, by their content: "
+                "this is no test accuracy",)  # fmt: skip
+    for line in told:
+        print(f"Note: {line}.", flush=True)
+    return test, told
 
 
 def why_it_failed(run: RunFolder, report: Any, splits: Any) -> str | None:

@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tfrobust"
 ROOMS = (
     "errors", "tables", "chance", "progress", "runtime", "settings", "config", "run",
     "distribution", "threat_model",
-    "data", "backbones", "attacks", "training", "evaluation", "explain", "export", "serving",
-    "report", "search",
+    "data", "backbones", "models", "attacks", "training", "evaluation", "explain", "export",
+    "serving", "report", "search",
 )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ _PLACES = {
     "export": "tfrobust.export",
     "fit": "tfrobust.training.fit",
     "load": "tfrobust.data",
-    "load_any": "tfrobust.evaluation.models",
+    "load_any": "tfrobust.models.opening",
 }
 
 __all__ = sorted(_PLACES)  # noqa: PLE0605

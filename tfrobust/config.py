@@ -35,15 +35,29 @@ class DataConfig(Checked):
     test_fraction: float = setting(
         0.2, "part taken for test where the source has no test split", above=0, high=0.9
     )
+    # Of a later command on a run, whose seed is that of attacks: nobody sets it.
+    split_seed: int | None = None
     limit_train: int | None = setting(None, "use only this many training images", low=1)
     augment_with: str | None = setting(
         None, "perturbed set to train on as well: an .npz file of pipelines.perturb"
+    )
+    pixel_range: tuple[float, ...] = setting(
+        (), "LOW,HIGH: what the pixels of a file range over, where that is not 0..255 or [0, 1]"
     )
     skip_broken: bool = setting(False, "leave broken images out, with a list, instead of failing")
     cache_dir: str | None = setting(None, "where unpacked archives and caches go")
     memory_limit: float = setting(
         4.0, "gigabytes of decoded images kept in memory; more are mapped from disk", low=0
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pixel_range and not (
+            len(self.pixel_range) == 2 and self.pixel_range[0] < self.pixel_range[1]
+        ):
+            raise UsageError(
+                f"pixel_range: expected LOW,HIGH with LOW below HIGH, found {self.pixel_range}."
+            )
 
 
 @dataclass(frozen=True)
@@ -98,6 +112,10 @@ class ThreatConfig(Checked):
 
     norm: str = setting("linf", "norm of the perturbation", choices=NORMS)
     eps: float = setting(8 / 255, "radius of the perturbation, in pixels of [0, 1]: 8/255", low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_radius(self.norm, self.eps)
 
 
 @dataclass(frozen=True)
@@ -283,6 +301,25 @@ class RunConfig(Checked):
     threat: ThreatConfig = field(default_factory=ThreatConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for eps in self.evaluation.sweep:
+            check_radius(self.threat.norm, eps)
+
+
+def check_radius(norm: str, eps: float) -> None:
+    """Refuses a radius that only another unit can explain.
+
+    Raises:
+      UsageError: a linf radius of 1 or more, whose ball holds every image.
+    """
+    if norm == "linf" and eps >= 1:
+        fits = f"; {eps:g}/255 may be meant: --eps {eps:g}/255" if eps <= 255 else ""
+        raise UsageError(
+            f"eps: in linf it is in pixel values of [0, 1], where a radius of 1 holds every image, "
+            f"found {eps:g}{fits}."
+        )
 
 
 def parse_milestones(text: str) -> tuple[tuple[float, float], ...]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tfrobust.config import RunConfig
 from tfrobust.errors import TFRobustError, UsageError
@@ -49,6 +53,11 @@ class RunFolder:
     def best_model(self) -> Path:
         """The classifier with the best robust accuracy on 'select'."""
         return self.checkpoints / "best.keras"
+
+    @property
+    def seen(self) -> Path:
+        """The images trained on and chosen by, as digests, and the classes' names."""
+        return self.path / "split.npz"
 
     @property
     def tensorboard(self) -> Path:
@@ -110,6 +119,35 @@ class RunFolder:
             )
         config: RunConfig = from_dict(RunConfig, load_yaml(self.config))
         return config
+
+
+def run_of(path: Path) -> RunFolder | None:
+    """The run that a path is, or that its model file or SavedModel lies in; None for another.
+
+    `RUN`, `RUN/checkpoints/best.keras` and `RUN/1` are all of the run RUN.
+    """
+    for folder in (path, path.parent, path.parent.parent):
+        if (run := RunFolder(folder)).config.is_file():
+            return run
+    return None
+
+
+def class_names(path: Path) -> tuple[str, ...] | None:
+    """The classes' names that a run, or the folder of a SavedModel, tells; None where none does."""
+    run = run_of(path)
+    if run is not None:
+        with (
+            contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
+            np.load(run.seen, allow_pickle=False) as file,
+        ):
+            return tuple(str(name) for name in file["classes"])
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found = json.loads(run.evaluation.read_text(encoding="utf-8"))["classes"]
+            return tuple(map(str, found))
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        text = (path / "assets.extra" / "labels.json").read_text(encoding="utf-8")
+        return tuple(map(str, json.loads(text)))
+    return None
 
 
 GUESSES = "no_better_than_guessing"

@@ -122,7 +122,7 @@ def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` as a graph that is traced once, for batches of any size.
 
     With a smaller last batch a plain `tf.function` would be traced twice. The function's source
-    is not rewritten: a model in it comes from `backbones.inference`.
+    is not rewritten: a model in it comes from `models.inference`.
 
     Args:
       function: of tensors, each [B, ...]; their types, and all dimensions but the first, stay

@@ -50,12 +50,12 @@ def parse_number(text: str) -> float:
 def format_eps(eps: float, norm: str = "linf") -> str:
     """eps as users write it.
 
-    In linf a fraction of 255 where it is one ('8/255', '0.5/255'), in l0 '5 pixels', else
-    a decimal.
+    In linf a fraction of 255 where it is one ('8/255', '0.5/255') and no short decimal ('0.1',
+    not '25.5/255'), in l0 '5 pixels', else a decimal.
     """
     if norm == "l0":
         return f"{eps:g} pixels"
-    if norm != "linf":
+    if norm != "linf" or abs(float(f"{eps:.2g}") - eps) < 1e-9:
         return f"{eps:.6g}"
     levels = eps * 255
     return f"{levels:.4g}/255" if abs(levels * 2 - round(levels * 2)) < 1e-6 else f"{eps:.6g}"

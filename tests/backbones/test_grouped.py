@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tfrobust.backbones import grouped
-from tfrobust.backbones.folding import fold
 from tfrobust.backbones.grouped import GroupedConv2D
+from tfrobust.models.folding import fold
 from tfrobust.runtime import keras, tf
 
 GENERATOR = np.random.default_rng(0)

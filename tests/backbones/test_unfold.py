@@ -15,7 +15,7 @@ import pytest
 from tfrobust.backbones import build
 from tfrobust.backbones.unfold import UnfoldConv2D, unfold_conv2d
 from tfrobust.errors import UsageError
-from tfrobust.evaluation.models import load_any
+from tfrobust.models.opening import load_any
 from tfrobust.runtime import keras, tf
 
 GENERATOR = np.random.default_rng(0)
@@ -181,7 +181,7 @@ def test_what_it_does_not_do_is_told(layer: Any, shape: Any, message: str) -> No
 LOADED_ANEW = """
 import sys, numpy as np
 from pathlib import Path
-from tfrobust.evaluation.models import load_any
+from tfrobust.models.opening import load_any
 x = np.load({x!r})
 for name in ("a.keras", "b.h5"):
     np.testing.assert_array_equal(load_any(Path({folder!r}) / name)(x), np.load({y!r}))

@@ -160,3 +160,78 @@ def test_real_images_keep_their_split(shared_data, tmp_path):
     assert len(raw.train) == len(raw.test) == 20 and raw.train.label_names[0] == "airplane"
     assert raw.log.sizes == {(32, 32): 40} and raw.log.modes == {"RGB": 40}
     assert np.array_equal(raw.test.images[-1], first)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("training_set", "test_set"), ("seg_train/seg_train", "seg_test/seg_test"),
+     ("Training", "Validation"), ("train_images", "test_images"), ("trainset", "testset"),
+     ("train-data", "val-data"), ("Train", "Valid"), ("TRAINING", "TESTING")],
+)  # fmt: skip
+@pytest.mark.parametrize("wrap", ["", "data/"])
+def test_splits_by_their_usual_names(tmp_path, train, test, wrap):
+    paths = [f"{wrap}{split}/{name}/1.png" for split in (train, test) for name in ("cat", "dog")]
+    raw = load(fill(tmp_path / "src", paths))
+    assert raw.train.label_names == ("cat", "dog")
+    assert len(raw.train) == len(raw.test) == 2 and raw.train.images.max() <= 1
+
+
+def test_images_without_labels_beside_a_split_are_left_out(tmp_path):
+    paths = [*SPLIT, "seg_pred/seg_pred/1.png"]
+    raw = load(fill(tmp_path / "src", paths))
+    assert len(raw.train) == 4 and any("seg_pred" in line for line in raw.log.skipped)
+
+
+def test_a_test_folder_without_train_is_all_there_is(tmp_path):
+    raw = load(
+        fill(tmp_path / "src", ["test/a/1.png", "test/b/1.png", "val/a/1.png", "val/b/2.png"])
+    )
+    assert raw.test is None and raw.train.names == ("test/a/1.png", "test/b/1.png")
+    assert raw.log.notes
+
+
+@pytest.mark.parametrize("names", [("train", "boat"), ("training", "testing", "other"),
+                                   ("set", "data"), ("settrain", "a")])  # fmt: skip
+def test_classes_may_be_called_anything(tmp_path, names):
+    paths = [f"{name}/{i}.png" for name in names for i in (1, 2)]
+    if names == ("training", "testing", "other"):
+        with pytest.raises(TFRobustError, match="move the others away"):
+            load(fill(tmp_path / "src", paths))
+        return
+    assert load(fill(tmp_path / "src", paths)).train.label_names == tuple(sorted(names))
+
+
+def test_numbers_are_sorted_by_their_value(tmp_path):
+    raw = load(fill(tmp_path / "src", [f"{name}/1.png" for name in (0, 2, 10, 9)]))
+    assert raw.train.label_names == ("0", "2", "9", "10")
+
+
+@pytest.mark.parametrize(
+    "clutter",
+    ["a/@eaDir/1.png/SYNOPHOTO_THUMB_XL.jpg", "a/thumbs.db", "a/Desktop.ini", "A/../a/THUMBS.DB",
+     "#recycle/1.png", "$RECYCLE.BIN/1.png", "a/.thumbnails/1.png", "System Volume Information/x"],
+)  # fmt: skip
+def test_what_systems_leave_behind_is_not_seen(tmp_path, clutter):
+    paths = ["a/1.png", "b/1.png", str(Path(clutter.replace("A/../", "")))]
+    raw = load(fill(tmp_path / "src", paths))
+    assert len(raw.train) == 2 and not raw.log.skipped
+
+
+def test_a_zip_with_backslashes_is_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
+        archive.writestr(zipfile.ZipInfo("pets\\cat\\"), b"")
+        for name in ("cat", "dog"):
+            archive.writestr(zipfile.ZipInfo(f"pets\\{name}\\1.png"), png())
+    raw = load(tmp_path / "pets.zip")
+    assert raw.train.label_names == ("cat", "dog") and raw.train.names[0] == "pets/cat/1.png"
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        archive.writestr(zipfile.ZipInfo("pets\\..\\..\\x.png"), png())
+    with pytest.raises(TFRobustError, match="may leave its folder"):
+        load(tmp_path / "evil.zip")
+
+
+def test_a_test_folder_of_other_classes_has_no_labels(tmp_path):
+    paths = [f"{split}/{name}/1.png" for split in ("train", "val") for name in "ab"]
+    raw = load(fill(tmp_path / "src", [*paths, "test/images/1.png"]))
+    assert raw.test.names == ("val/a/1.png", "val/b/1.png")
+    assert any("none of the classes" in line for line in raw.log.skipped)

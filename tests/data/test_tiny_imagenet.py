@@ -74,6 +74,25 @@ def test_every_kind_of_copy(folder, options, tmp_path, given):
     assert_whole_sample(read(locations[given], options))
 
 
+def test_a_copy_rearranged_into_folders_of_classes(folder, options):
+    original = read(folder, options)
+    lines = (folder / "val" / "val_annotations.txt").read_text().splitlines()
+    for line in lines:
+        name, wnid = line.split("\t")[:2]
+        (folder / "val" / wnid).mkdir(exist_ok=True)
+        shutil.move(folder / "val" / "images" / name, folder / "val" / wnid / name)
+    (folder / "val" / "val_annotations.txt").unlink()
+    for place in (folder / "train").iterdir():
+        for file in (place / "images").iterdir():
+            shutil.move(file, place / file.name)
+        (place / "images").rmdir()
+    found = read(folder, options)
+    for one, other in ((original.train, found.train), (original.test, found.test)):
+        assert one.label_names == other.label_names
+        assert sorted(one.labels.tolist()) == sorted(other.labels.tolist())
+        assert {image.tobytes() for image in one.images} == {i.tobytes() for i in other.images}
+
+
 def test_the_second_start_reuses_what_is_prepared(folder, options):
     read(folder, options)
     before = [(path, path.stat().st_mtime_ns) for path in shards(options)]

@@ -157,7 +157,7 @@ import numpy as np
 from tfrobust.attacks.gradient import PGD
 from tfrobust.data import load_all
 from tfrobust.evaluation.evaluator import Evaluator
-from tfrobust.evaluation.models import load_any
+from tfrobust.models.opening import load_any
 from tfrobust.evaluation.sharing import make_share
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -240,7 +240,7 @@ def test_two_workers_find_what_one_finds(case) -> None:
     from tfrobust.attacks.square import Square
     from tfrobust.data import load_all
     from tfrobust.evaluation.evaluator import Evaluator
-    from tfrobust.evaluation.models import load_any
+    from tfrobust.models.opening import load_any
     from tfrobust.threat_model import ThreatModel
 
     model, data = load_any(case / "model.keras"), load_all(str(case / "x.npz"))

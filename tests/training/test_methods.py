@@ -7,9 +7,9 @@ import pytest
 from training_cases import FGSM_STEP, PGD_STEPS, THREAT, Linear, batch_of, make
 
 from tfrobust.attacks.gradient import PGD
-from tfrobust.backbones.folding import fold
 from tfrobust.config import TrainingConfig
 from tfrobust.errors import UsageError
+from tfrobust.models.folding import fold
 from tfrobust.runtime import keras, tf
 from tfrobust.training import METHODS
 from tfrobust.training.recipe import Recipe

@@ -38,5 +38,15 @@ def where(mask: Tensor, x: Tensor, other: Tensor) -> Tensor:
 
 
 def is_correct(logits: Tensor, y: Tensor) -> Tensor:
-    """Whether each example is classified as y, bool [B]."""
-    return tf.equal(tf.argmax(logits, axis=1, output_type=y.dtype), y)
+    """Whether each example is classified as y, bool [B].
+
+    By logits that are not finite nothing is classified, though their largest has a place.
+    """
+    right = tf.equal(tf.argmax(logits, axis=1, output_type=y.dtype), y)
+    return right & is_finite(logits)
+
+
+def is_finite(logits: Tensor) -> Tensor:
+    """Whether all logits of an example are finite, bool [B]."""
+    # A sum passes NaN and infinity on, and costs one pass.
+    return tf.math.is_finite(tf.reduce_sum(logits, axis=1))

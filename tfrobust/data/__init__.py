@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tfrobust.data.types import ReadOptions, Splits
 from tfrobust.errors import UsageError
 from tfrobust.tables import Table
 
 if TYPE_CHECKING:
-    from tfrobust.data.types import ImageSet, RawData
+    from tfrobust.data.types import ImageSet, RawData, ReadLog
 
-__all__ = ["DATASETS", "FORMATS", "ReadOptions", "Splits", "load", "load_all"]
+__all__ = [
+    "DATASETS", "FORMATS", "ReadOptions", "Splits", "load", "load_all", "read_all", "with_channels",
+]  # fmt: skip
 
 #: Built-in data sets: name -> read(location: Path | None, options) -> RawData.
 DATASETS = Table(
@@ -90,13 +95,29 @@ def load_all(path: str, options: ReadOptions | None = None) -> ImageSet:
       UsageError: there is no such path, or it is of an unknown kind.
       TFRobustError: the data cannot be read.
     """
+    return read_all(path, options)[0]
+
+
+def read_all(path: str, options: ReadOptions | None = None) -> tuple[ImageSet, ReadLog]:
+    """As `load_all`, with what was seen while reading."""
     from tfrobust.data.arrays import read_plain
 
     options = options or ReadOptions()
     if Path(path).suffix.lower() == ".npz" and Path(path).is_file() and not options.image_size:
-        return read_plain(Path(path).expanduser())
+        return read_plain(Path(path).expanduser(), options)
     raw = _read(path, None, options)
-    return raw.train if raw.test is None else raw.test
+    images = raw.train if raw.test is None else raw.test
+    return with_channels(images, options.channels), raw.log
+
+
+def with_channels(data: ImageSet, channels: int | None) -> ImageSet:
+    """The images as grey or RGB ones, where another number of channels is wanted."""
+    from tfrobust.data.images import as_channels
+
+    if channels is None or data.images.shape[3] == channels:
+        return data
+    images = as_channels("the images", data.images, channels)
+    return dataclasses.replace(data, images=images)
 
 
 def _read(dataset: str, data_dir: str | None, options: ReadOptions) -> RawData:
@@ -114,12 +135,39 @@ def _read(dataset: str, data_dir: str | None, options: ReadOptions) -> RawData:
             f"Data set {dataset!r} is a path: expected --data-dir only with a built-in data set "
             f"({', '.join(DATASETS)}), found {data_dir!r}: leave it out."
         )
-    if path.stem == "tiny-imagenet-200":
+    if path.stem == "tiny-imagenet-200" and _is_official_tiny_imagenet(path):
         raise UsageError(
             f"Data set {dataset!r}: expected a folder or file of your own, found Tiny ImageNet: "
             f"write --dataset tiny_imagenet --data-dir {dataset}."
         )
-    return FORMATS[_format(path)](path, options)
+    return _in_range(path, FORMATS[_format(path)](path, options), options)
+
+
+def _is_official_tiny_imagenet(path: Path) -> bool:
+    """Whether it is in the layout of the archive, not rearranged into folders of classes."""
+    from tfrobust.data.tiny_imagenet.layout import locate
+
+    return locate(path) is not None
+
+
+def _in_range(path: Path, raw: RawData, options: ReadOptions) -> RawData:
+    """Images as their pixels are meant: scaled where a range is given, never nearly black."""
+    from tfrobust.data.pixels import refuse_dark, scaled
+
+    if options.pixel_range is None:
+        refuse_dark(str(path), raw.train.images)
+        return raw
+    # Arrays were scaled before they were decoded; of files the range is known only now.
+    if path.suffix.lower() == ".npz":
+        return raw
+
+    def scale(part: ImageSet) -> ImageSet:
+        pixels = scaled(str(path), part.images, options.pixel_range, raw.log)
+        if pixels.dtype != np.uint8:
+            pixels = np.rint(pixels * 255).astype(np.uint8)
+        return dataclasses.replace(part, images=pixels)
+
+    return RawData(scale(raw.train), raw.test and scale(raw.test), raw.log)
 
 
 def _format(path: Path) -> str:

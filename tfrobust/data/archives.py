@@ -196,7 +196,7 @@ def _extract_all(archive: Path, folder: Path) -> None:
 
 def _write(members: Iterable[_Member], folder: Path) -> None:
     for member in members:
-        path = folder.joinpath(*PurePosixPath(member.name).parts)
+        path = folder.joinpath(*PurePosixPath(_with_slashes(member.name)).parts)
         if member.kind == "folder":
             path.mkdir(parents=True, exist_ok=True)
             continue
@@ -210,7 +210,7 @@ def _zip_members(archive: zipfile.ZipFile) -> Iterator[_Member]:
         mode = info.external_attr >> 16
         if info.flag_bits & 1:
             kind = "encrypted file"
-        elif info.is_dir():
+        elif _with_slashes(info.filename).endswith("/"):
             kind = "folder"
         elif stat.S_IFMT(mode) in (0, stat.S_IFREG):
             kind = "file"
@@ -253,7 +253,7 @@ def _checked(archive: Path, members: Iterable[_Member]) -> Iterator[_Member]:
             _refuse(archive, f"unpacks to more than {MAX_RATIO} times its size")
         if member.kind not in ("file", "folder"):
             _refuse(archive, f"holds the {member.kind} {member.name!r}")
-        if not _stays_inside(member.name):
+        if not _stays_inside(_with_slashes(member.name)):
             _refuse(archive, f"holds {member.name!r}, a path that may leave its folder")
         yield member
 
@@ -267,5 +267,10 @@ def _refuse(archive: Path, reason: str) -> NoReturn:
 
 def _stays_inside(name: str) -> bool:
     """Whether a member's name is a relative path that every system keeps inside."""
-    rooted = re.match(r"/|[A-Za-z]:", name) or "\\" in name
+    rooted = re.match(r"/|[A-Za-z]:", name)
     return bool(name) and not rooted and ".." not in name.split("/")
+
+
+def _with_slashes(name: str) -> str:
+    """A member's name as some packers of Windows ought to have written it."""
+    return name.replace("\\", "/")

@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tfrobust.data.collect import Item, collect
-from tfrobust.data.images import reason
+from tfrobust.data.images import as_channels, reason
+from tfrobust.data.pixels import scaled
 from tfrobust.data.types import ImageSet, RawData, ReadLog, ReadOptions
 from tfrobust.errors import TFRobustError
 
-_KEYS = "the arrays x and y, or x_train and y_train (and x_test and y_test)"
-_NAMES = ("classes", "label_names")
+_KEYS = (
+    "images and labels as x and y, or x_train, y_train, x_test, y_test (or train_images and so on)"
+)
+_NAMES = ("classes", "label_names", "class_names")
+_IMAGES = ("x", "images", "image", "imgs", "img", "data", "inputs", "features")
+_LABELS = ("y", "labels", "label", "targets", "target", "classes")
+# How the parts of a data set are called; where there are two of a kind the former is 'test'.
+SPLITS = {
+    "train": "train", "training": "train", "trn": "train", "tr": "train",
+    "test": "test", "testing": "test", "tst": "test", "te": "test",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+}  # fmt: skip
+
+
+class _Pair(NamedTuple):
+    """Images and labels that belong together: the split, '' where none is named, and the keys."""
+
+    split: str
+    x: str
+    y: str
 
 
 def read(location: Path, options: ReadOptions) -> RawData:
     """Reads images and labels from the arrays of an .npz file.
 
-    The file holds ``x`` and ``y``, or ``x_train``, ``y_train`` and, for an official
-    split, ``x_test``, ``y_test``; and, optionally, the classes' names as an array of
-    strings, ``classes`` or ``label_names``. Images are [N, H, W], [N, H, W, 1] or
-    [N, H, W, 3], uint8 or floats in [0, 1]; labels are integers [N] or [N, 1] in
-    0..K-1. Nothing in the file is ever unpickled.
+    The file holds ``x`` and ``y``, or such a pair for train, test and val (``x_train``,
+    ``train_images``, ``X_test``, ...; val is 'test' where there is no test); and, optionally,
+    the classes' names as an array of strings, ``classes`` or ``label_names``. Images are
+    [N, H, W], [N, H, W, C] or, where that is beyond doubt, [N, C, H, W]; uint8, or floats in
+    [0, 1] or whole numbers in 0..255. Labels are whole numbers [N] or [N, 1] in 0..K-1,
+    one-hot rows [N, K], or strings. Nothing in the file is ever unpickled.
 
     Args:
       location: the .npz file.
@@ -35,50 +56,59 @@ def read(location: Path, options: ReadOptions) -> RawData:
       TFRobustError: the file is broken, an array is missing or has another type, shape
         or length, a pixel or label is out of range, or a class has no training image.
     """
-    arrays = _load(location)
-    names: list[str] | None = None
+    arrays, log = _load(location), ReadLog()
+    pairs = _official(_pairs(location, arrays, log), log)
+    names: list[str] | None = _names(location, arrays)
     splits = []
-    for x, y in _pairs(location, arrays):
-        images = _checked_images(f"{location}: {x}", arrays[x])
-        labels = as_labels(f"{location}: {y}", arrays[y], len(images))
-        names = names or label_names(f"{location}: {y}", labels, _names(location, arrays))
+    for pair in pairs:
+        images = _checked_images(f"{location}: {pair.x}", arrays[pair.x], options, log)
+        where = f"{location}: {pair.y}"
+        labels, found = as_labels(where, arrays[pair.y], len(images), names, log)
+        names = names or found or label_names(where, labels, None)
+        if len(names) < 2:
+            label_names(where, labels, names)
         splits.append(
-            [Item(f"{x}[{i}]", partial(images.__getitem__, i), k) for i, k in enumerate(labels)]
-        )
-    log = ReadLog()
+            [Item(f"{pair.x}[{i}]", partial(images.__getitem__, i), k)
+             for i, k in enumerate(labels)]
+        )  # fmt: skip
     train, *test = collect(location, splits, names or [], options, log)
     return RawData(train, test[0] if test else None, log)
 
 
-def read_plain(location: Path) -> ImageSet:
+def read_plain(location: Path, options: ReadOptions | None = None) -> tuple[ImageSet, ReadLog]:
     """Images and labels of an .npz file as they are, to evaluate a model on.
 
-    Like `read`, but one split (the test split where there is one), any labels from 0 on,
+    Like `read`, but one split (test, else val, else what there is), any labels from 0 on,
     and floats stay what they are, as float32: an evaluation is of exactly these pixels.
 
     Args:
       location: the .npz file.
+      options: the channels that the model takes, and the range of the file's pixels.
 
     Raises:
       TFRobustError: the file is broken, an array is missing or has another type, shape
         or length, or a pixel or label is out of range.
     """
-    arrays = _load(location)
-    x, y = _pairs(location, arrays)[-1]
-    images = _checked_images(f"{location}: {x}", arrays[x])
-    labels = np.array(as_labels(f"{location}: {y}", arrays[y], len(images)), np.int32)
-    names = _names(location, arrays) or [str(k) for k in range(int(labels.max(initial=0)) + 1)]
+    options = options or ReadOptions()
+    arrays, log = _load(location), ReadLog()
+    pair = _tested(_pairs(location, arrays, log), log)
+    images = _checked_images(f"{location}: {pair.x}", arrays[pair.x], options, log)
+    where, known = f"{location}: {pair.y}", _names(location, arrays)
+    listed, found = as_labels(where, arrays[pair.y], len(images), known, log)
+    labels = np.array(listed, np.int32)
+    names = known or found or [str(k) for k in range(int(labels.max(initial=0)) + 1)]
     if labels.min() < 0 or labels.max() >= len(names):
         raise TFRobustError(
-            f"{location}: {y}: expected labels in 0..{len(names) - 1}, found {labels.min()} to "
+            f"{where}: expected labels in 0..{len(names) - 1}, found {labels.min()} to "
             f"{labels.max()}: give each image the index of its class."
         )
-    sources = tuple(f"{x}[{i}]" for i in range(len(labels)))
-    return ImageSet(_as_rgb(f"{location}: {x}", images), labels, tuple(names), sources)
+    sources = tuple(f"{pair.x}[{i}]" for i in range(len(labels)))
+    pixels = _plain(f"{location}: {pair.x}", images, options.channels, log)
+    return ImageSet(pixels, labels, tuple(names), sources), log
 
 
-def _as_rgb(where: str, images: np.ndarray) -> np.ndarray:
-    """Checked images as [N, H, W, 3], uint8 or float32 without NaN."""
+def _plain(where: str, images: np.ndarray, channels: int | None, log: ReadLog) -> np.ndarray:
+    """Checked images as [N, H, W, C], uint8 or float32 without NaN."""
     images = images if images.dtype == np.uint8 else images.astype(np.float32)
     broken = np.isnan(images).any(axis=tuple(range(1, images.ndim)))
     if broken.any():
@@ -87,33 +117,88 @@ def _as_rgb(where: str, images: np.ndarray) -> np.ndarray:
             "image out."
         )
     images = images[..., None] if images.ndim == 3 else images
-    return np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
+    wanted = channels or max(images.shape[3], 3)
+    if wanted != images.shape[3]:
+        log.notes.append(f"images of {images.shape[3]} channel(s) are shown to the model as "
+                         f"{wanted}")  # fmt: skip
+    return as_channels(where, images, wanted)
 
 
-def as_labels(where: str, labels: Any, count: int) -> list[int]:
-    """Checks labels, but for their range.
+def as_labels(
+    where: str, labels: Any, count: int, names: Sequence[str] | None = None,
+    log: ReadLog | None = None,
+) -> tuple[list[int], list[str] | None]:  # fmt: skip
+    """Labels as integers, but for their range.
 
     Args:
       where: file and array, for messages.
-      labels: integers [N] or [N, 1].
+      labels: whole numbers [N] or [N, 1], one-hot rows [N, K], or strings [N].
       count: how many images there are.
+      names: the classes' names where the file gives them: strings are looked up in them.
+      log: takes a note of what the labels were.
+
+    Returns:
+      The labels, and the classes' names where the labels were names.
 
     Raises:
-      TFRobustError: the labels are no integers, or not as many as there are images.
+      TFRobustError: the labels are none of that, or not as many as there are images.
     """
     array = np.asarray(labels)
+    notes = (log or ReadLog()).notes
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
+    if array.ndim == 2 and _is_one_hot(array):
+        notes.append(f"{where}: one-hot labels of {array.shape[1]} classes")
+        array = array.argmax(axis=1)
+    if array.ndim == 1 and array.dtype.kind == "f" and (array == np.rint(array)).all():
+        notes.append(f"{where}: labels are floats, all of them whole numbers")
+        array = array.astype(np.int64)
+    if array.ndim == 1 and array.dtype.kind == "b":
+        array = array.astype(np.int64)
+    found = None
+    if array.ndim == 1 and array.dtype.kind in "US":
+        array, found = _by_name(where, array.astype(str), names)
+        notes.append(f"{where}: labels are names, numbered as {', '.join(found[:5])}"
+                     f"{', ...' if len(found) > 5 else ''}")  # fmt: skip
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise TFRobustError(
-            f"{where}: expected integer labels of shape [N], found {array.dtype} of shape "
-            f"{list(array.shape)}: store the index of the class (argmax, where it is one-hot)."
+            f"{where}: expected labels [N] (whole numbers or names) or one-hot rows [N, K], found "
+            f"{array.dtype} of shape {list(array.shape)}: store the index of the class."
         )
     if len(array) != count:
         raise TFRobustError(
             f"{where}: {len(array):,} labels for {count:,} images: store one label for each image."
         )
-    return [int(label) for label in array]
+    return [int(label) for label in array], found
+
+
+def _is_one_hot(array: np.ndarray) -> bool:
+    return bool(
+        array.dtype.kind in "iufb"
+        and np.isin(array, (0, 1)).all()
+        and (array.sum(axis=1) == 1).all()
+    )
+
+
+def _by_name(
+    where: str, array: np.ndarray, names: Sequence[str] | None
+) -> tuple[np.ndarray, list[str]]:
+    known = list(names) if names else sorted_names(set(array.tolist()))
+    places = {name: place for place, name in enumerate(known)}
+    missing = sorted(set(array.tolist()) - set(places))
+    if missing:
+        raise TFRobustError(
+            f"{where}: expected labels out of the file's class names ({', '.join(known[:9])}), "
+            f"found {missing[0]!r}."
+        )
+    return np.array([places[name] for name in array.tolist()], np.int64), known
+
+
+def sorted_names(names: set[str]) -> list[str]:
+    """Names in order; numbers by their value, so that 10 comes after 9."""
+    if all(name.isascii() and name.isdigit() for name in names):
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names)
 
 
 def label_names(where: str, labels: list[int], names: list[str] | None) -> list[str]:
@@ -146,10 +231,12 @@ def label_names(where: str, labels: list[int], names: list[str] | None) -> list[
 
 def _load(location: Path) -> dict[str, np.ndarray]:
     """The arrays that are read; whatever else the file holds stays unread."""
-    known = [*_NAMES, *(f"{k}{split}" for k in "xy" for split in ("", "_train", "_test"))]
     try:  # numpy's parsers raise whatever a broken file makes them run into
         with open(location, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files if key in known}
+            known = [key for key in archive.files if key in _NAMES or _role(key)]
+            if not known and len(archive.files) == 2:
+                known = archive.files  # numpy.savez(file, images, labels)
+            return {key: archive[key] for key in known}
     except Exception as error:
         raise TFRobustError(
             f"{location} is not a sound .npz file of plain arrays ({reason(error)}): "
@@ -157,17 +244,83 @@ def _load(location: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _pairs(location: Path, arrays: Mapping[str, np.ndarray]) -> list[tuple[str, str]]:
-    """The names of images and labels: train's first, then test's where there is one."""
-    plain, train, test = ((f"x{end}", f"y{end}") for end in ("", "_train", "_test"))
-    found = {key for key in arrays if key not in _NAMES}
-    for pairs in ([plain], [train], [train, test]):
-        if found == {key for pair in pairs for key in pair}:
-            return pairs
-    raise TFRobustError(
-        f"{location}: expected {_KEYS}, found {', '.join(sorted(found)) or 'none of them'}: "
-        "name the arrays so."
-    )
+def _role(key: str) -> tuple[str, str] | None:
+    """('x' or 'y', the split or '') that an array's name stands for; None for another name."""
+    words = [word for word in re.split(r"[^a-z0-9]+|(?<=[a-z])(?=[0-9])", key.lower()) if word]
+    splits = [SPLITS[word] for word in words if word in SPLITS]
+    rest = [word for word in words if word not in SPLITS]
+    if len(words) == 1 and not splits:
+        # Written together: xtrain, ytest.
+        whole = re.fullmatch(r"([xy])(train|test|val|valid)", words[0])
+        if whole:
+            return whole[1], SPLITS[whole[2]]
+    if len(rest) != 1 or len(splits) > 1:
+        return None
+    for role, names in (("x", _IMAGES), ("y", _LABELS)):
+        # 'classes' alone are the classes' names.
+        if rest[0] in names and not (rest[0] == "classes" and not splits):
+            return role, splits[0] if splits else ""
+    return None
+
+
+def _pairs(location: Path, arrays: Mapping[str, np.ndarray], log: ReadLog) -> list[_Pair]:
+    """What belongs together: train (or what names no split), then val and test."""
+    found: dict[tuple[str, str], str] = {}
+    for key in arrays:
+        role = _role(key)
+        if role is None:
+            continue
+        if role in found:
+            raise TFRobustError(
+                f"{location}: {found[role]} and {key} both look like the "
+                f"{'images' if role[0] == 'x' else 'labels'}: leave one of them out."
+            )
+        found[role] = key
+    if not found and len(arrays) == 2 and "arr_0" in arrays:
+        log.notes.append("arrays without names: the first is taken for images, the second for "
+                         "labels")  # fmt: skip
+        found = {("x", ""): "arr_0", ("y", ""): "arr_1"}
+    pairs = []
+    for split in ("", "train", "val", "test"):
+        x, y = found.get(("x", split)), found.get(("y", split))
+        if (x is None) != (y is None):
+            raise TFRobustError(
+                f"{location}: expected {_KEYS}, found {x or y} without its "
+                f"{'labels' if x else 'images'}: add them."
+            )
+        if x and y:
+            pairs.append(_Pair(split, x, y))
+    if not pairs or (pairs[0].split == "" and len(pairs) > 1 and pairs[1].split == "train"):
+        shown = ", ".join(sorted(set(arrays) - set(_NAMES))) or "none of them"
+        raise TFRobustError(f"{location}: expected {_KEYS}, found {shown}: name the arrays so.")
+    return pairs
+
+
+def _official(pairs: list[_Pair], log: ReadLog) -> list[_Pair]:
+    """Train, then test where there is one; val stands in for it."""
+    by_split = {pair.split: pair for pair in pairs}
+    test = by_split.get("test") or by_split.get("val")
+    train = by_split.get("train") or by_split.get("")
+    if train is None:
+        log.notes.append(f"there is no train: {pairs[-1].x} is split into train, select and test")
+        return [pairs[-1]]
+    if test is not None and test.split == "val":
+        log.notes.append(f"{test.x} is the test split, for there is no test")
+    if "test" in by_split and "val" in by_split:
+        log.notes.append(f"{by_split['val'].x} is left out: 'select' is cut from train")
+    return [train] if test is None else [train, test]
+
+
+def _tested(pairs: list[_Pair], log: ReadLog) -> _Pair:
+    """What a model is evaluated on: test, else val, else what there is."""
+    by_split = {pair.split: pair for pair in pairs}
+    for split in ("test", "val", "", "train"):
+        if split in by_split:
+            if len(pairs) > 1 or split == "train":
+                log.notes.append(f"evaluated on {by_split[split].x}, of {len(pairs)} split(s) in "
+                                 "the file")  # fmt: skip
+            return by_split[split]
+    raise AssertionError
 
 
 def _names(location: Path, arrays: Mapping[str, np.ndarray]) -> list[str] | None:
@@ -175,30 +328,35 @@ def _names(location: Path, arrays: Mapping[str, np.ndarray]) -> list[str] | None
     if not found:
         return None
     names = arrays[found[0]]
-    if names.dtype.kind != "U" or names.ndim != 1:
+    if names.dtype.kind not in "US" or names.ndim != 1:
         raise TFRobustError(
             f"{location}: {found[0]}: expected a list of strings, found {names.dtype} of shape "
             f"{list(names.shape)}: write it as numpy.array(['cat', 'dog'])."
         )
-    return [str(name) for name in names]
+    return [str(name) for name in names.astype(str)]
 
 
-def _checked_images(where: str, images: np.ndarray) -> np.ndarray:
+def _checked_images(
+    where: str, images: np.ndarray, options: ReadOptions, log: ReadLog
+) -> np.ndarray:
+    """Images [N, H, W] or [N, H, W, C], uint8 or floats in [0, 1] (NaN aside)."""
+    images = _channels_last(where, images, options.channels, log)
     channels = images.shape[3] if images.ndim == 4 else 1
-    if images.ndim not in (3, 4) or channels not in (1, 3) or not len(images):
+    if images.ndim not in (3, 4) or channels not in (1, 3, options.channels) or not len(images):
         raise TFRobustError(
             f"{where}: expected images of shape [N, H, W], [N, H, W, 1] or [N, H, W, 3], found "
             f"{list(images.shape)}: bring the axes into this order (numpy.moveaxis)."
         )
-    if images.dtype != np.uint8 and images.dtype.kind != "f":
-        raise TFRobustError(
-            f"{where}: expected uint8 in 0..255 or floats in [0, 1], found {images.dtype}: "
-            "convert it (x.astype('uint8'), where it is in 0..255)."
-        )
-    # NaN is found image by image, when it is decoded.
-    if images.dtype != np.uint8 and (images.min() < 0 or images.max() > 1):
-        raise TFRobustError(
-            f"{where}: expected floats in [0, 1], found {images.min():g}..{images.max():g}: "
-            "scale them (x / 255, where they are in 0..255)."
-        )
+    return scaled(where, images, options.pixel_range, log)
+
+
+def _channels_last(where: str, images: np.ndarray, wanted: int | None, log: ReadLog) -> np.ndarray:
+    """[N, C, H, W] as [N, H, W, C], where C cannot be a height."""
+    if images.ndim != 4:
+        return images
+    known = (1, 3, wanted)
+    first, last = images.shape[1], images.shape[3]
+    if first in known and last not in known and min(images.shape[2:]) >= 8:
+        log.notes.append(f"{where}: images are [N, C, H, W]: the axis of channels is moved last")
+        return np.moveaxis(images, 1, 3)
     return images

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -11,17 +12,26 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, NoReturn
 
 from tfrobust.data.archives import open_zip
+from tfrobust.data.arrays import SPLITS, sorted_names
 from tfrobust.data.collect import Item, collect
 from tfrobust.data.images import Source
 from tfrobust.data.types import RawData, ReadLog, ReadOptions
 from tfrobust.errors import TFRobustError
 
-_TRAIN = ("train", "training")
-_TEST = ("test", "testing")
-_VAL = ("val", "valid", "validation")
+# Words that may stand beside a split's name in a folder's, as in seg_train or test_set.
+_AROUND_SPLITS = (
+    "set", "data", "dataset", "images", "imgs", "img", "image", "seg", "split", "folder", "dir",
+    "raw", "original", "official", "full", "new",
+)  # fmt: skip
+# Images that have no labels, beside a split that has.
+_UNLABELLED = ("pred", "prediction", "predictions", "unlabeled", "unlabelled", "unsup")
 
-# What operating systems leave in folders; hidden files are left out as well.
-_CLUTTER = ("__MACOSX", "Thumbs.db", "desktop.ini")
+# What systems and network drives leave in folders; hidden files are left out as well.
+_CLUTTER = (
+    "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini", "@eadir", "@tmp",
+    "#recycle", "@recycle", "@recently-snapshot", "$recycle.bin", "system volume information",
+    "lost+found", "__pycache__", "icon\r",
+)  # fmt: skip
 _MAX_FILE_BYTES = 512 << 20
 _LAYOUT = "one folder of images per class, or train/ and test/ with such folders in each"
 
@@ -51,12 +61,13 @@ _Classes = dict[str, list[_Entry]]
 def read(location: Path, options: ReadOptions) -> RawData:
     """Reads images from one folder per class.
 
-    The class folders lie at the top, or in ``train/`` and ``test/``, possibly all
-    within a single folder. Where there is no ``test/``, ``val/`` (``valid/``,
-    ``validation/``) is the test split; where there are both, ``val/`` is left out,
-    because 'select' is cut from train. Class names are sorted. Every file under a
-    class folder, however deep, is taken for an image, but for hidden ones; files
-    outside of class folders are left out. What is left out stands in the log.
+    The class folders lie at the top, or in ``train/`` and ``test/`` (``training_set/``,
+    ``seg_test/seg_test/`` and the like), possibly all within a single folder. Where there
+    is no ``test/``, ``val/`` (``valid/``, ``validation/``) is the test split; where there
+    are both, ``val/`` is left out, because 'select' is cut from train. Class names are
+    sorted, numbers by their value. Every file under a class folder, however deep, is taken
+    for an image, but for hidden ones and what systems leave behind; files outside of class
+    folders are left out. What is left out stands in the log.
 
     Args:
       location: a folder, or a zip, which is read without unpacking it.
@@ -129,12 +140,22 @@ def _members(archive: zipfile.ZipFile) -> Iterator[_Entry]:
             return archive.read(info)
 
     for info in archive.infolist():
-        parts = PurePosixPath(info.filename).parts
-        yield _Entry(info.filename, parts, None if info.is_dir() else partial(content, info))
+        # Some packers of Windows write backslashes.
+        name = info.filename.replace("\\", "/")
+        parts = PurePosixPath(name).parts
+        yield _Entry(name, parts, None if name.endswith("/") else partial(content, info))
 
 
 def _is_clutter(parts: tuple[str, ...]) -> bool:
-    return not parts or any(part.startswith(".") or part in _CLUTTER for part in parts)
+    return not parts or any(part.startswith(".") or part.lower() in _CLUTTER for part in parts)
+
+
+def split_of(folder: str) -> str | None:
+    """'train', 'test' or 'val' where a folder is called so in one of the usual ways, else None."""
+    words = [word for word in re.split(r"[^a-z]+", folder.lower()) if word]
+    words = [word.removesuffix("set") or word for word in words]
+    named = [word for word in words if word not in _AROUND_SPLITS]
+    return SPLITS.get(named[0]) if len(named) == 1 and len(named[0]) > 2 else None
 
 
 def _folders(entries: Iterable[_Entry]) -> list[str]:
@@ -169,21 +190,45 @@ def _unwrap(entries: list[_Entry], log: ReadLog) -> list[_Entry]:
 def _by_split(location: Path, entries: list[_Entry], log: ReadLog) -> dict[str, list[_Entry]]:
     """Train first, then test where there is one, under the names of their folders."""
     folders = _folders(entries)
-    train, test, val = (
-        [folder for folder in folders if folder.lower() in names] for names in (_TRAIN, _TEST, _VAL)
-    )
-    if not (train and (test or val)):
-        return {"train": entries}
+    found: dict[str, list[str]] = {"train": [], "test": [], "val": []}
+    for folder in folders:
+        if split := split_of(folder):
+            found[split].append(folder)
+    train, test, val = found.values()
     other = [folder for folder in folders if folder not in (*train, *test, *val)]
-    if other or max(map(len, (train, test, val))) > 1:
+    unlabelled = [one for one in other if _names_no_labels(one)]
+    # Class folders may be called anything: only splits beside nothing else are splits.
+    if not (train and (test or val)) and (other or len(folders) < 2 or not (test or val)):
+        return {"train": entries}
+    if set(other) - set(unlabelled) or max(map(len, (train, test, val))) > 1:
         raise TFRobustError(
             f"{location}: expected {_LAYOUT}, found the folders {', '.join(folders[:9])}: "
             "move the others away."
         )
     _leave_out_loose(entries, log)
+    log.skipped.extend(f"{one}/: left out, because its images have no labels" for one in unlabelled)
+    if train and test and val and not _share_classes(entries, train[0], test[0]):
+        # Tiny ImageNet's test has one folder, of images without labels.
+        log.skipped.append(f"{test[0]}/: left out, because it has none of the classes of train")
+        test = []
     if test and val:
         log.skipped.append(f"{val[0]}/: left out, because {test[0]}/ is the test split")
-    return {folder: _inside(entries, folder) for folder in (train[0], (test or val)[0])}
+    elif val:
+        log.notes.append(f"{val[0]}/ is the test split, for there is no test")
+    if not train:
+        log.notes.append(f"there is no train: {(test or val)[0]}/ is all there is")
+    kept = [*train, (test or val)[0]] if train else [(test or val)[0]]
+    return {folder: _unwrap(_inside(entries, folder), log) for folder in kept}
+
+
+def _share_classes(entries: list[_Entry], one: str, other: str) -> bool:
+    names = [set(_folders(_unwrap(_inside(entries, folder), ReadLog()))) for folder in (one, other)]
+    return bool(names[0] & names[1])
+
+
+def _names_no_labels(folder: str) -> bool:
+    words = re.split(r"[^a-z]+", folder.lower())
+    return any(word in _UNLABELLED for word in words)
 
 
 def _by_class(entries: list[_Entry], log: ReadLog) -> _Classes:
@@ -220,7 +265,7 @@ def _class_names(
         )
     left_out = {name for _, name in empty}
     log.skipped.extend(f"{name}/: class without images in {split}" for split, name in empty)
-    names = sorted(set.union(*map(set, splits.values())) - left_out)
+    names = sorted_names(set.union(*map(set, splits.values())) - left_out)
     if len(names) < 2:
         raise TFRobustError(
             f"{location}: expected {_LAYOUT}, found {len(names)} class folders with images "

@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
+from tfrobust.errors import TFRobustError
+
 # The formats that are decoded. Others are left out on purpose: Pillow hands
 # EPS to Ghostscript, for one.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "JPEG2000", "PPM")
@@ -55,6 +57,33 @@ def to_uint8(array: np.ndarray) -> np.ndarray:
         found = f"{array.min():g}..{array.max():g}" if array.size else "none"
         raise ValueError(f"float pixels range over {found}, expected [0, 1]")
     return np.rint(array * 255.0).astype(np.uint8)
+
+
+def as_channels(where: str, images: np.ndarray, channels: int) -> np.ndarray:
+    """Images with another number of channels: grey as RGB, or RGB as grey (ITU-R 601 luma).
+
+    Args:
+      where: their source, for messages.
+      images: [N, H, W, C], uint8 or floats in [0, 1].
+      channels: wanted.
+
+    Raises:
+      TFRobustError: neither is wanted.
+    """
+    found = images.shape[3]
+    if found == channels:
+        return images
+    if found == 1:
+        return np.repeat(images, channels, axis=3)
+    if found == 3 and channels == 1:
+        if images.dtype == np.uint8:
+            # As Pillow rounds it, so that a grey file stays what it was.
+            weights = np.array([19595, 38470, 7471], np.uint32)
+            grey = (images.astype(np.uint32) @ weights + 0x8000) >> 16
+        else:
+            grey = images @ np.array([0.299, 0.587, 0.114], np.float32)
+        return grey.astype(images.dtype)[..., None]
+    raise TFRobustError(f"{where}: images have {found} channels, the model takes {channels}.")
 
 
 def decode(source: Source, size: tuple[int, int] | None = None) -> Decoded:

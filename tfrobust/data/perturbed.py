@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,27 +10,12 @@ from typing import Any, cast
 import numpy as np
 
 from tfrobust.data.arrays import read_plain
+from tfrobust.data.contents import digests
 from tfrobust.data.types import ImageSet, Splits
 from tfrobust.errors import TFRobustError, UsageError
 
 #: The array of an .npz file that says which image each of its images was made from.
 SOURCES = "source_sha256"
-_ROWS = 1024
-
-
-def digests(data: ImageSet) -> list[str]:
-    """SHA-256 of the pixels of each image, as uint8 bytes [H, W, 3].
-
-    Floats are rounded to the nearest of the 256 levels first, so that an image is
-    recognised however it is stored.
-    """
-    found = []
-    for first in range(0, len(data), _ROWS):
-        part = data.images[first : first + _ROWS]
-        if part.dtype != np.uint8:
-            part = np.rint(part * np.float32(255)).astype(np.uint8)
-        found += [hashlib.sha256(image.tobytes()).hexdigest() for image in part]
-    return found
 
 
 @dataclass(frozen=True)
@@ -112,7 +96,7 @@ def with_augmentation(splits: Splits, path: Path) -> Splits:
         raise UsageError(
             f"augment_with: expected an .npz file of pipelines.perturb, found no file {path}."
         )
-    extra = read_plain(path)
+    extra, _ = read_plain(path)
     _check_fits(path, extra, splits.train)
     _check_leak(path, extra, splits)
     train = splits.train

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from tfrobust.data.contents import duplicates
 from tfrobust.data.types import ImageSet, Splits
 
 _COLOURS = {"train": "#2a6f97", "select": "#f4a259", "test": "#8cb369"}
@@ -37,6 +38,8 @@ def describe(splits: Splits, name: str) -> str:
         f"  per class  {counts.min():,} to {counts.max():,} training images, "
         f"imbalance {imbalance(splits.train):.2f}",
         f"  skipped    {len(splits.log.skipped):,}",
+        *(f"  note       {line}" for line in splits.log.notes),
+        *(f"  duplicates {line}" for line in duplicates(splits)),
     ]
     lines += [f"    {line}" for line in splits.log.skipped[:_MAX_LISTED]]
     more = len(splits.log.skipped) - _MAX_LISTED

@@ -55,7 +55,7 @@ def read(location: Path, options: ReadOptions) -> RawData:
             raise TFRobustError(
                 f"{location}: expected images, found none: save some of each class."
             )
-        labels = as_labels(
+        labels, _ = as_labels(
             f"{location}: labels",
             _labels(location, archive, _field(location, fields, _LABELS)),
             len(images),

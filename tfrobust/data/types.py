@@ -13,7 +13,7 @@ class ImageSet:
     """Decoded images of one split.
 
     Attributes:
-      images: uint8 [N, H, W, 3] in 0..255, or float32 in [0, 1] where a model is to be
+      images: uint8 [N, H, W, C] in 0..255, or float32 in [0, 1] where a model is to be
         evaluated on exactly those values; an array, or a memory map on a file cache.
       labels: int32 [N], each in 0..len(label_names)-1.
       label_names: the classes' names (words), by label.
@@ -30,12 +30,12 @@ class ImageSet:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, 3) of every image."""
-        height, width = self.images.shape[1:3]
-        return int(height), int(width), 3
+        """(H, W, C) of every image."""
+        height, width, channels = self.images.shape[1:]
+        return int(height), int(width), int(channels)
 
     def pixels(self, index: np.ndarray | slice) -> np.ndarray:
-        """The images at `index` as float32 [M, H, W, 3] in [0, 1]."""
+        """The images at `index` as float32 [M, H, W, C] in [0, 1]."""
         images = self.images[index].astype(np.float32)
         return images / np.float32(255) if self.images.dtype == np.uint8 else images
 
@@ -62,11 +62,13 @@ class ReadLog:
       sizes: (width, height) of the files as found -> count.
       modes: Pillow mode as found ('RGB', 'L', 'P', 'I;16', 'RGBA', ...) -> count.
       skipped: 'file: reason' of each image left out with `skip_broken`.
+      notes: what was taken for what, a sentence each.
     """
 
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     modes: Counter[str] = field(default_factory=Counter)
     skipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -96,12 +98,16 @@ class ReadOptions:
         the user's cache folder (``~/.cache/tfrobust``).
       memory_limit: bytes of decoded images kept in memory; above it a memory-mapped
         file in `cache_dir` holds them.
+      channels: of the images, as the model takes them; None is 3.
+      pixel_range: (black, white) of the source's pixels, where it is not that of their type.
     """
 
     image_size: int | None = None
     skip_broken: bool = False
     cache_dir: str | None = None
     memory_limit: int = 4 << 30
+    channels: int | None = None
+    pixel_range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tfrobust.attacks.standing import is_finite
 from tfrobust.runtime import tf
 
 Tensor = Any
@@ -27,8 +28,14 @@ def as_pixels(x: Tensor) -> Tensor:
 
 
 def judge_logits(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Predictions int32 [B], confidences float32 [B], whether right and in the top 5, bool [B]."""
+    """Predictions int32 [B], confidences float32 [B], whether right and in the top 5, bool [B].
+
+    Where logits are not finite the example is wrong, with a confidence of 0, which no finite
+    logits have.
+    """
     predictions = tf.argmax(logits, axis=1, output_type=tf.int32)
-    confidences = tf.reduce_max(tf.nn.softmax(logits), axis=1)
+    finite = is_finite(logits)
+    confidences = tf.where(finite, tf.reduce_max(tf.nn.softmax(logits), axis=1), 0.0)
     k = tf.minimum(5, tf.shape(logits)[1])
-    return predictions, confidences, predictions == y, tf.math.in_top_k(y, logits, k)
+    in_top5 = tf.math.in_top_k(y, logits, k) & finite
+    return predictions, confidences, (predictions == y) & finite, in_top5

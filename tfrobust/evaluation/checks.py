@@ -7,6 +7,7 @@ https://arxiv.org/abs/2003.01690, the marks of randomised and masked models.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,9 @@ from tfrobust.attacks.gradient import PGD
 from tfrobust.attacks.noise import OptimisedNoise
 from tfrobust.attacks.pixel import PixelAttack
 from tfrobust.chance import above_chance, majority_rate
-from tfrobust.errors import TFRobustError
+from tfrobust.models.views import views
 from tfrobust.run import GUESSES
+from tfrobust.runtime import tf
 
 if TYPE_CHECKING:
     from tfrobust.evaluation.evaluator import Evaluator
@@ -34,27 +36,6 @@ BLACK_BOX_MARGIN = 0.002
 BLACK_BOX = ("square",)
 
 
-def refuse_probabilities(outputs: np.ndarray) -> None:
-    """Refuses a model whose outputs are probabilities.
-
-    Args:
-      outputs: float [N, K], what the model returned.
-
-    Raises:
-      TFRobustError: outputs are not finite, or every row is non-negative and sums to 1.
-    """
-    if not np.isfinite(outputs).all():
-        raise TFRobustError(
-            "The model returns NaN or infinity on clean images: expected finite logits; "
-            "check its weights and that it takes images in [0, 1]."
-        )
-    if (outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1, atol=1e-3):
-        raise TFRobustError(
-            "The model returns probabilities (every row is non-negative and sums to 1), expected "
-            "logits: attacks through a softmax see vanishing gradients; remove the last softmax."
-        )
-
-
 def doubts(
     evaluator: Evaluator, attacks: Mapping[str, Attack], results: Sequence[AttackResult]
 ) -> tuple[Flag, ...]:
@@ -68,7 +49,9 @@ def doubts(
     found = [
         _constant_predictions(evaluator),
         _no_better_than_guessing(evaluator),
+        _other_pixels(evaluator),
         _gradients(evaluator),
+        _non_finite(evaluator, results),
         _randomised(evaluator),
         _batch_dependent(evaluator),
         _only_single_step(attacks),
@@ -105,6 +88,29 @@ def _no_better_than_guessing(evaluator: Evaluator) -> Flag | None:
     ))  # fmt: skip
 
 
+def _other_pixels(evaluator: Evaluator) -> Flag | None:
+    """Whether the model does far better on pixels of another range than it was shown."""
+    if evaluator.classifier.before:
+        return None  # its pixels were chosen, by the user or by its first layer
+    data = evaluator.data.sample(4 * SAMPLE, 0)
+    x, y = data.pixels(slice(None)), data.labels
+    shown = float((np.argmax(evaluator.logits(x), axis=1) == y).mean())
+    best, rate = None, shown
+    for view in views(x):
+        with contextlib.suppress(ValueError, tf.errors.OpError):  # the graph checks its range
+            seen = evaluator.logits(view.function(x.shape[3])(tf.constant(x)))
+            found = float((np.argmax(seen, axis=1) == y).mean())
+            if found > rate:
+                best, rate = view, found
+    # Four deviations of the difference, and enough to matter.
+    if best is None or rate - shown < max(0.05, 4 * (0.5 / len(y)) ** 0.5 * (1 - shown) ** 0.5):
+        return None
+    return _flag("other_input_range", (
+        f"clean accuracy is {shown:.3f} on pixels of [0, 1] and {rate:.3f} on {best}: the model "
+        f"seems to take these; give {best.as_flags()}"
+    ))  # fmt: skip
+
+
 def _gradients(evaluator: Evaluator) -> Flag | None:
     """Gradients that are 0 everywhere, of the margin or of the cross-entropy."""
     sample = np.arange(min(len(evaluator.data), evaluator.batch_size))
@@ -124,6 +130,21 @@ def _gradients(evaluator: Evaluator) -> Flag | None:
             "autoattack do not depend on the logits' scale"
         ))  # fmt: skip
     return None
+
+
+def _non_finite(evaluator: Evaluator, results: Sequence[AttackResult]) -> Flag | None:
+    """Images whose logits are NaN or infinite, clean or under attack."""
+    outcomes = [evaluator.clean, *(result.outcome for result in results)]
+    # Finite logits leave the largest probability above 0.
+    count = int(np.logical_or.reduce([one.confidences == 0 for one in outcomes]).sum())
+    if not count:
+        return None
+    clean = int((evaluator.clean.confidences == 0).sum())
+    return _flag("non_finite_outputs", (
+        f"the model returns NaN or infinity for {count} of {len(evaluator.data)} images, {clean} "
+        "of them without attack: they count as wrong, for such a model has no answer; mend it (a "
+        "logarithm, root or division that meets 0?)"
+    ))  # fmt: skip
 
 
 def _randomised(evaluator: Evaluator) -> Flag | None:

@@ -54,18 +54,23 @@ class Comparison:
       rows: model -> column -> accuracy; a model may lack some.
       reported: column -> a figure from elsewhere to hold them against.
       note: a line below the table.
+      ranked: whether the best of each column is marked.
     """
 
     columns: tuple[str, ...]
     rows: Mapping[str, Mapping[str, Cell]]
     reported: Mapping[str, float]
     note: str = ""
+    ranked: bool = True
 
     def as_text(self) -> str:
         """The table as Markdown, best of each column in bold."""
         lines = ["| model | " + " | ".join(self.columns) + " |"]
         lines.append("|---" * (len(self.columns) + 1) + "|")
-        best = {name: max(self._values(name), default=None) for name in self.columns}
+        best = {
+            name: max(self._values(name), default=None) if self.ranked else None
+            for name in self.columns
+        }
         for model, cells in self.rows.items():
             shown = [_shown(cells.get(name), best[name]) for name in self.columns]
             lines.append(f"| {model} | " + " | ".join(shown) + " |")
@@ -127,6 +132,34 @@ def from_evaluation(path: Path) -> dict[str, Cell]:
         raise TFRobustError(
             f"{path} is not an evaluation of tfrobust ({type(error).__name__}: {error})."
         ) from error
+
+
+def differences(paths: Sequence[Path]) -> list[str]:
+    """Why evaluations cannot be held against each other, a sentence each; none where they can.
+
+    Args:
+      paths: of files `evaluation.json` that `from_evaluation` has read.
+    """
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    told = []
+    names = {tuple(one["classes"]) for one in found if one.get("classes")}
+    if len(names) > 1:
+        shown = " against ".join(", ".join(each[:4]) + (", ..." if len(each) > 4 else "")
+                                 for each in sorted(names)[:3])  # fmt: skip
+        told.append(f"their classes differ ({shown})")
+    # Evaluations of before have no digest: their labels tell what can be told.
+    digests = {one.get("images_sha256") for one in found}
+    known = digests if None not in digests else {_labels_of(one) for one in found}
+    if len(known) > 1:
+        counts = ", ".join(f"{path.parent.name} {one['num_examples']:,}"
+                           for path, one in zip(paths, found, strict=True))  # fmt: skip
+        told.append(f"they were measured on different test images ({counts} images)")
+    return told
+
+
+def _labels_of(values: dict[str, Any]) -> tuple[int, ...]:
+    labels = values.get("examples", {}).get("label")
+    return tuple(labels) if labels else (values["num_examples"],)
 
 
 def _cells(values: dict[str, Any]) -> dict[str, Cell]:

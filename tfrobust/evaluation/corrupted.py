@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from tfrobust.backbones.inference import inference
 from tfrobust.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from tfrobust.data.types import ImageSet
 from tfrobust.evaluation.batches import as_pixels
+from tfrobust.models.classifier import as_classifier
+from tfrobust.models.inference import inference
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf, traced_once
 
@@ -46,7 +47,7 @@ def corruption_accuracy(
     Raises:
       UsageError: an unknown name, or images that are too small.
     """
-    logits = inference(model)
+    logits = inference(as_classifier(model, data.pixels(slice(0, 64))))
     progress = Progress("corruptions", len(names) * len(SEVERITIES))
     found: dict[str, list[float]] = {}
     for name in names:

@@ -78,6 +78,7 @@ def measure(
         attacks=tuple(results),
         sweep=tuple(further),
         flags=doubts(evaluator, attacks, results),
+        classes=evaluator.classifier.classes,
         seconds=time.perf_counter() - start,
     )
 

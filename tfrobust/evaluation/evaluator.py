@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 
 from tfrobust.attacks.gradient import input_gradient
-from tfrobust.backbones.inference import attackable, inference
+from tfrobust.attacks.standing import is_correct
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError
 from tfrobust.evaluation.batches import as_pixels, even_batches, judge_logits
-from tfrobust.evaluation.checks import refuse_probabilities
 from tfrobust.evaluation.ledger import Ledger, Task
-from tfrobust.evaluation.models import Counter, number_of_classes
 from tfrobust.evaluation.report import AttackResult, Outcome
 from tfrobust.evaluation.sharing import Arrays, Share
+from tfrobust.models.classifier import as_classifier
+from tfrobust.models.counter import Counter
+from tfrobust.models.inference import attackable, inference
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -37,8 +38,8 @@ class Evaluator:
     the model itself, whatever the attack was shown.
 
     Args:
-      model: a Keras model or any callable, [0, 1] images float32 [B, H, W, 3] ->
-        logits [B, K].
+      model: a Keras model or any callable, [0, 1] images float32 [B, H, W, C] ->
+        logits [B, K], or what `as_classifier` makes logits of.
       data: the images; labels in 0..K-1.
       batch_size: images in a batch.
       seed: of random starts.
@@ -58,8 +59,9 @@ class Evaluator:
         share: Share | None = None,
     ) -> None:
         self.data, self.batch_size, self.seed = data, batch_size, seed
-        self.logits = inference(model)
-        self._model, self._counter = model, Counter()
+        self.classifier = as_classifier(model, data.pixels(slice(0, 64)))
+        self.logits = inference(self.classifier)
+        self._model, self._counter = self.classifier, Counter()
         self._ledger, self._share = ledger or Ledger(), share or Share()
         images = tf.TensorSpec([None, *data.image_shape], tf.as_dtype(data.images.dtype))
         self._spec = (images, tf.TensorSpec([None], tf.int32))
@@ -75,9 +77,7 @@ class Evaluator:
         self._check_labels()
 
         def clean(index: np.ndarray) -> list[np.ndarray]:
-            logits, *column = self._judge_clean(*self.batch(index))
-            refuse_probabilities(logits.numpy())
-            return [value.numpy() for value in column]
+            return [value.numpy() for value in self._judge_clean(*self.batch(index))]
 
         every, columns = np.arange(len(self.data)), list[Arrays]()
         right = np.zeros((2, len(every)), bool)
@@ -92,8 +92,7 @@ class Evaluator:
         return Outcome(*map(np.concatenate, zip(*columns, strict=True)))
 
     def _check_labels(self) -> None:
-        x, _ = self.batch(np.arange(1))
-        classes = number_of_classes(self._model, as_pixels(x))
+        classes = self.classifier.classes
         top = int(self.data.labels.max())
         if top >= classes:
             raise TFRobustError(
@@ -247,12 +246,11 @@ class Evaluator:
         x_adv = attack(seen, clean, y, threat_model, seed)
         x_adv = threat_model.project(tf.ensure_shape(x_adv, clean.shape), clean)
         logits = self.logits(x_adv)
-        wrong = tf.argmax(logits, axis=1, output_type=tf.int32) != y
+        wrong = ~is_correct(logits, y)
         return x_adv, wrong & threat_model.contains(x_adv, clean), logits
 
     def _clean_batch(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        logits = self.logits(as_pixels(x))
-        return (logits, *judge_logits(logits, y))
+        return judge_logits(self.logits(as_pixels(x)), y)
 
     def batch(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
         """The images (as the data holds them) and labels at `index`, as tensors."""

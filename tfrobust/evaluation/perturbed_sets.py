@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfrobust.backbones.inference import attackable, inference
+from tfrobust.attacks.standing import is_finite
 from tfrobust.data.perturbed import Source
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.evaluation.checks import refuse_probabilities
+from tfrobust.models.classifier import as_classifier
+from tfrobust.models.inference import attackable, inference
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -136,10 +137,9 @@ class Perturber:
 
     def __init__(self, model: Any, *, batch_size: int = 128, seed: int = 42) -> None:
         self.batch_size, self.seed = batch_size, seed
-        self._model, self._logits = model, inference(model)
+        self._model: Any = model
         self._attacks: dict[Any, Callable[..., Any]] = {}
-        pixels = tf.TensorSpec([None, None, None, 3], tf.float32)
-        self._classify = tf.function(self._classified, input_signature=[pixels], autograph=False)
+        self._classify: Any = None
 
     def make(self, plan: SetPlan, source: Source, first: int = 0) -> PerturbedSet:
         """The set, or as much of it as the source has images for.
@@ -151,9 +151,13 @@ class Perturber:
             keeps the two disjoint.
 
         Raises:
-          TFRobustError: the model has too few classes, or returns probabilities.
+          TFRobustError: the model has too few classes, or does not take the images.
         """
         data, end = source.data, first
+        if self._classify is None:
+            self._model = as_classifier(self._model, data.pixels(slice(0, 64)))
+            spec = tf.TensorSpec([None, *data.image_shape], tf.float32)
+            self._classify = tf.function(self._classified, input_signature=[spec], autograph=False)
         room = min(plan.size, max(len(source.order) - first, 0))
         draft = _Draft(np.empty((room, *data.image_shape), np.float32))
         attack = self._attack_of(plan, data.image_shape)
@@ -201,7 +205,8 @@ class Perturber:
                 f"The data has labels up to {y.max()}, but the model knows {logits.shape[1]} "
                 "classes: use the data set that it was trained for."
             )
-        refuse_probabilities(logits.numpy())
+        if not np.isfinite(logits.numpy()).all():
+            raise TFRobustError("The model returns NaN or infinity on clean images.")
         return _Judged(*(value.numpy() for value in verdict))
 
     def _attacked(
@@ -247,13 +252,13 @@ class Perturber:
         # The attack sees the folded model, which is faster; the model itself judges.
         x_adv = attack(attackable(self._model), x, y, ball, seed)
         x_adv = ball.project(tf.ensure_shape(x_adv, x.shape), x)
-        _, predictions, confidences = self._classified(x_adv)
-        success = (predictions != y) & ball.contains(x_adv, x)
+        logits, predictions, confidences = self._classified(x_adv)
+        success = ((predictions != y) | ~is_finite(logits)) & ball.contains(x_adv, x)
         norms = [ThreatModel(norm=norm).distance(x_adv, x) for norm in _NORMS]
         return x_adv, success, predictions, confidences, *norms
 
     def _classified(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logits = self._logits(x)
+        logits = inference(self._model)(x)
         predictions = tf.argmax(logits, axis=1, output_type=tf.int32)
         return logits, predictions, tf.reduce_max(tf.nn.softmax(logits), axis=1)
 

@@ -92,6 +92,8 @@ class RobustnessReport:
       transfer: accuracies on images perturbed on a reference model, or None.
       flags: what the evaluator doubts, each with its meaning.
       seconds: of the whole evaluation.
+      extra: further entries of the JSON.
+      classes: K; the top 5 of 5 classes or fewer are not shown. 0 where it is not known.
     """
 
     model: str
@@ -104,6 +106,7 @@ class RobustnessReport:
     flags: tuple[dict[str, str], ...] = ()
     seconds: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
+    classes: int = 0
 
     @property
     def robust(self) -> np.ndarray:
@@ -167,7 +170,10 @@ class RobustnessReport:
             eps = attack.threat_model.eps_text
             rows.append((attack.name, eps, attack.outcome.correct, attack.outcome.in_top5))
         rows.append(("worst case", self.threat_model.eps_text, self.robust, None))
-        lines = [f"{'':12}{'eps':>10}{'top-1':>9}  {'95 % interval':>15}{'top-5':>9}"]
+        if 0 < self.classes <= 5:
+            rows = [(*row[:3], None) for row in rows]
+        top5 = f"{'top-5':>9}" if rows[0][3] is not None else ""
+        lines = [f"{'':12}{'eps':>10}{'top-1':>9}  {'95 % interval':>15}{top5}"]
         lines += [_line(*row) for row in rows]
         if self.attacks:
             lines.append(f"(each attack on what those before it left; {_cost(self.attacks)})")

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from tfrobust.backbones.inference import attackable, inference
+from tfrobust.attacks.standing import is_correct
 from tfrobust.data.types import ImageSet
 from tfrobust.evaluation.batches import as_pixels
+from tfrobust.models.classifier import as_classifier
+from tfrobust.models.inference import attackable, inference
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf, traced_once
 from tfrobust.threat_model import ThreatModel
@@ -49,7 +51,11 @@ def transfer(
     Returns:
       {'reference', 'attack', 'eps', 'eps_text', 'accuracy': {name: accuracy}}.
     """
-    step = traced_once(_counter(reference, list(models.values()), attack, threat_model, seed))
+    sample = data.pixels(slice(0, 64))
+    # The reference may be among the models: it is looked at once.
+    known = {id(one): as_classifier(one, sample) for one in (reference, *models.values())}
+    seen, judges = known[id(reference)], [known[id(one)] for one in models.values()]
+    step = traced_once(_counter(seen, judges, attack, threat_model, seed))
     total = _total(step, data, batch_size)
     rates = (total / len(data)).round(6).tolist()
     return {
@@ -72,7 +78,7 @@ def _counter(
         clean = as_pixels(x)
         x_adv = attack(attackable(reference), clean, y, threat_model, start)
         x_adv = threat_model.project(x_adv, clean)
-        hits = [tf.argmax(f(x_adv), axis=1, output_type=tf.int32) == y for f in classifiers]
+        hits = [is_correct(f(x_adv), y) for f in classifiers]
         return tf.reduce_sum(tf.cast(tf.stack(hits), tf.int64), axis=1)
 
     return count

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from tfrobust.backbones.inference import inference
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.explain.saliency import check
+from tfrobust.models.inference import inference
 from tfrobust.runtime import keras, tf
 
 Tensor = Any

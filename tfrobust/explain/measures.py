@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tfrobust.backbones.inference import inference
 from tfrobust.errors import UsageError
 from tfrobust.explain.saliency import heat
+from tfrobust.models.inference import inference
 from tfrobust.runtime import keras, tf
 
 Tensor = Any

@@ -43,7 +43,11 @@ def target_layer(model: keras.Model, name: str | None = None) -> str:
 
 def map_layers(model: keras.Model) -> list[str]:
     """The layers with one output [B, H, W, C] larger than 1x1, in the model's order."""
-    return [layer.name for layer in model.layers[1:] if _is_map(layer)]
+    inputs = {id(tensor) for tensor in model.inputs}
+    return [
+        layer.name for layer in model.layers
+        if id(layer.output) not in inputs and _is_map(layer)
+    ]  # fmt: skip
 
 
 def _is_map(layer: keras.layers.Layer) -> bool:

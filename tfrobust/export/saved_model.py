@@ -15,17 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from tfrobust.backbones.inference import inference
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.export.extras import write_extras
 from tfrobust.export.image_bytes import assert_some, decode
-from tfrobust.runtime import keras, tf
+from tfrobust.models.classifier import Classifier, as_classifier, input_shape
+from tfrobust.models.inference import inference
+from tfrobust.runtime import tf
 
 TOLERANCE = 1e-5
 
 
 def export(
-    model: keras.Model,
+    model: Any,
     folder: Path | str,
     label_names: Sequence[str],
     *,
@@ -53,7 +54,9 @@ def export(
     it takes the place of an earlier one. A failure leaves the earlier one as it was.
 
     Args:
-      model: image in [0, 1], float32 [None, H, W, 3] -> logits [None, K].
+      model: a Keras model (tf_keras or Keras 3) or a `Classifier` around one: images float32
+        [None, H, W, 3] -> [None, K]. A last softmax or sigmoid is taken off, so that 'logits'
+        and 'probabilities' are what their names say.
       folder: the run's folder, ``saved_models/<run>``; made where missing.
       label_names: the K classes' names, by label.
       version: number of the version folder, as TensorFlow Serving counts.
@@ -70,7 +73,9 @@ def export(
         that is above 1).
     """
     folder = Path(folder)
-    _check_arguments(model, label_names, version, check_images)
+    _check_images(model, check_images)
+    model = as_classifier(model, check_images)
+    _check_arguments(model, label_names, version)
     target = folder / str(version)
     made = folder / f".{version}.partial-{os.getpid()}"
     try:
@@ -88,22 +93,23 @@ def export(
     return target
 
 
-def _check_arguments(
-    model: keras.Model, label_names: Sequence[str], version: int, images: np.ndarray
-) -> None:
-    shape, classes = tuple(model.input_shape), model.output_shape[-1]
-    if len(shape) != 4 or None in shape[1:] or shape[3] != 3:
-        raise UsageError(f"Expected a model of images [None, H, W, 3], found input {shape}.")
-    if len(label_names) != classes:
+def _check_arguments(model: Classifier, label_names: Sequence[str], version: int) -> None:
+    if len(label_names) != model.classes:
         raise UsageError(
-            f"Expected {classes} label names, one for each logit, found {len(label_names)}: "
+            f"Expected {model.classes} label names, one for each logit, found {len(label_names)}: "
             "pass the names of the data the model was trained on."
         )
     if version < 1:
         raise UsageError(f"Expected a version number of 1 or more, found {version}.")
-    if images.dtype != np.float32 or images.shape[1:] != shape[1:] or len(images) == 0:
+
+
+def _check_images(model: Any, images: np.ndarray) -> None:
+    shape = input_shape(model)
+    if shape is None or None in shape or shape[2] != 3:
+        raise UsageError(f"Expected a model of images [None, H, W, 3], found input {shape}.")
+    if images.dtype != np.float32 or images.shape[1:] != shape or len(images) == 0:
         raise UsageError(
-            f"Expected check_images as float32 [N, {', '.join(map(str, shape[1:]))}], N >= 1, "
+            f"Expected check_images as float32 [N, {', '.join(map(str, shape))}], N >= 1, "
             f"found {images.dtype} {list(images.shape)}: pass test images of the model's data."
         )
     if not (images.min() >= 0 and images.max() <= 1):
@@ -113,12 +119,16 @@ def _check_arguments(
         )
 
 
-def _servable(model: keras.Model, label_names: Sequence[str]) -> tf.Module:
+def _servable(model: Classifier, label_names: Sequence[str]) -> tf.Module:
     """A module of plain functions; tracking only the weights keeps Keras out of the files."""
-    height, width = model.input_shape[1:3]
+    height, width = (int(side or 0) for side in (input_shape(model) or (0, 0))[:2])
     names = tf.constant(list(label_names))
     module = tf.Module()
-    module.model_weights = list(model.weights)
+    # Keras 3 wraps the variables of TensorFlow in its own.
+    module.model_weights = [
+        weight if isinstance(weight, tf.Variable) else weight.value
+        for weight in model.inner.weights
+    ]
     classify = inference(model)
 
     @tf.function(
@@ -169,7 +179,7 @@ def _assert_unit_range(images: tf.Tensor) -> tf.Operation:
 
 
 def _compare(
-    folder: Path, model: keras.Model, label_names: Sequence[str], images: np.ndarray
+    folder: Path, model: Classifier, label_names: Sequence[str], images: np.ndarray
 ) -> None:
     """Loads `folder` again and compares both of its signatures with `model`.
 
@@ -179,8 +189,8 @@ def _compare(
     served = tf.saved_model.load(str(folder)).signatures
     # Compiled, as Keras's own predict and evaluate run the model: under bfloat16, operation
     # by operation would round elsewhere.
-    spec = tf.TensorSpec(model.input_shape, tf.float32)
-    trained = tf.function(lambda images: model(images, training=False), input_signature=[spec])
+    spec = tf.TensorSpec([None, *images.shape[1:]], tf.float32)
+    trained = tf.function(inference(model), input_signature=[spec], autograph=False)
     for size in sorted({1, min(3, len(images)), len(images)}):
         batch = tf.constant(images[:size])
         answer = served["serving_default"](images=batch)

@@ -85,7 +85,7 @@ class Training:
     def _measure(
         self, run: RunFolder, splits: Splits, sets: dict[str, ImageSet]
     ) -> dict[str, float]:
-        from tfrobust.evaluation.models import load_any
+        from tfrobust.models.opening import load_any
 
         model = load_any(run.best_model)
         batch = self.config.evaluation.batch_size
@@ -102,7 +102,7 @@ class Training:
         """
         if config.training.precision == "float32" and _select(config) == _select(self.config):
             return float(kept["select_pgd"])
-        from tfrobust.evaluation.models import load_any
+        from tfrobust.models.opening import load_any
 
         return robust_accuracy(load_any(run.best_model), splits.select, self.config)
 

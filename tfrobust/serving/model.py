@@ -12,9 +12,9 @@ from google.protobuf.json_format import MessageToDict
 
 from tfrobust.attacks.gradient import PGD
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.evaluation.checks import refuse_probabilities
-from tfrobust.evaluation.models import load_any, number_of_classes
 from tfrobust.export.extras import FOLDER, LABELS, read_labels
+from tfrobust.models.classifier import Classifier, as_classifier
+from tfrobust.models.opening import load_any
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
 
@@ -55,10 +55,11 @@ class ServedModel:
         numbered = _is_number(folder.name)
         self.name = (folder.parent.name if numbered else folder.name) or "model"
         self.version = int(folder.name) if numbered else 1
-        self._model, self.shape = _loaded(folder)
+        loaded, self.shape = _loaded(folder)
+        self._model = _tried(loaded, self.shape)
         self._logits = tf.function(self._model, autograph=False, reduce_retracing=True)
         self._probe = tf.function(self._input_gradient, autograph=False)
-        self.label_names = _label_names(folder, _classes(self._model, self.shape))
+        self.label_names = _label_names(folder, self._model.classes)
         self.signatures = _signatures(folder)
 
     def logits(self, x: np.ndarray) -> np.ndarray:
@@ -141,13 +142,10 @@ def _loaded(folder: Path) -> tuple[Any, tuple[int, int]]:
     return model, (int(shape[0]), int(shape[1]))
 
 
-def _classes(model: Any, shape: tuple[int, int]) -> int:
-    """K; the model is tried on a black and a grey image."""
+def _tried(model: Any, shape: tuple[int, int]) -> Classifier:
+    """The model as a classifier, tried on a black and a grey image."""
     images = np.stack([np.zeros((*shape, 3), np.float32), np.full((*shape, 3), 0.5, np.float32)])
-    x = tf.constant(images)
-    classes = number_of_classes(model, x)
-    refuse_probabilities(model(x).numpy())
-    return classes
+    return as_classifier(model, images)
 
 
 def _label_names(folder: Path, classes: int) -> list[str]:

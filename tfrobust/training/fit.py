@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any
 
 from tfrobust.backbones import set_trainable
-from tfrobust.backbones.inference import needs_autograph
 from tfrobust.config import RunConfig, StageConfig, TrainingConfig
 from tfrobust.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from tfrobust.data.types import Splits
 from tfrobust.distribution import agreed, this_worker
 from tfrobust.errors import UsageError
+from tfrobust.models.inference import needs_autograph
 from tfrobust.progress import Progress
 from tfrobust.run import RunFolder, write_json
 from tfrobust.runtime import keras, tf

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from tfrobust.attacks.gradient import FGSM
-from tfrobust.backbones.folding import fold
+from tfrobust.models.folding import fold
 from tfrobust.runtime import keras, tf
 from tfrobust.training.recipe import Recipe
 from tfrobust.training.step import RobustStep

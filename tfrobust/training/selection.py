@@ -8,7 +8,7 @@ from typing import Any
 
 from tfrobust.attacks.gradient import FGSM, PGD
 from tfrobust.attacks.losses import cross_entropy
-from tfrobust.backbones.inference import attackable, inference
+from tfrobust.models.inference import attackable, inference
 from tfrobust.runtime import tf, traced_once
 from tfrobust.threat_model import ThreatModel
 

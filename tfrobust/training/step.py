@@ -9,9 +9,9 @@ from typing import Any
 
 from tfrobust.attacks.ascent import input_gradient
 from tfrobust.attacks.losses import cross_entropy
-from tfrobust.backbones.folding import fold
 from tfrobust.distribution import averaged, own_seed, replicas
 from tfrobust.errors import UsageError
+from tfrobust.models.folding import fold
 from tfrobust.runtime import keras, tf
 from tfrobust.threat_model import ThreatModel
 from tfrobust.training.averaging import Averages

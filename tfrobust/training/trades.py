@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfrobust.attacks.losses import kl_divergence
-from tfrobust.backbones.folding import fold
+from tfrobust.models.folding import fold
 from tfrobust.runtime import keras, tf
 from tfrobust.training.recipe import Recipe
 from tfrobust.training.step import RobustStep

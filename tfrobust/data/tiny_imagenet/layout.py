@@ -120,6 +120,9 @@ class Layout:
         return {name: name.split("/")[1] for name in self._images("train/")}
 
     def _val(self) -> dict[str, str]:
+        rearranged = {name: name.split("/")[1] for name in self._images("val/")}
+        if rearranged and set(rearranged.values()) <= set(self.wnids):
+            return rearranged  # into a folder for each class, as many scripts do
         annotations = self._table("val/val_annotations.txt", 2)
         wnid_of = {f"val/images/{fields[0]}": fields[1] for fields in annotations}
         for name in sorted(wnid_of.keys() ^ set(self._images("val/"))):
@@ -129,7 +132,8 @@ class Layout:
         return wnid_of
 
     def _images(self, folder: str) -> list[str]:
-        return [n for n in self._files if n.startswith(folder) and "/images/" in n]
+        endings = (".jpeg", ".jpg")
+        return [n for n in self._files if n.startswith(folder) and n.lower().endswith(endings)]
 
     def _table(self, name: str, columns: int) -> list[list[str]]:
         """The first tab-separated columns of a text file's lines."""

@@ -7,7 +7,7 @@ import pytest
 
 from tfrobust.attacks.gradient import input_gradient
 from tfrobust.backbones import build
-from tfrobust.backbones.folding import fold
+from tfrobust.models.folding import fold
 from tfrobust.runtime import keras, tf
 from tfrobust.training.batch_norm import batch_norm_layers
 

@@ -1,4 +1,4 @@
-"""Any TensorFlow classifier: opened from any file, asked for its classes, and its calls counted."""
+"""Any TensorFlow classifier, opened from any file."""
 
 from __future__ import annotations
 
@@ -8,37 +8,12 @@ from typing import Any
 
 # The layers are registered where they are defined; a model file may name them.
 from tfrobust.backbones import grouped, position, unfold  # noqa: F401
-from tfrobust.backbones.inference import Classifier, inference
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.evaluation.untrusted import keras_version, refuse_code
+from tfrobust.models.untrusted import keras_version, refuse_code
 from tfrobust.run import RunFolder
 from tfrobust.runtime import keras, tf
 
 Tensor = Any
-
-
-def number_of_classes(model: Any, x: Tensor) -> int:
-    """K, by what the model returns for images x float32 [B, H, W, 3].
-
-    Raises:
-      TFRobustError: the model does not take these images, or does not return logits [B, K].
-    """
-    try:
-        found = inference(model)(x)
-    # A model may raise whatever it likes; a tf_keras layer raises ValueError.
-    except (ValueError, TypeError, tf.errors.OpError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise TFRobustError(
-            f"The model does not take images of {' x '.join(map(str, x.shape[1:]))} "
-            f"({lines[-1] if lines else type(error).__name__}): give it images of its own size, "
-            "or have them resized by --image-size."
-        ) from error
-    if len(found.shape) != 2:
-        raise TFRobustError(
-            f"The model returns {list(found.shape)} for {len(x)} images, expected logits of "
-            "shape [B, K], one for each class."
-        )
-    return int(found.shape[1])
 
 
 def load_any(path: Path) -> Any:
@@ -114,42 +89,10 @@ class _SavedModel:
                 f"{', '.join(outputs)}."
             )
         self._input, self._output = images[0], logits[0]
+        #: The shape of its input, batch first; None in it for any.
+        self.batch_shape = tuple(inputs[images[0]].shape)
         #: (H, W, C) of the images; None where it takes any.
-        self.image_shape = tuple(inputs[images[0]].shape[1:])
+        self.image_shape = self.batch_shape[1:]
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._serve(**{self._input: x})[self._output]
-
-
-class Counter:
-    """Counts what a model is asked for: examples forward, and examples backward."""
-
-    def __init__(self) -> None:
-        # int64: 5,000 queries on a million images pass 2^31.
-        self._forward, self._backward = (
-            tf.Variable(0, dtype=tf.int64, trainable=False) for _ in range(2)
-        )
-
-    def wrap(self, model: Classifier) -> Classifier:
-        """`model`, counted; inside and outside of a `tf.function`."""
-
-        @tf.custom_gradient
-        def counted(logits: Tensor) -> tuple[Tensor, Classifier]:
-            def grad(upstream: Tensor) -> Tensor:
-                self._backward.assign_add(tf.shape(upstream, out_type=tf.int64)[0])
-                return upstream
-
-            return tf.identity(logits), grad
-
-        def forward(x: Tensor) -> Tensor:
-            self._forward.assign_add(tf.shape(x, out_type=tf.int64)[0])
-            return counted(model(x))
-
-        return forward
-
-    def take(self) -> tuple[int, int]:
-        """(forward, backward) since the last call, and back to 0."""
-        counts = int(self._forward.numpy()), int(self._backward.numpy())
-        self._forward.assign(0)
-        self._backward.assign(0)
-        return counts

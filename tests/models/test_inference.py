@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfrobust.backbones.inference import attackable, inference, needs_autograph
 from tfrobust.config import RunConfig, StageConfig, TrainingConfig
 from tfrobust.data.types import ImageSet, ReadLog, Splits
 from tfrobust.explain import EXPLAINERS
 from tfrobust.explain.measures import deletion
 from tfrobust.export import export
+from tfrobust.models.inference import attackable, inference, needs_autograph
 from tfrobust.run import RunFolder
 from tfrobust.runtime import keras, tf
 from tfrobust.training.fit import fit

@@ -8,10 +8,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from tfrobust.backbones.inference import inference
 from tfrobust.errors import TFRobustError
-from tfrobust.evaluation.models import load_any
-from tfrobust.evaluation.untrusted import keras_version
+from tfrobust.models.inference import inference
+from tfrobust.models.opening import load_any
+from tfrobust.models.untrusted import keras_version
 from tfrobust.runtime import keras
 
 

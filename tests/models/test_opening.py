@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from tfrobust.attacks.gradient import PGD
-from tfrobust.backbones.inference import inference
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.evaluation.evaluate import evaluate
-from tfrobust.evaluation.models import Counter, load_any, number_of_classes
 from tfrobust.evaluation.transfer import transfer
 from tfrobust.export import export
+from tfrobust.models.classifier import as_classifier
+from tfrobust.models.counter import Counter
+from tfrobust.models.inference import inference
+from tfrobust.models.opening import load_any
 from tfrobust.runtime import keras, tf
 from tfrobust.threat_model import ThreatModel
 
@@ -156,8 +158,8 @@ def test_images_of_another_size_are_refused_in_a_sentence(model, tmp_path):
     model.save(tmp_path / "c", save_format="tf")
     for kind in (model, load_any(tmp_path / "c"), load_any(tmp_path / "e.keras")):
         with pytest.raises(TFRobustError, match="does not take images of 9 x 9 x 3"):
-            number_of_classes(kind, np.zeros((1, 9, 9, 3), "float32"))
-        assert number_of_classes(kind, X) == 4
+            as_classifier(kind, np.zeros((1, 9, 9, 3), "float32"))
+        assert as_classifier(kind, X).classes == 4
 
 
 def test_transfer_takes_any_two_models(model, tmp_path):

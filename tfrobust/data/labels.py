@@ -1,0 +1,132 @@
+"""The labels of some images as the labels of a model: matched by the classes' names."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from tfrobust.data.types import ImageSet
+from tfrobust.errors import UsageError
+
+_LISTED = 12
+
+
+def parse_class_map(text: str) -> dict[str, str]:
+    """'cat=tabby,dog=3' -> {'cat': 'tabby', 'dog': '3'}.
+
+    Raises:
+      UsageError: it has another form.
+    """
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(name and equals and value for name, equals, value in pairs):
+        raise UsageError(
+            f"--class-map: expected DATA=MODEL pairs such as cat=tabby,dog=3, found {text!r}."
+        )
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def match_labels(
+    data: ImageSet, names: Sequence[str] | None, classes: int, given: dict[str, str] | None = None
+) -> tuple[ImageSet, list[str]]:
+    """`data` with the labels that a model gives its classes, and what was done, in sentences.
+
+    Args:
+      data: images with their own classes.
+      names: the model's classes, by label; None where it has no names.
+      classes: K, how many the model knows.
+      given: class of the data -> class of the model, its name or number.
+
+    Raises:
+      UsageError: a class of the data is none of the model's.
+    """
+    own = data.label_names
+    if given is not None:
+        places = [_given(name, given, names, classes) for name in own]
+        how = "by --class-map"
+    elif names is not None and (not _are_numbers(own) or _are_numbers(names)):
+        if tuple(own) == tuple(names):
+            return data, []
+        places, how = _by_name(data, own, names)
+    elif names is None and _are_numbers(own) and tuple(own) != _numbers(len(own)):
+        values = [int(name) for name in own]
+        # Folders named 3 and 7 are those classes; named 1 to K they are all of them.
+        if max(values) >= classes:
+            return _unnamed(data, classes), []
+        places, how = values, "by their numbers"
+    else:
+        return _unnamed(data, classes) if names is None else data, []
+    if places == list(range(len(own))) and (names is None or tuple(own) == tuple(names)):
+        return data, []
+    table = np.array(places, np.int32)
+    words = tuple(names) if names is not None else _words(own, places, classes)
+    labels = table[data.labels]
+    told = f"classes are matched {how}: {len(own)} of the model's {classes}"
+    return dataclasses.replace(data, labels=labels, label_names=words), [told]
+
+
+def _unnamed(data: ImageSet, classes: int) -> ImageSet:
+    """With a name for every class of the model, also those without images."""
+    own = data.label_names
+    further = tuple(map(str, range(len(own), classes)))
+    return dataclasses.replace(data, label_names=own + further)
+
+
+def _words(own: Sequence[str], places: Sequence[int], classes: int) -> tuple[str, ...]:
+    words = list(map(str, range(classes)))
+    for name, place in zip(own, places, strict=True):
+        words[place] = name
+    return tuple(words)
+
+
+def _numbers(count: int) -> tuple[str, ...]:
+    return tuple(map(str, range(count)))
+
+
+def _are_numbers(names: Sequence[str]) -> bool:
+    return all(name.isascii() and name.isdigit() for name in names)
+
+
+def _by_name(data: ImageSet, own: Sequence[str], names: Sequence[str]) -> tuple[list[int], str]:
+    for key, how in ((str, "by name"), (_loose, "by name, but for case and punctuation"),
+                     (_first, "by the first of their names")):  # fmt: skip
+        known = {key(name): place for place, name in enumerate(names)}
+        if len(known) == len(names) and all(key(name) in known for name in own):
+            return [known[key(name)] for name in own], how
+    # Classes without images do not matter.
+    known = {_loose(name): place for place, name in enumerate(names)}
+    used = set(data.labels.tolist())
+    missing = [name for label, name in enumerate(own) if _loose(name) not in known]
+    if not any(own.index(name) in used for name in missing):
+        return [known.get(_loose(name), 0) for name in own], "by name"
+    raise UsageError(
+        f"The images' classes are not the model's: {_listed(missing)} unknown to it. The images "
+        f"have {_listed(own)}; the model knows {_listed(names)}: rename them, or say which is "
+        f"which with --class-map {missing[0]}=NAME_OR_NUMBER,..."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f", ... ({len(names)} in all)" if len(names) > _LISTED else ""
+    return ", ".join(map(repr, names[:_LISTED])) + more
+
+
+def _loose(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def _first(name: str) -> str:
+    return _loose(name.split(",")[0])
+
+
+def _given(name: str, given: dict[str, str], names: Sequence[str] | None, classes: int) -> int:
+    """The label that a class of the data has in the model."""
+    wanted = given.get(name, name)
+    if names is not None and wanted in names:
+        return list(names).index(wanted)
+    if wanted.isascii() and wanted.isdigit() and int(wanted) < classes:
+        return int(wanted)
+    expected = _listed(names) if names is not None else f"0 to {classes - 1}"
+    raise UsageError(f"--class-map: {name!r} has no class of the model ({expected}): map it too.")

@@ -1,0 +1,321 @@
+"""A classifier, whoever made it: images in [0, 1] in, logits out.
+
+What a model wants instead (0..255, normalised pixels, one channel, flat vectors, batches of
+one size) and what it gives instead (softmax, sigmoids, a dict) is settled here, once, and told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfrobust.errors import TFRobustError
+from tfrobust.models import heads
+from tfrobust.models.inference import inference
+from tfrobust.models.views import InputView
+from tfrobust.runtime import tf
+
+Tensor = Any
+Function = Callable[[Tensor], Tensor]
+Shape = tuple[int | None, ...]
+
+# Images that a model is probed with, besides noise and black and white ones.
+_PROBED = 32
+# The largest factor of a first Rescaling layer that can only be meant for pixels in 0..255.
+_SMALL_SCALE = 0.02
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model with what stands between it and [0, 1] images on the one side, logits on the other.
+
+    Attributes:
+      inner: a Keras model or any callable.
+      before: applied to images float32 [B, H, W, C] in [0, 1], in order.
+      after: applied to what the model returns, in order; the last gives logits [B, K].
+      batch: the only batch size that the model takes, None where it takes any.
+      classes: K.
+      notes: what was found out and done, a sentence each, for the report.
+    """
+
+    inner: Any
+    before: tuple[Function, ...] = ()
+    after: tuple[Function, ...] = ()
+    batch: int | None = None
+    classes: int = 0
+    notes: tuple[str, ...] = ()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """float32 [B, H, W, C] in [0, 1] -> float32 logits [B, K], in inference mode."""
+        return inference(self)(x)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the inner model itself takes [0, 1] images and returns logits."""
+        return not self.before and not self.after and self.batch is None
+
+    def around(self, outputs: Function) -> Function:
+        """Images -> logits, where `outputs` is what the inner model returns."""
+        whole = _in_batches(outputs, self.batch) if self.batch else outputs
+
+        def logits(x: Tensor) -> Tensor:
+            for step in self.before:
+                x = step(x)
+            found = whole(x)
+            for step in self.after:
+                found = step(found)
+            return found
+
+        return logits
+
+
+def _in_batches(outputs: Function, size: int) -> Function:
+    """A model of one batch size on any number of images: the last batch is filled up."""
+
+    def run(x: Tensor) -> Tensor:
+        count = tf.shape(x)[0]
+        filled = tf.pad(x, [[0, -count % size]] + [[0, 0]] * (len(x.shape) - 1))
+        chunks = tf.reshape(filled, tf.concat([[-1, size], tf.shape(x)[1:]], axis=0))
+        chunks = tf.ensure_shape(chunks, [None, size, *x.shape[1:]])
+        found = tf.map_fn(
+            lambda part: heads.pick_output(outputs(part)), chunks, fn_output_signature=tf.float32,
+            parallel_iterations=1,
+        )  # fmt: skip
+        return tf.reshape(found, tf.concat([[-1], tf.shape(found)[2:]], axis=0))[:count]
+
+    return run
+
+
+def input_shape(model: Any) -> Shape | None:
+    """(H, W, C) of the images that a model takes, None in it for any; None where not known."""
+    shape = _whole_shape(model)
+    if shape is None or len(shape) not in (3, 4):
+        return None
+    return (*shape[1:], 1) if len(shape) == 3 else shape[1:]
+
+
+def _whole_shape(model: Any) -> Shape | None:
+    """The shape of a model's one input, batch first."""
+    if isinstance(model, Classifier):
+        return _whole_shape(model.inner)
+    if hasattr(model, "batch_shape"):  # a SavedModel
+        return model.batch_shape
+    inputs = heads.graph_ends(model)[0] if heads.is_keras(model) else []
+    if len(inputs) == 1 and getattr(inputs[0], "shape", None) is not None:
+        return tuple(inputs[0].shape)
+    return None
+
+
+def as_classifier(model: Any, x: np.ndarray, view: InputView | None = None) -> Classifier:
+    """Any model as a `Classifier`, tried on images.
+
+    A last softmax, sigmoid or tanh is cut off where the model is a graph of layers, and
+    inverted elsewhere. One output becomes two classes. A first Rescaling layer that can only
+    be meant for pixels in 0..255 is given them.
+
+    Args:
+      model: a Keras model (tf_keras or Keras 3), what `load_any` returns, any callable, or
+        already a `Classifier`, which is returned as it is.
+      x: some of the images, float32 [N, H, W, C] in [0, 1].
+      view: what the model takes for pixels; None finds out, or else [0, 1].
+
+    Raises:
+      TFRobustError: it does not take these images, or what it returns is not one row of
+        finite outputs for each.
+    """
+    if isinstance(model, Classifier):
+        return model
+    _one_input(model)
+    notes: list[str] = []
+    inner = _of_floats(model, notes)
+    before = tuple(_before(inner, x.shape[1:], view, notes))
+    head = heads.cut(inner)
+    if head.activation:
+        inner = head.model
+        notes.append(f"the model ends in {_article(head.activation)}: its logits are taken from "
+                     "before it")  # fmt: skip
+    whole = _whole_shape(inner)
+    batch = whole[0] if whole else None
+    if batch is not None:
+        notes.append(f"the model takes batches of {batch}: images are shown to it {batch} at a "
+                     "time, which is slow")  # fmt: skip
+    after: list[Function] = [] if heads.is_graph(inner) and _single(inner) else [heads.pick_output]
+    made = Classifier(inner, before, tuple(after), batch, notes=tuple(notes))
+    return _settled(made, head, x, model)
+
+
+def _single(model: Any) -> bool:
+    """Whether a graph of layers returns a tensor rather than a dict or list."""
+    outputs = getattr(model, "output", None)
+    return not isinstance(outputs, (dict, list, tuple))
+
+
+def _article(activation: str) -> str:
+    return f"{'an' if activation[0] in 'aeiou' else 'a'} {activation}"
+
+
+def _settled(made: Classifier, head: heads.Head, x: np.ndarray, model: Any) -> Classifier:
+    """The classifier with what only its outputs can tell: their range, and how many they are."""
+    probe = _probe(x) if not head.known else x[:_PROBED].astype(np.float32)
+    raw = _tried(made, probe)
+    after, notes = [*made.after, *_one_row_each(raw, len(probe))], list(made.notes)
+    outputs = raw.reshape(len(probe), -1)
+    if not np.isfinite(outputs[: min(len(x), _PROBED)]).all():
+        raise TFRobustError(
+            "The model returns NaN or infinity on clean images: expected finite logits; "
+            "check its weights and that it takes images in [0, 1]."
+        )
+    if head.activation == heads.SOFTMAX and outputs.shape[1] == 1:
+        raise TFRobustError(
+            "The model ends in a softmax over one output, which is 1 whatever the image: expected "
+            "a sigmoid, or as many outputs as classes."
+        )
+    finite = outputs[np.isfinite(outputs).all(axis=1)]
+    activation = "" if head.known else heads.bounded_by(finite)
+    if activation:
+        after.append(heads.inverse(activation))
+        notes.append(f"the model's outputs are those of {_article(activation)}, and its graph does "
+                     "not show what lies before it: they are inverted")  # fmt: skip
+    classes = outputs.shape[1]
+    if classes == 1:
+        after.append(heads.as_two_classes)
+        classes = 2
+        notes.append("the model has one output: it is the logit of class 1 of two classes")
+    return Classifier(made.inner, made.before, tuple(after), made.batch, classes, tuple(notes))
+
+
+def _probe(x: np.ndarray) -> np.ndarray:
+    """Images that drive a model to its extremes: clean, of high contrast, noise, black, white."""
+    clean = x[:_PROBED].astype(np.float32)
+    rng = np.random.default_rng(0)
+    shape = (8, *x.shape[1:])
+    uniform = rng.uniform(size=shape).astype(np.float32)
+    coarse = (rng.uniform(size=shape) > 0.5).astype(np.float32)
+    contrast = np.clip((clean - 0.5) * 4 + 0.5, 0, 1)
+    plain = [np.full((1, *x.shape[1:]), value, np.float32) for value in (0, 1)]
+    return np.concatenate([clean, contrast, 1 - clean, uniform, coarse, *plain])
+
+
+def _tried(made: Classifier, x: np.ndarray) -> np.ndarray:
+    """What the model returns for images, float32 [N, M].
+
+    Raises:
+      TFRobustError: it does not take them, or returns something else.
+    """
+    try:
+        found = inference(made)(tf.constant(x))
+    except TFRobustError:
+        raise
+    # A model may raise whatever it likes; a tf_keras layer raises ValueError.
+    except (ValueError, TypeError, AttributeError, tf.errors.OpError) as error:
+        raise TFRobustError(_not_taken(made, x.shape[1:], error)) from error
+    return np.asarray(found, np.float32)
+
+
+def _one_row_each(found: np.ndarray, count: int) -> list[Function]:
+    """What makes rows [B, K] of outputs for `count` images.
+
+    Raises:
+      TFRobustError: they are more than one row for each.
+    """
+    if found.ndim == 2 and len(found) == count:
+        return []
+    if found.shape == (count,):
+        return [lambda z: z[:, None]]
+    if found.ndim == 4 and found.shape[:3] == (count, 1, 1):
+        return [lambda z: z[:, 0, 0]]
+    raise TFRobustError(
+        f"The model returns {list(found.shape)} for {count} images, expected logits of shape "
+        "[B, K], one for each class."
+    )
+
+
+def _not_taken(made: Classifier, shape: tuple[int, ...], error: Exception) -> str:
+    wanted = input_shape(made)
+    size = " x ".join(map(str, shape))
+    if wanted and wanted[2] is not None and wanted[2] != shape[2]:
+        return (
+            f"The model takes images of {wanted[2]} channels, these have {shape[2]}: give it "
+            "images of its own kind."
+        )
+    if wanted and None not in wanted and tuple(wanted) != tuple(shape):
+        return (
+            f"The model does not take images of {size}, but of {' x '.join(map(str, wanted))}: "
+            "give it images of its own size, or have them resized by --image-size."
+        )
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # Keras ends its messages with a list of arguments, which says nothing.
+    told = [line for line in lines if not line.startswith(("•", "Arguments received", "Call arg"))]
+    return (
+        f"The model does not take images of {size} "
+        f"({(told or lines or [type(error).__name__])[-1]}): give it images of its own size, or "
+        "have them resized by --image-size."
+    )
+
+
+def _one_input(model: Any) -> None:
+    """Refuses a graph of several inputs."""
+    inputs = heads.graph_ends(model)[0] if heads.is_keras(model) else []
+    if len(inputs) > 1:
+        names = ", ".join(str(getattr(one, "name", "?")) for one in inputs)
+        raise TFRobustError(
+            f"The model takes {len(inputs)} inputs at once ({names}), expected images alone: make "
+            "a model of one input, with the others held fixed."
+        )
+
+
+def _of_floats(model: Any, notes: list[str]) -> Any:
+    """A graph whose input is of integers, as one of floats, which gradients pass through."""
+    inputs = heads.graph_ends(model)[0] if heads.is_keras(model) else []
+    if not inputs or "int" not in str(getattr(inputs[0], "dtype", "")):
+        return model
+    library = heads.library_of(model)
+    image = library.Input(batch_shape=inputs[0].shape, dtype="float32") if hasattr(
+        library, "ops") else library.Input(inputs[0].shape[1:], dtype="float32")  # fmt: skip
+    copy = library.models.clone_model(model, input_tensors=image)
+    copy.set_weights(model.get_weights())
+    notes.append("the model's input is of integers: it is given the same values as floats, for "
+                 "gradients to pass")  # fmt: skip
+    return copy
+
+
+def _before(
+    model: Any, shape: tuple[int, ...], view: InputView | None, notes: list[str]
+) -> Iterator[Function]:
+    """What is done to images before the model sees them."""
+    found = view or _view_of(model)
+    if not found.is_plain:
+        yield found.function(shape[2])
+        how = "as given" if view else "by its first layer"
+        notes.append(f"the model takes pixels of {found} ({how}); eps is in [0, 1] all the same")
+    whole = _whole_shape(model)
+    if whole is not None and len(whole) == 3 and shape[2] == 1:
+        yield lambda x: x[..., 0]
+        notes.append("the model takes images [H, W] without an axis for channels")
+    if whole is not None and len(whole) == 2 and whole[1] in (None, int(np.prod(shape))):
+        yield lambda x: tf.reshape(x, [-1, int(np.prod(shape))])
+        notes.append("the model takes flat vectors: images are flattened row by row")
+
+
+def _view_of(model: Any) -> InputView:
+    """[0, 255] where the first layers rescale from it, else [0, 1]."""
+    for layer in _first_layers(model):
+        kind = type(layer).__name__
+        if kind == "Rescaling" and np.max(np.abs(np.asarray(layer.scale))) <= _SMALL_SCALE:
+            return InputView((0.0, 255.0))
+        if kind == "Normalization" and np.max(np.abs(np.asarray(layer.mean))) > 2:
+            return InputView((0.0, 255.0))
+    return InputView()
+
+
+def _first_layers(model: Any, count: int = 6) -> list[Any]:
+    """The first layers of a graph, those of models inside it among them."""
+    if not heads.is_graph(model):
+        return []
+    found: list[Any] = []
+    for layer in model.layers[:count]:
+        found += _first_layers(layer, count) if heads.is_graph(layer) else [layer]
+    return found[:count]

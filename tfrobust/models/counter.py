@@ -1,0 +1,44 @@
+"""Counts what a model is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfrobust.models.inference import Function
+from tfrobust.runtime import tf
+
+Tensor = Any
+
+
+class Counter:
+    """Counts what a model is asked for: examples forward, and examples backward."""
+
+    def __init__(self) -> None:
+        # int64: 5,000 queries on a million images pass 2^31.
+        self._forward, self._backward = (
+            tf.Variable(0, dtype=tf.int64, trainable=False) for _ in range(2)
+        )
+
+    def wrap(self, model: Function) -> Function:
+        """`model`, counted; inside and outside of a `tf.function`."""
+
+        @tf.custom_gradient
+        def counted(logits: Tensor) -> tuple[Tensor, Function]:
+            def grad(upstream: Tensor) -> Tensor:
+                self._backward.assign_add(tf.shape(upstream, out_type=tf.int64)[0])
+                return upstream
+
+            return tf.identity(logits), grad
+
+        def forward(x: Tensor) -> Tensor:
+            self._forward.assign_add(tf.shape(x, out_type=tf.int64)[0])
+            return counted(model(x))
+
+        return forward
+
+    def take(self) -> tuple[int, int]:
+        """(forward, backward) since the last call, and back to 0."""
+        counts = int(self._forward.numpy()), int(self._backward.numpy())
+        self._forward.assign(0)
+        self._backward.assign(0)
+        return counts

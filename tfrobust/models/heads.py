@@ -1,0 +1,218 @@
+"""What a model ends in: logits, or a function of them, which attacks had better not climb.
+
+Through a softmax or sigmoid that is sure of itself no gradient comes back, so attacks see a
+flat model and a robust accuracy comes out that no one has (Athalye et al., 2018,
+https://arxiv.org/abs/1802.00420). Where the graph can be opened the model is cut before such
+a last activation; elsewhere the activation is inverted.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfrobust.errors import TFRobustError
+from tfrobust.runtime import tf
+
+Tensor = Any
+Layer = Any
+
+# Last activations that rise with each logit, and so keep the order of the classes.
+SOFTMAX, SIGMOID, TANH = "softmax", "sigmoid", "tanh"
+_BOUNDED = (SOFTMAX, SIGMOID, TANH, "hard_sigmoid", "hard_tanh", "softsign", "sparsemax")
+_INVERTIBLE = {"hard_sigmoid": SIGMOID, "softsign": TANH, "hard_tanh": TANH, "sparsemax": SOFTMAX}
+# What passes values on as they are in inference mode.
+_TRANSPARENT = ("Dropout", "GaussianNoise", "ActivityRegularization", "Identity", "GaussianDropout")
+_WITH_KERNEL = ("Dense", "Conv2D", "Conv1D", "EinsumDense")
+_TINY = float(np.finfo(np.float32).tiny)
+_NEXT_TO_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
+
+
+class Head(NamedTuple):
+    """How a graph of layers ends.
+
+    Attributes:
+      model: the model up to its logits; the model itself where it ends in them.
+      activation: what was cut off, such as 'softmax'; '' where nothing was.
+      known: whether the end was understood. Where not, only the outputs can tell.
+    """
+
+    model: Any
+    activation: str
+    known: bool
+
+
+def is_keras(model: Any) -> bool:
+    """Whether this is a layer or model of tf_keras or Keras 3."""
+    return any(
+        cls.__name__ == "Layer" and cls.__module__.split(".")[0] in ("keras", "tf_keras")
+        for cls in type(model).__mro__
+    )
+
+
+def library_of(model: Any) -> Any:
+    """The Keras that a Keras model is of: the package `tf_keras`, or `keras` (Keras 3)."""
+    roots = {cls.__module__.split(".")[0] for cls in type(model).__mro__}
+    return importlib.import_module("tf_keras" if "tf_keras" in roots else "keras")
+
+
+def is_graph(model: Any) -> bool:
+    """Whether a Keras model is a graph of layers: functional, or Sequential once it is built."""
+    return is_keras(model) and bool(graph_ends(model)[1])
+
+
+def graph_ends(model: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """Symbolic inputs and outputs of a graph of layers; both empty for any other model."""
+    try:
+        return list(model.inputs or ()), list(model.outputs or ())
+    except (AttributeError, ValueError, TypeError):  # subclassed, or not built yet
+        return [], []
+
+
+def cut(model: Any) -> Head:
+    """The part of a graph of layers that returns logits.
+
+    Args:
+      model: a Keras model with one output.
+    """
+    ends = graph_ends(model)
+    if not is_keras(model) or len(ends[1]) != 1:
+        return Head(model, "", known=False)
+    try:
+        tensor, activation, known = _before_activation(model, ends[1][0])
+    # The graph holds something that is not understood: its outputs will have to tell.
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        return Head(model, "", known=False)
+    if tensor is ends[1][0]:
+        return Head(model, activation, known)
+    library = library_of(model)
+    name = getattr(model, "name", None)
+    return Head(library.Model(ends[0][0] if len(ends[0]) == 1 else ends[0], tensor, name=name),
+                activation, known)  # fmt: skip
+
+
+def _before_activation(model: Any, tensor: Tensor) -> tuple[Tensor, str, bool]:
+    """(the logits, the activation behind them, whether the end was understood)."""
+    while True:
+        layer, given = _origin(tensor)
+        if len(given) != 1:
+            return tensor, "", False
+        if is_keras(layer) and graph_ends(layer)[1]:
+            return _cut_inside(layer, tensor, given[0])
+        kind = type(layer).__name__
+        activation = _activation_of(layer)
+        if kind in _TRANSPARENT or (kind == "Activation" and activation == "linear"):
+            tensor = given[0]
+        elif activation in _BOUNDED and kind in _WITH_KERNEL:
+            return _without_activation(layer, given[0]), activation, True
+        elif activation in _BOUNDED:
+            return given[0], activation, True
+        else:
+            return tensor, "", activation in ("linear", "log_softmax")
+
+
+def _cut_inside(layer: Any, tensor: Tensor, given: Tensor) -> tuple[Tensor, str, bool]:
+    """The same of a model that is the last layer of another."""
+    head = cut(layer)
+    return (head.model(given) if head.activation else tensor), head.activation, head.known
+
+
+def _origin(tensor: Tensor) -> tuple[Layer, list[Tensor]]:
+    """The layer or operation that made a symbolic tensor, and what it was given."""
+    layer, place = tensor._keras_history[:2]
+    node = layer._inbound_nodes[place]
+    given = node.keras_inputs if hasattr(node, "keras_inputs") else node.input_tensors
+    return layer, list(given)
+
+
+def _activation_of(layer: Layer) -> str:
+    """The activation that a layer or operation ends in; '' where it is none that is known."""
+    kind = type(layer).__name__
+    if kind in ("Softmax", "Sigmoid", "Tanh"):
+        axis = getattr(layer, "axis", -1)
+        return kind.lower() if axis in (-1, 1, [-1], [1]) else ""
+    if kind == "TFOpLambda":
+        return str(getattr(layer, "symbol", "")).rpartition(".")[2]
+    function = getattr(layer, "activation", None)
+    if function is None:
+        return "linear" if kind in _WITH_KERNEL else ""
+    return str(getattr(function, "__name__", type(function).__name__)).lower()
+
+
+def _without_activation(layer: Layer, given: Tensor) -> Tensor:
+    """The outputs of a layer with a kernel, before its activation."""
+    config = layer.get_config()
+    config["activation"] = "linear"
+    config["name"] = f"{layer.name}_logits"
+    plain = type(layer).from_config(config)
+    made = plain(given)
+    plain.set_weights(layer.get_weights())
+    return made
+
+
+def inverse(activation: str) -> Callable[[Tensor], Tensor]:
+    """What makes logits of a bounded activation's outputs, up to rounding.
+
+    Args:
+      activation: 'softmax', 'sigmoid' or 'tanh'.
+    """
+    functions = {
+        # Logits up to a constant, which no decision and no loss depends on.
+        SOFTMAX: lambda p: tf.math.log(tf.maximum(p, _TINY)),
+        SIGMOID: lambda p: _logit(p),
+        TANH: lambda p: _logit((p + 1) / 2),
+    }
+    return functions[activation]
+
+
+def _logit(p: Tensor) -> Tensor:
+    p = tf.clip_by_value(p, _TINY, _NEXT_TO_ONE)
+    return tf.math.log(p) - tf.math.log1p(-p)
+
+
+def bounded_by(outputs: np.ndarray) -> str:
+    """The activation that outputs look like, '' where they look like logits.
+
+    Args:
+      outputs: float [N, K], of images that drive a model to its extremes as well.
+    """
+    low, high = float(outputs.min()), float(outputs.max())
+    if low >= 0 and high <= 1 + 1e-3:
+        sums = outputs.sum(axis=1)
+        # Half precision leaves a sum of probabilities a hundredth off.
+        if outputs.shape[1] > 1 and np.abs(sums - 1).max() <= 0.02:
+            return SOFTMAX
+        return SIGMOID
+    if low >= -1 and high <= 1 and max(-low, high) > 0.9:
+        return TANH
+    return ""
+
+
+def as_two_classes(z: Tensor) -> Tensor:
+    """One logit [B, 1] as the logits of two classes [B, 2]: above 0 it means class 1."""
+    return tf.concat([tf.zeros_like(z), z], axis=1)
+
+
+def pick_output(found: Any, what: str = "The model") -> Tensor:
+    """The logits among what a model returned: its only output, or the one named 'logits'.
+
+    Raises:
+      TFRobustError: there are several, and none has that name.
+    """
+    if isinstance(found, dict):
+        if "logits" in found or len(found) == 1:
+            return found.get("logits", next(iter(found.values())))
+        names = ", ".join(map(repr, found))
+    elif isinstance(found, (list, tuple)):
+        if len(found) == 1:
+            return found[0]
+        names = f"{len(found)} without names"
+    else:
+        return found
+    raise TFRobustError(
+        f"{what} has several outputs ({names}), expected one, or one named 'logits': make a model "
+        "of the output that is meant, keras.Model(model.inputs, model.outputs[0])."
+    )

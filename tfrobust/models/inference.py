@@ -1,0 +1,65 @@
+"""Any model as a function of images in inference mode, for graphs that do without AutoGraph.
+
+AutoGraph rewrites the source of every function that it meets, which takes seconds and changes
+nothing in code that writes its loops as `tf.while_loop`. A model may still need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tfrobust.models.folding import fold
+from tfrobust.models.heads import is_keras
+from tfrobust.runtime import tf
+
+Tensor = Any
+Function = Callable[[Tensor], Tensor]
+
+
+def inference(model: Any) -> Function:
+    """`model` as a plain function of images, in inference mode, with float32 logits.
+
+    Args:
+      model: a Keras model (of tf_keras or Keras 3), a `Classifier`, or any callable; [0, 1]
+        images float32 [B, H, W, C] -> logits [B, K].
+    """
+    if hasattr(model, "around"):  # a `Classifier`
+        around: Function = model.around(_outputs(model.inner))
+        return around
+    return _outputs(model)
+
+
+def _outputs(model: Any) -> Function:
+    """What `model` returns in inference mode, with floats as float32."""
+    keywords = {"training": False} if is_keras(model) else {}
+    if not needs_autograph(model):
+        return lambda x: _as_float32(model(x, **keywords))
+    # A function of its own: the model may need AutoGraph, which our graphs go without.
+    return tf.function(lambda x: _as_float32(model(x, **keywords)), reduce_retracing=True)
+
+
+def _as_float32(found: Any) -> Any:
+    return tf.nest.map_structure(lambda part: tf.cast(part, tf.float32), found)
+
+
+def attackable(model: Any) -> Function:
+    """The same function as `inference(model)`, as attacks see it: with cheaper gradients.
+
+    BatchNorm is folded where the model is a flat graph of tf_keras; successes are to be
+    verified on `inference(model)`.
+    """
+    if hasattr(model, "around"):
+        around: Function = model.around(attackable(model.inner))
+        return around
+    return _outputs(model) if needs_autograph(model) else fold(model)
+
+
+def needs_autograph(model: Any) -> bool:
+    """Whether it may: all but graphs of layers of Keras and of ours."""
+    if hasattr(model, "around"):
+        return needs_autograph(model.inner)
+    if not getattr(model, "_is_graph_network", False):
+        return True
+    roots = {type(layer).__module__.partition(".")[0] for layer in model._flatten_layers()}
+    return not roots <= {"keras", "tf_keras", "tfrobust"}
