@@ -75,7 +75,7 @@ def test_pixels_out_of_range_are_refused(case, capsys, value):
     np.savez(case / "wrong.npz", x=x, y=content["y"])
     args = [str(case / "model.keras"), "--data", str(case / "wrong.npz")]
     assert evaluate.main(args) == 1
-    assert "expected floats in [0, 1]" in capsys.readouterr().err
+    assert "floats in [0, 1]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_verbs_that_need_layers_refuse_a_saved_model(case, capsys, verb, small_c
     small_cnn().save(case / "saved", save_format="tf")
     args = [str(case / "saved"), "--data", str(case / "bytes.npz"), "--output", str(case / "out")]
     assert verb.main(args) == 2
-    assert "needs one of tf_keras (Keras 2) with its layers" in capsys.readouterr().err
+    assert "SavedModel" in capsys.readouterr().err
 
 
 def test_suites_have_the_published_composition():

@@ -200,7 +200,7 @@ def test_wrong_use_is_told_before_the_model_is_read(tmp_path, capsys, args, mess
     assert "none.keras not found" in capsys.readouterr().err
 
 
-def test_probabilities_are_refused_and_logits_that_add_up_to_1_are_not(
+def test_probabilities_stay_what_they_are_and_logits_that_add_up_to_1_are_logits(
     tmp_path, halves, model, linear_model, capsys
 ):
     file = image(tmp_path / "a.png", white(rows=slice(2)) // 255 * np.uint8(17))
@@ -208,8 +208,8 @@ def test_probabilities_are_refused_and_logits_that_add_up_to_1_are_not(
     (row,) = table(tmp_path, model, file, "--top", "1")
     assert row["probability_1"] == f"{softmax(2 / 3, 0, 1 / 3)[0]:.6f}"
     keras.Model(halves.input, keras.layers.Softmax()(halves.output)).save(tmp_path / "soft.keras")
-    assert predict.main([str(tmp_path / "soft.keras"), file]) == 1
-    assert "The model returns probabilities" in capsys.readouterr().err
+    (soft,) = table(tmp_path, tmp_path / "soft.keras", file, "--top", "1")
+    assert soft["probability_1"] == row["probability_1"]
     linear_model(np.full((48, 3), np.nan), np.zeros(3), side=SIDE).save(tmp_path / "nan.keras")
     assert predict.main([str(tmp_path / "nan.keras"), file]) == 1
     assert "The model returns NaN" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from servers import NAMES
 
@@ -52,18 +53,33 @@ def means(images: Any) -> Any:
 @pytest.mark.parametrize(
     ("shape", "answer", "message"),
     [
-        ([None, 4, 4, 3], lambda x: tf.nn.softmax(means(x)), "returns probabilities"),
         ([None, None, None, 3], means, "images of one known size"),
         ([None, 4, 4, 1], means, "images of one known size"),
         (None, lambda x: means(tf.reshape(x, [-1, 4, 4, 3])), "images of one known size"),
         ([None, 4, 4, 3], lambda x: x, "expected logits of shape"),
-        ([1, 4, 4, 3], means, "does not take images"),
     ],
-    ids=["probabilities", "any size", "grey", "any rank", "no logits", "one image only"],
+    ids=["any size", "grey", "any rank", "no logits"],
 )
 def test_what_cannot_be_served_is_told(tmp_path, shape: Any, answer: Any, message: str) -> None:
     with pytest.raises(TFRobustError, match=message):
         ServedModel(saved(tmp_path / "model", shape, answer))
+
+
+def test_probabilities_are_served_as_they_are(tmp_path: Path) -> None:
+    model = ServedModel(
+        saved(tmp_path / "soft", [None, 4, 4, 3], lambda x: tf.nn.softmax(4 * means(x)))
+    )
+    image = np.zeros((4, 4, 3), np.float32)
+    image[..., 1] = 1
+    (best, *_) = model.best(model.logits(image[None])[0])
+    assert best.label == 1
+    assert best.probability == pytest.approx(np.exp(4) / (np.exp(4) + 2), abs=1e-4)
+
+
+def test_a_model_of_one_image_serves_any_number(tmp_path: Path) -> None:
+    model = ServedModel(saved(tmp_path / "one", [1, 4, 4, 3], means))
+    images = np.random.default_rng(0).uniform(size=(3, 4, 4, 3)).astype("float32")
+    np.testing.assert_allclose(model.logits(images), images.mean(axis=(1, 2)), atol=1e-5)
 
 
 def test_a_saved_model_without_a_number_has_its_own_name(tmp_path: Path) -> None:

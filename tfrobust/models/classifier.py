@@ -175,6 +175,8 @@ def _settled(made: Classifier, head: heads.Head, x: np.ndarray, model: Any) -> C
         )
     finite = outputs[np.isfinite(outputs).all(axis=1)]
     activation = "" if head.known else heads.bounded_by(finite)
+    if activation and activation != heads.SOFTMAX and _is_linear(made, probe):
+        activation = ""
     if activation:
         after.append(heads.inverse(activation))
         notes.append(f"the model's outputs are those of {_article(activation)}, and its graph does "
@@ -185,6 +187,14 @@ def _settled(made: Classifier, head: heads.Head, x: np.ndarray, model: Any) -> C
         classes = 2
         notes.append("the model has one output: it is the logit of class 1 of two classes")
     return Classifier(made.inner, made.before, tuple(after), made.batch, classes, tuple(notes))
+
+
+def _is_linear(made: Classifier, x: np.ndarray) -> bool:
+    """Whether the outputs are linear in the image, which those of an activation are not."""
+    other = x[::-1]
+    ends = (_tried(made, one) for one in (x, other))
+    middle = _tried(made, (x + other) / 2)
+    return bool(np.allclose(middle, sum(ends) / 2, atol=1e-4))
 
 
 def _probe(x: np.ndarray) -> np.ndarray:

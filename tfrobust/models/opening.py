@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,16 @@ from tfrobust.run import RunFolder
 from tfrobust.runtime import keras, tf
 
 Tensor = Any
+
+# How both libraries speak of a class that is not theirs.
+_UNKNOWN = (
+    r"Could not locate class '([^']+)'",
+    r"object of type `([^`]+)`",
+    r"Could not locate function '([^']+)'",
+    r"[Uu]nknown layer:? '([^']+)'",
+    r"[Uu]nknown object:? '([^']+)'",
+    r"Unknown [a-z ]+: '?([\w>]+)'?",
+)
 
 
 def load_any(path: Path) -> Any:
@@ -48,12 +59,20 @@ def _load_file(path: Path) -> Any:
         return library().models.load_model(path, compile=False)
     # Both raise whatever a broken file makes them run into.
     except Exception as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TFRobustError(
-            f"Model {path} cannot be read by {name} ({first}): expected a whole model saved as "
-            ".keras or .h5; a model with layers of your own goes through Python: "
+            f"Model {path} cannot be read by {name} ({_why(error)}): expected a whole model saved "
+            "as .keras or .h5; a model with layers of your own goes through Python: "
             "tfrobust.evaluate(model, ...)."
         ) from error
+
+
+def _why(error: Exception) -> str:
+    """What a library says of a file, in one line; of a layer that it does not know, its name."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    for pattern in _UNKNOWN:
+        if found := re.search(pattern, text):
+            return f"it does not know the layer or function {found[1]!r}"
+    return str(error).strip().splitlines()[0] if str(error).strip() else text
 
 
 def _keras_3() -> Any:
