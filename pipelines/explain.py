@@ -70,18 +70,17 @@ def work(args: argparse.Namespace) -> None:
             flag = name.replace("_", "-")
             raise UsageError(f"--{flag}: expected at least {least}, found {getattr(args, name)}.")
     methods = methods_asked(args.methods)
-    from pipelines.loading import open_with_images, require_keras
+    from pipelines.loading import open_with_images, require_layers
     from tfrobust.models.classifier import as_classifier
-    from tfrobust.models.flat import flat
     from tfrobust.models.opening import load_any
 
     opened, test = open_with_images(args)
-    models = {opened.name: flat(require_keras(opened, "explain"))}
+    models = {opened.name: require_layers(opened, test, "explain")}
     if args.against:
         other = Path(args.against)
         against = as_classifier(load_any(other), test.pixels(slice(0, 64)))
         opened_other = dataclasses.replace(opened, model=against, source=other)
-        models[_other_name(other, opened.name)] = flat(require_keras(opened_other, "explain"))
+        models[_other_name(other, opened.name)] = require_layers(opened_other, test, "explain")
     _check_models(models)
     if args.target_layer or any(map(reads_a_layer, methods)):
         _check_target_layer(models, args.target_layer)

@@ -45,13 +45,13 @@ def work(args: argparse.Namespace) -> None:
     formats = _formats(args)
     if (doubt := doubt_of_learning(Path(args.model))) and not args.export_anyway:
         raise TFRobustError(f"{args.model} is not exported: {doubt} (--export-anyway does it).")
-    from pipelines.loading import open_with_images, require_keras
+    from pipelines.loading import open_with_images, require_layers
     from tfrobust.models.heads import is_keras
 
     opened, test = open_with_images(args)
     if not is_keras(opened.model.inner):
         raise UsageError(f"{opened.source} is a SavedModel already: export takes Keras models.")
-    model = require_keras(opened, f"--formats {args.formats}") if formats else opened.model
+    model = require_layers(opened, test, f"--formats {args.formats}") if formats else opened.model
     export_run(model, test, opened.run, args.version)
     if formats:
         order = np.random.default_rng(opened.config.seed).permutation(len(test))

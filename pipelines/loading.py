@@ -181,27 +181,22 @@ def _matched(
     return match_labels(test, names, classes, parse_class_map(given) if given else None)
 
 
-def require_keras(opened: Opened, verb: str) -> Any:
-    """The model, where it is one of tf_keras with its layers that takes [0, 1] images.
+def require_layers(opened: Opened, test: ImageSet, verb: str) -> Any:
+    """The model as a flat tf_keras graph of [0, 1] images -> logits, with all of its layers.
 
     Raises:
-      UsageError: it is a SavedModel or a model of Keras 3, or wants other pixels.
+      UsageError: it is a SavedModel, or holds layers that cannot be taken apart.
     """
-    from tfrobust.runtime import keras
+    from tfrobust.models.classifier import as_graph
 
-    inner = opened.model.inner
-    if isinstance(inner, keras.Model) and opened.model.plain:
-        return inner
-    if isinstance(inner, keras.Model):
+    found = as_graph(opened.model, test.image_shape)
+    if found is None:
         raise UsageError(
-            f"{opened.source}: {verb} needs a model that takes [0, 1] images and returns logits "
-            f"({'; '.join(opened.model.notes)}): put a Rescaling layer in front of it; evaluate "
-            "takes any."
+            f"{opened.source}: {verb} needs a model with layers that can be taken apart (a graph "
+            "of Keras's own layers, such as a run folder), found a SavedModel, a subclassed model "
+            "or layers of your own; evaluate takes any."
         )
-    raise UsageError(
-        f"{opened.source} is a SavedModel or a model of Keras 3: {verb} needs one of tf_keras "
-        "(Keras 2) with its layers, such as a run folder; evaluate takes any."
-    )
+    return found
 
 
 def _is_foreign(args: argparse.Namespace, opened: Opened) -> bool:

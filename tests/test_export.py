@@ -139,7 +139,7 @@ def test_a_copy_that_disagrees_is_refused_and_leaves_nothing(
 def test_a_model_of_nan_is_refused(tmp_path: Path, images: np.ndarray) -> None:
     model = colour_model()
     model.set_weights([np.full_like(w, np.nan) for w in model.get_weights()])
-    with pytest.raises(TFRobustError, match="with finite logits"):
+    with pytest.raises(TFRobustError, match="expected finite logits"):
         export(model, tmp_path, COLOURS, check_images=images)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,8 +1,10 @@
 """The one place that settles TensorFlow.
 
-Neural Structured Learning and tf-keras-vis speak Keras 2, current TensorFlow
-ships Keras 3, and NSL imports a ``tf.estimator`` that TensorFlow has dropped.
-Every module of tfrobust takes its TensorFlow from here::
+Our own networks are of Keras 2 (``tf_keras``), as are Neural Structured Learning and
+tf-keras-vis; current TensorFlow ships Keras 3, and NSL imports a ``tf.estimator`` that
+TensorFlow has dropped. Both Keras live side by side: it does not matter which was imported
+first, nor which of them ``tf.keras`` is. Every module of tfrobust takes its TensorFlow from
+here::
 
     from tfrobust.runtime import keras, tf
 
@@ -51,15 +53,15 @@ def __getattr__(name: str) -> Any:
 
 
 def _import_tf() -> Any:
-    """Imports TensorFlow with legacy Keras, or says in one sentence why not.
+    """Imports TensorFlow, or says in one sentence why not.
+
+    Where nobody has imported it yet, ``tf.keras`` becomes legacy Keras.
 
     Raises:
-      TFRobustError: TensorFlow is missing, was imported with Keras 3 first, or
-        ``tf_keras`` is missing or of another minor version.
+      TFRobustError: TensorFlow is missing, or ``tf_keras`` is missing or of another minor
+        version.
     """
-    if "tensorflow" in sys.modules:
-        _check_legacy_keras(sys.modules["tensorflow"])
-    else:
+    if "tensorflow" not in sys.modules:
         _check_versions()
         os.environ["TF_USE_LEGACY_KERAS"] = "1"
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -69,14 +71,41 @@ def _import_tf() -> Any:
     return importlib.import_module("tensorflow")
 
 
-def _check_legacy_keras(module: types.ModuleType) -> None:
+class _LegacyView(types.ModuleType):
+    """TensorFlow as a library of Keras 2 wants to see it: its `keras` is ``tf_keras``."""
+
+    def __init__(self, tensorflow: Any, legacy: Any) -> None:
+        super().__init__("tensorflow")
+        self.__dict__.update({name: getattr(tensorflow, name) for name in ("__path__", "__spec__")})
+        self._tensorflow, self.keras = tensorflow, legacy
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tensorflow, name)
+
+
+def import_legacy(name: str) -> Any:
+    """Imports a module that is written for Keras 2 (of NSL or tf-keras-vis).
+
+    It sees ``tf_keras`` as ``tf.keras``, whichever Keras TensorFlow itself carries.
+    """
+    tensorflow, legacy = _import_tf(), _import_keras()
     # The environment variable may have been set after the import: only the
     # flag that TensorFlow read at import time tells which Keras it carries.
-    if not getattr(module, "_tf_uses_legacy_keras", False):
-        raise TFRobustError(
-            "TensorFlow was already imported with Keras 3, but tfrobust needs legacy Keras: "
-            "import tfrobust before tensorflow, or set TF_USE_LEGACY_KERAS=1 before Python starts."
-        )
+    if getattr(tensorflow, "_tf_uses_legacy_keras", False) or name in sys.modules:
+        return importlib.import_module(name)
+    seen = {
+        "tensorflow": _LegacyView(tensorflow, legacy),
+        "tensorflow.keras": legacy,
+        "tensorflow.keras.backend": legacy.backend,
+    }
+    kept = {each: sys.modules[each] for each in seen if each in sys.modules}
+    sys.modules.update(seen)
+    try:
+        return importlib.import_module(name)
+    finally:
+        for each in seen:
+            sys.modules.pop(each, None)
+        sys.modules.update(kept)
 
 
 def _check_versions() -> None:
@@ -112,10 +141,9 @@ def _import_nsl() -> Any:
     NSL needs no attribute of its estimator package, so an empty module in its
     place is enough and TensorFlow stays unpatched.
     """
-    _import_tf()
     stand_in = "neural_structured_learning.estimator"
     sys.modules.setdefault(stand_in, types.ModuleType(stand_in))
-    return importlib.import_module("neural_structured_learning")
+    return import_legacy("neural_structured_learning")
 
 
 def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from tfrobust.errors import TFRobustError
 from tfrobust.explain.saliency import check
 from tfrobust.explain.target_layer import target_layer as find_layer
-from tfrobust.runtime import keras, tf
+from tfrobust.runtime import import_legacy, keras, tf
 
 # Score-CAM masks the image with each channel of the layer in turn: so many at once.
 _MASKS = 32
@@ -38,9 +38,7 @@ def gradcam(
       UsageError: an argument is not as described.
       TFRobustError: a map is not finite.
     """
-    from tf_keras_vis.gradcam import Gradcam
-
-    return _map(Gradcam, model, x, target, target_layer)
+    return _map("gradcam.Gradcam", model, x, target, target_layer)
 
 
 def gradcam_plus_plus(
@@ -51,9 +49,7 @@ def gradcam_plus_plus(
     Chattopadhyay et al. (2018), https://arxiv.org/abs/1710.11063. Arguments, result and
     errors as of `gradcam`.
     """
-    from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
-
-    return _map(GradcamPlusPlus, model, x, target, target_layer)
+    return _map("gradcam_plus_plus.GradcamPlusPlus", model, x, target, target_layer)
 
 
 def layercam(
@@ -64,9 +60,7 @@ def layercam(
     Jiang et al. (2021), https://doi.org/10.1109/TIP.2021.3089943; of use at earlier layers
     too. Arguments, result and errors as of `gradcam`.
     """
-    from tf_keras_vis.layercam import Layercam
-
-    return _map(Layercam, model, x, target, target_layer)
+    return _map("layercam.Layercam", model, x, target, target_layer)
 
 
 def scorecam(
@@ -86,22 +80,28 @@ def scorecam(
       model, x, target, target_layer: as in `gradcam`.
       channels: use those that vary most over the image; None uses all.
     """
-    from tf_keras_vis.scorecam import Scorecam
-
     check(model, x, target)
     layer = find_layer(model, target_layer)
     count = int(model.get_layer(layer).output.shape[-1])
     few = channels if channels is not None and channels < count else None
     # One image at a time: the library draws the channels of all images together.
     found = [
-        _map(Scorecam, model, x[i : i + 1], target[i : i + 1], layer, max_N=few, batch_size=_MASKS)
+        _map(
+            "scorecam.Scorecam",
+            model,
+            x[i : i + 1],
+            target[i : i + 1],
+            layer,
+            max_N=few,
+            batch_size=_MASKS,
+        )
         for i in range(len(x))
     ]
     return np.concatenate(found)
 
 
 def _map(
-    method: Any,
+    name: str,
     model: keras.Model,
     x: np.ndarray,
     target: np.ndarray,
@@ -109,6 +109,8 @@ def _map(
     **options: Any,
 ) -> np.ndarray:
     check(model, x, target)
+    module, _, kind = name.partition(".")
+    method = getattr(import_legacy(f"tf_keras_vis.{module}"), kind)
     index = tf.constant(target, tf.int32)
     # The library's own search for a layer looks for one of Keras 3; its own scaling fails
     # on small values. Keras's `predict`, which it calls, prints a bar.

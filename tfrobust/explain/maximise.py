@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.runtime import keras, tf
+from tfrobust.runtime import import_legacy, keras, tf
 
 
 def maximise(
@@ -41,17 +41,17 @@ def maximise(
       TFRobustError: the images are not finite.
     """
     _check(model, classes, steps)
-    from tf_keras_vis.activation_maximization import ActivationMaximization
-    from tf_keras_vis.activation_maximization.regularizers import TotalVariation2D
+    library = import_legacy("tf_keras_vis.activation_maximization")
+    regularizers = import_legacy("tf_keras_vis.activation_maximization.regularizers")
 
     index = tf.constant(list(classes), tf.int32)
     noise = np.random.default_rng(seed).normal(0.5, 0.05, (len(classes), *model.input_shape[1:]))
-    found = ActivationMaximization(model, clone=False)(
+    found = library.ActivationMaximization(model, clone=False)(
         lambda logits: tf.gather(logits, index, batch_dims=1),
         seed_input=tf.constant(noise, tf.float32),
         input_range=(0.0, 1.0),
         input_modifiers=[_Jitter(seed)],
-        regularizers=[TotalVariation2D(weight=smoothness)],
+        regularizers=[regularizers.TotalVariation2D(weight=smoothness)],
         steps=steps,
         optimizer=keras.optimizers.Adam(learning_rate),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.runtime import keras, tf
+from tfrobust.runtime import import_legacy, keras, tf
 
 
 def saliency(model: keras.Model, x: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -120,11 +120,8 @@ def scale(maps: np.ndarray, percentile: float = 99.0) -> np.ndarray:
 
 
 def _gradient(model: keras.Model, x: np.ndarray, target: np.ndarray) -> np.ndarray:
-    # Imported here, because it imports TensorFlow, which runtime must have settled first.
-    from tf_keras_vis.saliency import Saliency
-
     index = tf.constant(target, tf.int32)
-    signed = Saliency(model, clone=False)(
+    signed = import_legacy("tf_keras_vis.saliency").Saliency(model, clone=False)(
         lambda logits: tf.gather(logits, index, batch_dims=1),
         tf.constant(x, tf.float32),
         keepdims=True,

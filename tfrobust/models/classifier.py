@@ -6,6 +6,7 @@ one size) and what it gives instead (softmax, sigmoids, a dict) is settled here,
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,9 @@ import numpy as np
 from tfrobust.errors import TFRobustError
 from tfrobust.models import heads
 from tfrobust.models.inference import inference
+from tfrobust.models.twin import needs_twin, twin
 from tfrobust.models.views import InputView
-from tfrobust.runtime import tf
+from tfrobust.runtime import keras, tf
 
 Tensor = Any
 Function = Callable[[Tensor], Tensor]
@@ -39,6 +41,8 @@ class Classifier:
       batch: the only batch size that the model takes, None where it takes any.
       classes: K.
       notes: what was found out and done, a sentence each, for the report.
+      twin: the same function as `inner` as a flat graph of tf_keras, which attacks see and
+        explainers take apart; None where there is none, or `inner` is one itself.
     """
 
     inner: Any
@@ -47,6 +51,7 @@ class Classifier:
     batch: int | None = None
     classes: int = 0
     notes: tuple[str, ...] = ()
+    twin: Any = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """float32 [B, H, W, C] in [0, 1] -> float32 logits [B, K], in inference mode."""
@@ -186,7 +191,20 @@ def _settled(made: Classifier, head: heads.Head, x: np.ndarray, model: Any) -> C
         after.append(heads.as_two_classes)
         classes = 2
         notes.append("the model has one output: it is the logit of class 1 of two classes")
-    return Classifier(made.inner, made.before, tuple(after), made.batch, classes, tuple(notes))
+    found = Classifier(made.inner, made.before, tuple(after), made.batch, classes, tuple(notes))
+    return dataclasses.replace(found, twin=_twin(found, probe))
+
+
+def _twin(made: Classifier, x: np.ndarray) -> Any:
+    """The flat tf_keras graph of the inner model, where it returns the same."""
+    if made.batch is not None or not needs_twin(made.inner):
+        return None
+    found = twin(made.inner)
+    if found is None:
+        return None
+    own, other = (_tried(dataclasses.replace(made, inner=one), x) for one in (made.inner, found))
+    fits = np.allclose(own, other, rtol=1e-3, atol=1e-3 * max(1.0, float(np.abs(own).max())))
+    return found if fits else None
 
 
 def _is_linear(made: Classifier, x: np.ndarray) -> bool:
@@ -207,6 +225,28 @@ def _probe(x: np.ndarray) -> np.ndarray:
     contrast = np.clip((clean - 0.5) * 4 + 0.5, 0, 1)
     plain = [np.full((1, *x.shape[1:]), value, np.float32) for value in (0, 1)]
     return np.concatenate([clean, contrast, 1 - clean, uniform, coarse, *plain])
+
+
+def as_graph(made: Classifier, shape: tuple[int, ...]) -> Any:
+    """A classifier as one flat tf_keras graph of [0, 1] images -> logits; None where it is none.
+
+    Args:
+      made: as `as_classifier` returns it.
+      shape: (H, W, C) of the images.
+    """
+    base = made.twin or made.inner
+    if not heads.is_graph(base) or heads.library_of(base).__name__ != "tf_keras":
+        return None
+    if made.plain:
+        return base
+    if made.batch is not None:
+        return None
+    image = keras.Input(shape, name="image")
+    try:
+        whole = keras.Model(image, made.around(lambda x: base(x))(image), name=base.name)
+    except (ValueError, TypeError, AttributeError):
+        return None
+    return twin(whole)
 
 
 def _tried(made: Classifier, x: np.ndarray) -> np.ndarray:

@@ -50,7 +50,7 @@ def attackable(model: Any) -> Function:
     verified on `inference(model)`.
     """
     if hasattr(model, "around"):
-        around: Function = model.around(attackable(model.inner))
+        around: Function = model.around(attackable(model.twin or model.inner))
         return around
     return _outputs(model) if needs_autograph(model) else fold(model)
 
