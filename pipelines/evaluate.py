@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.attacks import make_attacks
 from pipelines.cli import add_settings, main_of, new_parser
 from pipelines.loading import add_intake
 from tfrobust.attacks import ATTACKS, SUITES
+from tfrobust.attacks.named import make_attacks
 from tfrobust.data import DATASETS
 from tfrobust.errors import TFRobustError, UsageError
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.attacks import check_attacks
 from pipelines.cli import given_settings, with_changes
+from tfrobust.attacks.named import check_attacks
 from tfrobust.config import DataConfig, RunConfig
 from tfrobust.data import DATASETS, ReadOptions, load, read_all, with_channels
 from tfrobust.data.types import ImageSet, ReadLog, Splits

@@ -21,9 +21,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.attacks import check_attacks, make_attacks
 from pipelines.cli import add_settings, given_settings, main_of, new_parser, with_changes
 from tfrobust.attacks import ATTACKS
+from tfrobust.attacks.named import check_attacks, make_attacks
 from tfrobust.config import EvaluationConfig, RunConfig
 from tfrobust.data import DATASETS
 from tfrobust.errors import TFRobustError, UsageError

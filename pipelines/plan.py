@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipelines.attacks import check_attacks
 from pipelines.cli import DEFAULT_RECIPES, given_settings, read_recipe, resolve, show
+from tfrobust.attacks.named import check_attacks
 from tfrobust.config import RunConfig
 from tfrobust.errors import UsageError
 from tfrobust.settings import format_eps, from_dict, merge, to_dict

@@ -1,6 +1,7 @@
 """tfrobust: train, measure, explain and serve robust image classifiers with Keras.
 
-The public names; each is imported when it is first used, and TensorFlow with it.
+The public names; each is imported when it is first used, and TensorFlow with it. It does not
+matter whether TensorFlow or Keras was imported before.
 """
 
 from __future__ import annotations
@@ -11,20 +12,36 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PLACES = {
+    "APGD": "tfrobust.attacks.apgd",
     "ATTACKS": "tfrobust.attacks",
     "BACKBONES": "tfrobust.backbones",
+    "BIM": "tfrobust.attacks.gradient",
+    "Classifier": "tfrobust.models.classifier",
     "DATASETS": "tfrobust.data",
-    "METHODS": "tfrobust.training",
+    "EXPLAINERS": "tfrobust.explain",
+    "FAB": "tfrobust.attacks.fab",
     "FGSM": "tfrobust.attacks.gradient",
+    "InputView": "tfrobust.models.views",
+    "L0": "tfrobust.threat_model",
+    "L1": "tfrobust.threat_model",
+    "L2": "tfrobust.threat_model",
+    "Linf": "tfrobust.threat_model",
+    "METHODS": "tfrobust.training",
     "PGD": "tfrobust.attacks.gradient",
+    "RobustnessReport": "tfrobust.evaluation.report",
     "RunConfig": "tfrobust.config",
     "RunFolder": "tfrobust.run",
+    "Square": "tfrobust.attacks.square",
     "TFRobustError": "tfrobust.errors",
+    "TargetedAPGD": "tfrobust.attacks.apgd",
     "ThreatModel": "tfrobust.threat_model",
     "UsageError": "tfrobust.errors",
+    "as_classifier": "tfrobust.models.classifier",
+    "as_images": "tfrobust.data.sources",
     "autoattack": "tfrobust.attacks.autoattack",
     "build": "tfrobust.backbones",
     "evaluate": "tfrobust.evaluation.evaluate",
+    "explain": "tfrobust.explain.explain",
     "export": "tfrobust.export",
     "fit": "tfrobust.training.fit",
     "load": "tfrobust.data",
@@ -38,3 +55,7 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -124,6 +124,26 @@ class ThreatModel:
         return tf.reshape(direction * size, tf.shape(grad))
 
 
+def Linf(eps: float) -> ThreatModel:  # noqa: N802 (a kind of threat model, by its name)
+    """No pixel value changes by more than `eps`, in [0, 1]: ``Linf(8 / 255)``."""
+    return ThreatModel("linf", eps)
+
+
+def L2(eps: float) -> ThreatModel:  # noqa: N802
+    """The Euclidean length of the change is at most `eps`: ``L2(0.5)``."""
+    return ThreatModel("l2", eps)
+
+
+def L1(eps: float) -> ThreatModel:  # noqa: N802
+    """The absolute changes of all values add up to at most `eps`: ``L1(12)``."""
+    return ThreatModel("l1", eps)
+
+
+def L0(pixels: int) -> ThreatModel:  # noqa: N802
+    """At most so many pixels change, each by any amount: ``L0(5)``."""
+    return ThreatModel("l0", pixels)
+
+
 def _flat(x: Tensor) -> Tensor:
     # Not -1, which an empty batch leaves open.
     return tf.reshape(x, [tf.shape(x)[0], tf.reduce_prod(tf.shape(x)[1:])])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines import evaluate, explain, export
-from pipelines.attacks import make_attacks
+from tfrobust.attacks.named import make_attacks
 from tfrobust.config import EvaluationConfig
 from tfrobust.errors import UsageError
 

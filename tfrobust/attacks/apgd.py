@@ -25,6 +25,7 @@ from tfrobust.attacks.apgd_rows import (
 )
 from tfrobust.attacks.ascent import Model, input_gradient, require_classes
 from tfrobust.attacks.losses import LOSSES, TARGETED_LOSSES
+from tfrobust.attacks.runner import Attack
 from tfrobust.attacks.standing import everyone, is_correct, keep, scatter, where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
@@ -35,7 +36,7 @@ Given = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class APGD:
+class APGD(Attack):
     """Auto-PGD in 'linf' and 'l2', Croce and Hein (2020), https://arxiv.org/abs/2003.01690.
 
     Starts at random on the ball's boundary with a step size of 2 eps and momentum 0.75.

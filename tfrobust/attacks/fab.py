@@ -11,6 +11,7 @@ from typing import Any
 
 from tfrobust.attacks.boundary import boundary_with, column, nearest_boundary, search_segment
 from tfrobust.attacks.hyperplane import NORMS, step_onto_hyperplane
+from tfrobust.attacks.runner import Attack
 from tfrobust.attacks.standing import everyone, is_correct, keep, scatter, where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
@@ -22,7 +23,7 @@ State = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FAB:
+class FAB(Attack):
     """The fast adaptive boundary attack, in linf, l2 and l1.
 
     Every step linearises the boundary between the right class and another one, projects

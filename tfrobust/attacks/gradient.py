@@ -17,6 +17,7 @@ from tfrobust.attacks.ascent import (
     stands,
 )
 from tfrobust.attacks.losses import LOSSES, TARGETED_LOSSES, kl_divergence
+from tfrobust.attacks.runner import Attack
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -34,7 +35,7 @@ _FILLING = 1.25
 
 
 @dataclass(frozen=True, kw_only=True)
-class PGD:
+class PGD(Attack):
     """Projected gradient descent, Madry et al. (2018), https://arxiv.org/abs/1706.06083.
 
     In l1 the first steps are spread over 1 % of the values; the last ones, a way of 1.25

@@ -18,6 +18,7 @@ from tfrobust.attacks.ascent import (
     squared_size,
 )
 from tfrobust.attacks.losses import margin
+from tfrobust.attacks.runner import Attack
 from tfrobust.attacks.standing import everyone, is_correct, keep, scatter
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
@@ -27,7 +28,7 @@ Tensor = Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniformNoise:
+class UniformNoise(Attack):
     """Noise drawn by `ThreatModel.random_start`: no attack may fall behind it.
 
     In 'linf' and 'l2' it is uniform in the ball. Each run keeps the first draw that is
@@ -65,7 +66,7 @@ class UniformNoise:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GaussianNoise:
+class GaussianNoise(Attack):
     """Gaussian noise, projected onto the ball: no attack may fall behind it.
 
     Keeps the same draw of its `tries` as `UniformNoise`, and needs no gradients either.
@@ -112,7 +113,7 @@ class GaussianNoise:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimisedNoise:
+class OptimisedNoise(Attack):
     """Gaussian noise that gradient ascent turns towards misclassification.
 
     From x plus Gaussian noise it climbs ``1 - p(y) - penalty * ||x_adv - x||_2 ** 2`` by

@@ -7,6 +7,7 @@ from typing import Any
 
 from tfrobust.attacks.ascent import Climb, Model, Path, Rows, ascend, begin, named_loss, record
 from tfrobust.attacks.losses import LOSSES
+from tfrobust.attacks.runner import Attack
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -15,7 +16,7 @@ Tensor = Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelAttack:
+class PixelAttack(Attack):
     """Recolours a random share of the pixels, all their channels, by signed gradients.
 
     Where an image is still classified correctly after `steps`, it begins again with other

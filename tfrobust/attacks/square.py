@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from tfrobust.attacks.losses import LOSSES
+from tfrobust.attacks.runner import Attack
 from tfrobust.attacks.standing import everyone, is_correct, keep, scatter, where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
@@ -36,7 +37,7 @@ class _Standing(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Square:
+class Square(Attack):
     """Square attack in 'linf' and 'l2', as published.
 
     Each query changes one square at a random place, drawn for each example on its own,

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from tfrobust.data.types import ImageSet
+from tfrobust.attacks.named import make_attacks
+from tfrobust.config import EvaluationConfig
+from tfrobust.data.sources import as_images
 from tfrobust.evaluation.checks import doubts
 from tfrobust.evaluation.evaluator import Evaluator
 from tfrobust.evaluation.ledger import Ledger
 from tfrobust.evaluation.report import AttackResult, RobustnessReport
+from tfrobust.models.classifier import as_classifier, input_shape
+from tfrobust.models.opening import load_any
+from tfrobust.models.views import InputView
 from tfrobust.threat_model import ThreatModel
 
 Attack = Any
@@ -19,15 +25,17 @@ Attack = Any
 
 def evaluate(
     model: Any,
-    data: ImageSet,
+    data: Any,
     threat_model: ThreatModel,
-    attacks: Mapping[str, Attack],
+    attacks: str | Sequence[str] | Mapping[str, Attack] = "fgsm,pgd",
     *,
     name: str = "model",
-    sweep: tuple[float, ...] = (),
+    sweep: Sequence[float] = (),
     batch_size: int = 128,
     seed: int = 42,
     ledger: Ledger | None = None,
+    view: InputView | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> RobustnessReport:
     """Clean accuracy, then the worst case per example over the attacks, and doubts.
 
@@ -36,24 +44,46 @@ def evaluate(
     before it left.
 
     Args:
-      model: a Keras model (tf_keras or Keras 3), what `load_any` returns, or any callable:
-        [0, 1] images float32 [B, H, W, 3] -> logits [B, K].
-      data: the images to measure on.
-      threat_model: the ball.
-      attacks: name -> attack.
+      model: any classifier: a Keras model (tf_keras or Keras 3) that ends in logits, softmax,
+        sigmoids or one output, what `load_any` returns, a path, or any callable that takes
+        images float32 [B, H, W, C].
+      data: the images to measure on, as `as_images` takes them: (x, y), a `tf.data.Dataset`,
+        a built-in data set's name, a path, or an `ImageSet`.
+      threat_model: the ball, such as `Linf(8 / 255)`.
+      attacks: names as the command line takes them ('pgd:steps=50', 'autoattack'), or
+        name -> attack.
       name: what the report calls the model.
       sweep: further radii to run the same attacks at.
       batch_size: images in a batch.
       seed: of random starts.
       ledger: keeps the outcomes so far on disk, for an evaluation that is killed.
+      view: what the model takes for pixels; None finds out, or else [0, 1].
+      class_names: the classes' names, by label.
 
     Raises:
-      TFRobustError: labels out of the model's range, outputs that are not logits.
+      UsageError: unknown attacks, or data of another kind.
+      TFRobustError: labels out of the model's range, outputs that are no logits.
     """
     start = time.perf_counter()
-    evaluator = Evaluator(model, data, batch_size=batch_size, seed=seed, ledger=ledger)
-    report = measure(evaluator, threat_model, attacks, name=name, sweep=sweep)
-    return dataclasses.replace(report, seconds=time.perf_counter() - start)
+    if isinstance(model, (str, Path)):
+        model = load_any(Path(model))
+    shape = input_shape(model)
+    images = as_images(data, class_names=class_names, channels=shape[2] if shape else None)
+    judge = as_classifier(model, images.pixels(slice(0, 64)), view)
+    chosen = _attacks(attacks, judge.classes)
+    evaluator = Evaluator(judge, images, batch_size=batch_size, seed=seed, ledger=ledger)
+    report = measure(evaluator, threat_model, chosen, name=name, sweep=tuple(sweep))
+    extra = {**report.extra, **({"notes": list(judge.notes)} if judge.notes else {})}
+    return dataclasses.replace(report, extra=extra, seconds=time.perf_counter() - start)
+
+
+def _attacks(
+    attacks: str | Sequence[str] | Mapping[str, Attack], classes: int
+) -> Mapping[str, Attack]:
+    if isinstance(attacks, Mapping):
+        return attacks
+    names = attacks.split(",") if isinstance(attacks, str) else attacks
+    return make_attacks(EvaluationConfig(attacks=tuple(names)), classes)
 
 
 def measure(

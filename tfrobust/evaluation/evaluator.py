@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfrobust.attacks.gradient import input_gradient
-from tfrobust.attacks.standing import is_correct
+from tfrobust.attacks.runner import run
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError
 from tfrobust.evaluation.batches import as_pixels, even_batches, judge_logits
@@ -243,11 +243,7 @@ class Evaluator:
         clean = as_pixels(x)
         # The attack sees the folded model, which is faster; the model itself is the judge.
         seen = self._counter.wrap(attackable(self._model))
-        x_adv = attack(seen, clean, y, threat_model, seed)
-        x_adv = threat_model.project(tf.ensure_shape(x_adv, clean.shape), clean)
-        logits = self.logits(x_adv)
-        wrong = ~is_correct(logits, y)
-        return x_adv, wrong & threat_model.contains(x_adv, clean), logits
+        return run(attack, seen, self.logits, clean, y, threat_model, seed)
 
     def _clean_batch(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         return judge_logits(self.logits(as_pixels(x)), y)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfrobust.attacks.standing import is_finite
+from tfrobust.attacks.runner import run
 from tfrobust.data.perturbed import Source
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError, UsageError
@@ -250,10 +250,10 @@ class Perturber:
         self, attack: Attack, ball: ThreatModel, x: Tensor, y: Tensor, seed: Tensor
     ) -> tuple[Tensor, ...]:
         # The attack sees the folded model, which is faster; the model itself judges.
-        x_adv = attack(attackable(self._model), x, y, ball, seed)
-        x_adv = ball.project(tf.ensure_shape(x_adv, x.shape), x)
-        logits, predictions, confidences = self._classified(x_adv)
-        success = ((predictions != y) | ~is_finite(logits)) & ball.contains(x_adv, x)
+        seen, judge = attackable(self._model), inference(self._model)
+        x_adv, success, logits = run(attack, seen, judge, x, y, ball, seed)
+        predictions = tf.argmax(logits, axis=1, output_type=tf.int32)
+        confidences = tf.reduce_max(tf.nn.softmax(logits), axis=1)
         norms = [ThreatModel(norm=norm).distance(x_adv, x) for norm in _NORMS]
         return x_adv, success, predictions, confidences, *norms
 

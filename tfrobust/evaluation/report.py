@@ -6,11 +6,13 @@ import csv
 import io
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfrobust.progress import clock
+from tfrobust.run import write_json
 from tfrobust.threat_model import ThreatModel
 
 
@@ -113,6 +115,50 @@ class RobustnessReport:
         """bool [N]: correct on the clean image and under every attack."""
         every = [self.clean.correct, *(attack.outcome.correct for attack in self.attacks)]
         return np.logical_and.reduce(every)
+
+    @property
+    def clean_accuracy(self) -> float:
+        """The share of the images that are right without attack."""
+        return float(self.clean.correct.mean())
+
+    @property
+    def robust_accuracy(self) -> float:
+        """The share that is right on the clean image and under every attack."""
+        return float(self.robust.mean())
+
+    def save(self, folder: Path | str) -> Path:
+        """Writes `evaluation.json` into a folder, made where it does not exist.
+
+        Returns:
+          The file.
+
+        Raises:
+          TFRobustError: it cannot be written.
+        """
+        path = Path(folder) / "evaluation.json"
+        write_json(path, self.as_dict())
+        return path
+
+    def plot(self) -> Any:
+        """Accuracy without attack and under each, with 95 % intervals: a matplotlib Figure."""
+        from tfrobust.evaluation.figures_canvas import new_figure
+
+        bars = [("clean", self.clean.correct)]
+        bars += [(attack.name, attack.outcome.correct) for attack in self.attacks]
+        bars.append(("worst case", self.robust))
+        figure = new_figure(max(4.0, 1.2 * len(bars)), 3.6)
+        axes = figure.subplots()
+        for place, (_, correct) in enumerate(bars):
+            low, high = wilson(int(correct.sum()), len(correct))
+            rate = float(correct.mean())
+            axes.bar(place, rate, color="#2a6f97")
+            axes.errorbar(place, rate, [[rate - low], [high - rate]], color="#333333", capsize=3)
+            axes.text(place, high + 0.02, f"{rate:.3f}", ha="center")
+        axes.set_xticks(range(len(bars)), [name for name, _ in bars])
+        axes.set_ylim(0, 1.12)
+        axes.set_ylabel("accuracy")
+        axes.set_title(f"{self.model}: {len(self.labels):,} images, {self.threat_model}")
+        return figure
 
     @property
     def broken_by(self) -> list[str | None]:

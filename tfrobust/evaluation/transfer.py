@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfrobust.attacks.runner import run
 from tfrobust.attacks.standing import is_correct
 from tfrobust.data.types import ImageSet
 from tfrobust.evaluation.batches import as_pixels
@@ -76,8 +77,8 @@ def _counter(
     def count(x: Tensor, y: Tensor, first: Tensor) -> Tensor:
         start = tf.stack([seed, first[0]])
         clean = as_pixels(x)
-        x_adv = attack(attackable(reference), clean, y, threat_model, start)
-        x_adv = threat_model.project(x_adv, clean)
+        seen, judge = attackable(reference), inference(reference)
+        x_adv = run(attack, seen, judge, clean, y, threat_model, start).x_adv
         hits = [is_correct(f(x_adv), y) for f in classifiers]
         return tf.reduce_sum(tf.cast(tf.stack(hits), tf.int64), axis=1)
 

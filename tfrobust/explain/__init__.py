@@ -4,7 +4,16 @@ Every explainer is called as `explain(model, x, target)` and returns float32 map
 attributions [N, H, W, C], or class-activation maps [N, H, W], which are 0 or more.
 """
 
+from __future__ import annotations
+
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
 from tfrobust.tables import Table
+
+if TYPE_CHECKING:
+    from tfrobust.explain.explain import explain as explain
 
 EXPLAINERS = Table(
     "explainer",
@@ -18,3 +27,15 @@ EXPLAINERS = Table(
         "layercam": "tfrobust.explain.class_activation:layercam",
     },
 )
+
+
+class _Callable(types.ModuleType):
+    """`tfrobust.explain` is a room and a function: which one it is does not depend on imports."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from tfrobust.explain.explain import explain
+
+        return explain(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tfrobust.errors import TFRobustError, UsageError
@@ -120,6 +122,8 @@ def scale(maps: np.ndarray, percentile: float = 99.0) -> np.ndarray:
 
 
 def _gradient(model: keras.Model, x: np.ndarray, target: np.ndarray) -> np.ndarray:
+    if not isinstance(model, keras.Model):
+        return _by_tape(model, x, target)
     index = tf.constant(target, tf.int32)
     signed = import_legacy("tf_keras_vis.saliency").Saliency(model, clone=False)(
         lambda logits: tf.gather(logits, index, batch_dims=1),
@@ -135,6 +139,19 @@ def _gradient(model: keras.Model, x: np.ndarray, target: np.ndarray) -> np.ndarr
             "Expected finite gradients of the logits, found NaN or infinity: "
             "explain an earlier checkpoint, or one trained in float32."
         )
+    return found
+
+
+def _by_tape(model: Any, x: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The same of a function, or of a `Classifier` without layers to take apart."""
+    index, pixels = tf.constant(target, tf.int32), tf.constant(x, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(pixels)
+        logits = tf.gather(model(pixels), index, batch_dims=1)
+    zero = tf.UnconnectedGradients.ZERO
+    found: np.ndarray = tape.gradient(logits, pixels, unconnected_gradients=zero).numpy()
+    if not np.isfinite(found).all():
+        raise TFRobustError("Expected finite gradients of the logits, found NaN or infinity.")
     return found
 
 
@@ -161,7 +178,7 @@ def check(model: keras.Model, x: np.ndarray, target: np.ndarray) -> None:
             f"Expected {len(x)} integer targets, one for each image, found {target.dtype} "
             f"{list(target.shape)}: repeat a single class with np.full(len(x), ...)."
         )
-    classes = model.output_shape[-1]
+    classes = model.classes if hasattr(model, "around") else model.output_shape[-1]
     if not (target.min() >= 0 and target.max() < classes):
         raise UsageError(
             f"Expected targets in 0..{classes - 1}, the model's classes, "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,3 +33,15 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+
+
+class _Callable(types.ModuleType):
+    """`tfrobust.export` is a room and a function: which one it is does not depend on imports."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from tfrobust.export.saved_model import export
+
+        return export(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Callable

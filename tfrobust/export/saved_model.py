@@ -28,10 +28,11 @@ TOLERANCE = 1e-5
 def export(
     model: Any,
     folder: Path | str,
-    label_names: Sequence[str],
+    class_names: Sequence[str] | None = None,
     *,
     version: int = 1,
-    check_images: np.ndarray,
+    check_images: np.ndarray | None = None,
+    label_names: Sequence[str] | None = None,
 ) -> Path:
     """Writes `model` as a SavedModel for inference and proves that it answers like `model`.
 
@@ -58,10 +59,11 @@ def export(
         [None, H, W, 3] -> [None, K]. A last softmax or sigmoid is taken off, so that 'logits'
         and 'probabilities' are what their names say.
       folder: the run's folder, ``saved_models/<run>``; made where missing.
-      label_names: the K classes' names, by label.
+      class_names: the K classes' names, by label; None takes '0', '1', ...
       version: number of the version folder, as TensorFlow Serving counts.
       check_images: float32 [N, H, W, 3] in [0, 1], N >= 1: the images on which the
-        saved and the trained model are compared, in batches of 1, 3 and N.
+        saved and the trained model are compared, in batches of 1, 3 and N; None takes noise.
+      label_names: what `class_names` was called before.
 
     Returns:
       ``folder/version``.
@@ -73,8 +75,13 @@ def export(
         that is above 1).
     """
     folder = Path(folder)
+    if check_images is None:
+        check_images = _noise(model)
     _check_images(model, check_images)
     model = as_classifier(model, check_images)
+    label_names = class_names if class_names is not None else label_names
+    if label_names is None:
+        label_names = [str(label) for label in range(model.classes)]
     _check_arguments(model, label_names, version)
     target = folder / str(version)
     made = folder / f".{version}.partial-{os.getpid()}"
@@ -101,6 +108,14 @@ def _check_arguments(model: Classifier, label_names: Sequence[str], version: int
         )
     if version < 1:
         raise UsageError(f"Expected a version number of 1 or more, found {version}.")
+
+
+def _noise(model: Any) -> np.ndarray:
+    shape = input_shape(model)
+    if shape is None or None in shape:
+        raise UsageError(f"Expected a model of images of one known size, found input {shape}.")
+    sides = [int(side or 0) for side in shape]
+    return np.random.default_rng(0).uniform(size=(8, *sides)).astype(np.float32)
 
 
 def _check_images(model: Any, images: np.ndarray) -> None:

@@ -60,10 +60,12 @@ def twin(model: Any) -> Any | None:
 
 
 def needs_twin(model: Any) -> bool:
-    """Whether a graph of layers is of Keras 3, or has models inside."""
+    """Whether a graph of layers is of Keras 3, has models inside, or layers with other uses."""
     if not is_graph(model):
         return False
-    return library_of(model).__name__ != "tf_keras" or any(map(is_graph, model.layers))
+    if library_of(model).__name__ != "tf_keras":
+        return True
+    return any(is_graph(layer) or len(layer.inbound_nodes) > 1 for layer in model.layers)
 
 
 def _plain(name: Any) -> str:

@@ -11,6 +11,7 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.json_format import MessageToDict
 
 from tfrobust.attacks.gradient import PGD
+from tfrobust.attacks.runner import run
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.export.extras import FOLDER, LABELS, read_labels
 from tfrobust.models.classifier import Classifier, as_classifier
@@ -84,8 +85,8 @@ class ServedModel:
         y = tf.argmax(self._logits(x), axis=-1, output_type=tf.int32)
         ball = ThreatModel("linf", eps)
         attack = PGD(steps=STEPS)
-        found = attack(self._logits, x, y, ball, tf.constant([seed, 0]))
-        return ball.project(found, x).numpy()[0]
+        seeds = tf.constant([seed, 0])
+        return run(attack, self._logits, self._logits, x, y, ball, seeds).x_adv.numpy()[0]
 
     def _input_gradient(self, x: Any) -> Any:
         y = tf.argmax(self._model(x), axis=-1, output_type=tf.int32)

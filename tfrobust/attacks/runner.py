@@ -1,0 +1,143 @@
+"""The one place that runs an attack: projects, judges on the model itself, repeats, counts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from tfrobust.attacks.standing import is_correct
+from tfrobust.errors import UsageError
+from tfrobust.models.classifier import as_classifier
+from tfrobust.models.inference import attackable, inference
+from tfrobust.runtime import tf
+
+if TYPE_CHECKING:
+    from tfrobust.threat_model import ThreatModel
+
+Tensor = Any
+Function = Callable[[Tensor], Tensor]
+
+
+class Attacked(NamedTuple):
+    """What became of a batch.
+
+    Attributes:
+      x_adv: float32 [B, H, W, C], inside the ball and the bounds.
+      success: bool [B], whether the model itself misclassifies it there.
+      logits: float32 [B, K], what the model itself says of it.
+    """
+
+    x_adv: Tensor
+    success: Tensor
+    logits: Tensor
+
+
+def run(
+    attack: Any, seen: Function, judge: Function, x: Tensor, y: Tensor, ball: ThreatModel,
+    seed: Tensor,
+) -> Attacked:  # fmt: skip
+    """One run of an attack; no attack judges itself.
+
+    Args:
+      attack: (model, x, y, ball, seed) -> x_adv.
+      seen: the classifier as the attack sees it, perhaps folded.
+      judge: the classifier itself.
+      x: clean images, float32 [B, H, W, C] in [0, 1].
+      y: labels, int [B].
+      ball: the threat model.
+      seed: int32 [2].
+    """
+    x_adv = attack(seen, x, y, ball, seed)
+    x_adv = ball.project(tf.ensure_shape(x_adv, x.shape), x)
+    logits = judge(x_adv)
+    return Attacked(x_adv, ~is_correct(logits, y) & ball.contains(x_adv, x), logits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """What every attack of the table is: called as ``attack(model, x, y, ball, seed)``.
+
+    That call is one run inside a graph, for whoever projects and judges. `perturb` is the
+    whole of it.
+    """
+
+    def perturb(
+        self, model: Any, x: Any, y: Any, ball: ThreatModel, *, seed: int = 0,
+        batch_size: int = 128,
+    ) -> np.ndarray:  # fmt: skip
+        """Adversarial images: traced, projected, verified, and repeated `restarts` times.
+
+        An image that a run breaks is kept as that run left it; later ones work on the rest.
+        An image that stands after all is returned as the last run left it.
+
+        Args:
+          model: any classifier that `as_classifier` takes: of tf_keras or Keras 3, with logits,
+            softmax or sigmoid, or a function.
+          x: clean images, float [N, H, W, C] in [0, 1]; an array or tensor.
+          y: labels, int [N].
+          ball: the threat model, such as `Linf(8 / 255)`.
+          seed: the same seed gives the same images.
+          batch_size: images in a batch.
+
+        Returns:
+          float32 [N, H, W, C], inside the ball and the bounds.
+
+        Raises:
+          UsageError: images and labels do not fit each other, or are not in [0, 1].
+          TFRobustError: the model does not take the images.
+        """
+        images, labels = _checked(x, y)
+        judge = as_classifier(model, images[:64])
+        step = _step(self, judge, images.shape[1:], ball)
+        made = images.copy()
+        for first in range(0, len(images), batch_size):
+            part = np.arange(first, min(first + batch_size, len(images)))
+            for restart in range(getattr(self, "restarts", 1)):
+                if not len(part):
+                    break
+                state = tf.constant([seed + restart, int(first)], tf.int32)
+                found = step(tf.constant(images[part]), tf.constant(labels[part]), state)
+                made[part] = found.x_adv.numpy()
+                part = part[~found.success.numpy()]
+        return made
+
+
+def _checked(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = np.asarray(x), np.asarray(y)
+    if images.ndim != 4 or images.dtype.kind != "f" or not len(images):
+        raise UsageError(
+            f"Expected images as float [N, H, W, C] in [0, 1], N >= 1, found {images.dtype} "
+            f"{list(images.shape)}: divide uint8 images by 255."
+        )
+    if not (images.min() >= 0 and images.max() <= 1):
+        raise UsageError(
+            f"Expected images in [0, 1], found {images.min():g} to {images.max():g}: scale them, "
+            "and say what the model takes with a Rescaling layer."
+        )
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise UsageError(
+            f"Expected {len(images)} whole numbers as labels, found {labels.dtype} "
+            f"{list(labels.shape)}."
+        )
+    return images.astype(np.float32), labels.astype(np.int32)
+
+
+def _step(
+    attack: Any, model: Any, shape: tuple[int, ...], ball: ThreatModel
+) -> Callable[..., Attacked]:
+    """`run` as a graph, for batches of any size."""
+    specs = [
+        tf.TensorSpec([None, *shape], tf.float32), tf.TensorSpec([None], tf.int32),
+        tf.TensorSpec([2], tf.int32),
+    ]  # fmt: skip
+
+    @functools.partial(tf.function, input_signature=specs, autograph=False)
+    def step(x: Tensor, y: Tensor, seed: Tensor) -> Attacked:
+        return run(attack, attackable(model), inference(model), x, y, ball, seed)
+
+    made: Callable[..., Attacked] = step
+    return made

@@ -1,0 +1,61 @@
+"""One call from a model and images to maps of what it looks at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfrobust.errors import UsageError
+from tfrobust.explain import EXPLAINERS
+from tfrobust.models.classifier import as_classifier, as_graph
+from tfrobust.models.opening import load_any
+from tfrobust.models.views import InputView
+
+# What needs no more of a model than that gradients pass.
+_OF_GRADIENTS = ("saliency", "smoothgrad", "integrated-gradients")
+
+
+def explain(
+    model: Any, x: Any, method: str = "gradcam", *, target: Any = None,
+    view: InputView | None = None, **options: Any,
+) -> np.ndarray:  # fmt: skip
+    """Maps of what a model looks at in images.
+
+    Args:
+      model: any classifier that `as_classifier` takes, or the path of one. Class-activation
+        maps need a graph of Keras's own layers (functional or Sequential, of tf_keras or
+        Keras 3, nested or not); the methods of gradients take any.
+      x: images float [N, H, W, C] in [0, 1]; an array or tensor.
+      method: a name of `EXPLAINERS`, such as 'gradcam', 'smoothgrad', 'integrated-gradients'.
+      target: int [N] or one int, the class that is explained; the prediction if None.
+      view: what the model takes for pixels; None finds out, or else [0, 1].
+      **options: of the method, such as `target_layer` or `samples`.
+
+    Returns:
+      float32: class-activation maps [N, H, W], 0 or more; of gradients signed attributions
+      [N, H, W, C].
+
+    Raises:
+      UsageError: an unknown method, or one that the model has no layers for.
+      TFRobustError: the model does not take the images, or a map is not finite.
+    """
+    explainer = EXPLAINERS[method]
+    if isinstance(model, (str, Path)):
+        model = load_any(Path(model))
+    images = np.asarray(x, np.float32)
+    if images.ndim != 4 or not len(images):
+        raise UsageError(f"Expected images [N, H, W, C], N >= 1, found {list(images.shape)}.")
+    judge = as_classifier(model, images[:64], view)
+    graph = as_graph(judge, images.shape[1:])
+    if graph is None and method not in _OF_GRADIENTS:
+        raise UsageError(
+            f"{method}: expected a model with layers that can be taken apart (a graph of Keras's "
+            f"own layers), found another: use {', '.join(_OF_GRADIENTS)}."
+        )
+    if target is None:
+        target = np.argmax(judge(images), axis=1)
+    chosen = np.broadcast_to(np.asarray(target), (len(images),)).astype(np.int32)
+    found: np.ndarray = explainer(judge if graph is None else graph, images, chosen, **options)
+    return found
