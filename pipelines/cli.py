@@ -15,10 +15,18 @@ from tfrobust.config import RunConfig, StageConfig, parse_stages
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.run import doubt_of_learning
 from tfrobust.settings import from_dict, load_yaml, merge, parse_number, to_dict
+from tfrobust.tables import is_place
 
 RECIPES = Path(__file__).with_name("recipes")
 # What a data set is trained with where no recipe is named; for others settings are chosen.
 DEFAULT_RECIPES = {"digits": "digits", "tiny_imagenet": "tiny_imagenet"}
+
+
+class Names(list[str]):
+    """Names of a table, and beside them any place of a plug-in of the user's own."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or is_place(name)
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -147,7 +155,7 @@ def _add_flag(
         return
     valid = choices.get(flag, item.metadata.get("choices"))
     if valid and typing.get_origin(hint) is not tuple:
-        kwargs["choices"] = list(valid)
+        kwargs["choices"] = valid if isinstance(valid, Names) else list(valid)
     else:
         kwargs["metavar"] = flag.upper().replace("-", "_")
     section.add_argument(*names, type=_parser_of(hint), **kwargs)

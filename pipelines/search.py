@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.cli import add_settings, given_settings, main_of, new_parser, read_recipe
+from pipelines.cli import Names, add_settings, given_settings, main_of, new_parser, read_recipe
 from pipelines.plan import make_plan, shown_in_help
 from pipelines.train import GROUPS, build_network, recipe_help
 from tfrobust.backbones import BACKBONES
@@ -69,7 +69,7 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
         help="learning rate at its height (default: the stages')",
     )  # fmt: skip
     _add_search_flags(parser.add_argument_group("search settings (default: the recipe's, else)"))
-    choices = {"backbone": [*BACKBONES, AUTO], "method": METHODS}
+    choices = {"backbone": Names([*BACKBONES, AUTO]), "method": Names(METHODS)}
     add_settings(parser, GROUPS[:-1], choices, shown_in_help(words))
     return parser
 

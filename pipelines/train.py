@@ -14,6 +14,7 @@ from typing import Any
 
 from pipelines.cli import (
     DEFAULT_RECIPES,
+    Names,
     add_settings,
     given_settings,
     main_of,
@@ -68,7 +69,7 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
         help="what training is spread over: all GPUs of this machine, or the workers in TF_CONFIG",
     )  # fmt: skip
     parser.add_argument("--reference", default=None, help=REFERENCE_HELP)
-    choices = {"backbone": [*BACKBONES, AUTO], "method": METHODS}
+    choices = {"backbone": Names([*BACKBONES, AUTO]), "method": Names(METHODS)}
     add_settings(parser, GROUPS, choices, shown_in_help(words))
     parser.epilog = (
         f"Built-in data sets: {', '.join(DATASETS)}; or the path of a folder or zip with one "

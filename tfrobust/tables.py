@@ -1,13 +1,25 @@
-"""Plug-in tables: a name -> the place of a class or function, imported on first use."""
+"""Plug-in tables: a name -> the place of a class or function, imported on first use.
+
+A table holds the plug-ins of this project; besides them it finds those of others: an entry
+point of an installed package, in the group ``tfrobust.<kind>s``, and any attribute of any
+module, written ``package.module:name``.
+"""
 
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
+import importlib.metadata
+import re
+import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from tfrobust.errors import UsageError
+
+_PLACE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 class Table(Mapping[str, Any]):
@@ -19,28 +31,62 @@ class Table(Mapping[str, Any]):
     Args:
       kind: what the entries are, in the singular, for messages ('backbone').
       entries: name -> 'module:attribute'.
+      group: of entry points, such as 'tfrobust.attacks'; '' for none.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, str]) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, entries: Mapping[str, str], group: str = "") -> None:
+        self.kind, self.group = kind, group
         self._entries = dict(entries)
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self._entries:
+        place = self._entries.get(name) or self._further.get(name)
+        if place is None and is_place(name):
+            place = name
+        if place is None:
             raise UsageError(self._unknown(name))
-        module, _, attribute = self._entries[name].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return imported(place, self.kind)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return name in self._entries or name in self._further or is_place(name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        return iter([*self._entries, *self._further])
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._entries) + len(self._further)
+
+    @functools.cached_property
+    def _further(self) -> dict[str, str]:
+        """The plug-ins of installed packages; none may take the name of one that is there."""
+        found = importlib.metadata.entry_points(group=self.group) if self.group else ()
+        return {one.name: one.value for one in found if one.name not in self._entries}
 
     def _unknown(self, name: str) -> str:
-        close = difflib.get_close_matches(str(name), list(self._entries), n=1)
+        close = difflib.get_close_matches(str(name), list(self), n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        return f"Unknown {self.kind} {name!r}: expected one of {', '.join(self)}.{hint}"
+        own = "; one of your own is written package.module:name" if self.group else ""
+        return f"Unknown {self.kind} {name!r}: expected one of {', '.join(self)}{own}.{hint}"
+
+
+def is_place(name: object) -> bool:
+    """Whether a name is the place of a plug-in, ``package.module:name``."""
+    return isinstance(name, str) and bool(_PLACE.fullmatch(name)) and not Path(name).exists()
+
+
+def imported(place: str, kind: str) -> Any:
+    """What lies at ``package.module:name``; the current folder is looked in as well.
+
+    Raises:
+      UsageError: there is no such module, or nothing of that name in it.
+    """
+    module, _, attribute = place.partition(":")
+    # As python -m does: a user's module lies where the command is given.
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        # One of its own imports may be what is missing.
+        raise UsageError(f"{kind} {place!r}: no module {error.name!r} is found.") from error
+    except AttributeError as error:
+        raise UsageError(f"{kind} {place!r}: {module} has no {attribute!r}.") from error

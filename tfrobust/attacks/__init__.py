@@ -25,6 +25,7 @@ ATTACKS = Table(
         "fab-t": "tfrobust.attacks.autoattack:fab_t",
         "square": "tfrobust.attacks.square:Square",
     },
+    "tfrobust.attacks",
 )
 
 #: name -> version of `autoattack`, which returns name -> attack, in the published order.

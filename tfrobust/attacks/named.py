@@ -10,6 +10,7 @@ from tfrobust.attacks import ATTACKS, SUITES
 from tfrobust.config import EvaluationConfig
 from tfrobust.errors import UsageError
 from tfrobust.settings import parse_number
+from tfrobust.tables import is_place
 
 # What --steps and --restarts are for; the other attacks have published settings.
 _PLAIN = ("bim", "pgd")
@@ -45,10 +46,10 @@ def make_attacks(config: EvaluationConfig, classes: int | None = None) -> dict[s
     """
     check_attacks(config)
     attacks: dict[str, Any] = {}
-    order = list(ATTACKS)
+    order = {name: place for place, name in enumerate(ATTACKS)}
     named = [_parse(text) for text in config.attacks]
     plain = [item for item in named if item[0] in ATTACKS]
-    for name, settings in sorted(plain, key=lambda item: order.index(item[0])):
+    for name, settings in sorted(plain, key=lambda item: order.get(item[0], len(order))):
         if name in _PLAIN:
             defaults = {"steps": config.steps, "restarts": config.restarts}
             settings = {**_taken(name, defaults), **settings}
@@ -79,6 +80,8 @@ def make_attack(name: str, settings: dict[str, Any]) -> Any:
 
 def _parse(text: str) -> tuple[str, dict[str, Any]]:
     name, *settings = text.strip().split(":")
+    if settings and "=" not in settings[0] and is_place(f"{name}:{settings[0]}"):
+        name = f"{name}:{settings.pop(0)}"  # an attack of the user's own
     pairs = [part.partition("=") for part in settings]
     if not all(equals and value for _, equals, value in pairs):
         raise UsageError(f"--attack: expected NAME or NAME:SETTING=VALUE, found {text!r}.")

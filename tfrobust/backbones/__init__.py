@@ -7,6 +7,7 @@ it for staged unfreezing. To add a network, describe it as a `Backbone` and name
 from __future__ import annotations
 
 from tfrobust.backbones.classifier import build
+from tfrobust.backbones.description import Backbone
 from tfrobust.backbones.unfreezing import Block, blocks, set_trainable
 from tfrobust.tables import Table
 
@@ -27,10 +28,27 @@ _OWN = {
     "vit": "vit",
 }
 
-BACKBONES = Table(
+
+class _Backbones(Table):
+    """Networks as `Backbone`s; a user's plain function of features is made one."""
+
+    def __getitem__(self, name: str) -> Backbone:
+        found = super().__getitem__(name)
+        if isinstance(found, Backbone):
+            return found
+        constructor = f"{found.__module__}:{found.__qualname__}"
+        # What a function says of itself, else the most careful guess.
+        return Backbone(
+            name=found.__name__, constructor=constructor, normalisation="tf", blocks=(),
+            stride=getattr(found, "stride", 16),
+        )  # fmt: skip
+
+
+BACKBONES = _Backbones(
     "backbone",
     {
         name: f"tfrobust.backbones.{module}:{name.upper()}"
         for name, module in {**dict.fromkeys(_APPLICATIONS, "applications"), **_OWN}.items()
     },
+    "tfrobust.backbones",
 )

@@ -88,7 +88,7 @@ def build(
     x = _resized(_normalise(image, backbone.normalisation), resize)
     image, features = _features(backbone, image, x, options)
     logits = _head(features, num_classes, dropout, seed)
-    model = keras.Model(image, logits, name=name)
+    model = keras.Model(image, logits, name=backbone.name)
     if bn_momentum is not None:
         _set_bn_momentum(model, bn_momentum)
     _load(model, backbone, weights, alpha, resize or min(image_shape[:2]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,7 +27,11 @@ DATASETS = Table(
         "cifar10": "tfrobust.data.cifar10:read",
         "tiny_imagenet": "tfrobust.data.tiny_imagenet.reader:read",
     },
+    "tfrobust.datasets",
 )
+
+#: Any image classification data set of TensorFlow Datasets is called by its name after this.
+TFDS = "tfds:"
 
 #: Own images: kind of path -> read(location: Path, options) -> RawData.
 FORMATS = Table(
@@ -54,8 +58,11 @@ def load(
     """Reads a data set and splits it.
 
     Args:
-      dataset: a name in `DATASETS`, or the path of a folder, .zip, .npz or .pt file.
-        A name wins over a path: write './digits' for a folder of that name.
+      dataset: a name in `DATASETS`; 'tfds:NAME[/CONFIG]', any image classification data set
+        of TensorFlow Datasets; 'package.module:function', a reader of the user's own, called
+        as ``read(location, options)``, which may return (images, labels); or the path of a
+        folder, .zip, .npz or .pt file. A name wins over a path: write './digits' for a folder
+        of that name.
       data_dir: where a built-in data set's files are, or go to.
       options: how to read; the defaults of `ReadOptions` if None.
       select_fraction: part of train set aside for model selection, in (0, 1).
@@ -121,9 +128,13 @@ def with_channels(data: ImageSet, channels: int | None) -> ImageSet:
 
 
 def _read(dataset: str, data_dir: str | None, options: ReadOptions) -> RawData:
+    location = Path(data_dir).expanduser() if data_dir is not None else None
+    if dataset.startswith(TFDS):
+        from tfrobust.data.tfds_sets import read
+
+        return read(dataset.removeprefix(TFDS), location, options)
     if dataset in DATASETS:
-        location = Path(data_dir).expanduser() if data_dir is not None else None
-        return DATASETS[dataset](location, options)
+        return _as_raw(dataset, DATASETS[dataset](location, options))
     path = Path(dataset).expanduser()
     if not path.exists():
         raise UsageError(
@@ -141,6 +152,19 @@ def _read(dataset: str, data_dir: str | None, options: ReadOptions) -> RawData:
             f"write --dataset tiny_imagenet --data-dir {dataset}."
         )
     return _in_range(path, FORMATS[_format(path)](path, options), options)
+
+
+def _as_raw(dataset: str, found: Any) -> RawData:
+    """What a reader returned; one of a user's own may return images and labels alone."""
+    from tfrobust.data.sources import as_images
+    from tfrobust.data.types import RawData, ReadLog
+
+    if isinstance(found, RawData):
+        return found
+    try:
+        return RawData(as_images(found), None, ReadLog())
+    except UsageError as error:
+        raise UsageError(f"Data set {dataset!r}: {error}") from error
 
 
 def _is_official_tiny_imagenet(path: Path) -> bool:

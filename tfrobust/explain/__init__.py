@@ -26,6 +26,7 @@ EXPLAINERS = Table(
         "scorecam": "tfrobust.explain.class_activation:scorecam",
         "layercam": "tfrobust.explain.class_activation:layercam",
     },
+    "tfrobust.explainers",
 )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 # The layers are registered where they are defined; a model file may name them.
 from tfrobust.backbones import grouped, position, unfold  # noqa: F401
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.models.untrusted import keras_version, refuse_code
+from tfrobust.models.untrusted import keras_version, refuse_code, refuse_operations
 from tfrobust.run import RunFolder
 from tfrobust.runtime import keras, tf
 
@@ -41,6 +41,7 @@ def load_any(path: Path) -> Any:
       TFRobustError: it is not a model that can be read, or it carries code.
     """
     if path.is_dir() and (path / "saved_model.pb").is_file():
+        refuse_operations(path)
         return _SavedModel(path)
     path = RunFolder(path).best_model if path.is_dir() else path
     if not path.is_file():

@@ -20,4 +20,5 @@ METHODS = Table(
         "blend": "tfrobust.training.pgd:Blend",
         "noise": "tfrobust.training.pgd:Noise",
     },
+    "tfrobust.methods",
 )

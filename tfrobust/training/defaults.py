@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfrobust.config import RunConfig
 from tfrobust.settings import from_dict, merge
-from tfrobust.training.traits import TRAITS
+from tfrobust.training.traits import traits_of
 
 if TYPE_CHECKING:
     from tfrobust.backbones.description import Backbone
@@ -296,7 +296,7 @@ def _method(choice: Choice, given: Mapping[str, Any], name: str, pretrained: boo
     """How examples are crafted: in one step from wide noise wherever the method can."""
     from tfrobust.backbones import BACKBONES
 
-    traits = TRAITS[given.get("training", {}).get("method", "nsl")]
+    traits = traits_of(given.get("training", {}).get("method", "nsl"))
     if not traits.adversarial:
         return
     quick = BACKBONES[name].tuning.quick

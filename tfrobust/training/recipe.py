@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tfrobust.config import BATCH_NORM, CRAFTING, RunConfig, TrainingConfig
 from tfrobust.errors import UsageError
-from tfrobust.training.traits import TRAITS
+from tfrobust.training.traits import traits_of
 
 # What needs TensorFlow is imported when it is used: a command checks before it reads anything.
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def check_trainable(config: RunConfig) -> None:
 
 
 def _check_norm(method: str, norm: str) -> None:
-    known = TRAITS[method].norms
+    known = traits_of(method).norms
     if norm not in known:
         raise UsageError(
             f"norm: the method {method} trains against {', '.join(known)}, found {norm!r}: choose "

@@ -24,6 +24,20 @@ class Traits:
     crafting: bool = False
 
 
+def traits_of(method: str) -> Traits:
+    """What a method can do; one of a user's own says it in its attribute `traits`.
+
+    Raises:
+      UsageError: there is no such method.
+    """
+    from tfrobust.training import METHODS
+
+    if method in TRAITS:
+        return TRAITS[method]
+    found: Traits = getattr(METHODS[method], "traits", Traits())
+    return found
+
+
 #: By the names of `METHODS`.
 TRAITS = {
     "nsl": Traits(norms=("linf", "l2", "l1"), weighs=True, crafting=True),
