@@ -33,5 +33,16 @@ from tfrobust.threat_model import Linf as Linf
 from tfrobust.threat_model import ThreatModel as ThreatModel
 from tfrobust.training import METHODS as METHODS
 from tfrobust.training.fit import fit as fit
+from tfrobust.training.methods import AdversarialTraining as AdversarialTraining
+from tfrobust.training.methods import Blend as Blend
+from tfrobust.training.methods import Fast as Fast
+from tfrobust.training.methods import Mart as Mart
+from tfrobust.training.methods import Mixture as Mixture
+from tfrobust.training.methods import Noise as Noise
+from tfrobust.training.methods import Regularisation as Regularisation
+from tfrobust.training.methods import Standard as Standard
+from tfrobust.training.methods import Trades as Trades
+from tfrobust.training.robust import load_robust as load_robust
+from tfrobust.training.robust import robust as robust
 
 __version__: str

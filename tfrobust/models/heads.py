@@ -59,6 +59,11 @@ def library_of(model: Any) -> Any:
     return importlib.import_module("tf_keras" if "tf_keras" in roots else "keras")
 
 
+def raw(variable: Any) -> Any:
+    """The variable of TensorFlow that a variable of Keras is, or holds."""
+    return variable if isinstance(variable, tf.Variable) else getattr(variable, "value", variable)
+
+
 def is_graph(model: Any) -> bool:
     """Whether a Keras model is a graph of layers: functional, or Sequential once it is built."""
     return is_keras(model) and bool(graph_ends(model)[1])
@@ -112,6 +117,21 @@ def _before_activation(model: Any, tensor: Tensor) -> tuple[Tensor, str, bool]:
             return given[0], activation, True
         else:
             return tensor, "", activation in ("linear", "log_softmax")
+
+
+def last_layer(model: Any) -> Layer:
+    """The layer whose activation a graph of layers ends in, also inside a nested model."""
+    tensor = graph_ends(model)[1][0]
+    while True:
+        layer, given = _origin(tensor)
+        if graph_ends(layer)[1] if is_keras(layer) else False:
+            return last_layer(layer)
+        kind = type(layer).__name__
+        if kind not in _TRANSPARENT and not (
+            kind == "Activation" and _activation_of(layer) == "linear"
+        ):
+            return layer
+        tensor = given[0]
 
 
 def _cut_inside(layer: Any, tensor: Tensor, given: Tensor) -> tuple[Tensor, str, bool]:

@@ -139,6 +139,8 @@ def _is_trusted(module: str, name: str, config: Any) -> bool:
         return not hasattr(builtins, str(config)) and not hasattr(builtins, name)
     if f"{module}.".startswith("tfrobust.backbones."):
         return True
+    if module == "tfrobust.training.robust":
+        return name.startswith("Robust")
     if module in _LIBRARIES:
         # At the top lie models alone; functions such as get_file have rooms of their own.
         return name[:1].isupper()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tfrobust.models.heads import raw
 from tfrobust.runtime import tf
 
 Tensor = Any
@@ -27,7 +28,7 @@ class Averages:
 
     def __init__(self, model: Any, decay: float) -> None:
         self._decay = decay
-        self._weights = [v for v in model.weights if v.dtype.is_floating]
+        self._weights = [raw(v) for v in model.weights if tf.as_dtype(v.dtype).is_floating]
         # Under a strategy each replica keeps its own, which costs nothing on the way.
         self.variables = [
             tf.Variable(

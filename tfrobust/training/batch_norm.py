@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tfrobust.runtime import keras
+from tfrobust.models.heads import raw
 
 
 def batch_norm_layers(model: Any) -> list[Any]:
-    """All BatchNormalization layers of a flat model, in graph order."""
-    return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    """All BatchNormalization layers of a model of either Keras, those of models inside too."""
+    return [layer for layer in model._flatten_layers() if _is_batch_norm(layer)]
+
+
+def _is_batch_norm(layer: Any) -> bool:
+    return any(cls.__name__ == "BatchNormalization" for cls in type(layer).__mro__)
 
 
 class Statistics:
@@ -19,7 +23,7 @@ class Statistics:
 
     def __init__(self, model: Any) -> None:
         layers = [layer for layer in batch_norm_layers(model) if layer.trainable]
-        self._variables = [v for x in layers for v in (x.moving_mean, x.moving_variance)]
+        self._variables = [raw(v) for x in layers for v in (x.moving_mean, x.moving_variance)]
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -6,15 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from tfrobust.attacks.gradient import FGSM
-from tfrobust.models.folding import fold
-from tfrobust.runtime import keras, tf
-from tfrobust.training.recipe import Recipe
+from tfrobust.runtime import tf
 from tfrobust.training.step import RobustStep
 
 Tensor = Any
 
 
-class AdversarialTraining(RobustStep, keras.Model):
+class AdversarialTraining(RobustStep):
     """Cross-entropy on the adversarial batch alone: one training pass a step.
 
     Madry et al. (2018), https://arxiv.org/abs/1706.06083. The same loss and the same
@@ -24,11 +22,6 @@ class AdversarialTraining(RobustStep, keras.Model):
     """
 
     perturbs_weights = True
-
-    def __init__(self, base_model: Any, recipe: Recipe) -> None:
-        super().__init__()
-        self.base_model = base_model
-        self.prepare(recipe)
 
     def losses_of(self, x: Tensor, x_adv: Tensor | None, y: Tensor) -> dict[str, Any]:
         """Cross-entropy on x_adv."""
@@ -110,4 +103,4 @@ class Mixture(AdversarialTraining):
     def _fgsm(self, x: Tensor, y: Tensor) -> Tensor:
         attack = FGSM(targeted=self.recipe.attack.targeted, target=self.recipe.attack.target)
         ball = replace(self.ball, eps=self.eps_share * self.recipe.fgsm_eps)
-        return attack(fold(self.base_model), x, y, ball, self.seed())
+        return attack(self.attacked(), x, y, ball, self.seed())

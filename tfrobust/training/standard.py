@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfrobust.runtime import keras
-from tfrobust.training.recipe import Recipe
 from tfrobust.training.step import RobustStep
 
 Tensor = Any
 
 
-class Standard(RobustStep, keras.Model):
+class Standard(RobustStep):
     """Cross-entropy on the clean batch; nothing is crafted.
 
     The epoch with the best clean accuracy is kept: by PGD accuracy, which is near 0
@@ -20,11 +18,6 @@ class Standard(RobustStep, keras.Model):
 
     goal = "select_clean"
     crafts = False
-
-    def __init__(self, base_model: Any, recipe: Recipe) -> None:
-        super().__init__(name="standard")
-        self.base_model = base_model
-        self.prepare(recipe)
 
     def craft(self, x: Tensor, y: Tensor) -> None:
         """Nothing."""

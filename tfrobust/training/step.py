@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -12,6 +15,7 @@ from tfrobust.attacks.losses import cross_entropy
 from tfrobust.distribution import averaged, own_seed, replicas
 from tfrobust.errors import UsageError
 from tfrobust.models.folding import fold
+from tfrobust.models.heads import library_of, raw
 from tfrobust.runtime import keras, tf
 from tfrobust.threat_model import ThreatModel
 from tfrobust.training.averaging import Averages
@@ -57,6 +61,18 @@ class RobustStep:
     # Every method's own: (x, x_adv, y) -> {'loss': scalar, and the logits 'clean' and 'adv'
     # where it computes them; 'counted', a dict of weights for their accuracies, if not 1}.
     losses_of: Callable[[Tensor, Tensor | None, Tensor], dict[str, Any]]
+
+    def __new__(cls, base_model: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """A method for a model of either Keras: itself a model of that Keras."""
+        made = cls if issubclass(cls, _models()) else of_library(cls, library_of(base_model))
+        # The next in the order of what is made, a model of Keras.
+        new: Any = super(RobustStep, made).__new__  # type: ignore[misc]
+        return new(made, base_model, *args, **kwargs)
+
+    def __init__(self, base_model: Any, recipe: Recipe) -> None:
+        super().__init__()
+        self.base_model = base_model
+        self.prepare(recipe)
 
     def prepare(self, recipe: Recipe) -> None:
         """Sets up recipe and metrics; called at the end of a method's constructor.
@@ -121,7 +137,7 @@ class RobustStep:
 
     def shared_seed(self) -> Tensor:
         """The same for what all replicas have to draw alike."""
-        step = tf.cast(self.optimizer.iterations, tf.int32)
+        step = tf.cast(raw(self.optimizer.iterations), tf.int32)
         return tf.stack([tf.constant(self.recipe.seed), step])
 
     @property
@@ -152,11 +168,15 @@ class RobustStep:
 
     def craft(self, x: Tensor, y: Tensor) -> Tensor | None:
         """Adversarial images for a training batch, like x; crafted in inference mode."""
-        # Folded anew in each step: the weights have moved.
-        model = fold(self.base_model)
+        model = self.attacked()
         if self.single_step:
             return self._single_step(model, x, y)
         return self.recipe.attack(model, x, y, self.ball, self.seed())
+
+    def attacked(self) -> Callable[[Tensor], Tensor]:
+        """The classifier in inference mode, as this step's attack sees it."""
+        # Folded anew in each step: the weights have moved.
+        return fold(self.base_model)
 
     def _single_step(self, model: Any, x: Tensor, y: Tensor) -> Tensor:
         """N-FGSM: noise wider than the ball, then one step of length eps; no projection.
@@ -192,11 +212,19 @@ class RobustStep:
         """
         moves = alone or self.recipe.batch_norm in (kind, "both", "none")
         with nullcontext() if moves else self._statistics.held():
-            return self.base_model(x, training=True)
+            return self.logits(x, training=True)
+
+    def logits(self, x: Tensor, *, training: bool) -> Tensor:
+        """What the classifier says of images, [B, K]."""
+        return self.base_model(x, training=training)
 
     def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
         """The batch's mean cross-entropy, with the recipe's label smoothing; a scalar."""
         return mean_cross_entropy(logits, y, self.recipe.label_smoothing)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of a loss [B] over the batch."""
+        return tf.reduce_mean(values)
 
     def train_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One update from a batch {'image': [B, H, W, C], 'label': [B]}."""
@@ -235,7 +263,7 @@ class RobustStep:
     ) -> dict[str, Tensor]:
         self._apply(grads, self.base_model.trainable_variables)
         if self.averages:
-            self.averages.update(self.optimizer.iterations)
+            self.averages.update(raw(self.optimizer.iterations))
         return self._measure(loss, terms, y)
 
     def _differentiate(
@@ -246,14 +274,15 @@ class RobustStep:
             terms = losses()
             loss = terms["loss"] + sum(self.base_model.losses)
             scaled = self._scaled(loss)
-        return loss, terms, tape.gradient(scaled, self.base_model.trainable_variables)
+        variables = [raw(variable) for variable in self.base_model.trainable_variables]
+        return loss, terms, tape.gradient(scaled, variables)
 
     def _perturbed(
         self, x: Tensor, x_adv: Tensor | None, y: Tensor
     ) -> AbstractContextManager[None]:
         if not self.recipe.awp:
             return nullcontext()
-        variables = [v for v in self.base_model.trainable_variables if len(v.shape) > 1]
+        variables = [raw(v) for v in self.base_model.trainable_variables if len(v.shape) > 1]
 
         def harmful() -> list[Tensor]:
             with self._statistics.held(), tf.GradientTape() as tape:
@@ -262,13 +291,15 @@ class RobustStep:
             grads = tape.gradient(loss, variables, unconnected_gradients=zero)
             return offsets(variables, averaged(grads), self.recipe.awp)
 
-        begun = self.optimizer.iterations >= self.recipe.awp_warmup
+        begun = raw(self.optimizer.iterations) >= self.recipe.awp_warmup
         return perturbed(variables, _if(begun, harmful, variables))
 
     def _scaled(self, loss: Tensor) -> Tensor:
         # The optimiser adds up the gradients of all replicas, each of a mean over its part.
         loss = loss / replicas()
         scale = getattr(self.optimizer, "get_scaled_loss", None)
+        # Keras 3 has one of another name, and takes the scale off by itself.
+        scale = scale or getattr(self.optimizer, "scale_loss", None)
         return scale(loss) if scale else loss
 
     def _apply(self, grads: list[Tensor], variables: list[Any]) -> None:
@@ -309,6 +340,26 @@ class RobustStep:
         for name, mean in self._means.items():
             if name in logs and not mean.count.numpy():
                 logs.pop(name, None)
+
+
+@functools.cache
+def _models() -> tuple[type, ...]:
+    """The class `Model` of each Keras that is in use."""
+    found = [keras.Model]
+    if "keras" in sys.modules:
+        found.append(sys.modules["keras"].Model)
+    return tuple(found)
+
+
+def of_library(cls: type, library: Any) -> type:
+    """A method as a model of one Keras, `tf_keras` or `keras`; one class for each."""
+    _models.cache_clear()
+    return _made_for(cls, library.__name__)
+
+
+@functools.cache
+def _made_for(cls: type, name: str) -> type:
+    return type(cls.__name__, (cls, importlib.import_module(name).Model), {})
 
 
 def _if(begun: Tensor, moves_of: Callable[[], list[Tensor]], like: list[Any]) -> list[Tensor]:

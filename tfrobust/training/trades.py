@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfrobust.attacks.losses import kl_divergence
-from tfrobust.models.folding import fold
-from tfrobust.runtime import keras, tf
-from tfrobust.training.recipe import Recipe
+from tfrobust.runtime import tf
 from tfrobust.training.step import RobustStep
 
 Tensor = Any
@@ -17,7 +15,7 @@ _START = 0.001
 _MARGIN = 1e-4
 
 
-class Trades(RobustStep, keras.Model):
+class Trades(RobustStep):
     """Cross-entropy on x plus beta * KL(p(x) || p(x_adv)).
 
     Zhang et al. (2019), https://arxiv.org/abs/1901.08573. x_adv maximises that divergence,
@@ -30,27 +28,22 @@ class Trades(RobustStep, keras.Model):
     aims = False
     trained = 2
 
-    def __init__(self, base_model: Any, recipe: Recipe) -> None:
-        super().__init__()
-        self.base_model = base_model
-        self.prepare(recipe)
-
     def craft(self, x: Tensor, y: Tensor) -> Tensor:
         """Images on which the prediction differs most from that on x, like x."""
         ball = self.ball
         noise = tf.random.stateless_normal(tf.shape(x), self.seed(), stddev=_START)
         start = ball.project(x + noise, x)
-        return self.recipe.attack.diverge(fold(self.base_model), x, y, start, ball)
+        return self.recipe.attack.diverge(self.attacked(), x, y, start, ball)
 
     def losses_of(self, x: Tensor, x_adv: Tensor | None, y: Tensor) -> dict[str, Any]:
         """The two terms; label smoothing is for the first."""
         clean, adv = self.forward(x, "clean"), self.forward(x_adv, "adversarial")
-        divergence = tf.reduce_mean(kl_divergence(clean, adv))
+        divergence = self.mean(kl_divergence(clean, adv))
         loss = self.cross_entropy(clean, y) + self.recipe.beta * divergence
         return {"loss": loss, "clean": clean, "adv": adv}
 
 
-class Mart(RobustStep, keras.Model):
+class Mart(RobustStep):
     """Boosted cross-entropy on x_adv plus beta * KL(p(x) || p(x_adv)) * (1 - p_y(x)).
 
     Wang et al. (2020), https://openreview.net/forum?id=rklOg6EFwS. The first term is
@@ -60,19 +53,14 @@ class Mart(RobustStep, keras.Model):
 
     trained = 2
 
-    def __init__(self, base_model: Any, recipe: Recipe) -> None:
-        super().__init__()
-        self.base_model = base_model
-        self.prepare(recipe)
-
     def losses_of(self, x: Tensor, x_adv: Tensor | None, y: Tensor) -> dict[str, Any]:
         """The two terms; label smoothing is for the cross-entropy."""
         clean, adv = self.forward(x, "clean"), self.forward(x_adv, "adversarial")
         own = tf.one_hot(y, tf.shape(adv)[1])
         wrong = tf.reduce_max(tf.nn.softmax(adv) * (1.0 - own), axis=1)
-        boosted = self.cross_entropy(adv, y) - tf.reduce_mean(tf.math.log(1.0 + _MARGIN - wrong))
+        boosted = self.cross_entropy(adv, y) - self.mean(tf.math.log(1.0 + _MARGIN - wrong))
         doubt = 1.0 - tf.reduce_sum(tf.nn.softmax(clean) * own, axis=1)
-        unstable = tf.reduce_mean(kl_divergence(clean, adv) * doubt)
+        unstable = self.mean(kl_divergence(clean, adv) * doubt)
         loss = boosted + self.recipe.beta * unstable
         return {"loss": loss, "clean": clean, "adv": adv}
 

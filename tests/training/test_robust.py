@@ -1,0 +1,215 @@
+"""A robust model is a Keras model, whichever Keras and whatever it is made of."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tfrobust as tr
+from tfrobust.runtime import keras as keras_2
+from tfrobust.runtime import nsl, tf
+from tfrobust.training.recipe import Recipe
+
+RNG = np.random.default_rng(0)
+METHODS = [tr.Standard, tr.AdversarialTraining, tr.Regularisation, tr.Trades, tr.Mart, tr.Fast,
+           tr.Mixture, tr.Blend, tr.Noise]  # fmt: skip
+
+
+@pytest.fixture(params=["tf_keras", "keras 3"])
+def library(request):
+    if request.param == "tf_keras":
+        return keras_2
+    return pytest.importorskip("keras", minversion="3.0")
+
+
+def data(count=64, scale=1.0):
+    y = np.arange(count) % 3
+    x = np.clip(0.3 * np.eye(3)[y][:, None, None] + RNG.uniform(0.2, 0.6, (count, 8, 8, 3)), 0, 1)
+    return (scale * x).astype("float32"), y
+
+
+def network(library, last="softmax", classes=3, first=()):
+    layers = library.layers
+    image = x = library.Input((8, 8, 3))
+    for layer in first:
+        x = layer(x)
+    x = layers.Conv2D(6, 3, strides=2, padding="same", use_bias=False)(x)
+    # Fused, Keras 2 keeps another running variance than Keras 3: n / (n - 1) times as large.
+    plain = {"fused": False} if library is keras_2 else {}
+    x = layers.BatchNormalization(momentum=0.9, **plain)(x)
+    x = layers.Flatten()(layers.ReLU()(x))
+    return library.Model(image, layers.Dense(classes, last, name="top")(x))
+
+
+def same_start(models):
+    weights = [RNG.normal(0, 0.3, w.shape) if w.ndim > 1 else w for w in models[0].get_weights()]
+    for model in models:
+        model.set_weights(weights)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_both_keras_train_alike(method):
+    keras_3 = pytest.importorskip("keras", minversion="3.0")
+    x, y = data()
+    models = [network(one, None) for one in (keras_2, keras_3)]
+    same_start(models)
+    losses = []
+    settings = {} if method in (tr.Standard, tr.Fast, tr.Noise) else {
+        "attack": tr.PGD(steps=2)}  # fmt: skip
+    for one, model in zip((keras_2, keras_3), models, strict=True):
+        # In L2 a rounding error moves an image by as little; in linf it may turn a sign.
+        wrapped = tr.robust(model, method(**settings), tr.L2(0.5))
+        wrapped.compile(one.optimizers.SGD(0.05))
+        found = wrapped.fit(x, y, batch_size=16, epochs=5, shuffle=False, verbose=0)
+        losses.append(found.history["loss"])
+    # The divergence that TRADES climbs begins with a gradient of rounding errors.
+    loose = 100 if method is tr.Trades else 1
+    np.testing.assert_allclose(*losses, rtol=loose * 1e-4)
+    for one, other in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_allclose(one, other, atol=loose * 1e-4)
+
+
+def test_regularisation_is_nsl_s_own_loss():
+    from tfrobust.training.nsl import NSL
+
+    x, y = data(16)
+    base = network(keras_2, None)
+    recipe = Recipe(tr.Linf(0.05), tr.PGD(steps=2, early_stop=False), adv_weight=2.0)
+    wrapped = NSL(base, recipe)
+    wrapped.compile(keras_2.optimizers.SGD(0.0))
+    ours = tr.robust(base, tr.Regularisation(attack=tr.PGD(steps=2), adv_weight=2.0), tr.Linf(0.05))
+    ours.compile(keras_2.optimizers.SGD(0.0))
+    x_adv = ours.craft(tf.constant(x), tf.constant(y, tf.int32))
+    losses = [one.losses_of(tf.constant(x), x_adv, tf.constant(y, tf.int32))["loss"]
+              for one in (wrapped, ours)]  # fmt: skip
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    assert isinstance(wrapped, nsl.keras.AdversarialRegularization)
+
+
+@pytest.mark.parametrize("last", ["softmax", "sigmoid", None])
+def test_the_last_activation_plays_no_part_in_training_and_stays(library, last):
+    x, y = data()
+    models = [network(library, last), network(library, None)]
+    same_start(models)
+    for model in models:
+        method = tr.Regularisation(attack=tr.PGD(steps=2))
+        wrapped = tr.robust(model, method, tr.L2(0.5))
+        wrapped.compile(library.optimizers.SGD(0.05))
+        wrapped.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0)
+    for one, other in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    found = wrapped.predict(x, verbose=0)
+    np.testing.assert_allclose(found, models[1](x, training=False), atol=1e-5)
+    assert models[0].get_layer("top").activation.__name__ == (last or "linear")
+
+
+@pytest.mark.parametrize(
+    "form", ["arrays", "pairs", "dicts", "one-hot", "weights", "class weights"]
+)
+def test_fit_takes_what_keras_takes(library, form):
+    x, y = data()
+    pairs = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
+    dicts = pairs.map(lambda a, b: {"image": a, "label": b})
+    given = {
+        "arrays": (x, y), "pairs": (pairs,), "dicts": (dicts,), "one-hot": (x, np.eye(3)[y]),
+        "weights": (x, y), "class weights": (x, y),
+    }[form]  # fmt: skip
+    more = {"weights": {"sample_weight": np.linspace(0, 2, len(x))},
+            "class weights": {"class_weight": {0: 1.0, 1: 2.0, 2: 0.5}}}.get(form, {})  # fmt: skip
+    wrapped = tr.robust(network(library), tr.AdversarialTraining(attack=tr.PGD(steps=2)),
+                        tr.Linf(0.05))  # fmt: skip
+    wrapped.compile("adam", metrics=["accuracy"])
+    history = wrapped.fit(*given, epochs=6, validation_data=pairs, verbose=0, **more).history
+    assert {"loss", "adv_accuracy", "val_accuracy", "val_robust_accuracy"} <= set(history)
+    assert history["loss"][-1] < history["loss"][0]
+    measured = wrapped.evaluate(pairs, verbose=0, return_dict=True)
+    own = (np.argmax(wrapped.base_model.predict(x, verbose=0), axis=1) == y).mean()
+    assert measured["accuracy"] == pytest.approx(own, abs=1e-6)
+    assert measured["robust_accuracy"] <= measured["accuracy"]
+
+
+def test_images_of_no_weight_teach_nothing(library):
+    x, y = data()
+    wrong = np.concatenate([y[:32], (y[32:] + 1) % 3])
+    weights = np.repeat([1.0, 0.0], 32)
+    models = [network(library, None), network(library, None)]
+    same_start(models)
+    for model, labels in zip(models, (y, wrong), strict=True):
+        wrapped = tr.robust(model, tr.Trades(attack=tr.PGD(steps=1)), tr.Linf(0.05))
+        wrapped.compile(library.optimizers.SGD(0.1))
+        wrapped.fit(x, labels, sample_weight=weights, batch_size=64, epochs=2, shuffle=False,
+                    verbose=0)  # fmt: skip
+    for one, other in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_backbone_with_augmentation_and_pixels_of_0_to_255(library):
+    layers = library.layers
+    base = library.applications.MobileNetV2(
+        input_shape=(32, 32, 3), include_top=False, weights=None, alpha=0.35
+    )
+    base.trainable = False
+    image = library.Input((32, 32, 3))
+    x = layers.RandomFlip("horizontal")(layers.Rescaling(1 / 127.5, offset=-1)(image))
+    x = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(base(x, training=False)))
+    model = library.Model(image, layers.Dense(1, "sigmoid")(x))
+    y = np.arange(16) % 2
+    x = RNG.uniform(0, 120, (16, 32, 32, 3)) + 130 * y[:, None, None, None]
+    wrapped = tr.robust(model, tr.Fast(), tr.Linf(8 / 255))
+    before = [np.array(w) for w in base.get_weights()]
+    wrapped.compile("adam")
+    wrapped.fit(x, y, batch_size=8, epochs=2, validation_data=(x, y), verbose=0)
+    for one, other in zip(before, base.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert wrapped.predict(x, verbose=0).shape == (16, 1)
+    crafted = wrapped.craft(wrapped._pixels(tf.constant(x, tf.float32)), tf.constant(y, tf.int32))
+    assert float(tf.reduce_min(crafted)) >= 0 and float(tf.reduce_max(crafted)) <= 1
+
+
+def test_it_is_saved_and_trained_on(library, tmp_path):
+    x, y = data()
+    wrapped = tr.robust(network(library), tr.Trades(beta=3.0, attack=tr.PGD(steps=2)), tr.L2(0.5))
+    wrapped.compile("adam")
+    wrapped.fit(x, y, epochs=1, verbose=0)
+    wrapped.save(tmp_path / "robust.keras")
+    loaded = tr.load_robust(tmp_path / "robust.keras")
+    np.testing.assert_allclose(
+        loaded.predict(x, verbose=0), wrapped.predict(x, verbose=0), atol=1e-6
+    )
+    assert loaded.method == wrapped.method and loaded.recipe.threat_model == tr.L2(0.5)
+    loaded.compile("adam")
+    loaded.fit(x, y, epochs=1, verbose=0)
+    wrapped.base_model.save(tmp_path / "base.keras")
+    report = tr.evaluate(tmp_path / "base.keras", (x, y), tr.Linf(0.02), "fgsm")
+    own = (np.argmax(wrapped.predict(x, verbose=0), axis=1) == y).mean()
+    assert report.clean_accuracy == pytest.approx(own, abs=1e-6)
+
+
+def test_a_subclassed_model_and_keras_s_own_callbacks(library, tmp_path):
+    base = network(library)
+
+    class Mine(library.Model):
+        def __init__(self):
+            super().__init__()
+            self.base = base
+
+        def call(self, x, training=None):
+            return self.base(x, training=training)
+
+    x, y = data()
+    model = Mine()
+    model(x[:1])
+    wrapped = tr.robust(model, tr.AdversarialTraining(attack=tr.PGD(steps=2)), tr.Linf(0.05))
+    schedule = library.optimizers.schedules.CosineDecay(0.05, 20)
+    wrapped.compile(library.optimizers.SGD(schedule))
+    stop = library.callbacks.EarlyStopping("val_robust_accuracy", patience=1, mode="max")
+    history = wrapped.fit(x, y, epochs=30, validation_data=(x, y), callbacks=[stop], verbose=0)
+    assert len(history.history["loss"]) < 30
+
+
+def test_wrong_arguments_are_told(library):
+    with pytest.raises(tr.UsageError, match="Keras model"):
+        tr.robust(lambda x: x)
+    wrapped = tr.robust(network(library))
+    with pytest.raises(tr.UsageError, match="loss"):
+        wrapped.compile("adam", loss="mse")

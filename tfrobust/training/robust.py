@@ -1,0 +1,327 @@
+"""A robust model is a Keras model: `compile`, `fit`, `evaluate`, `predict` and `save` as ever.
+
+Around any classifier of tf_keras or Keras 3, functional, Sequential, subclassed or nested, with
+logits, softmax, sigmoids or one output.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfrobust.attacks.gradient import PGD
+from tfrobust.attacks.runner import run
+from tfrobust.errors import UsageError
+from tfrobust.models import heads
+from tfrobust.models.classifier import _view_of
+from tfrobust.models.folding import fold
+from tfrobust.runtime import tf
+from tfrobust.tables import imported
+from tfrobust.threat_model import ThreatModel
+from tfrobust.training.methods import AdversarialTraining, Method, from_dict
+
+Tensor = Any
+_PACKAGE = "tfrobust"
+# Images that show what a model returns where its graph does not.
+_PROBED = 64
+
+
+class _Robust:
+    """What a method's step needs to be a Keras model that others can use."""
+
+    base_model: Any
+    recipe: Any
+    optimizer: Any
+    _weights_of_batch: Tensor | None = None
+
+    def __init__(
+        self, model: Any, method: Method, ball: ThreatModel, validation_attack: PGD
+    ) -> None:
+        self._settle(model)
+        super().__init__(model, method.recipe(ball))  # type: ignore[call-arg]
+        self.method, self.validation_attack = method, validation_attack
+        library = heads.library_of(model)
+        names = ("accuracy", "robust_accuracy", "val_loss")
+        self._tested = {name: library.metrics.Mean(name=name) for name in names}
+        self._further: list[Any] = []
+
+    def _settle(self, model: Any) -> None:
+        """How logits are had of the model, and pixels of [0, 1] shown to it."""
+        scale = _view_of(model).input_range[1]
+        # Past Keras's own bookkeeping of attributes, which begins with its constructor.
+        object.__setattr__(self, "_scale", float(scale))
+        object.__setattr__(self, "_outputs", _Logits(model, scale))
+
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
+        """What the base model returns: `predict` and the model's own users see no difference."""
+        return self.base_model(x, training=training)
+
+    def logits(self, x: Tensor, *, training: bool) -> Tensor:
+        """float32 logits [B, K] of images in [0, 1]."""
+        outputs: _Logits = self._outputs  # type: ignore[attr-defined]
+        return outputs(x, training=training)
+
+    def attacked(self) -> Callable[[Tensor], Tensor]:
+        """The classifier in inference mode, folded where it is a flat graph of tf_keras."""
+        outputs: _Logits = self._outputs  # type: ignore[attr-defined]
+        if outputs.plain and heads.library_of(self.base_model).__name__ == "tf_keras":
+            return fold(self.base_model)
+        return lambda x: self.logits(x, training=False)
+
+    def compile(self, optimizer: Any = "adam", metrics: Any = None, **kwargs: Any) -> None:
+        """As every Keras model; the loss is the method's.
+
+        Args:
+          optimizer: of the model's Keras, or its name.
+          metrics: further metrics, on what the base model returns for clean images; 'accuracy',
+            clean and robust, is always measured.
+          **kwargs: of Keras's own `compile`, `loss` aside.
+
+        Raises:
+          UsageError: a loss is given.
+        """
+        if kwargs.pop("loss", None) is not None:
+            raise UsageError("compile: the loss is the method's own; leave loss out.")
+        library = heads.library_of(self.base_model)
+        if isinstance(optimizer, str):
+            optimizer = library.optimizers.get(optimizer)
+        named = [one for one in metrics or () if one not in ("accuracy", "acc")]
+        self._further = [library.metrics.get(one) for one in named]
+        # XLA on processors makes convolutions many times slower; it is the user's to ask for.
+        kwargs.setdefault("jit_compile", False)
+        super().compile(optimizer, **kwargs)  # type: ignore[misc]
+
+    @property
+    def metrics(self) -> list[Any]:
+        """What `fit` and `evaluate` reset."""
+        own: list[Any] = super().metrics  # type: ignore[misc]
+        return [*own, *self._tested.values(), *self._further]
+
+    def train_step(self, data: Any) -> dict[str, Tensor]:
+        """One update from (x, y), (x, y, sample_weight) or a dict with 'image' and 'label'."""
+        x, y, weights = _unpacked(data)
+        self._weights_of_batch = weights
+        try:
+            batch = {"image": self._pixels(x), "label": _as_labels(y)}
+            logs: dict[str, Tensor] = super().train_step(batch)  # type: ignore[misc]
+        finally:
+            self._weights_of_batch = None
+        return logs
+
+    def test_step(self, data: Any) -> dict[str, Tensor]:
+        """Clean and robust accuracy of a batch, by `validation_attack` in the ball."""
+        x, y, weights = _unpacked(data)
+        pixels, labels = self._pixels(x), _as_labels(y)
+        logits = self.logits(pixels, training=False)
+        seed = tf.constant([self.recipe.seed, 0], tf.int32)
+        ball = self.recipe.threat_model
+        judge = lambda images: self.logits(images, training=False)  # noqa: E731
+        found = run(self.validation_attack, self.attacked(), judge, pixels, labels, ball, seed)
+        right = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), labels)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        values = {"val_loss": losses, "accuracy": right, "robust_accuracy": right & ~found.success}
+        for name, value in values.items():
+            self._tested[name].update_state(tf.cast(value, tf.float32), sample_weight=weights)
+        logs = {name.removeprefix("val_"): self._tested[name].result() for name in values}
+        return {**logs, **self._measured(x, y, weights)}
+
+    def _measured(self, x: Tensor, y: Tensor, weights: Tensor | None) -> dict[str, Tensor]:
+        if self._further:
+            outputs = heads.pick_output(self.base_model(x, training=False))
+            for metric in self._further:
+                metric.update_state(y, outputs, sample_weight=weights)
+        return {metric.name: metric.result() for metric in self._further}
+
+    def _pixels(self, x: Tensor) -> Tensor:
+        """Images as the user gives them, in [0, 1]."""
+        return tf.cast(x, tf.float32) / self._scale  # type: ignore[attr-defined]
+
+    def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
+        """The batch's mean, weighted where `fit` has weights."""
+        if self._weights_of_batch is None:
+            mean: Tensor = super().cross_entropy(logits, y)  # type: ignore[misc]
+            return mean
+        depth, smoothing = tf.shape(logits)[1], self.recipe.label_smoothing
+        even = smoothing / tf.cast(depth, tf.float32)
+        target = tf.one_hot(y, depth, 1 - smoothing + even, even)
+        return self.mean(tf.nn.softmax_cross_entropy_with_logits(labels=target, logits=logits))
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of a loss [B], each weighted as `fit` has been told."""
+        weights = self._weights_of_batch
+        if weights is None:
+            return tf.reduce_mean(values)
+        return tf.reduce_mean(values * tf.reshape(tf.cast(weights, values.dtype), [-1]))
+
+    def get_config(self) -> dict[str, Any]:
+        """The base model, the method and the ball."""
+        library = heads.library_of(self.base_model)
+        ball = self.recipe.threat_model
+        return {
+            "model": library.saving.serialize_keras_object(self.base_model),
+            "method": self.method.as_dict(),
+            "ball": {"norm": ball.norm, "eps": ball.eps, "bounds": list(ball.bounds)},
+            "validation_attack": dataclasses.asdict(self.validation_attack),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """The same again; weights follow."""
+        root = (
+            "tf_keras" if any(k.__module__.startswith("tf_keras") for k in cls.__mro__) else "keras"
+        )
+        library = importlib.import_module(root)
+        model = library.saving.deserialize_keras_object(config["model"])
+        ball = config["ball"]
+        return robust(
+            model, from_dict(config["method"]),
+            ThreatModel(ball["norm"], ball["eps"], tuple(ball["bounds"])),
+            validation_attack=PGD(**config["validation_attack"]),
+        )  # fmt: skip
+
+
+class _Logits:
+    """A base model's logits, as a function of [0, 1] images, with its own weights."""
+
+    def __init__(self, model: Any, scale: float) -> None:
+        self._model, self._scale = model, scale
+        self._layer: Any = None
+        self._after: list[Callable[[Tensor], Tensor]] = []
+        head = heads.cut(model)
+        if head.activation:
+            self._open(head)
+        elif not head.known:
+            self._probe()
+        outputs = heads.graph_ends(model)[1]
+        if len(outputs) == 1 and outputs[0].shape[-1] == 1:
+            self._after.append(heads.as_two_classes)
+        #: Whether the model itself is all of it.
+        self.plain = scale == 1 and self._layer is None and not self._after and head.known
+
+    def _open(self, head: heads.Head) -> None:
+        """Takes the last activation off, without copies of weights."""
+        own = {id(heads.raw(variable)) for variable in self._model.weights}
+        if all(id(heads.raw(variable)) in own for variable in head.model.weights):
+            self._model = head.model
+            return
+        # The activation is a setting of a layer with weights: it is set aside while we look.
+        self._layer = heads.last_layer(self._model)
+
+    def _probe(self) -> None:
+        """What the outputs of a model that is no graph look like, on noise."""
+        shape = getattr(self._model, "input_shape", None)
+        if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
+            return
+        x = np.random.default_rng(0).uniform(size=(_PROBED, *shape[1:])).astype(np.float32)
+        found = heads.pick_output(self._model(x * self._scale, training=False))
+        if kind := heads.bounded_by(np.asarray(found, np.float32).reshape(_PROBED, -1)):
+            self._after.append(heads.inverse(kind))
+
+    def __call__(self, x: Tensor, *, training: bool) -> Tensor:
+        x = x * self._scale if self._scale != 1 else x
+        with _linear(self._layer):
+            found = heads.pick_output(self._model(x, training=training))
+        found = tf.cast(found, tf.float32)
+        for step in self._after:
+            found = step(found)
+        return found
+
+
+@contextmanager
+def _linear(layer: Any) -> Iterator[None]:
+    """Inside the block a layer has no activation."""
+    if layer is None:
+        yield
+        return
+    before = layer.activation
+    layer.activation = heads.library_of(layer).activations.linear
+    try:
+        yield
+    finally:
+        layer.activation = before
+
+
+def _unpacked(data: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+    if isinstance(data, dict):
+        return data["image"], data["label"], data.get("sample_weight")
+    if len(data) == 3:
+        return data[0], data[1], data[2]
+    x, y = data
+    return x, y, None
+
+
+def _as_labels(y: Tensor) -> Tensor:
+    """Labels int32 [B] of integers [B] or [B, 1], or one-hot rows [B, K]."""
+    y = tf.convert_to_tensor(y)
+    if len(y.shape) == 2 and y.shape[1] != 1:
+        return tf.argmax(y, axis=1, output_type=tf.int32)
+    return tf.cast(tf.reshape(y, [-1]), tf.int32)
+
+
+def robust(
+    model: Any, method: Method | None = None, ball: ThreatModel | None = None, *,
+    validation_attack: PGD | None = None,
+) -> Any:  # fmt: skip
+    """A Keras model that trains `model` robustly, and otherwise is `model`.
+
+    Trained by `compile` and `fit` with arrays or `tf.data` of (x, y), (x, y, sample_weight) or
+    dicts, with any optimiser, schedule and callback of its Keras. Images are those that the
+    base model takes: [0, 1], or 0..255 where its first layer is a Rescaling from there. During
+    `fit`, `accuracy` and `robust_accuracy` of `validation_data` are clean accuracy and that
+    under `validation_attack`; `evaluate` measures the same; `predict` returns what the base
+    model returns.
+
+    Args:
+      model: a classifier of tf_keras or Keras 3, built; it is trained in place, as
+        `base_model`.
+      method: one of `tfrobust.training.methods`, such as ``Trades(beta=6)``;
+        `AdversarialTraining` if None.
+      ball: the threat model, such as ``Linf(8 / 255)``, the default.
+      validation_attack: what validation measures under; PGD with 10 steps if None.
+
+    Raises:
+      UsageError: the model is none of Keras, or the method does not train against the norm.
+    """
+    if not heads.is_keras(model):
+        raise UsageError(f"Expected a Keras model, found {type(model).__name__}.")
+    method = method or AdversarialTraining()
+    ball = ball or ThreatModel("linf", 8 / 255)
+    cls = _class_of(method.place, type(method).__name__, heads.library_of(model).__name__)
+    made: Any = cls.__new__(cls, model)
+    made.__init__(model, method, ball, validation_attack or PGD(steps=10))
+    return made
+
+
+@functools.cache
+def _class_of(place: str, name: str, library: str) -> type:
+    """The class of robust models of a method and a Keras, registered for loading."""
+    keras = importlib.import_module(library)
+    logic = imported(place, "training method")
+    made = type(f"Robust{name}", (_Robust, logic, keras.Model), {})
+    registered: type = keras.saving.register_keras_serializable(_PACKAGE)(made)
+    return registered
+
+
+def load_robust(path: Path | str) -> Any:
+    """A robust model that `save` has written as a .keras file, to be compiled and trained on.
+
+    Args:
+      path: of the file; only what this project and Keras's own layers made is opened.
+
+    Raises:
+      TFRobustError: it is none, or carries code.
+    """
+    from tfrobust.models.untrusted import keras_version, refuse_code
+
+    library = "keras" if keras_version(Path(path)).startswith("3.") else "tf_keras"
+    refuse_code(Path(path))
+    for method in Method.__subclasses__():
+        _class_of(method.place, method.__name__, library)
+    return importlib.import_module(library).models.load_model(str(path), compile=False)
