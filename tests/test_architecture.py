@@ -14,7 +14,7 @@ ROOMS = (
     "errors", "tables", "chance", "progress", "runtime", "settings", "config", "run",
     "distribution", "threat_model",
     "data", "backbones", "models", "attacks", "training", "evaluation", "explain", "export",
-    "serving", "report", "search",
+    "callbacks", "testing", "serving", "report", "search",
 )  # fmt: skip
 
 

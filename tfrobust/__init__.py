@@ -49,6 +49,7 @@ _PLACES = {
     "as_images": "tfrobust.data.sources",
     "autoattack": "tfrobust.attacks.autoattack",
     "build": "tfrobust.backbones",
+    "callbacks": "tfrobust.callbacks",
     "evaluate": "tfrobust.evaluation.evaluate",
     "explain": "tfrobust.explain.explain",
     "export": "tfrobust.export",
@@ -59,13 +60,20 @@ _PLACES = {
     "robust": "tfrobust.training.robust",
 }
 
+# What is used as a room: `tfrobust.callbacks.TimeBudget`.
+_ROOMS = ("callbacks",)
 __all__ = sorted(_PLACES)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_PLACES[name]), name)
+    module = importlib.import_module(_PLACES[name])
+    return (
+        module
+        if _PLACES[name] == f"{__name__}.{name}" and name in _ROOMS
+        else getattr(module, name)
+    )
 
 
 def __dir__() -> list[str]:

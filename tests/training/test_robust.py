@@ -213,3 +213,44 @@ def test_wrong_arguments_are_told(library):
     wrapped = tr.robust(network(library))
     with pytest.raises(tr.UsageError, match="loss"):
         wrapped.compile("adam", loss="mse")
+
+
+def test_the_callbacks(library, tmp_path):
+    x, y = data()
+    wrapped = tr.robust(network(library), tr.AdversarialTraining(attack=tr.PGD(steps=1)),
+                        tr.Linf(0.05))  # fmt: skip
+    wrapped.compile(library.optimizers.Adam(0.01))
+    base = wrapped.base_model
+    first = [np.array(w) for w in base.layers[1].get_weights()]
+    seen = []
+
+    class Watch(library.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            kernel = np.array(base.layers[1].get_weights()[0])
+            rate = float(np.asarray(wrapped.optimizer.learning_rate))
+            seen.append((np.array_equal(kernel, first[0]), round(rate, 4)))
+
+    keep = tr.callbacks.RobustCheckpoint(tmp_path / "run", tr.PGD(steps=3))
+    stages = tr.callbacks.StagedUnfreezing("head:2:0.05,all:2:0.01")
+    history = wrapped.fit(x, y, epochs=9, batch_size=16, validation_data=(x, y), verbose=0,
+                          callbacks=[stages, keep, Watch()])  # fmt: skip
+    # The head alone for two epochs, then all for two, each at its own rate; then no more.
+    assert seen[:4] == [(True, 0.05), (True, 0.05), (False, 0.01), (False, 0.01)]
+    assert len(history.history["loss"]) <= 5
+    assert keep.best == pytest.approx(max(history.history["val_robust_accuracy"]))
+    report = tr.evaluate(keep.path, (x, y), tr.Linf(0.05), "fgsm")
+    assert report.clean_accuracy >= keep.best - 1e-6
+    budget = tr.callbacks.TimeBudget(minutes=0.02)
+    wrapped.fit(x, y, epochs=10_000, batch_size=16, callbacks=[budget], verbose=0)
+
+
+def test_callbacks_refuse_what_they_cannot_do(library, tmp_path):
+    x, y = data(16)
+    wrapped = tr.robust(network(library), tr.Standard(), tr.Linf(0.05))
+    wrapped.compile("adam")
+    with pytest.raises(tr.UsageError, match="validation_data"):
+        wrapped.fit(x, y, verbose=0, callbacks=[tr.callbacks.RobustCheckpoint(tmp_path)])
+    with pytest.raises(tr.UsageError, match="blocks"):
+        wrapped.fit(x, y, verbose=0, callbacks=[tr.callbacks.StagedUnfreezing("77:1:0.1")])
+    with pytest.raises(tr.UsageError, match="minutes"):
+        tr.callbacks.TimeBudget(0)

@@ -25,6 +25,7 @@ from tfrobust.models.folding import fold
 from tfrobust.runtime import tf
 from tfrobust.tables import imported
 from tfrobust.threat_model import ThreatModel
+from tfrobust.training.batch_norm import Statistics
 from tfrobust.training.methods import AdversarialTraining, Method, from_dict
 
 Tensor = Any
@@ -39,6 +40,8 @@ class _Robust:
     base_model: Any
     recipe: Any
     optimizer: Any
+    train_function: Any
+    make_train_function: Callable[..., Any]
     _weights_of_batch: Tensor | None = None
 
     def __init__(
@@ -96,7 +99,20 @@ class _Robust:
         self._further = [library.metrics.get(one) for one in named]
         # XLA on processors makes convolutions many times slower; it is the user's to ask for.
         kwargs.setdefault("jit_compile", False)
+        flags = [(layer, layer.trainable) for layer in self.base_model._flatten_layers()]
+        # The optimiser keeps a place for each weight, for those too that are unfrozen later.
+        self.base_model.trainable = True
         super().compile(optimizer, **kwargs)  # type: ignore[misc]
+        for layer, trainable in flags:
+            layer.trainable = trainable
+        self.settle_trainable()
+
+    def settle_trainable(self) -> None:
+        """To be called after a change of what trains, also during `fit`: traces anew."""
+        self._statistics = Statistics(self.base_model)
+        if getattr(self, "train_function", None) is not None:
+            self.train_function = None
+            self.make_train_function(force=True)
 
     @property
     def metrics(self) -> list[Any]:

@@ -1,0 +1,48 @@
+"""The contract suites that plug-ins of others import, over our own tables."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from tfrobust.attacks import ATTACKS
+from tfrobust.attacks.gradient import PGD
+from tfrobust.explain import EXPLAINERS
+from tfrobust.runtime import keras, tf
+from tfrobust.testing import check_attack, check_backbone, check_explainer
+
+ALL = ("linf", "l2", "l1")
+NORMS = {"fgsm": ALL, "bim": ALL, "pgd": ALL, "fab": ALL, "fab-t": ALL, "pixel": ("l0",),
+         "optimised-noise": ALL, "uniform-noise": ALL, "gaussian-noise": ALL}  # fmt: skip
+SHORT = {"steps": 2, "queries": 10, "restarts": 1}
+
+
+@pytest.mark.parametrize("name", list(ATTACKS))
+def test_every_attack_keeps_the_contract(name):
+    attack = ATTACKS[name]()
+    known = {item.name for item in dataclasses.fields(attack) if item.init}
+    short = {key: value for key, value in SHORT.items() if key in known}
+    check_attack(dataclasses.replace(attack, **short), NORMS.get(name, ("linf", "l2")))
+
+
+@pytest.mark.parametrize("name", list(EXPLAINERS))
+def test_every_explainer_keeps_the_contract(name):
+    check_explainer(EXPLAINERS[name])
+
+
+def test_what_breaks_a_contract_is_told():
+    @dataclass(frozen=True, kw_only=True)
+    class Drawn(PGD):
+        def __call__(self, model, x, y, ball, seed):
+            return x + tf.random.uniform(tf.shape(x), maxval=0.01)
+
+    with pytest.raises(AssertionError, match="other images"):
+        check_attack(Drawn())
+    with pytest.raises(AssertionError, match="class"):
+        check_explainer(lambda model, x, target: np.abs(x))
+    with pytest.raises(AssertionError, match="gradient"):
+        check_backbone(lambda x: keras.layers.Conv2D(3, 3)(tf.round(x)))
+    check_backbone(lambda x: keras.layers.Conv2D(3, 3)(x))
