@@ -15,7 +15,7 @@ from tfrobust.config import RunConfig, StageConfig, parse_stages
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.run import doubt_of_learning
 from tfrobust.settings import from_dict, load_yaml, merge, parse_number, to_dict
-from tfrobust.tables import is_place
+from tfrobust.tables import is_model_file, is_place
 
 RECIPES = Path(__file__).with_name("recipes")
 # What a data set is trained with where no recipe is named; for others settings are chosen.
@@ -23,10 +23,10 @@ DEFAULT_RECIPES = {"digits": "digits", "tiny_imagenet": "tiny_imagenet"}
 
 
 class Names(list[str]):
-    """Names of a table, and beside them any place of a plug-in of the user's own."""
+    """Names of a table, and beside them plug-ins and model files of the user's own."""
 
     def __contains__(self, name: object) -> bool:
-        return super().__contains__(name) or is_place(name)
+        return super().__contains__(name) or is_place(name) or is_model_file(name)
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):

@@ -31,6 +31,7 @@ from tfrobust.data import DATASETS
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.run import GUESSES, RunFolder
 from tfrobust.settings import from_dict, merge, save_yaml, to_dict
+from tfrobust.tables import is_model_file
 from tfrobust.training import METHODS
 from tfrobust.training.defaults import AUTO
 
@@ -102,7 +103,10 @@ def work(args: argparse.Namespace) -> None:
 def default_output(config: RunConfig) -> str:
     """saved_models/<data set>-<backbone>-<method>."""
     data = Path(config.data.dataset).stem
-    return f"saved_models/{data}-{config.backbone.name}-{config.training.method}"
+    names = (config.backbone.name, config.training.method)
+    # A plug-in or file of the user's own is called by its last part.
+    network, method = (Path(name).stem.rpartition(":")[2] for name in names)
+    return f"saved_models/{data.rpartition(':')[2]}-{network}-{method}"
 
 
 def earlier_config(run: RunFolder, args: argparse.Namespace) -> RunConfig | None:
@@ -285,6 +289,8 @@ def build_network(config: RunConfig, splits: Any) -> Any:
     from tfrobust.backbones import build
 
     backbone = config.backbone
+    if is_model_file(backbone.name):
+        return own_network(Path(backbone.name), splits, backbone.bn_momentum)
     return build(
         backbone.name,
         num_classes=len(splits.train.label_names),
@@ -299,6 +305,37 @@ def build_network(config: RunConfig, splits: Any) -> Any:
         dropout=backbone.dropout,
         seed=config.seed,
     )
+
+
+def own_network(path: Path, splits: Any, bn_momentum: float | None = None) -> Any:
+    """The classifier in a model file as a flat tf_keras graph of [0, 1] images -> logits.
+
+    Raises:
+      UsageError: it is no graph of Keras's own layers, or of other classes or images.
+      TFRobustError: the file cannot be read.
+    """
+    from tfrobust.models.classifier import as_classifier, as_graph
+    from tfrobust.models.opening import load_any
+    from tfrobust.training.batch_norm import batch_norm_layers
+
+    shape, classes = splits.train.image_shape, len(splits.train.label_names)
+    made = as_classifier(load_any(path), splits.train.pixels(slice(0, 64)))
+    graph = as_graph(made, shape)
+    if graph is None:
+        raise UsageError(
+            f"--backbone {path}: expected a graph of Keras's own layers, found another; from "
+            "Python, tfrobust.robust(model, ...) trains any."
+        )
+    if made.classes != classes:
+        raise UsageError(
+            f"--backbone {path}: the model knows {made.classes} classes, the images have {classes}."
+        )
+    for line in made.notes:
+        print(f"Note: {line}.", flush=True)
+    if bn_momentum is not None:
+        for layer in batch_norm_layers(graph):
+            layer.momentum = bn_momentum
+    return graph
 
 
 def _sizes(splits: Any) -> dict[str, Any]:

@@ -112,3 +112,22 @@ def test_the_main_job_with_all_of_them(module, tmp_path):
 def test_names_of_the_tables_stay_first():
     assert next(iter(ATTACKS)) == "uniform-noise" and next(iter(METHODS)) == "nsl"
     assert np.all([name in ATTACKS for name in ATTACKS])
+
+
+@pytest.mark.parametrize("library", ["tf_keras", "keras"])
+def test_a_network_of_one_s_own_in_a_file(module, tmp_path, library):
+    made = pytest.importorskip(library)
+    layers = made.layers
+    inner = made.Sequential([made.Input((32, 32, 3)), layers.Conv2D(8, 3, strides=2),
+                             layers.BatchNormalization(), layers.ReLU()])  # fmt: skip
+    image = made.Input((32, 32, 3))
+    x = layers.Flatten()(inner(layers.Rescaling(1 / 255)(image)))
+    made.Model(image, layers.Dense(2, activation="softmax")(x)).save(tmp_path / "mine.keras")
+    output = tmp_path / "run"
+    words = ["--backbone", tmp_path / "mine.keras", "--dataset", f"{module}:images", "--method",
+             "pgd", "--stages", "head:1:0.01,all:12:0.01", "--eps", "2/255", "--attack", "fgsm",
+             "--output", output, "--no-figures", "--sweep", "none",
+             "--batch-size", "8"]  # fmt: skip
+    assert train.main([str(word) for word in words]) == 0
+    found = json.loads((output / "evaluation.json").read_text())
+    assert found["clean_accuracy"] > 0.9 and (output / "1" / "saved_model.pb").is_file()

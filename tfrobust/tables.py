@@ -68,6 +68,11 @@ class Table(Mapping[str, Any]):
         return f"Unknown {self.kind} {name!r}: expected one of {', '.join(self)}{own}.{hint}"
 
 
+def is_model_file(name: object) -> bool:
+    """Whether a name is the path of a Keras model file that is there."""
+    return isinstance(name, str) and name.endswith((".keras", ".h5")) and Path(name).is_file()
+
+
 def is_place(name: object) -> bool:
     """Whether a name is the place of a plug-in, ``package.module:name``."""
     return isinstance(name, str) and bool(_PLACE.fullmatch(name)) and not Path(name).exists()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.models.classifier import as_classifier, input_shape
+from tfrobust.models.classifier import as_classifier, as_graph, input_shape
 from tfrobust.models.heads import bounded_by
 from tfrobust.models.inference import attackable, inference
 from tfrobust.models.opening import load_any
@@ -131,6 +131,21 @@ def test_a_model_of_pixels_in_0_255_says_so_by_its_first_layer(library):
     # A model that makes 0..255 of [0, 1] takes [0, 1].
     other, _ = network(library, first=[library.layers.Rescaling(255.0)])
     assert as_classifier(other, X).plain
+
+
+def test_only_a_first_layer_speaks_of_the_pixels(library, tmp_path):
+    model, _ = network(library, first=[library.layers.Rescaling(1 / 255)])
+    image = library.Input((8, 8, 3))
+    outer = library.Model(image, model(image * 255.0))
+    assert as_classifier(outer, X).plain
+    augment = library.Sequential([library.layers.RandomFlip(), library.layers.Dropout(0.1)])
+    inner = library.Model(image, model(augment(image)))
+    assert not as_classifier(inner, X).plain
+    # What was made a graph of [0, 1] images stays one when it is saved and read again.
+    graph = as_graph(as_classifier(model, X), X.shape[1:])
+    graph.save(tmp_path / "m.keras")
+    again = as_classifier(load_any(tmp_path / "m.keras"), X)
+    np.testing.assert_allclose(again(X), model(X * 255), atol=1e-4)
 
 
 def test_a_given_range_and_mean_are_applied():

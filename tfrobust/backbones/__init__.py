@@ -9,7 +9,7 @@ from __future__ import annotations
 from tfrobust.backbones.classifier import build
 from tfrobust.backbones.description import Backbone
 from tfrobust.backbones.unfreezing import Block, blocks, set_trainable
-from tfrobust.tables import Table
+from tfrobust.tables import Table, is_model_file
 
 __all__ = ["BACKBONES", "Block", "blocks", "build", "set_trainable"]
 
@@ -32,7 +32,13 @@ _OWN = {
 class _Backbones(Table):
     """Networks as `Backbone`s; a user's plain function of features is made one."""
 
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or is_model_file(name)
+
     def __getitem__(self, name: str) -> Backbone:
+        if is_model_file(name):
+            # A whole classifier: whoever builds it reads the file.
+            return Backbone(name=name, constructor=name, normalisation="none", blocks=(), stride=1)
         found = super().__getitem__(name)
         if isinstance(found, Backbone):
             return found

@@ -351,21 +351,26 @@ def _before(
 
 
 def _view_of(model: Any) -> InputView:
-    """[0, 255] where the first layers rescale from it, else [0, 1]."""
-    for layer in _first_layers(model):
-        kind = type(layer).__name__
-        if kind == "Rescaling" and np.max(np.abs(np.asarray(layer.scale))) <= _SMALL_SCALE:
-            return InputView((0.0, 255.0))
-        if kind == "Normalization" and np.max(np.abs(np.asarray(layer.mean))) > 2:
-            return InputView((0.0, 255.0))
-    return InputView()
+    """[0, 255] where the first layer that does anything rescales from it, else [0, 1]."""
+    return _said(model) or InputView()
 
 
-def _first_layers(model: Any, count: int = 6) -> list[Any]:
-    """The first layers of a graph, those of models inside it among them."""
+def _said(model: Any) -> InputView | None:
+    """What the first layer that does anything says of the pixels; None where none does."""
     if not heads.is_graph(model):
-        return []
-    found: list[Any] = []
-    for layer in model.layers[:count]:
-        found += _first_layers(layer, count) if heads.is_graph(layer) else [layer]
-    return found[:count]
+        return None
+    for layer in heads.operations(model):
+        kind = type(layer).__name__
+        if kind == "InputLayer" or kind.startswith("Random") or kind in heads.TRANSPARENT:
+            continue
+        if heads.is_graph(layer):
+            if (found := _said(layer)) is not None:
+                return found
+            continue
+        scale = {"Rescaling": "scale", "Normalization": "mean"}.get(kind)
+        value = 0.0 if scale is None else float(np.max(np.abs(np.asarray(getattr(layer, scale)))))
+        if kind == "Rescaling" and value <= _SMALL_SCALE or kind == "Normalization" and value > 2:
+            return InputView((0.0, 255.0))
+        # Whatever it is, what comes after it does not see the image's own pixels.
+        return InputView()
+    return None

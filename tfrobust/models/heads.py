@@ -25,7 +25,7 @@ SOFTMAX, SIGMOID, TANH = "softmax", "sigmoid", "tanh"
 _BOUNDED = (SOFTMAX, SIGMOID, TANH, "hard_sigmoid", "hard_tanh", "softsign", "sparsemax")
 _INVERTIBLE = {"hard_sigmoid": SIGMOID, "softsign": TANH, "hard_tanh": TANH, "sparsemax": SOFTMAX}
 # What passes values on as they are in inference mode.
-_TRANSPARENT = ("Dropout", "GaussianNoise", "ActivityRegularization", "Identity", "GaussianDropout")
+TRANSPARENT = ("Dropout", "GaussianNoise", "ActivityRegularization", "Identity", "GaussianDropout")
 _WITH_KERNEL = ("Dense", "Conv2D", "Conv1D", "EinsumDense")
 _TINY = float(np.finfo(np.float32).tiny)
 _NEXT_TO_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
@@ -77,6 +77,12 @@ def graph_ends(model: Any) -> tuple[list[Tensor], list[Tensor]]:
         return [], []
 
 
+def operations(model: Any) -> list[Layer]:
+    """The layers, and in Keras 3 the operations, of a graph, in its order."""
+    graph = getattr(model, "_functional", None) or model
+    return list(getattr(graph, "operations", None) or graph.layers)
+
+
 def cut(model: Any) -> Head:
     """The part of a graph of layers that returns logits.
 
@@ -109,7 +115,7 @@ def _before_activation(model: Any, tensor: Tensor) -> tuple[Tensor, str, bool]:
             return _cut_inside(layer, tensor, given[0])
         kind = type(layer).__name__
         activation = _activation_of(layer)
-        if kind in _TRANSPARENT or (kind == "Activation" and activation == "linear"):
+        if kind in TRANSPARENT or (kind == "Activation" and activation == "linear"):
             tensor = given[0]
         elif activation in _BOUNDED and kind in _WITH_KERNEL:
             return _without_activation(layer, given[0]), activation, True
@@ -127,7 +133,7 @@ def last_layer(model: Any) -> Layer:
         if graph_ends(layer)[1] if is_keras(layer) else False:
             return last_layer(layer)
         kind = type(layer).__name__
-        if kind not in _TRANSPARENT and not (
+        if kind not in TRANSPARENT and not (
             kind == "Activation" and _activation_of(layer) == "linear"
         ):
             return layer

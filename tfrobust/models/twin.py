@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 # The layers are registered where they are defined.
-from tfrobust.models.heads import graph_ends, is_graph, is_keras, library_of
+from tfrobust.models.heads import graph_ends, is_graph, is_keras, library_of, operations
 from tfrobust.runtime import keras, tf
 
 Tensor = Any
@@ -137,7 +137,7 @@ def _rescaling(layer: Layer, name: str) -> Layer:
 def _run(model: Any, values: dict[int, Tensor], copies: _Copies) -> None:
     """Adds to `values` what the layers of `model`, copied, make of its input."""
     target = id(graph_ends(model)[1][0])
-    todo = [(layer, node) for layer in _layers(model) for node in layer._inbound_nodes]
+    todo = [(layer, node) for layer in operations(model) for node in layer._inbound_nodes]
     while target not in values:
         left = []
         for layer, node in todo:
@@ -156,12 +156,6 @@ def _run(model: Any, values: dict[int, Tensor], copies: _Copies) -> None:
         if len(left) == len(todo):
             raise ValueError("the output is not reached")
         todo = left
-
-
-def _layers(model: Any) -> list[Layer]:
-    """The layers, and in Keras 3 the operations, of a graph."""
-    graph = getattr(model, "_functional", None) or model
-    return list(getattr(graph, "operations", None) or graph.layers)
 
 
 def _node(node: Any) -> tuple[Any, Any, list[Tensor]]:
