@@ -80,7 +80,8 @@ def make_attack(name: str, settings: dict[str, Any]) -> Any:
 
 def _parse(text: str) -> tuple[str, dict[str, Any]]:
     name, *settings = text.strip().split(":")
-    if settings and "=" not in settings[0] and is_place(f"{name}:{settings[0]}"):
+    own = name not in ATTACKS and name not in SUITES
+    if own and settings and "=" not in settings[0] and is_place(f"{name}:{settings[0]}"):
         name = f"{name}:{settings.pop(0)}"  # an attack of the user's own
     pairs = [part.partition("=") for part in settings]
     if not all(equals and value for _, equals, value in pairs):

@@ -39,6 +39,8 @@ def scaled(
     if images.dtype.kind == "f" and low >= 0 and high <= 1:
         return images
     found = f"{low:g}..{high:g}"
+    if images.dtype == np.uint8 and high == 0:
+        return images  # black all over: no range would change it
     whole = images.dtype.kind != "f" or bool((images == np.rint(images)).all())
     if whole and low >= 0 and DARK < high <= 255:
         if images.dtype != np.uint8:
@@ -91,7 +93,7 @@ def refuse_dark(where: str, images: np.ndarray) -> None:
     for first in range(0, len(images), 256):
         if int(images[first : first + 256].max(initial=0)) > DARK:
             return
-    if len(images):
+    if len(images) and images.max():
         raise TFRobustError(
             f"{where}: no pixel is brighter than {int(images.max())} of 255, so the images are "
             f"nearly black: {_HINT} (--pixel-range 0,{int(images.max())})."

@@ -37,9 +37,9 @@ def describe(splits: Splits, name: str) -> str:
         f"  modes      {_top(splits.log.modes)}",
         f"  per class  {counts.min():,} to {counts.max():,} training images, "
         f"imbalance {imbalance(splits.train):.2f}",
-        f"  skipped    {len(splits.log.skipped):,}",
         *(f"  note       {line}" for line in splits.log.notes),
         *(f"  duplicates {line}" for line in duplicates(splits)),
+        f"  skipped    {len(splits.log.skipped):,}",
     ]
     lines += [f"    {line}" for line in splits.log.skipped[:_MAX_LISTED]]
     more = len(splits.log.skipped) - _MAX_LISTED
