@@ -176,9 +176,11 @@ def finish(run: RunFolder, plan: Plan, args: argparse.Namespace) -> None:
 def _introduce(config: RunConfig, splits: Any) -> None:
     """Says what the images are, and what was chosen for them."""
     from tfrobust.data.split import table
-    from tfrobust.data.summary import describe
+    from tfrobust.data.summary import describe, remarks
 
     print(f"{describe(splits, config.data.dataset)}\n{table(splits)}", flush=True)
+    for line in remarks(splits):
+        print(f"Note: {line}.", flush=True)
     if config.chosen:
         print("\n".join(["Chosen for these images:", *(f"- {why}" for why in config.chosen)]),
               flush=True)  # fmt: skip

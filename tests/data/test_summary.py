@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfrobust.data.summary import describe, imbalance, save_figure
+from tfrobust.data.summary import describe, imbalance, remarks, save_figure
 from tfrobust.data.types import ImageSet, ReadLog, Splits
 
 
@@ -62,3 +62,11 @@ def test_figure_for_any_number_of_classes(tmp_path, classes):
     # The bars of all three splits are drawn, in their colours.
     for colour in ((0x2A, 0x6F, 0x97), (0xF4, 0xA2, 0x59), (0x8C, 0xB3, 0x69)):
         assert (pixels == colour).all(axis=-1).sum() > 100
+
+
+def test_remarks_tell_what_was_taken_for_what_and_what_is_twice():
+    log = ReadLog(notes=["val/ is the test split, for there is no test"])
+    splits = make([2, 1], [1, 1], [1, 1], ("cat", "dog"), log)
+    # All images of these splits are black.
+    told = remarks(splits)
+    assert told[0] == log.notes[0] and "of test are in train too" in told[1]

@@ -37,13 +37,16 @@ def describe(splits: Splits, name: str) -> str:
         f"  modes      {_top(splits.log.modes)}",
         f"  per class  {counts.min():,} to {counts.max():,} training images, "
         f"imbalance {imbalance(splits.train):.2f}",
-        *(f"  note       {line}" for line in splits.log.notes),
-        *(f"  duplicates {line}" for line in duplicates(splits)),
         f"  skipped    {len(splits.log.skipped):,}",
     ]
     lines += [f"    {line}" for line in splits.log.skipped[:_MAX_LISTED]]
     more = len(splits.log.skipped) - _MAX_LISTED
     return "\n".join(lines + ([f"    and {more:,} more"] if more > 0 else []))
+
+
+def remarks(splits: Splits) -> list[str]:
+    """What was taken for what, and which images are in two splits by their content."""
+    return [*splits.log.notes, *duplicates(splits)]
 
 
 def imbalance(images: ImageSet) -> float:
