@@ -100,7 +100,10 @@ def _images(model: Any, path: str, source: str) -> ImageSet:
         return load_splits(config.data, config.seed, augmented=False).test
     shape = input_shape(model)
     data = load_all(source, ReadOptions(channels=shape[2] if shape else None))
-    data, told = without_seen(Path(path), data)
+    try:
+        data, told = without_seen(Path(path), data)
+    except UsageError:
+        told = ("it was trained on all of these images, or chosen by them",)
     classes = as_classifier(model, data.pixels(slice(0, 64))).classes
     data, matched = match_labels(data, class_names(Path(path)), classes)
     for line in (*told, *matched):

@@ -15,6 +15,7 @@ No two sets share an image, and train and test are told apart by their pixels.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import time
@@ -22,15 +23,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.cli import add_settings, given_settings, main_of, new_parser, with_changes
+from pipelines.loading import run_config
 from tfrobust.attacks import ATTACKS
 from tfrobust.attacks.named import check_attacks, make_attacks
 from tfrobust.config import EvaluationConfig, RunConfig
 from tfrobust.data import DATASETS
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.run import RunFolder
+from tfrobust.run import RunFolder, class_names
 
 if TYPE_CHECKING:
     from tfrobust.data.perturbed import Source
+    from tfrobust.data.types import Splits
     from tfrobust.evaluation.perturbed_files import SetFolder
     from tfrobust.evaluation.perturbed_sets import SetPlan
 
@@ -92,12 +95,15 @@ def work(args: argparse.Namespace) -> None:
     from tfrobust.data.perturbed import sources
     from tfrobust.evaluation.perturbed_files import SetFolder, file_digest
     from tfrobust.evaluation.perturbed_sets import Perturber
+    from tfrobust.models.classifier import as_classifier
     from tfrobust.models.opening import load_any
 
     setup(seed=config.seed)
     attacks = _one_attack(args.attack), _one_attack(args.pixel_attack)
     model = load_any(source_file)
     splits = load_splits(config.data, config.seed, augmented=False)
+    classifier = as_classifier(model, splits.test.pixels(slice(0, 64)))
+    splits = _for_model(Path(args.model), splits, classifier.classes)
     plans = make_plans(args, config, attacks, splits.test.image_shape)
     given = sources(splits, config.seed)
     print(_left_out(given), flush=True)
@@ -106,13 +112,30 @@ def work(args: argparse.Namespace) -> None:
     folder = SetFolder(
         Path(args.output), set_keys(plans, given, facts, args.batch_size), resume=args.resume
     )
-    perturber = Perturber(model, batch_size=args.batch_size, seed=config.seed)
+    perturber = Perturber(classifier, batch_size=args.batch_size, seed=config.seed)
     build(plans, given, perturber, folder, {**facts, "data": config.data.dataset})
     if not any(folder.entries[plan.name]["images"] for plan in plans):
         raise TFRobustError(
             "No image was turned by its attack: raise --eps, or choose another --attack."
         )
     print(f"Manifest: {folder.manifest}", flush=True)
+
+
+def _for_model(path: Path, splits: Splits, classes: int) -> Splits:
+    """The splits with the model's labels, and a test split that its run has not seen."""
+    from pipelines.loading import without_seen
+    from tfrobust.data.labels import match_labels
+
+    names = class_names(path)
+    names = names if names and len(names) == classes else None
+    test, told = without_seen(path, splits.test)
+    parts, notes = zip(
+        *(match_labels(part, names, classes) for part in (splits.train, splits.select, test)),
+        strict=True,
+    )
+    for line in (*told, *notes[-1]):
+        print(f"Note: {line}.", flush=True)
+    return dataclasses.replace(splits, train=parts[0], select=parts[1], test=parts[2])
 
 
 def _settle(args: argparse.Namespace) -> tuple[RunConfig, Path]:
@@ -127,7 +150,7 @@ def _settle(args: argparse.Namespace) -> tuple[RunConfig, Path]:
         )
     path, given = Path(args.model), given_settings(args)
     if path.is_dir() and not (path / "saved_model.pb").is_file():
-        return with_changes(RunFolder(path).read_config(), given), RunFolder(path).best_model
+        return run_config(RunFolder(path).read_config(), given), RunFolder(path).best_model
     if "dataset" not in given.get("data", {}):
         raise UsageError(f"{path} is not a run folder: name its images with --data NAME|PATH.")
     return with_changes(RunConfig(), given), path

@@ -238,3 +238,18 @@ def test_a_radius_without_its_255_is_refused(eps, capsys):
     assert evaluate.main(["x.keras", "--data", "y.npz", "--norm", "linf", "--eps", eps]) == 2
     assert f"--eps {eps}/255" in capsys.readouterr().err
     assert evaluate.main(["x.keras", "--data", "y.npz", "--sweep", eps]) == 2
+
+
+def test_perturbed_sets_come_from_the_run_s_own_split(run, tmp_path):
+    from pipelines import perturb
+
+    splits = load(str(tmp_path / "photos"), seed=42)
+    args = [str(run.path), "--seed", "7", "--test-fraction", "0.5", "--eps", "0.4",
+            "--attack", "fgsm", "--output", str(tmp_path / "sets"), "--augmented-train", "0",
+            "--perturbed-train", "6", "--perturbed-validation", "3", "--hold-out", "3",
+            "--pixel", "0"]  # fmt: skip
+    assert perturb.main(args) == 0
+    text = (tmp_path / "sets" / "manifest.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
+    known = {"train": splits.train.names, "test": splits.test.names}
+    assert rows and all(row["source"] in known[row["source_split"]] for row in rows)
