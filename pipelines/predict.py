@@ -135,6 +135,9 @@ def predict(
         found += [_best(name, row, top) for name, row in zip(names, probabilities, strict=True)]
         progress.update(done)
     progress.close()
+    if view is None and classifier.unsure:
+        print("Note: the model is given pixels of [0, 1] (--input-range takes another range).",
+              file=sys.stderr, flush=True)  # fmt: skip
     for line in classifier.notes:
         print(f"Note: {line}.", file=sys.stderr, flush=True)
     if not found:
@@ -198,6 +201,8 @@ class _Probabilities:
 
     def __init__(self, model: Any, view: Any = None) -> None:
         self._model, self._view, self._known = model, view, False
+        #: Whether nothing tells what range of pixels the model takes.
+        self.unsure = False
         #: What was found out about the model.
         self.notes: tuple[str, ...] = ()
 
@@ -209,8 +214,10 @@ class _Probabilities:
         if not self._known:
             self._model = as_classifier(self._model, x, self._view)
             self._known, self.notes = True, self._model.notes
+            self.unsure = not self._model.ranged
         try:
-            found: np.ndarray = tf.nn.softmax(self._model(tf.constant(x))).numpy()
+            logits = self._model(tf.constant(x))
+            found: np.ndarray = self._model.probabilities(logits).numpy()
         except (ValueError, TypeError, tf.errors.OpError) as error:
             size = " x ".join(map(str, x.shape[1:]))
             raise TFRobustError(

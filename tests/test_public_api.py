@@ -206,3 +206,18 @@ print(tr.evaluate(model, (x, y), tr.Linf(0.1), "fgsm").clean_accuracy)
         env={**clean, "PYTHONPATH": str(ROOT)}, check=False,
     )  # fmt: skip
     assert done.stdout.split() == ["1.0"], done.stderr[-2000:]
+
+
+def test_an_unbatched_image_is_no_batch_of_rows():
+    x, y = data(24)
+    rows = tf.data.Dataset.from_tensor_slices((x, np.eye(12)[y]))
+    found = tr.as_images(rows)
+    assert found.image_shape == (12, 12, 3) and found.labels.tolist() == y.tolist()
+
+
+def test_labels_of_any_form_and_of_no_class():
+    model, (x, y) = functional(keras_2), data(12)
+    made = [tr.PGD(steps=2).perturb(model, x, one, tr.Linf(0.1)) for one in (y, np.eye(4)[y])]
+    np.testing.assert_array_equal(*made)
+    with pytest.raises(tr.UsageError, match="labels in 0..3"):
+        tr.PGD(steps=2).perturb(model, x, y + 3, tr.Linf(0.1))

@@ -235,3 +235,17 @@ def test_a_test_folder_of_other_classes_has_no_labels(tmp_path):
     raw = load(fill(tmp_path / "src", [*paths, "test/images/1.png"]))
     assert raw.test.names == ("val/a/1.png", "val/b/1.png")
     assert any("none of the classes" in line for line in raw.log.skipped)
+
+
+@pytest.mark.parametrize("splits", [("fold1", "fold2"), ("a_part", "b_part", "c_part")])
+def test_folders_that_hold_the_same_folders_are_no_classes(tmp_path, splits):
+    paths = [f"{split}/{name}/1.png" for split in splits for name in ("cat", "dog")]
+    with pytest.raises(TFRobustError, match="look like splits"):
+        load(fill(tmp_path / "src", paths))
+
+
+def test_further_names_of_splits(tmp_path):
+    for train, test in (("my_train", "my_test"), ("train_v2", "test_v2"), ("train", "eval")):
+        paths = [f"{split}/{name}/1.png" for split in (train, test) for name in ("cat", "dog")]
+        raw = load(fill(tmp_path / train, paths))
+        assert raw.train.label_names == ("cat", "dog") and len(raw.test) == 2

@@ -50,7 +50,7 @@ def test_a_map_says_which_is_which():
     assert matched(("berry", "pear", "plum"), [0, 1, 2], FRUIT, given=given)[0] == [1, 0, 2]
     assert matched(("pear", "plum"), [0, 1], None, given={"pear": "3", "plum": "1"})[0] == [3, 1]
     with pytest.raises(UsageError, match="'kiwi' has no class"):
-        matched(("kiwi", "pear"), [0, 1], FRUIT, given=given)
+        matched(("kiwi", "pear", "plum"), [0, 1, 2], FRUIT, given=given)
     for text in ("plum", "plum=", "=cherry,a=b"):
         with pytest.raises(UsageError, match="--class-map"):
             parse_class_map(text)
@@ -59,9 +59,24 @@ def test_a_map_says_which_is_which():
 def test_a_model_without_names_takes_numbers_as_its_labels():
     found, words, told = matched(("3", "7"), [0, 1, 0], None, 10)
     assert found == [3, 7, 3] and words == tuple("0123456789") and told
-    # One to K are all classes in their order, and words are taken in theirs.
+    # Up to K they begin at 1, also where some are missing.
     assert matched(("1", "2", "3", "4"), [0, 3], None)[0] == [0, 3]
-    assert matched(("cat", "dog"), [0, 1], None)[:2] == ([0, 1], ("cat", "dog", "2", "3"))
+    assert matched(("1", "2", "4"), [0, 2], None)[0] == [0, 3]
+    # Numbers below K are labels, though it be odd that there is no 0.
+    found, _, told = matched(("1", "2", "3"), [0, 2], None)
+    assert found == [1, 3] and "0 does not occur" in told[0]
+    # A model with names has labels too.
+    assert matched(("0", "1", "3"), [0, 2], FRUIT)[0] == [0, 3]
+
+
+def test_what_a_model_without_names_leaves_open_is_refused():
+    assert matched(("cat", "dog", "eel", "fox"), [0, 3], None)[0] == [0, 3]
+    for names in (("cat", "dog"), ("2020", "2022")):
+        with pytest.raises(UsageError, match="--class-map"):
+            matched(names, [0, 1], None)
+    assert matched(("cat", "dog"), [0, 1], None, given={"cat": "2", "dog": "0"})[0] == [2, 0]
+    with pytest.raises(UsageError, match="no class 'cow'"):
+        matched(("cat", "dog"), [0, 1], None, given={"cat": "2", "dog": "0", "cow": "1"})
 
 
 def test_numbers_as_names_are_matched_by_name():

@@ -235,3 +235,68 @@ def test_a_classifier_is_one_already(library):
     made = as_classifier(model, X)
     assert as_classifier(made, X) is made
     np.testing.assert_allclose(inference(made)(X), logits(X), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["subclass", "transposed", "custom"])
+def test_a_last_layer_of_another_kind_is_not_cut(library, kind):
+    layers = library.layers
+
+    class MyDense(layers.Dense):
+        """Dense, and more for all that we know."""
+
+    class Custom(layers.Layer):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.activation = library.activations.softmax
+            self.dense = layers.Dense(5)
+
+        def call(self, x):
+            return self.activation(self.dense(x))
+
+    image = library.Input((8, 8, 3))
+    if kind == "transposed":
+        x = layers.Conv2D(6, 8)(image)
+        x = layers.Flatten()(layers.Conv2DTranspose(5, 1, activation="softmax")(x))
+    else:
+        x = layers.Dense(9, "relu")(layers.Flatten()(image))
+        x = MyDense(5, activation="softmax")(x) if kind == "subclass" else Custom()(x)
+    model = library.Model(image, x)
+    found = as_classifier(model, X)
+    np.testing.assert_array_equal(np.argmax(found(X), 1), np.argmax(model(X), 1))
+    assert found.classes == 5 and any("inverted" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("how", ["divide", "shift", "multiply", "resized", "normalised", "bytes"])
+def test_what_first_operations_say_of_the_pixels(library, how):
+    layers = library.layers
+    image = library.Input((8, 8, 3), dtype="uint8" if how == "bytes" else "float32")
+    if how == "bytes":
+        x = (tf.cast if library is keras_2 else library.ops.cast)(image, "float32") / 255.0
+    else:
+        x = {
+            "divide": lambda: image / 255.0, "shift": lambda: (image - 127.5) / 127.5,
+            "multiply": lambda: image * (1 / 255),
+            "resized": lambda: layers.Rescaling(1 / 255)(layers.Resizing(8, 8)(image)),
+            "normalised": lambda: layers.Normalization(mean=0.0, variance=255.0**2)(image),
+        }[how]()  # fmt: skip
+    model = library.Model(image, layers.Dense(4)(layers.Flatten()(x)))
+    found = as_classifier(model, X)
+    whole = np.rint(X * 255)
+    np.testing.assert_allclose(found(whole / 255), model(whole.astype("float32")), atol=1e-3)
+    assert found.ranged
+    if how != "bytes":
+        other = library.Model(image, layers.Dense(4)(layers.Flatten()(layers.Conv2D(3, 1)(image))))
+        assert not as_classifier(other, X).ranged
+
+
+def test_sigmoids_have_probabilities_of_their_own(library):
+    model, _ = network(library, last=[library.layers.Activation("sigmoid")])
+    made = as_classifier(model, X)
+    np.testing.assert_allclose(made.probabilities(made(X)), model(X), atol=1e-5)
+
+
+def test_channels_first_is_told():
+    image = keras_2.Input((3, 12, 12))
+    model = keras_2.Model(image, keras_2.layers.Dense(4)(keras_2.layers.Flatten()(image)))
+    with pytest.raises(TFRobustError, match="channels first"):
+        as_classifier(model, X)

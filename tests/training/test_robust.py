@@ -254,3 +254,15 @@ def test_callbacks_refuse_what_they_cannot_do(library, tmp_path):
         wrapped.fit(x, y, verbose=0, callbacks=[tr.callbacks.StagedUnfreezing("77:1:0.1")])
     with pytest.raises(tr.UsageError, match="minutes"):
         tr.callbacks.TimeBudget(0)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "unit"])
+def test_pixels_of_another_range_are_refused(library, kind):
+    first = [library.layers.Rescaling(1 / 255)] if kind == "unit" else []
+    wrapped = tr.robust(network(library, first=first), tr.Standard(), tr.Linf(0.05))
+    wrapped.compile("adam")
+    x, y = data(16, 255.0 if kind == "bytes" else 1.0)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="as the model takes them"):
+        wrapped.fit(x, y, verbose=0)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="as the model takes them"):
+        wrapped.evaluate(x, y, verbose=0)

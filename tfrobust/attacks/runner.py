@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tfrobust.attacks.standing import is_correct
-from tfrobust.errors import UsageError
+from tfrobust.data.arrays import as_labels
+from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.models.classifier import as_classifier
 from tfrobust.models.inference import attackable, inference
 from tfrobust.runtime import tf
@@ -78,7 +79,7 @@ class Attack:
           model: any classifier that `as_classifier` takes: of tf_keras or Keras 3, with logits,
             softmax or sigmoid, or a function.
           x: clean images, float [N, H, W, C] in [0, 1]; an array or tensor.
-          y: labels, int [N].
+          y: labels, int [N] or [N, 1], or one-hot rows [N, K].
           ball: the threat model, such as `Linf(8 / 255)`.
           seed: the same seed gives the same images.
           batch_size: images in a batch.
@@ -92,6 +93,11 @@ class Attack:
         """
         images, labels = _checked(x, y)
         judge = as_classifier(model, images[:64])
+        if not 0 <= labels.min() <= labels.max() < judge.classes:
+            raise UsageError(
+                f"Expected labels in 0..{judge.classes - 1}, the model's classes, found "
+                f"{labels.min()} to {labels.max()}."
+            )
         step = _step(self, judge, images.shape[1:], ball)
         made = images.copy()
         for first in range(0, len(images), batch_size):
@@ -118,12 +124,11 @@ def _checked(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
             f"Expected images in [0, 1], found {images.min():g} to {images.max():g}: scale them, "
             "and say what the model takes with a Rescaling layer."
         )
-    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
-        raise UsageError(
-            f"Expected {len(images)} whole numbers as labels, found {labels.dtype} "
-            f"{list(labels.shape)}."
-        )
-    return images.astype(np.float32), labels.astype(np.int32)
+    try:
+        listed, _ = as_labels("y", labels, len(images))
+    except TFRobustError as error:
+        raise UsageError(str(error)) from error
+    return images.astype(np.float32), np.array(listed, np.int32)
 
 
 def _step(

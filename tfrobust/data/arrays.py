@@ -26,7 +26,8 @@ _LABELS = ("y", "labels", "label", "targets", "target", "classes")
 SPLITS = {
     "train": "train", "training": "train", "trn": "train", "tr": "train",
     "test": "test", "testing": "test", "tst": "test", "te": "test",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val", "eval": "val",
+    "evaluation": "val", "holdout": "test",
 }  # fmt: skip
 
 
@@ -342,6 +343,8 @@ def _checked_images(
     """Images [N, H, W] or [N, H, W, C], uint8 or floats in [0, 1] (NaN aside)."""
     images = _channels_last(where, images, options.channels, log)
     channels = images.shape[3] if images.ndim == 4 else 1
+    if not len(images):
+        raise TFRobustError(f"{where}: expected images of shape [N, H, W, C], found none.")
     if images.ndim not in (3, 4) or channels not in (1, 3, options.channels) or not len(images):
         raise TFRobustError(
             f"{where}: expected images of shape [N, H, W], [N, H, W, 1] or [N, H, W, 3], found "

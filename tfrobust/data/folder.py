@@ -21,7 +21,7 @@ from tfrobust.errors import TFRobustError
 # Words that may stand beside a split's name in a folder's, as in seg_train or test_set.
 _AROUND_SPLITS = (
     "set", "data", "dataset", "images", "imgs", "img", "image", "seg", "split", "folder", "dir",
-    "raw", "original", "official", "full", "new",
+    "raw", "original", "official", "full", "new", "v", "my", "final", "cleaned", "clean",
 )  # fmt: skip
 # Images that have no labels, beside a split that has.
 _UNLABELLED = ("pred", "prediction", "predictions", "unlabeled", "unlabelled", "unsup")
@@ -199,6 +199,7 @@ def _by_split(location: Path, entries: list[_Entry], log: ReadLog) -> dict[str, 
     unlabelled = [one for one in other if _names_no_labels(one)]
     # Class folders may be called anything: only splits beside nothing else are splits.
     if not (train and (test or val)) and (other or len(folders) < 2 or not (test or val)):
+        _refuse_other_splits(location, entries, folders)
         return {"train": entries}
     if set(other) - set(unlabelled) or max(map(len, (train, test, val))) > 1:
         raise TFRobustError(
@@ -219,6 +220,17 @@ def _by_split(location: Path, entries: list[_Entry], log: ReadLog) -> dict[str, 
         log.notes.append(f"there is no train: {(test or val)[0]}/ is all there is")
     kept = [*train, (test or val)[0]] if train else [(test or val)[0]]
     return {folder: _unwrap(_inside(entries, folder), log) for folder in kept}
+
+
+def _refuse_other_splits(location: Path, entries: list[_Entry], folders: list[str]) -> None:
+    """Refuses folders that all hold the same folders: splits of another name, and no classes."""
+    inner = [frozenset(_folders(_inside(entries, folder))) for folder in folders]
+    if len(folders) > 1 and len(set(inner)) == 1 and len(inner[0]) > 1:
+        raise TFRobustError(
+            f"{location}: the folders {', '.join(folders[:5])} all hold the same folders "
+            f"({', '.join(sorted(inner[0])[:5])}), so they look like splits: call them train and "
+            "test, or give one of them."
+        )
 
 
 def _share_classes(entries: list[_Entry], one: str, other: str) -> bool:

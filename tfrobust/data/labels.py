@@ -44,20 +44,25 @@ def match_labels(
     """
     own = data.label_names
     if given is not None:
+        if unknown := [name for name in given if name not in own]:
+            raise UsageError(
+                f"--class-map: the images have no class {unknown[0]!r}, but {_listed(own)}."
+            )
         places = [_given(name, given, names, classes) for name in own]
         how = "by --class-map"
     elif names is not None and (not _are_numbers(own) or _are_numbers(names)):
         if tuple(own) == tuple(names):
             return data, []
         places, how = _by_name(data, own, names)
-    elif names is None and _are_numbers(own) and tuple(own) != _numbers(len(own)):
-        values = [int(name) for name in own]
-        # Folders named 3 and 7 are those classes; named 1 to K they are all of them.
-        if max(values) >= classes:
-            return _unnamed(data, classes), []
-        places, how = values, "by their numbers"
+    elif tuple(own) == _numbers(len(own)):
+        # Arrays without names number their classes as the model does.
+        return (_unnamed(data, classes) if names is None else data), []
+    elif _are_numbers(own):
+        places, how = _by_number(own, classes)
+    elif names is None:
+        return _in_order(data, classes)
     else:
-        return _unnamed(data, classes) if names is None else data, []
+        raise AssertionError
     if places == list(range(len(own))) and (names is None or tuple(own) == tuple(names)):
         return data, []
     table = np.array(places, np.int32)
@@ -65,6 +70,33 @@ def match_labels(
     labels = table[data.labels]
     told = f"classes are matched {how}: {len(own)} of the model's {classes}"
     return dataclasses.replace(data, labels=labels, label_names=words), [told]
+
+
+def _by_number(own: Sequence[str], classes: int) -> tuple[list[int], str]:
+    """Labels of classes that are called by numbers."""
+    values = [int(name) for name in own]
+    if min(values) >= 1 and max(values) == classes:
+        return [value - 1 for value in values], "by their numbers, from 1 on"
+    if max(values) < classes:
+        told = "by their numbers" + ("" if 0 in values else ", of which 0 does not occur")
+        return values, told
+    if len(own) == classes:
+        return list(range(classes)), "in their order"
+    raise UsageError(
+        f"The images' classes are called {_listed(own)}, the model knows {classes}, 0 to "
+        f"{classes - 1}: say which is which with --class-map {own[0]}=NUMBER,..."
+    )
+
+
+def _in_order(data: ImageSet, classes: int) -> tuple[ImageSet, list[str]]:
+    """Named classes of a model without names: in their order, where they are all of them."""
+    own = data.label_names
+    if len(own) < classes:
+        raise UsageError(
+            f"The images have the classes {_listed(own)}, the model {classes} without names: say "
+            f"which is which with --class-map {own[0]}=NUMBER,..."
+        )
+    return data, []
 
 
 def _unnamed(data: ImageSet, classes: int) -> ImageSet:

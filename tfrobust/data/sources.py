@@ -63,7 +63,9 @@ def _of_dataset(source: Any) -> tuple[np.ndarray, np.ndarray]:
     images, labels = [], []
     for element in source.as_numpy_iterator():
         x, y = _pair(element)
-        batched = np.ndim(x) == 4 or (np.ndim(x) == 3 and np.ndim(y) >= 1 and len(x) == len(y))
+        # Three axes are one image, unless they are grey ones without an axis for channels.
+        grey = np.ndim(x) == 3 and np.shape(x)[2] not in (1, 3, 4)
+        batched = np.ndim(x) == 4 or (grey and np.ndim(y) >= 1 and len(x) == len(y))
         images.append(np.asarray(x) if batched else np.asarray(x)[None])
         labels.append(np.asarray(y) if batched else np.asarray(y)[None])
     if not images:

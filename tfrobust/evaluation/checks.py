@@ -91,8 +91,8 @@ def _no_better_than_guessing(evaluator: Evaluator) -> Flag | None:
 
 def _other_pixels(evaluator: Evaluator) -> Flag | None:
     """Whether the model does far better on pixels of another range than it was shown."""
-    if evaluator.classifier.before:
-        return None  # its pixels were chosen, by the user or by its first layer
+    if evaluator.classifier.ranged:
+        return None  # its pixels were chosen, by the user or by its first layers
     data = evaluator.data.sample(4 * SAMPLE, 0)
     x, y = data.pixels(slice(None)), data.labels
     shown = float((np.argmax(evaluator.logits(x), axis=1) == y).mean())

@@ -157,7 +157,7 @@ def _servable(model: Classifier, label_names: Sequence[str]) -> tf.Module:
         label = tf.argmax(logits, axis=-1, output_type=tf.int32)
         return {
             "logits": logits,
-            "probabilities": tf.nn.softmax(logits),
+            "probabilities": model.probabilities(logits),
             "label": label,
             "label_name": tf.gather(names, label),
         }

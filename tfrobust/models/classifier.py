@@ -26,6 +26,10 @@ Shape = tuple[int | None, ...]
 
 # Images that a model is probed with, besides noise and black and white ones.
 _PROBED = 32
+# Layers and operations that move pixels about, and leave their range as it is.
+_LOOKED_THROUGH = ("Resizing", "CenterCrop", "ZeroPadding2D", "Cropping2D", "Reshape", "Permute",
+                   "UpSampling2D", "Cast", "GetItem", "Pad", "Transpose", "Flip")  # fmt: skip
+_MOVES = ("cast", "reshape", "resize", "pad", "transpose", "identity", "convert_to_tensor")
 # The largest factor of a first Rescaling layer that can only be meant for pixels in 0..255.
 _SMALL_SCALE = 0.02
 
@@ -43,6 +47,8 @@ class Classifier:
       notes: what was found out and done, a sentence each, for the report.
       twin: the same function as `inner` as a flat graph of tf_keras, which attacks see and
         explainers take apart; None where there is none, or `inner` is one itself.
+      ranged: whether its range of pixels is known, from the user or its first layers.
+      independent: whether its classes have a sigmoid each, and no softmax over all.
     """
 
     inner: Any
@@ -52,6 +58,8 @@ class Classifier:
     classes: int = 0
     notes: tuple[str, ...] = ()
     twin: Any = None
+    ranged: bool = False
+    independent: bool = False
 
     def __call__(self, x: Tensor) -> Tensor:
         """float32 [B, H, W, C] in [0, 1] -> float32 logits [B, K], in inference mode."""
@@ -61,6 +69,10 @@ class Classifier:
     def plain(self) -> bool:
         """Whether the inner model itself takes [0, 1] images and returns logits."""
         return not self.before and not self.after and self.batch is None
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """What the model itself says of logits [B, K], float32 [B, K]."""
+        return tf.sigmoid(logits) if self.independent else tf.nn.softmax(logits)
 
     def around(self, outputs: Function) -> Function:
         """Images -> logits, where `outputs` is what the inner model returns."""
@@ -134,10 +146,13 @@ def as_classifier(model: Any, x: np.ndarray, view: InputView | None = None) -> C
     if isinstance(model, Classifier):
         return model
     _one_input(model)
+    refuse_channels_first(model)
     notes: list[str] = []
     inner = _of_floats(model, notes)
-    before = tuple(_before(inner, x.shape[1:], view, notes))
+    before = tuple(_before(inner, x.shape[1:], view, notes, integer=_is_integer(model)))
     head = heads.cut(inner)
+    if head.activation and not _decides_alike(inner, head.model, before, x):
+        head = heads.Head(inner, "", known=False)
     if head.activation:
         inner = head.model
         notes.append(f"the model ends in {_article(head.activation)}: its logits are taken from "
@@ -148,8 +163,23 @@ def as_classifier(model: Any, x: np.ndarray, view: InputView | None = None) -> C
         notes.append(f"the model takes batches of {batch}: images are shown to it {batch} at a "
                      "time, which is slow")  # fmt: skip
     after: list[Function] = [] if heads.is_graph(inner) and _single(inner) else [heads.pick_output]
-    made = Classifier(inner, before, tuple(after), batch, notes=tuple(notes))
+    ranged = view is not None or _said(inner) is not None or _is_integer(model)
+    made = Classifier(inner, before, tuple(after), batch, notes=tuple(notes), ranged=ranged)
     return _settled(made, head, x, model)
+
+
+def _decides_alike(model: Any, cut: Any, before: tuple[Function, ...], x: np.ndarray) -> bool:
+    """Whether a model that was cut before its last activation takes images for the same."""
+    pair = [Classifier(one, before, (heads.pick_output,)) for one in (model, cut)]
+    try:
+        own, other = (np.asarray(inference(one)(tf.constant(x[:_PROBED]))) for one in pair)
+    except (ValueError, TypeError, AttributeError, tf.errors.OpError):
+        return True  # it takes no such images at all: that is told elsewhere
+    if own.shape != other.shape:
+        return False
+    # Where it is sure of itself an activation has ties, which the logits break.
+    best = np.take_along_axis(own, np.argmax(other, axis=-1)[..., None], axis=-1)[..., 0]
+    return bool(np.allclose(best, own.max(axis=-1), rtol=1e-2, atol=1e-3))
 
 
 def _single(model: Any) -> bool:
@@ -191,7 +221,11 @@ def _settled(made: Classifier, head: heads.Head, x: np.ndarray, model: Any) -> C
         after.append(heads.as_two_classes)
         classes = 2
         notes.append("the model has one output: it is the logit of class 1 of two classes")
-    found = Classifier(made.inner, made.before, tuple(after), made.batch, classes, tuple(notes))
+    ended = head.activation or activation
+    found = dataclasses.replace(
+        made, after=tuple(after), classes=classes, notes=tuple(notes),
+        independent=ended == heads.SIGMOID and outputs.shape[1] > 1,
+    )  # fmt: skip
     return dataclasses.replace(found, twin=_twin(found, probe))
 
 
@@ -306,6 +340,20 @@ def _not_taken(made: Classifier, shape: tuple[int, ...], error: Exception) -> st
     )
 
 
+def refuse_channels_first(model: Any) -> None:
+    """Refuses a model of images [C, H, W].
+
+    Raises:
+      TFRobustError: it is one.
+    """
+    shape = input_shape(model)
+    if shape and None not in shape and shape[0] in (1, 3) and (shape[2] or 0) > 4:
+        raise TFRobustError(
+            f"The model takes images {' x '.join(map(str, shape))}, channels first: expected "
+            "[H, W, C]; put a keras.layers.Permute((3, 1, 2)) in front of it."
+        )
+
+
 def _one_input(model: Any) -> None:
     """Refuses a graph of several inputs."""
     inputs = heads.graph_ends(model)[0] if heads.is_keras(model) else []
@@ -317,10 +365,16 @@ def _one_input(model: Any) -> None:
         )
 
 
+def _is_integer(model: Any) -> bool:
+    """Whether a graph's input is of whole numbers."""
+    inputs = heads.graph_ends(model)[0] if heads.is_keras(model) else []
+    return bool(inputs) and "int" in str(getattr(inputs[0], "dtype", ""))
+
+
 def _of_floats(model: Any, notes: list[str]) -> Any:
     """A graph whose input is of integers, as one of floats, which gradients pass through."""
     inputs = heads.graph_ends(model)[0] if heads.is_keras(model) else []
-    if not inputs or "int" not in str(getattr(inputs[0], "dtype", "")):
+    if not _is_integer(model):
         return model
     library = heads.library_of(model)
     image = library.Input(batch_shape=inputs[0].shape, dtype="float32") if hasattr(
@@ -333,13 +387,14 @@ def _of_floats(model: Any, notes: list[str]) -> Any:
 
 
 def _before(
-    model: Any, shape: tuple[int, ...], view: InputView | None, notes: list[str]
-) -> Iterator[Function]:
+    model: Any, shape: tuple[int, ...], view: InputView | None, notes: list[str], *,
+    integer: bool = False,
+) -> Iterator[Function]:  # fmt: skip
     """What is done to images before the model sees them."""
-    found = view or _view_of(model)
+    found = view or _said(model) or (InputView((0.0, 255.0)) if integer else InputView())
     if not found.is_plain:
         yield found.function(shape[2])
-        how = "as given" if view else "by its first layer"
+        how = "as given" if view else "by its input's type" if integer else "by its first layers"
         notes.append(f"the model takes pixels of {found} ({how}); eps is in [0, 1] all the same")
     whole = _whole_shape(model)
     if whole is not None and len(whole) == 3 and shape[2] == 1:
@@ -355,22 +410,65 @@ def _view_of(model: Any) -> InputView:
     return _said(model) or InputView()
 
 
-def _said(model: Any) -> InputView | None:
-    """What the first layer that does anything says of the pixels; None where none does."""
-    if not heads.is_graph(model):
+def _takes_bytes(layer: Any, kind: str) -> bool:
+    """Whether a layer or operation can only be meant for pixels in 0..255."""
+    if kind == "Rescaling":
+        return float(np.max(np.abs(np.asarray(layer.scale)))) <= _SMALL_SCALE
+    if kind == "Normalization":
+        deviation = np.sqrt(np.asarray(layer.variance))
+        return float(np.max(np.maximum(np.abs(np.asarray(layer.mean)), deviation))) > 2
+    name = _symbol(layer) if kind == "TFOpLambda" else kind.lower()
+    value = _constant(layer)
+    if value is None:
+        return False
+    if name in ("truediv", "truedivide", "divide", "div"):
+        return value >= 1 / _SMALL_SCALE
+    if name in ("multiply", "mul"):
+        return value <= _SMALL_SCALE
+    return name in ("subtract", "sub") and value > 2
+
+
+def _symbol(layer: Any) -> str:
+    return str(getattr(layer, "symbol", "")).rpartition(".")[2]
+
+
+def _constant(layer: Any) -> float | None:
+    """The largest of the numbers that an operation is given beside the image."""
+    try:
+        node = layer._inbound_nodes[0]
+        given = node.arguments if hasattr(node, "arguments") else None
+        values = [given.args, given.kwargs] if given else [node.call_args, node.call_kwargs]
+        numbers = [one for one in tf.nest.flatten(values) if not isinstance(one, (str, bool))]
+        found = [float(np.max(np.abs(np.asarray(one)))) for one in numbers
+                 if type(one).__name__ != "KerasTensor" and one is not None]  # fmt: skip
+    except (AttributeError, IndexError, TypeError, ValueError):
         return None
+    return max(found, default=None)
+
+
+def _said(model: Any) -> InputView | None:
+    """What the first layers say of the pixels; None where they say nothing."""
+    return _scan(model)[0]
+
+
+def _scan(model: Any) -> tuple[InputView | None, bool]:
+    """The same, and whether a layer was met that does more than move pixels about."""
+    if not heads.is_graph(model):
+        return None, True
     for layer in heads.operations(model):
         kind = type(layer).__name__
         if kind == "InputLayer" or kind.startswith("Random") or kind in heads.TRANSPARENT:
             continue
         if heads.is_graph(layer):
-            if (found := _said(layer)) is not None:
-                return found
+            found, ended = _scan(layer)
+            if ended:
+                return found, True
             continue
-        scale = {"Rescaling": "scale", "Normalization": "mean"}.get(kind)
-        value = 0.0 if scale is None else float(np.max(np.abs(np.asarray(getattr(layer, scale)))))
-        if kind == "Rescaling" and value <= _SMALL_SCALE or kind == "Normalization" and value > 2:
-            return InputView((0.0, 255.0))
-        # Whatever it is, what comes after it does not see the image's own pixels.
-        return InputView()
-    return None
+        if kind in _LOOKED_THROUGH or (kind == "TFOpLambda" and _symbol(layer) in _MOVES):
+            continue
+        if _takes_bytes(layer, kind):
+            return InputView((0.0, 255.0)), True
+        # A layer that makes other pixels of those in [0, 1] says that it takes these; whatever
+        # comes after any other does not see the image's own pixels.
+        return (InputView() if kind in ("Rescaling", "Normalization") else None), True
+    return None, False

@@ -27,6 +27,9 @@ _INVERTIBLE = {"hard_sigmoid": SIGMOID, "softsign": TANH, "hard_tanh": TANH, "sp
 # What passes values on as they are in inference mode.
 TRANSPARENT = ("Dropout", "GaussianNoise", "ActivityRegularization", "Identity", "GaussianDropout")
 _WITH_KERNEL = ("Dense", "Conv2D", "Conv1D", "EinsumDense")
+# What does nothing but apply an activation, and what ends a network in a plain sum.
+_ACTIVATIONS = ("Activation", "Softmax", "TFOpLambda")
+_PLAIN = (*_WITH_KERNEL, "Activation", "TFOpLambda", "LogSoftmax")
 _TINY = float(np.finfo(np.float32).tiny)
 _NEXT_TO_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
 
@@ -117,12 +120,13 @@ def _before_activation(model: Any, tensor: Tensor) -> tuple[Tensor, str, bool]:
         activation = _activation_of(layer)
         if kind in TRANSPARENT or (kind == "Activation" and activation == "linear"):
             tensor = given[0]
-        elif activation in _BOUNDED and kind in _WITH_KERNEL:
+        elif activation in _BOUNDED and _is_exact(layer, _WITH_KERNEL):
             return _without_activation(layer, given[0]), activation, True
-        elif activation in _BOUNDED:
+        elif activation in _BOUNDED and (_is_exact(layer, _ACTIVATIONS) or not is_keras(layer)):
             return given[0], activation, True
         else:
-            return tensor, "", activation in ("linear", "log_softmax")
+            plain = activation in ("linear", "log_softmax") and _is_exact(layer, _PLAIN)
+            return tensor, "", plain
 
 
 def last_layer(model: Any) -> Layer:
@@ -138,6 +142,12 @@ def last_layer(model: Any) -> Layer:
         ):
             return layer
         tensor = given[0]
+
+
+def _is_exact(layer: Layer, kinds: tuple[str, ...]) -> bool:
+    """Whether a layer is one of Keras's own of these names: a subclass may do anything."""
+    root = type(layer).__module__.split(".")[0]
+    return type(layer).__name__ in kinds and root in ("keras", "tf_keras")
 
 
 def _cut_inside(layer: Any, tensor: Tensor, given: Tensor) -> tuple[Tensor, str, bool]:

@@ -99,17 +99,29 @@ class _Robust:
         self._further = [library.metrics.get(one) for one in named]
         # XLA on processors makes convolutions many times slower; it is the user's to ask for.
         kwargs.setdefault("jit_compile", False)
-        flags = [(layer, layer.trainable) for layer in self.base_model._flatten_layers()]
-        # The optimiser keeps a place for each weight, for those too that are unfrozen later.
-        self.base_model.trainable = True
+        self._build_for_all(optimizer)
         super().compile(optimizer, **kwargs)  # type: ignore[misc]
-        for layer, trainable in flags:
-            layer.trainable = trainable
         self.settle_trainable()
+
+    def _build_for_all(self, optimizer: Any) -> None:
+        """Gives the optimiser a place for each weight, for those too that are unfrozen later."""
+        if not hasattr(optimizer, "build"):
+            return
+        layers = list(self.base_model._flatten_layers())
+        flags = [layer.trainable for layer in layers]
+        self.base_model.trainable = True
+        optimizer.build(self.base_model.trainable_variables)
+        # From the outside in: a model that is frozen freezes what is in it.
+        for layer, trainable in zip(layers, flags, strict=True):
+            layer.trainable = trainable
 
     def settle_trainable(self) -> None:
         """To be called after a change of what trains, also during `fit`: traces anew."""
         self._statistics = Statistics(self.base_model)
+        # Keras 2 goes by what it saw when it was compiled.
+        if hasattr(self, "_get_trainable_state"):
+            state = self._get_trainable_state()
+            object.__setattr__(self, "_compiled_trainable_state", state)
         if getattr(self, "train_function", None) is not None:
             self.train_function = None
             self.make_train_function(force=True)
@@ -156,8 +168,18 @@ class _Robust:
         return {metric.name: metric.result() for metric in self._further}
 
     def _pixels(self, x: Tensor) -> Tensor:
-        """Images as the user gives them, in [0, 1]."""
-        return tf.cast(x, tf.float32) / self._scale  # type: ignore[attr-defined]
+        """Images as the user gives them, in [0, 1]; others than the base model takes fail."""
+        scale: float = self._scale  # type: ignore[attr-defined]
+        pixels = tf.cast(x, tf.float32) / scale
+        low, high = tf.reduce_min(pixels), tf.reduce_max(pixels)
+        fits = (low >= -1e-3) & (high <= 1 + 1e-3)
+        told = f"images: expected values in 0..{scale:g}, as the model takes them, found from, to:"
+        if scale > 1:
+            # A batch of which no pixel is brighter than 1 of 255 is one of [0, 1].
+            fits &= (high > 1.001 / scale) | tf.equal(high, 0.0)
+        check = tf.debugging.Assert(fits, [told, low * scale, high * scale])
+        with tf.control_dependencies([check]):
+            return tf.identity(pixels)
 
     def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
         """The batch's mean, weighted where `fit` has weights."""
