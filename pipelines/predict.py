@@ -11,7 +11,6 @@ import contextlib
 import csv
 import io
 import json
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -74,9 +73,12 @@ def work(args: argparse.Namespace) -> None:
     warn_of_guessing(args.model)
     setup()
     skipped: list[str] | None = [] if args.skip_broken else None
-    found, classes = predict(model, files, args.top, skipped, view_of(args))
+    notes: list[str] = []
+    found, classes = predict(model, files, args.top, skipped, view_of(args), notes)
     words = _class_words(path, classes)
     print(as_text(found, words), flush=True)
+    for line in notes:
+        print(f"Note: {line}.", flush=True)
     if skipped:
         print(f"\nLeft out {len(skipped)} of {len(files)}:", *skipped, sep="\n  ", flush=True)
     if args.output:
@@ -105,7 +107,7 @@ def _files(path: Path) -> list[Path]:
 
 def predict(
     model: Any, files: Sequence[Path], top: int = 5, skipped: list[str] | None = None,
-    view: Any = None,
+    view: Any = None, notes: list[str] | None = None,
 ) -> tuple[list[Prediction], int]:  # fmt: skip
     """What a model takes images for.
 
@@ -116,6 +118,7 @@ def predict(
       top: how many classes to name, K at most.
       skipped: gets 'file: reason' for each broken image; None fails on the first.
       view: what the model takes for pixels, an `InputView`; None finds out.
+      notes: gets what was found out about the model, a sentence each.
 
     Returns:
       The predictions of the sound images, in the order of the files, and K.
@@ -135,11 +138,10 @@ def predict(
         found += [_best(name, row, top) for name, row in zip(names, probabilities, strict=True)]
         progress.update(done)
     progress.close()
-    if view is None and classifier.unsure:
-        print("Note: the model is given pixels of [0, 1] (--input-range takes another range).",
-              file=sys.stderr, flush=True)  # fmt: skip
-    for line in classifier.notes:
-        print(f"Note: {line}.", file=sys.stderr, flush=True)
+    if notes is not None:
+        notes += classifier.notes
+        if view is None and classifier.unsure:
+            notes.append("the model is given pixels of [0, 1] (--input-range takes another range)")
     if not found:
         raise TFRobustError(f"No image can be read: {'; '.join((skipped or [])[:3])}.")
     return found, classes

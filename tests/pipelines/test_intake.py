@@ -173,7 +173,7 @@ def test_a_single_output_predicts_two_classes(tmp_path, capsys):
         Image.fromarray(x[k]).save(tmp_path / f"{k}.png")
     names = [str(tmp_path / f"{k}.png") for k in (0, 1)]
     assert predict.main([str(tmp_path / "s.keras"), *names]) == 0
-    lines = capsys.readouterr().out.splitlines()[1:]
+    lines = capsys.readouterr().out.splitlines()[1:3]
     found = [(line.split()[1], float(line.split()[2])) for line in lines]
     expected = single(x[:2] / np.float32(255)).numpy()[:, 0]
     assert [one[0] for one in found] == ["0", "1"]
