@@ -245,7 +245,7 @@ def open_model(args: argparse.Namespace) -> Opened:
 def run_config(trained: RunConfig, given: dict[str, Any]) -> RunConfig:
     """A run's configuration with the flags of a later command, which cannot split anew.
 
-    The seed of the split stays in `data_seed`: a later `--seed` is that of attacks.
+    The seed of the split stays in `split_seed`: a later `--seed` is that of attacks.
     """
     config = with_changes(trained, given)
     own = {name: getattr(trained.data, name) for name in _SPLIT}

@@ -69,11 +69,7 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(_PLACES[name])
-    return (
-        module
-        if _PLACES[name] == f"{__name__}.{name}" and name in _ROOMS
-        else getattr(module, name)
-    )
+    return module if name in _ROOMS else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -188,6 +188,29 @@ def test_it_is_saved_and_trained_on(library, tmp_path):
     assert report.clean_accuracy == pytest.approx(own, abs=1e-6)
 
 
+def test_a_subclassed_softmax_trains_as_its_logits_do(library):
+    class Soft(library.Model):
+        def __init__(self, base):
+            super().__init__()
+            self.base = base
+
+        def call(self, x, training=None):
+            return self.base(x, training=training)
+
+    x, y = data()
+    plain, inner = network(library, None), network(library)
+    same_start([plain, inner])
+    soft = Soft(inner)
+    soft(x[:1])
+    losses = []
+    for model in (plain, soft):
+        wrapped = tr.robust(model, tr.AdversarialTraining(attack=tr.PGD(steps=2)), tr.L2(0.3))
+        wrapped.compile(library.optimizers.SGD(0.02))
+        found = wrapped.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0)
+        losses.append(found.history["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
 def test_a_subclassed_model_and_keras_s_own_callbacks(library, tmp_path):
     base = network(library)
 

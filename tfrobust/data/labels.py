@@ -59,12 +59,8 @@ def match_labels(
         return (_unnamed(data, classes) if names is None else data), []
     elif _are_numbers(own):
         places, how = _by_number(own, classes)
-    elif names is None:
-        return _in_order(data, classes)
     else:
-        raise AssertionError
-    if places == list(range(len(own))) and (names is None or tuple(own) == tuple(names)):
-        return data, []
+        return _in_order(data, classes)
     table = np.array(places, np.int32)
     words = tuple(names) if names is not None else _words(own, places, classes)
     labels = table[data.labels]

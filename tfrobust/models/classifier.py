@@ -149,7 +149,7 @@ def as_classifier(model: Any, x: np.ndarray, view: InputView | None = None) -> C
     refuse_channels_first(model)
     notes: list[str] = []
     inner = _of_floats(model, notes)
-    before = tuple(_before(inner, x.shape[1:], view, notes, integer=_is_integer(model)))
+    before = tuple(_before(inner, x.shape[1:], view, notes, integer=is_integer(model)))
     head = heads.cut(inner)
     if head.activation and not _decides_alike(inner, head.model, before, x):
         head = heads.Head(inner, "", known=False)
@@ -163,7 +163,7 @@ def as_classifier(model: Any, x: np.ndarray, view: InputView | None = None) -> C
         notes.append(f"the model takes batches of {batch}: images are shown to it {batch} at a "
                      "time, which is slow")  # fmt: skip
     after: list[Function] = [] if heads.is_graph(inner) and _single(inner) else [heads.pick_output]
-    ranged = view is not None or _said(inner) is not None or _is_integer(model)
+    ranged = view is not None or _said(inner) is not None or is_integer(model)
     made = Classifier(inner, before, tuple(after), batch, notes=tuple(notes), ranged=ranged)
     return _settled(made, head, x, model)
 
@@ -365,7 +365,7 @@ def _one_input(model: Any) -> None:
         )
 
 
-def _is_integer(model: Any) -> bool:
+def is_integer(model: Any) -> bool:
     """Whether a graph's input is of whole numbers."""
     inputs = heads.graph_ends(model)[0] if heads.is_keras(model) else []
     return bool(inputs) and "int" in str(getattr(inputs[0], "dtype", ""))
@@ -374,7 +374,7 @@ def _is_integer(model: Any) -> bool:
 def _of_floats(model: Any, notes: list[str]) -> Any:
     """A graph whose input is of integers, as one of floats, which gradients pass through."""
     inputs = heads.graph_ends(model)[0] if heads.is_keras(model) else []
-    if not _is_integer(model):
+    if not is_integer(model):
         return model
     library = heads.library_of(model)
     image = library.Input(batch_shape=inputs[0].shape, dtype="float32") if hasattr(
@@ -405,7 +405,7 @@ def _before(
         notes.append("the model takes flat vectors: images are flattened row by row")
 
 
-def _view_of(model: Any) -> InputView:
+def view_of(model: Any) -> InputView:
     """[0, 255] where the first layer that does anything rescales from it, else [0, 1]."""
     return _said(model) or InputView()
 

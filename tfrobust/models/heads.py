@@ -23,7 +23,6 @@ Layer = Any
 # Last activations that rise with each logit, and so keep the order of the classes.
 SOFTMAX, SIGMOID, TANH = "softmax", "sigmoid", "tanh"
 _BOUNDED = (SOFTMAX, SIGMOID, TANH, "hard_sigmoid", "hard_tanh", "softsign", "sparsemax")
-_INVERTIBLE = {"hard_sigmoid": SIGMOID, "softsign": TANH, "hard_tanh": TANH, "sparsemax": SOFTMAX}
 # What passes values on as they are in inference mode.
 TRANSPARENT = ("Dropout", "GaussianNoise", "ActivityRegularization", "Identity", "GaussianDropout")
 _WITH_KERNEL = ("Dense", "Conv2D", "Conv1D", "EinsumDense")

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-# The layers are registered where they are defined.
 from tfrobust.models.heads import graph_ends, is_graph, is_keras, library_of, operations
 from tfrobust.runtime import keras, tf
 

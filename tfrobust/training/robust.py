@@ -20,8 +20,9 @@ from tfrobust.attacks.gradient import PGD
 from tfrobust.attacks.runner import run
 from tfrobust.errors import UsageError
 from tfrobust.models import heads
-from tfrobust.models.classifier import _view_of
+from tfrobust.models.classifier import as_classifier, is_integer, view_of
 from tfrobust.models.folding import fold
+from tfrobust.models.views import InputView
 from tfrobust.runtime import tf
 from tfrobust.tables import imported
 from tfrobust.threat_model import ThreatModel
@@ -57,10 +58,26 @@ class _Robust:
 
     def _settle(self, model: Any) -> None:
         """How logits are had of the model, and pixels of [0, 1] shown to it."""
-        scale = _view_of(model).input_range[1]
+        scale = view_of(model).input_range[1]
         # Past Keras's own bookkeeping of attributes, which begins with its constructor.
         object.__setattr__(self, "_scale", float(scale))
         object.__setattr__(self, "_outputs", _Logits(model, scale))
+
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As Keras's."""
+        self._look_at(x)
+        return super().fit(x, *args, **kwargs)  # type: ignore[misc]
+
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As Keras's."""
+        self._look_at(x)
+        return super().evaluate(x, *args, **kwargs)  # type: ignore[misc]
+
+    def _look_at(self, x: Any) -> None:
+        """Finds out on the first images what a model returns whose graph does not tell."""
+        outputs: _Logits = self._outputs  # type: ignore[attr-defined]
+        if not outputs.settled:
+            outputs.probe(np.asarray(_first_images(x), np.float32))
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         """What the base model returns: `predict` and the model's own users see no difference."""
@@ -235,8 +252,8 @@ class _Logits:
         head = heads.cut(model)
         if head.activation:
             self._open(head)
-        elif not head.known:
-            self._probe()
+        #: Whether it is known what the model returns.
+        self.settled = bool(head.activation) or head.known
         outputs = heads.graph_ends(model)[1]
         if len(outputs) == 1 and outputs[0].shape[-1] == 1:
             self._after.append(heads.as_two_classes)
@@ -252,17 +269,20 @@ class _Logits:
         # The activation is a setting of a layer with weights: it is set aside while we look.
         self._layer = heads.last_layer(self._model)
 
-    def _probe(self) -> None:
-        """What the outputs of a model that is no graph look like, on noise."""
-        shape = getattr(self._model, "input_shape", None)
-        if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
-            return
-        x = np.random.default_rng(0).uniform(size=(_PROBED, *shape[1:])).astype(np.float32)
-        found = heads.pick_output(self._model(x * self._scale, training=False))
-        if kind := heads.bounded_by(np.asarray(found, np.float32).reshape(_PROBED, -1)):
-            self._after.append(heads.inverse(kind))
+    def probe(self, x: np.ndarray) -> None:
+        """Settles what the model returns by what it makes of some images, [N, H, W, C]."""
+        # The one judge of that: it knows activations from logits by their range.
+        made = as_classifier(self._model, x[:_PROBED] / self._scale,
+                             InputView((0.0, self._scale)))  # fmt: skip
+        self._after = [step for step in made.after if step is not heads.pick_output]
+        self.settled = True
 
     def __call__(self, x: Tensor, *, training: bool) -> Tensor:
+        if not self.settled:
+            raise UsageError(
+                "The model's graph does not tell what it returns: call fit or evaluate on images "
+                "first, or give a functional model."
+            )
         x = x * self._scale if self._scale != 1 else x
         with _linear(self._layer):
             found = heads.pick_output(self._model(x, training=training))
@@ -284,6 +304,17 @@ def _linear(layer: Any) -> Iterator[None]:
         yield
     finally:
         layer.activation = before
+
+
+def _first_images(x: Any) -> Any:
+    """The first images of what `fit` is given."""
+    if hasattr(x, "take") and hasattr(x, "element_spec"):
+        return _unpacked(next(iter(x.take(1))))[0]
+    if hasattr(x, "shape"):
+        return x[:_PROBED]
+    if isinstance(x, dict):
+        return x["image"][:_PROBED]
+    return x[0][0]  # a Sequence or PyDataset of batches
 
 
 def _unpacked(data: Any) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -329,6 +360,11 @@ def robust(
     """
     if not heads.is_keras(model):
         raise UsageError(f"Expected a Keras model, found {type(model).__name__}.")
+    if is_integer(model):
+        raise UsageError(
+            "Expected a model of floats, found an input of whole numbers, which no gradient "
+            "passes: make its Input a float32 one."
+        )
     method = method or AdversarialTraining()
     ball = ball or ThreatModel("linf", 8 / 255)
     cls = _class_of(method.place, type(method).__name__, heads.library_of(model).__name__)
