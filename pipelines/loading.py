@@ -106,7 +106,7 @@ def open_with_images(args: argparse.Namespace) -> tuple[Opened, ImageSet]:
     model = as_classifier(opened.model, test.pixels(slice(0, 64)), view)
     test, matched = _matched(args, opened, test, model.classes)
     notes = (*log.notes, *notes, *matched)
-    if opened.trained is None and run_of(Path(args.model)) is None and not model.ranged:
+    if opened.trained is None and run_of(Path(args.model)) is None and not model.range_known:
         notes = (*notes, "the model is given pixels of [0, 1] (--input-range takes another range)")
     for line in (*notes, *model.notes):
         print(f"Note: {line}.", flush=True)

@@ -216,7 +216,7 @@ class _Probabilities:
         if not self._known:
             self._model = as_classifier(self._model, x, self._view)
             self._known, self.notes = True, self._model.notes
-            self.unsure = not self._model.ranged
+            self.unsure = not self._model.range_known
         try:
             logits = self._model(tf.constant(x))
             found: np.ndarray = self._model.probabilities(logits).numpy()

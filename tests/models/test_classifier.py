@@ -283,10 +283,10 @@ def test_what_first_operations_say_of_the_pixels(library, how):
     found = as_classifier(model, X)
     whole = np.rint(X * 255)
     np.testing.assert_allclose(found(whole / 255), model(whole.astype("float32")), atol=1e-3)
-    assert found.ranged
+    assert found.range_known
     if how != "bytes":
         other = library.Model(image, layers.Dense(4)(layers.Flatten()(layers.Conv2D(3, 1)(image))))
-        assert not as_classifier(other, X).ranged
+        assert not as_classifier(other, X).range_known
 
 
 def test_sigmoids_have_probabilities_of_their_own(library):

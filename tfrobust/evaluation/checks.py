@@ -91,7 +91,7 @@ def _no_better_than_guessing(evaluator: Evaluator) -> Flag | None:
 
 def _other_pixels(evaluator: Evaluator) -> Flag | None:
     """Whether the model does far better on pixels of another range than it was shown."""
-    if evaluator.classifier.ranged:
+    if evaluator.classifier.range_known:
         return None  # its pixels were chosen, by the user or by its first layers
     data = evaluator.data.sample(4 * SAMPLE, 0)
     x, y = data.pixels(slice(None)), data.labels

@@ -16,6 +16,7 @@ import numpy as np
 from tfrobust.errors import TFRobustError
 from tfrobust.models import heads
 from tfrobust.models.inference import inference
+from tfrobust.models.pixel_range import declared_range
 from tfrobust.models.twin import needs_twin, twin
 from tfrobust.models.views import InputView
 from tfrobust.runtime import keras, tf
@@ -26,12 +27,6 @@ Shape = tuple[int | None, ...]
 
 # Images that a model is probed with, besides noise and black and white ones.
 _PROBED = 32
-# Layers and operations that move pixels about, and leave their range as it is.
-_LOOKED_THROUGH = ("Resizing", "CenterCrop", "ZeroPadding2D", "Cropping2D", "Reshape", "Permute",
-                   "UpSampling2D", "Cast", "GetItem", "Pad", "Transpose", "Flip")  # fmt: skip
-_MOVES = ("cast", "reshape", "resize", "pad", "transpose", "identity", "convert_to_tensor")
-# The largest factor of a first Rescaling layer that can only be meant for pixels in 0..255.
-_SMALL_SCALE = 0.02
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,7 @@ class Classifier:
       notes: what was found out and done, a sentence each, for the report.
       twin: the same function as `inner` as a flat graph of tf_keras, which attacks see and
         explainers take apart; None where there is none, or `inner` is one itself.
-      ranged: whether its range of pixels is known, from the user or its first layers.
+      range_known: whether its range of pixels is known, from the user or its first layers.
       independent: whether its classes have a sigmoid each, and no softmax over all.
     """
 
@@ -58,7 +53,7 @@ class Classifier:
     classes: int = 0
     notes: tuple[str, ...] = ()
     twin: Any = None
-    ranged: bool = False
+    range_known: bool = False
     independent: bool = False
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -163,8 +158,10 @@ def as_classifier(model: Any, x: np.ndarray, view: InputView | None = None) -> C
         notes.append(f"the model takes batches of {batch}: images are shown to it {batch} at a "
                      "time, which is slow")  # fmt: skip
     after: list[Function] = [] if heads.is_graph(inner) and _single(inner) else [heads.pick_output]
-    ranged = view is not None or _said(inner) is not None or is_integer(model)
-    made = Classifier(inner, before, tuple(after), batch, notes=tuple(notes), ranged=ranged)
+    range_known = view is not None or declared_range(inner) is not None or is_integer(model)
+    made = Classifier(
+        inner, before, tuple(after), batch, notes=tuple(notes), range_known=range_known
+    )
     return _settled(made, head, x, model)
 
 
@@ -391,7 +388,7 @@ def _before(
     integer: bool = False,
 ) -> Iterator[Function]:  # fmt: skip
     """What is done to images before the model sees them."""
-    found = view or _said(model) or (InputView((0.0, 255.0)) if integer else InputView())
+    found = view or declared_range(model) or (InputView((0.0, 255.0)) if integer else InputView())
     if not found.is_plain:
         yield found.function(shape[2])
         how = "as given" if view else "by its input's type" if integer else "by its first layers"
@@ -403,72 +400,3 @@ def _before(
     if whole is not None and len(whole) == 2 and whole[1] in (None, int(np.prod(shape))):
         yield lambda x: tf.reshape(x, [-1, int(np.prod(shape))])
         notes.append("the model takes flat vectors: images are flattened row by row")
-
-
-def view_of(model: Any) -> InputView:
-    """[0, 255] where the first layer that does anything rescales from it, else [0, 1]."""
-    return _said(model) or InputView()
-
-
-def _takes_bytes(layer: Any, kind: str) -> bool:
-    """Whether a layer or operation can only be meant for pixels in 0..255."""
-    if kind == "Rescaling":
-        return float(np.max(np.abs(np.asarray(layer.scale)))) <= _SMALL_SCALE
-    if kind == "Normalization":
-        deviation = np.sqrt(np.asarray(layer.variance))
-        return float(np.max(np.maximum(np.abs(np.asarray(layer.mean)), deviation))) > 2
-    name = _symbol(layer) if kind == "TFOpLambda" else kind.lower()
-    value = _constant(layer)
-    if value is None:
-        return False
-    if name in ("truediv", "truedivide", "divide", "div"):
-        return value >= 1 / _SMALL_SCALE
-    if name in ("multiply", "mul"):
-        return value <= _SMALL_SCALE
-    return name in ("subtract", "sub") and value > 2
-
-
-def _symbol(layer: Any) -> str:
-    return str(getattr(layer, "symbol", "")).rpartition(".")[2]
-
-
-def _constant(layer: Any) -> float | None:
-    """The largest of the numbers that an operation is given beside the image."""
-    try:
-        node = layer._inbound_nodes[0]
-        given = node.arguments if hasattr(node, "arguments") else None
-        values = [given.args, given.kwargs] if given else [node.call_args, node.call_kwargs]
-        numbers = [one for one in tf.nest.flatten(values) if not isinstance(one, (str, bool))]
-        found = [float(np.max(np.abs(np.asarray(one)))) for one in numbers
-                 if type(one).__name__ != "KerasTensor" and one is not None]  # fmt: skip
-    except (AttributeError, IndexError, TypeError, ValueError):
-        return None
-    return max(found, default=None)
-
-
-def _said(model: Any) -> InputView | None:
-    """What the first layers say of the pixels; None where they say nothing."""
-    return _scan(model)[0]
-
-
-def _scan(model: Any) -> tuple[InputView | None, bool]:
-    """The same, and whether a layer was met that does more than move pixels about."""
-    if not heads.is_graph(model):
-        return None, True
-    for layer in heads.operations(model):
-        kind = type(layer).__name__
-        if kind == "InputLayer" or kind.startswith("Random") or kind in heads.TRANSPARENT:
-            continue
-        if heads.is_graph(layer):
-            found, ended = _scan(layer)
-            if ended:
-                return found, True
-            continue
-        if kind in _LOOKED_THROUGH or (kind == "TFOpLambda" and _symbol(layer) in _MOVES):
-            continue
-        if _takes_bytes(layer, kind):
-            return InputView((0.0, 255.0)), True
-        # A layer that makes other pixels of those in [0, 1] says that it takes these; whatever
-        # comes after any other does not see the image's own pixels.
-        return (InputView() if kind in ("Rescaling", "Normalization") else None), True
-    return None, False

@@ -20,8 +20,9 @@ from tfrobust.attacks.gradient import PGD
 from tfrobust.attacks.runner import run
 from tfrobust.errors import UsageError
 from tfrobust.models import heads
-from tfrobust.models.classifier import as_classifier, is_integer, view_of
+from tfrobust.models.classifier import as_classifier, is_integer
 from tfrobust.models.folding import fold
+from tfrobust.models.pixel_range import view_of
 from tfrobust.models.views import InputView
 from tfrobust.runtime import tf
 from tfrobust.tables import imported
