@@ -14,7 +14,9 @@ from tfrobust.backbones import build as build
 from tfrobust.config import RunConfig as RunConfig
 from tfrobust.data import DATASETS as DATASETS
 from tfrobust.data import load as load
+from tfrobust.data.sources import as_batches as as_batches
 from tfrobust.data.sources import as_images as as_images
+from tfrobust.data.types import ReadOptions as ReadOptions
 from tfrobust.errors import TFRobustError as TFRobustError
 from tfrobust.errors import UsageError as UsageError
 from tfrobust.evaluation.evaluate import evaluate as evaluate

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tfrobust.data import collect as collect_module
+from tfrobust.data import mapped as mapped_module
 from tfrobust.data.collect import Item, collect
 from tfrobust.data.images import decode, measure, to_uint8
 from tfrobust.data.types import ReadLog, ReadOptions
@@ -180,7 +181,7 @@ def test_a_full_disk_is_told(monkeypatch, tmp_path):
         def write(self, _: object) -> int:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(collect_module.tempfile, "TemporaryFile", lambda dir: Full())
+    monkeypatch.setattr(mapped_module.tempfile, "TemporaryFile", lambda dir: Full())
     with pytest.raises(TFRobustError, match="No space left on device.*--cache-dir"):
         run(items(grey(1), grey(2), labels=[0, 1]), memory_limit=1, cache_dir=str(tmp_path))
 

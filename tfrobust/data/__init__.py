@@ -120,10 +120,11 @@ def read_all(path: str, options: ReadOptions | None = None) -> tuple[ImageSet, R
 def with_channels(data: ImageSet, channels: int | None) -> ImageSet:
     """The images as grey or RGB ones, where another number of channels is wanted."""
     from tfrobust.data.images import as_channels
+    from tfrobust.data.mapped import convert
 
     if channels is None or data.images.shape[3] == channels:
         return data
-    images = as_channels("the images", data.images, channels)
+    images = convert(data.images, lambda rows: as_channels("the images", rows, channels))
     return dataclasses.replace(data, images=images)
 
 

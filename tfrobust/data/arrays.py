@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfrobust.data.collect import Item, collect
-from tfrobust.data.images import as_channels, reason
-from tfrobust.data.pixels import scaled
+from tfrobust.data.images import reason
+from tfrobust.data.pixels import checked_images, plain_pixels
 from tfrobust.data.types import ImageSet, RawData, ReadLog, ReadOptions
 from tfrobust.errors import TFRobustError
 
@@ -62,7 +62,7 @@ def read(location: Path, options: ReadOptions) -> RawData:
     names: list[str] | None = _names(location, arrays)
     splits = []
     for pair in pairs:
-        images = _checked_images(f"{location}: {pair.x}", arrays[pair.x], options, log)
+        images = checked_images(f"{location}: {pair.x}", arrays[pair.x], options, log)
         where = f"{location}: {pair.y}"
         labels, found = as_labels(where, arrays[pair.y], len(images), names, log)
         names = names or found or label_names(where, labels, None)
@@ -93,7 +93,7 @@ def read_plain(location: Path, options: ReadOptions | None = None) -> tuple[Imag
     options = options or ReadOptions()
     arrays, log = _load(location), ReadLog()
     pair = _tested(_pairs(location, arrays, log), log)
-    images = _checked_images(f"{location}: {pair.x}", arrays[pair.x], options, log)
+    images = checked_images(f"{location}: {pair.x}", arrays[pair.x], options, log)
     where, known = f"{location}: {pair.y}", _names(location, arrays)
     listed, found = as_labels(where, arrays[pair.y], len(images), known, log)
     labels = np.array(listed, np.int32)
@@ -104,25 +104,8 @@ def read_plain(location: Path, options: ReadOptions | None = None) -> tuple[Imag
             f"{labels.max()}: give each image the index of its class."
         )
     sources = tuple(f"{pair.x}[{i}]" for i in range(len(labels)))
-    pixels = _plain(f"{location}: {pair.x}", images, options.channels, log)
+    pixels = plain_pixels(f"{location}: {pair.x}", images, options.channels, log)
     return ImageSet(pixels, labels, tuple(names), sources), log
-
-
-def _plain(where: str, images: np.ndarray, channels: int | None, log: ReadLog) -> np.ndarray:
-    """Checked images as [N, H, W, C], uint8 or float32 without NaN."""
-    images = images if images.dtype == np.uint8 else images.astype(np.float32)
-    broken = np.isnan(images).any(axis=tuple(range(1, images.ndim)))
-    if broken.any():
-        raise TFRobustError(
-            f"{where}[{int(broken.argmax())}]: expected floats in [0, 1], found NaN: leave the "
-            "image out."
-        )
-    images = images[..., None] if images.ndim == 3 else images
-    wanted = channels or max(images.shape[3], 3)
-    if wanted != images.shape[3]:
-        log.notes.append(f"images of {images.shape[3]} channel(s) are shown to the model as "
-                         f"{wanted}")  # fmt: skip
-    return as_channels(where, images, wanted)
 
 
 def as_labels(
@@ -335,31 +318,3 @@ def _names(location: Path, arrays: Mapping[str, np.ndarray]) -> list[str] | None
             f"{list(names.shape)}: write it as numpy.array(['cat', 'dog'])."
         )
     return [str(name) for name in names.astype(str)]
-
-
-def _checked_images(
-    where: str, images: np.ndarray, options: ReadOptions, log: ReadLog
-) -> np.ndarray:
-    """Images [N, H, W] or [N, H, W, C], uint8 or floats in [0, 1] (NaN aside)."""
-    images = _channels_last(where, images, options.channels, log)
-    channels = images.shape[3] if images.ndim == 4 else 1
-    if not len(images):
-        raise TFRobustError(f"{where}: expected images of shape [N, H, W, C], found none.")
-    if images.ndim not in (3, 4) or channels not in (1, 3, options.channels) or not len(images):
-        raise TFRobustError(
-            f"{where}: expected images of shape [N, H, W], [N, H, W, 1] or [N, H, W, 3], found "
-            f"{list(images.shape)}: bring the axes into this order (numpy.moveaxis)."
-        )
-    return scaled(where, images, options.pixel_range, log)
-
-
-def _channels_last(where: str, images: np.ndarray, wanted: int | None, log: ReadLog) -> np.ndarray:
-    """[N, C, H, W] as [N, H, W, C], where C cannot be a height."""
-    if images.ndim != 4:
-        return images
-    known = (1, 3, wanted)
-    first, last = images.shape[1], images.shape[3]
-    if first in known and last not in known and min(images.shape[2:]) >= 8:
-        log.notes.append(f"{where}: images are [N, C, H, W]: the axis of channels is moved last")
-        return np.moveaxis(images, 1, 3)
-    return images

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import time
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -18,8 +17,9 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image
 
-from tfrobust.data.archives import cache_folder, free_space
+from tfrobust.data.archives import cache_folder
 from tfrobust.data.images import Decoded, Source, decode, measure, reason
+from tfrobust.data.mapped import MappedFile
 from tfrobust.data.types import ImageSet, ReadLog, ReadOptions
 from tfrobust.errors import TFRobustError, UsageError
 
@@ -199,43 +199,17 @@ class _FileStore:
     """Holds decoded images in an unnamed file of `folder`."""
 
     def __init__(self, folder: Path, size: tuple[int, int]) -> None:
-        self._folder = folder
-        with disk_told(folder):
-            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (lives as long as the store)
+        self._file = MappedFile(folder)
         self._shape = (size[1], size[0], 3)
-        self._count = 0
 
     def add(self, pixels: np.ndarray) -> None:
-        with disk_told(self._folder):
-            self._file.write(pixels.tobytes())
-            self._file.flush()
-        self._count += 1
+        self._file.add(pixels[None])
 
     def finish(self) -> np.ndarray:
-        shape = (self._count, *self._shape)
-        if not self._count:  # an empty file cannot be mapped
-            return np.empty(shape, np.uint8)
-        return np.memmap(self._file, np.uint8, "r", shape=shape)
+        return self._file.finish(self._shape, np.uint8)
 
     def close(self) -> None:
-        self._file.close()  # the map keeps its own handle
-
-
-@contextmanager
-def disk_told(folder: Path) -> Iterator[None]:
-    """Says what to do where images cannot be written to `folder`.
-
-    Raises:
-      TFRobustError: they cannot.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise TFRobustError(
-            f"Images could not be written to {folder} ({error.strerror}, "
-            f"{free_space(folder)} free): free some space, choose another folder with "
-            "--cache-dir, or a smaller --image-size."
-        ) from error
+        self._file.close()
 
 
 def _parallel(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfrobust.data import load, read_all
+from tfrobust.data.archives import cache_folder
 from tfrobust.data.arrays import as_labels
+from tfrobust.data.mapped import MappedFile
+from tfrobust.data.pixels import checked_images, plain_pixels
 from tfrobust.data.types import ImageSet, ReadLog, ReadOptions
 from tfrobust.errors import TFRobustError, UsageError
 
@@ -17,11 +22,58 @@ _IMAGE_KEYS = ("image", "images", "x", "input", "inputs", "features")
 _LABEL_KEYS = ("label", "labels", "y", "target", "targets")
 
 
+class Batches:
+    """Batches of pixels and labels, any number of times over, in order.
+
+    Iterating yields (x, y): float32 [B, H, W, C] in [0, 1] and int32 [B]; the last batch may
+    be smaller. Images on disk are read as they come.
+
+    Args:
+      images: what to cut.
+      batch_size: images in a batch, at least 1.
+    """
+
+    def __init__(self, images: ImageSet, batch_size: int = 128) -> None:
+        if batch_size < 1:
+            raise UsageError(f"batch_size: expected a number from 1 on, found {batch_size}.")
+        self.images, self.batch_size = images, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for first in range(0, len(self.images), self.batch_size):
+            part = slice(first, first + self.batch_size)
+            yield self.images.pixels(part), self.images.labels[part].astype(np.int32)
+
+
+def as_batches(
+    source: Any, labels: Any = None, *, batch_size: int = 128, options: ReadOptions | None = None
+) -> Batches:
+    """Any source of images as batches of pixels in [0, 1] and integer labels.
+
+    Args:
+      source: as `as_images` takes it.
+      labels: where `source` is an array of images.
+      batch_size: images in a batch.
+      options: as for `as_images`.
+
+    Raises:
+      UsageError: it is no source of images.
+      TFRobustError: images or labels are not as described.
+    """
+    return Batches(as_images(source, labels, options=options), batch_size)
+
+
 def as_images(
     source: Any, labels: Any = None, *, class_names: Sequence[str] | None = None,
-    channels: int | None = None,
+    channels: int | None = None, options: ReadOptions | None = None,
 ) -> ImageSet:  # fmt: skip
-    """The images and labels of a source, decoded, in memory.
+    """The images and labels of a source, decoded.
+
+    They are held in memory; where they take more of it than `options.memory_limit` (4 GiB), in
+    an unnamed file in the cache folder, from which a batch is read when it is needed. Arrays
+    that are maps of a file (`numpy.load(file, mmap_mode="r")`) stay where they are.
 
     Args:
       source: an `ImageSet`; a pair (x, y) of arrays or tensors, or x alone with `labels`; a
@@ -32,6 +84,7 @@ def as_images(
       labels: where `source` is an array of images.
       class_names: the classes' names, by label.
       channels: of the images, where the model takes another number.
+      options: how to read, and how much to keep in memory; the defaults of `ReadOptions` if None.
 
     Raises:
       UsageError: it is nothing of that.
@@ -41,12 +94,13 @@ def as_images(
 
     if isinstance(source, ImageSet):
         return source
+    options = options or ReadOptions()
     if isinstance(source, (str, Path)):
         if str(source) in DATASETS:
-            return with_channels(load(str(source)).test, channels)
-        return read_all(str(source), ReadOptions(channels=channels))[0]
+            return with_channels(load(str(source), options=options).test, channels)
+        return read_all(str(source), dataclasses.replace(options, channels=channels))[0]
     if hasattr(source, "as_numpy_iterator"):
-        source = _of_dataset(source)
+        source = _of_dataset(source, options)
     elif labels is not None:
         source = (source, labels)
     if not isinstance(source, (tuple, list)) or len(source) != 2:
@@ -55,24 +109,63 @@ def as_images(
             f"name or a path, found {type(source).__name__}."
         )
     x, y = source
-    return with_channels(_of_arrays(x, y, class_names), channels)
+    return with_channels(_of_arrays(x, y, class_names, options), channels)
 
 
-def _of_dataset(source: Any) -> tuple[np.ndarray, np.ndarray]:
-    """All of a `tf.data.Dataset` of pairs or dicts, batched or not."""
-    images, labels = [], []
-    for element in source.as_numpy_iterator():
-        x, y = _pair(element)
-        # Three axes are one image, unless they are grey ones without an axis for channels.
-        grey = np.ndim(x) == 3 and np.shape(x)[2] not in (1, 3, 4)
-        batched = np.ndim(x) == 4 or (grey and np.ndim(y) >= 1 and len(x) == len(y))
-        images.append(np.asarray(x) if batched else np.asarray(x)[None])
-        labels.append(np.asarray(y) if batched else np.asarray(y)[None])
-    if not images:
-        raise UsageError("Expected images, found an empty tf.data.Dataset.")
-    if len({image.shape[1:] for image in images}) > 1:
-        raise TFRobustError("Expected images of one size in the tf.data.Dataset: resize them.")
-    return np.concatenate(images), np.concatenate(labels)
+def _of_dataset(source: Any, options: ReadOptions) -> tuple[np.ndarray, np.ndarray]:
+    """All of a `tf.data.Dataset` of pairs or dicts, batched or not, read once."""
+    with closing(_Growing(options)) as images:
+        labels = []
+        for element in source.as_numpy_iterator():
+            x, y = _pair(element)
+            # Three axes are one image, unless they are grey ones without an axis for channels.
+            grey = np.ndim(x) == 3 and np.shape(x)[2] not in (1, 3, 4)
+            batched = np.ndim(x) == 4 or (grey and np.ndim(y) >= 1 and len(x) == len(y))
+            images.add(np.asarray(x) if batched else np.asarray(x)[None])
+            labels.append(np.asarray(y) if batched else np.asarray(y)[None])
+        return images.finish(), np.concatenate(labels)
+
+
+class _Growing:
+    """Images that come batch by batch: in memory, and from the limit on in a file."""
+
+    def __init__(self, options: ReadOptions) -> None:
+        self._options = options
+        self._rows: list[np.ndarray] = []
+        self._bytes = 0
+        self._file: MappedFile | None = None
+        self._first: np.ndarray | None = None
+
+    def add(self, rows: np.ndarray) -> None:
+        if self._first is None:
+            self._first = rows[:1]
+        if (rows.shape[1:], rows.dtype) != (self._first.shape[1:], self._first.dtype):
+            raise TFRobustError(
+                "Expected images of one size and type in the tf.data.Dataset, found "
+                f"{list(self._first.shape[1:])} ({self._first.dtype}) and {list(rows.shape[1:])} "
+                f"({rows.dtype}): resize them."
+            )
+        self._bytes += rows.nbytes
+        if self._file is not None:
+            self._file.add(rows)
+            return
+        self._rows.append(rows)
+        if self._bytes > self._options.memory_limit:
+            self._file = MappedFile(cache_folder(self._options))
+            for kept in self._rows:
+                self._file.add(kept)
+            self._rows.clear()
+
+    def finish(self) -> np.ndarray:
+        if self._first is None:
+            raise UsageError("Expected images, found an empty tf.data.Dataset.")
+        if self._file is not None:
+            return self._file.finish(self._first.shape[1:], self._first.dtype)
+        return np.concatenate(self._rows)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 def _pair(element: Any) -> tuple[Any, Any]:
@@ -90,13 +183,11 @@ def _pair(element: Any) -> tuple[Any, Any]:
     raise UsageError("Expected a tf.data.Dataset of (image, label) pairs or of dicts.")
 
 
-def _of_arrays(x: Any, y: Any, class_names: Sequence[str] | None) -> ImageSet:
-    from tfrobust.data.arrays import _checked_images, _plain
-
+def _of_arrays(x: Any, y: Any, class_names: Sequence[str] | None, options: ReadOptions) -> ImageSet:
     images, log = np.asarray(x), ReadLog()
     channels = images.shape[-1] if images.ndim == 4 else 1
-    options = ReadOptions(channels=channels)
-    pixels = _plain("x", _checked_images("x", images, options, log), channels, log)
+    options = dataclasses.replace(options, channels=channels)
+    pixels = plain_pixels("x", checked_images("x", images, options, log), channels, log)
     names = list(class_names) if class_names is not None else None
     found, own = as_labels("y", np.asarray(y), len(pixels), names, log)
     listed = np.array(found, np.int32)

@@ -48,7 +48,8 @@ def evaluate(
         sigmoids or one output, what `load_any` returns, a path, or any callable that takes
         images float32 [B, H, W, C].
       data: the images to measure on, as `as_images` takes them: (x, y), a `tf.data.Dataset`,
-        a built-in data set's name, a path, or an `ImageSet`.
+        a built-in data set's name, a path, or an `ImageSet`. What does not fit into memory is
+        kept in a file meanwhile.
       threat_model: the ball, such as `Linf(8 / 255)`.
       attacks: names as the command line takes them ('pgd:steps=50', 'autoattack'), or
         name -> attack.
