@@ -67,6 +67,28 @@ def tfrobust_pgd(problem: Problem, *, early_stop: bool) -> Run:
     return _on_tensors(problem, run)
 
 
+def as_evaluated(problem: Problem) -> Run:
+    """tfrobust's PGD on a model of any make, as its evaluation runs it, without skipping."""
+    from tfrobust.attacks.gradient import PGD
+    from tfrobust.models.classifier import as_classifier
+    from tfrobust.models.inference import attackable
+    from tfrobust.runtime import tf
+    from tfrobust.threat_model import ThreatModel
+
+    attack = PGD(steps=problem.steps, step_size=problem.step_size, early_stop=False)
+    seen = attackable(as_classifier(problem.model, problem.x))
+    ball = ThreatModel("linf", problem.eps)
+    shape = [None, *problem.x.shape[1:]]
+
+    @tf.function(
+        input_signature=(tf.TensorSpec(shape), tf.TensorSpec([None], tf.int32)), autograph=False
+    )
+    def run(x: Tensor, y: Tensor) -> Tensor:
+        return attack(seen, x, y, ball, tf.constant([0, 0]))
+
+    return _on_tensors(problem, run)
+
+
 def bare_loop(problem: Problem) -> Run:
     """As many input gradients of the plain model, in one compiled loop, and nothing else."""
     from tfrobust.attacks.gradient import input_gradient

@@ -6,10 +6,11 @@
 - pgd: seconds of PGD-10 for a batch, nothing skipped, of tfrobust, ART, Foolbox, CleverHans
   and torchattacks, each as its documentation says, on the same images and weights.
 - skip: PGD on a trained model, where broken examples drop out, against the bare loop.
+- keras: tfrobust's PGD on the same network and weights in tf_keras and in Keras 3.
 - autoattack: standard AutoAttack, tfrobust's against torchattacks' on the same weights, at
   the published 100 steps, and for the record at the 10 that torchattacks comes with.
 
-In pgd and skip all take turns, so that a busy machine slows all alike; the figures are
+In pgd, skip and keras all take turns, so that a busy machine slows all alike; the figures are
 medians. Torch's threads wait for each other actively, which a busy machine slows far more:
 measure on a quiet one, or with OMP_WAIT_POLICY=PASSIVE in the environment.
 
@@ -26,6 +27,7 @@ work without the old versions that they ask for, so install them without depende
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import statistics
 import sys
@@ -42,6 +44,7 @@ from benchmarks.attack_libraries import (
     PGD_OF,
     Problem,
     Run,
+    as_evaluated,
     bare_loop,
     classes_of,
     our_autoattack,
@@ -54,7 +57,9 @@ Tensor = Any
 SHARED = Path(os.environ.get("TFROBUST_SHARED", Path(__file__).parents[2] / "shared" / "data"))
 REFERENCE = SHARED / "reference" / "resnet2b.h5"
 IMAGES = SHARED / "reference" / "cifar10_test_500.npz"
-SECTIONS = ("pgd", "skip", "autoattack")
+SECTIONS = ("pgd", "skip", "keras", "autoattack")
+# Keras 3 may take so many times the seconds of tf_keras.
+KERAS_GOAL = 1.1
 
 
 class Case(NamedTuple):
@@ -85,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{os.cpu_count()} processor cores, used by TensorFlow and torch alike; "
               f"OMP_WAIT_POLICY {policy}")  # fmt: skip
         for section in args.only or SECTIONS:
-            {"pgd": _pgd, "skip": _skip, "autoattack": _autoattack}[section](args)
+            _RUN[section](args)
     except TFRobustError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
@@ -133,6 +138,37 @@ def _pgd(args: argparse.Namespace) -> None:
             outcome = "" if name == BARE else _outcome(problem, made[name])
             print(f"{name:28}{seconds[name]:9.3f}{seconds[name] / seconds[OURS]:9.2f}{outcome}")
         _tell_ratios(seconds, case.goal)
+
+
+def _keras(args: argparse.Namespace) -> None:
+    """The same MobileNetV2 of keras.applications in both, with the same random weights."""
+    import keras as keras_3
+
+    from tfrobust.runtime import keras
+
+    given, side = (
+        {"weights": None, "classes": CASES["mobilenetv2"].classes, "classifier_activation": None},
+        64,
+    )
+    problem, source = _untrained(CASES["mobilenetv2"], args.batch_size)
+    models = {
+        "tf_keras": keras.applications.MobileNetV2((side, side, 3), **given),
+        "Keras 3": keras_3.applications.MobileNetV2((side, side, 3), **given),
+    }
+    models["Keras 3"].set_weights(models["tf_keras"].get_weights())
+    runs = {
+        name: as_evaluated(dataclasses.replace(problem, model=model))
+        for name, model in models.items()
+    }
+    print(f"\nPGD-{problem.steps} on MobileNetV2, {side}x{side}, {len(problem.x)} images of "
+          f"{source}, medians of {args.rounds} rounds")  # fmt: skip
+    made = [run() for run in runs.values()]
+    seconds = _take_turns(runs, args.rounds)
+    for name, value in seconds.items():
+        print(f"{name:28}{value:9.3f}")
+    print(f"Keras 3 takes {seconds['Keras 3'] / seconds['tf_keras']:.2f} of tf_keras' seconds "
+          f"(goal at most {KERAS_GOAL}); largest difference of the images "
+          f"{np.abs(made[0] - made[1]).max():.1e}", flush=True)  # fmt: skip
 
 
 def _untrained(case: Case, batch_size: int) -> tuple[Problem, str]:
@@ -281,6 +317,8 @@ def _autoattack(args: argparse.Namespace) -> None:
               f"{our_seconds / seconds:.2f} of its seconds (goal 0.5), and judges {differ} of "
               f"{len(y)} images differently", flush=True)  # fmt: skip
 
+
+_RUN = {"pgd": _pgd, "skip": _skip, "keras": _keras, "autoattack": _autoattack}
 
 if __name__ == "__main__":
     sys.exit(main())
