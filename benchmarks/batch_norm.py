@@ -37,11 +37,11 @@ def main() -> int:
 
 def measure(policy: str, epochs: int, seed: int) -> tuple[float, float]:
     """Clean and PGD-20 accuracy of a network trained with this policy."""
-    from pipelines.cli import resolve
     from tfrobust.attacks.gradient import PGD
     from tfrobust.backbones import build
     from tfrobust.data import load
     from tfrobust.evaluation.evaluate import evaluate
+    from tfrobust.jobs.recipes import resolve
     from tfrobust.run import RunFolder
     from tfrobust.runtime import keras, setup
     from tfrobust.threat_model import ThreatModel

@@ -29,9 +29,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.cli import main_of, resolve
+from tfrobust.cli.command import exit_code
 from tfrobust.config import RunConfig
 from tfrobust.errors import TFRobustError
+from tfrobust.jobs.recipes import resolve
 from tfrobust.progress import Progress
 
 TRAINERS = ("tfrobust", "nsl", "art")
@@ -82,8 +83,8 @@ def _config(args: argparse.Namespace) -> RunConfig:
 
 def _train_other(name: str, config: RunConfig, args: argparse.Namespace, run: Path) -> None:
     """Trains by another library and leaves a run folder that `pipelines.evaluate` takes."""
-    from pipelines.loading import load_splits
     from tfrobust.backbones.precision import in_float32
+    from tfrobust.jobs.opening import load_splits
     from tfrobust.run import RunFolder
     from tfrobust.runtime import import_quietly
     from tfrobust.settings import save_yaml
@@ -224,7 +225,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-main = main_of(work, _parser())
+def main() -> int:
+    """The exit code of the comparison."""
+    return exit_code(work, _parser().parse_args())
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

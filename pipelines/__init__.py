@@ -1,1 +1,1 @@
-"""One thin command per verb: parse, call tfrobust, print."""
+"""The verbs of `tfrobust` as modules, `python -m pipelines.VERB`; and the recipes."""

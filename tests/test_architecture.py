@@ -14,7 +14,7 @@ ROOMS = (
     "errors", "tables", "chance", "progress", "runtime", "settings", "config", "run",
     "distribution", "threat_model",
     "data", "backbones", "models", "attacks", "training", "evaluation", "explain", "export",
-    "callbacks", "testing", "serving", "report", "search",
+    "callbacks", "testing", "serving", "report", "search", "jobs", "cli", "__main__",
 )  # fmt: skip
 
 
@@ -46,6 +46,11 @@ def test_imports_run_one_way(path):
         return
     allowed = {*ROOMS[: ROOMS.index(room)], room}
     assert imported_rooms(path) <= allowed
+
+
+def test_the_modules_of_verbs_import_the_command_line_alone():
+    for path in (PACKAGE.parent / "pipelines").rglob("*.py"):
+        assert imported_rooms(path) <= {"cli", "jobs"}, path
 
 
 def test_only_the_runtime_imports_tensorflow():

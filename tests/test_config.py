@@ -100,8 +100,8 @@ def test_plain_values_only(tmp_path):
 
 
 def test_none_is_a_list_of_nothing():
-    from pipelines.cli import given_settings
     from pipelines.evaluate import make_parser
+    from tfrobust.cli.flags import given_settings
 
     for text, expected in (("none", []), ("1/255,0.5", [1 / 255, 0.5])):
         args = make_parser().parse_args(["run", "--sweep", text])

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from pipelines import train
-from pipelines.plan import make_plan
+from tfrobust.cli.plans import make_plan
 from tfrobust.distribution import worker_of
 
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy"

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from pipelines import export
-from pipelines.export import _compared
 from tfrobust.backbones import build
 from tfrobust.config import BackboneConfig, DataConfig, RunConfig
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.export import FORMATS
 from tfrobust.export.portable import compare, convert, load
 from tfrobust.export.weights import rebuild
+from tfrobust.jobs.exporting import count_compared
 from tfrobust.run import RunFolder
 from tfrobust.settings import save_yaml
 
@@ -158,12 +157,12 @@ def test_a_bare_model_s_weights_are_wrong_use_before_anything_is_read(tmp_path, 
 def test_images_are_held_back_for_the_ranges_of_a_bare_model(
     total, asked, formats, trained, expected
 ):
-    assert _compared(total, asked, SimpleNamespace(trained=trained), formats) == expected
+    assert count_compared(total, asked, formats, is_run=trained is not None) == expected
 
 
 def test_one_image_cannot_give_ranges_and_be_compared_on():
     with pytest.raises(UsageError, match="at least 2 images, .* found 1"):
-        _compared(1, 500, SimpleNamespace(trained=None), ["tflite-int8"])
+        count_compared(1, 500, ["tflite-int8"], is_run=False)
 
 
 def test_int8_is_small_and_near(model, tmp_path):

@@ -1,5 +1,10 @@
 """Errors that a user can act on."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class TFRobustError(Exception):
     """A failure told in one sentence: what was expected, what was found, what to do.
@@ -10,3 +15,9 @@ class TFRobustError(Exception):
 
 class UsageError(TFRobustError):
     """A wrong flag, name or configuration value; the command line exits with 2."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The nearest of the known words, " Did you mean 'sgd'?"; '' where none is near."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

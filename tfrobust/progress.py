@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
+
+#: What a job tells as it goes, a line at a time: a command prints it.
+Tell = Callable[[str], None]
+
+
+def silent(line: str) -> None:
+    """A `Tell` that tells nobody."""
 
 
 def clock(seconds: float) -> str:

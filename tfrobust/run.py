@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 
 from tfrobust.config import RunConfig
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.settings import from_dict, load_yaml
+from tfrobust.settings import from_dict, load_yaml, save_yaml
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,40 @@ class RunFolder:
             )
         config: RunConfig = from_dict(RunConfig, load_yaml(self.config))
         return config
+
+    def write_config(self, config: RunConfig) -> None:
+        """Writes the resolved configuration, which makes the folder a run folder.
+
+        Raises:
+          TFRobustError: it cannot be written.
+        """
+        save_yaml(config, self.config)
+
+    def write_environment(self, facts: Mapping[str, Any]) -> None:
+        """Writes versions, machine, commit and seed.
+
+        Raises:
+          TFRobustError: they cannot be written.
+        """
+        write_json(self.environment, dict(facts))
+
+    def write_evaluation(self, values: Mapping[str, Any], predictions: str) -> None:
+        """Writes an evaluation and, as CSV, the prediction of every image.
+
+        Raises:
+          TFRobustError: they cannot be written.
+        """
+        write_json(self.evaluation, dict(values))
+        write_text(self.predictions, predictions)
+
+    def write_card(self, card: str, leaderboard: Mapping[str, Any]) -> None:
+        """Writes the model card and the entry for a leaderboard.
+
+        Raises:
+          TFRobustError: they cannot be written.
+        """
+        write_text(self.path / "model_card.md", card)
+        write_json(self.path / "leaderboard.json", dict(leaderboard))
 
 
 def run_of(path: Path) -> RunFolder | None:

@@ -14,6 +14,7 @@ from pipelines import explain
 from tfrobust.explain import maximise
 from tfrobust.explain.columns import COLUMNS
 from tfrobust.explain.made import ATTACKED, made
+from tfrobust.jobs import explanation
 from tfrobust.report.runs import FIGURES
 from tfrobust.runtime import keras
 
@@ -50,7 +51,7 @@ def quick(monkeypatch) -> None:
     from tfrobust.explain import figures
 
     monkeypatch.setattr(maximise, "maximise", functools.partial(maximise.maximise, steps=2))
-    monkeypatch.setattr(explain, "ROWS", 1)
+    monkeypatch.setattr(explanation, "ROWS", 1)
     monkeypatch.setattr(figures, "_DPI", 20)
     monkeypatch.setattr(figures_canvas, "DPI", 20)
 

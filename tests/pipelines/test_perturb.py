@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from pipelines import evaluate, perturb, train
-from pipelines.loading import load_splits
 from tfrobust.config import DataConfig
 from tfrobust.data import load_all
 from tfrobust.evaluation import perturbed_files
+from tfrobust.jobs.opening import load_splits
 from tfrobust.runtime import keras
 
 SIDE = 8

@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from pipelines import train
-from pipelines.plan import make_plan
+from tfrobust.cli.plans import make_plan
 from tfrobust.errors import UsageError
 from tfrobust.run import RunFolder
 

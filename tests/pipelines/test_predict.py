@@ -15,6 +15,7 @@ from PIL import Image
 from pipelines import predict
 from tfrobust.data.images import decode
 from tfrobust.export import export
+from tfrobust.jobs import prediction
 from tfrobust.run import RunFolder
 from tfrobust.runtime import keras, tf
 
@@ -112,7 +113,7 @@ def test_images_of_any_size_and_mode_are_read_as_data_are(tmp_path, halves, mode
 
 
 def test_more_images_than_a_batch_keep_their_order(tmp_path, model, monkeypatch):
-    monkeypatch.setattr(predict, "BATCH", 2)
+    monkeypatch.setattr(prediction, "BATCH", 2)
     shades = [250, 10, 90, 170, 30]
     for place, shade in enumerate(shades):
         image(tmp_path / "many" / f"{place}.png", white(rows=slice(2)) // 255 * np.uint8(shade))

@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from pipelines import search, train
-from pipelines.plan import make_plan
+from tfrobust.cli.plans import make_plan
+from tfrobust.cli.search import SPACE_HELP, section_of
+from tfrobust.jobs.searching import make_search
 from tfrobust.search.results import read_table
 from tfrobust.search.storage import default_url
 
@@ -51,7 +53,7 @@ def test_a_trial_is_what_an_independent_evaluation_says(tmp_path, capfd):
 
 def check_metrics(row, run, x, y):
     """What the table says is what the kept model does on 'select' and on the given set."""
-    from pipelines.loading import load_splits
+    from tfrobust.jobs.opening import load_splits
     from tfrobust.runtime import keras
     from tfrobust.search.objective import robust_accuracy
 
@@ -130,7 +132,7 @@ def test_a_recipe_holds_the_search_and_flags_override_it(tmp_path, capsys):
         args = search.make_parser().parse_args(
             ["--recipe", str(recipe), "--output", str(tmp_path / "out"), *more]
         )
-        found, _ = search.make_search(search.make_section(args), make_plan(args).config)
+        found, _ = make_search(section_of(args), make_plan(args).config)
         return found
 
     plain = made()
@@ -151,4 +153,4 @@ def test_the_names_in_the_help_are_those_of_the_library():
     from tfrobust.search.space import NAMED
 
     for name in NAMED:
-        assert name in search.SPACE_HELP
+        assert name in SPACE_HELP

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from pipelines import study, train
-from pipelines.plan import make_plan
-from pipelines.steps import VERBS, Step, _resuming, held, make_steps
-from pipelines.study import study_names
+from tfrobust.cli.plans import make_plan
 from tfrobust.errors import UsageError
+from tfrobust.jobs.steps import VERBS, Step, _resuming, held, make_steps
+from tfrobust.jobs.studies import STUDIES, study_names
 from tfrobust.settings import load_yaml
 
 STUDY = """
@@ -141,7 +141,7 @@ def test_every_study_s_commands_are_ones_that_its_verbs_take(name, tmp_path, cap
     """Parses each step's flags with the verb's own parser, whole and quick."""
     import importlib
 
-    recipe = load_yaml(study.STUDIES / f"{name}.yaml")
+    recipe = load_yaml(STUDIES / f"{name}.yaml")
     inputs = dict.fromkeys(recipe.get("inputs") or {}, "somewhere") | recipe.get("settings", {})
     for quick in (False, True):
         for step in make_steps(recipe, tmp_path, inputs, quick=quick):
@@ -160,7 +160,7 @@ def test_a_study_s_settings_are_set(capsys):
 
 
 def test_fast_takes_a_step_of_the_whole_radius_in_the_study():
-    recipe = load_yaml(study.STUDIES / "ten_class.yaml")
+    recipe = load_yaml(STUDIES / "ten_class.yaml")
     (step,) = (s for s in make_steps(recipe, Path("o"), {"images": "a"}, quick=False)
                if s.name == "fast")  # fmt: skip
     config = make_plan(train.make_parser().parse_args(step.flags)).config

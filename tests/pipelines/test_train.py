@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from pipelines import evaluate, explain, export, train
-from pipelines.plan import make_plan
+from tfrobust.cli.plans import make_plan
+from tfrobust.jobs import training
 from tfrobust.runtime import keras, tf
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,7 +80,7 @@ def test_leaves_everything_that_a_later_verb_needs(run):
 
 
 def test_predictions_are_those_of_the_kept_model(run):
-    from pipelines.loading import load_splits
+    from tfrobust.jobs.opening import load_splits
     from tfrobust.run import RunFolder
 
     folder, _ = run
@@ -242,7 +243,7 @@ def test_unexpected_failure_is_one_sentence_and_debug_shows_more(monkeypatch, tm
     def fail(*args):
         raise RuntimeError("something\nunforeseen")
 
-    monkeypatch.setattr(train, "finish", fail)
+    monkeypatch.setattr(training, "_join", fail)
     assert train.main(["--output", str(tmp_path / "a")]) == 1
     assert capsys.readouterr().err.strip() == (
         "error: Unexpected RuntimeError: something unforeseen (--debug shows where it came from)"

@@ -25,8 +25,8 @@ def test_every_figure_that_is_written_has_a_title_and_a_place() -> None:
     evaluation = named("tfrobust/evaluation/figures.py", r'folder / f?"([\w{}-]+)\.png"')
     assert "path_{name}" in evaluation
     evaluation = (evaluation - {"path_{name}"}) | {f"path_{name}" for name in PATHS}
-    training = named("pipelines/train.py", r'figures / "(\w+)\.png"')
-    explained = named("pipelines/explain.py", r'(?:_path\("|figures / ")(\w+)')
+    training = named("tfrobust/jobs/training.py", r'figures / "(\w+)\.png"')
+    explained = named("tfrobust/jobs/explanation.py", r'(?:_path\("|figures / ")(\w+)')
     assert evaluation == set(EVALUATION_FIGURES)
     # Both ways: no figure without a title, and no title without a figure.
     assert evaluation | training | explained == set(FIGURES)

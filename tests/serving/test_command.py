@@ -21,7 +21,10 @@ from pipelines import serve
 
 
 def started(folder: Path, settings: str = "pass") -> tuple[subprocess.Popen[str], str]:
-    code = f"from pipelines import serve; {settings}; raise SystemExit(serve.main())"
+    code = (
+        "from pipelines import serve; from tfrobust.jobs import serving; "
+        f"{settings}; raise SystemExit(serve.main())"
+    )
     command = [sys.executable, "-c", code, str(folder), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -50,7 +53,7 @@ def test_it_stops_when_told_and_answers_what_had_come(exported) -> None:
 
 def test_small_answers_come_at_once_and_what_is_cut_off_is_told(exported) -> None:
     """Held back for more to send, each answer would take 40 ms."""
-    process, address = started(exported, "serve.GRACE, serve.CONNECTIONS = 0.3, 5")
+    process, address = started(exported, "serving.GRACE, serving.CONNECTIONS = 0.3, 5")
     host = address.removeprefix("http://").rstrip("/")
     connection, times = http.client.HTTPConnection(host), []
     for _ in range(15):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from benchmarks.learns import main as learns
-from pipelines.plan import facts_of
 from tfrobust.backbones import build
 from tfrobust.data import load
 from tfrobust.data.types import Splits
+from tfrobust.jobs.plan import facts_of
 from tfrobust.run import RunFolder
 from tfrobust.runtime import setup
 from tfrobust.settings import to_dict

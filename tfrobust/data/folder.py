@@ -86,7 +86,7 @@ def read(location: Path, options: ReadOptions) -> RawData:
 
 def _read(location: Path, entries: Iterable[_Entry], options: ReadOptions) -> RawData:
     log = ReadLog()
-    visible = (entry for entry in entries if not _is_clutter(entry.parts))
+    visible = (entry for entry in entries if not is_clutter(entry.parts))
     shown = sorted(visible, key=lambda entry: entry.path)
     splits = {
         split: _by_class(found, log)
@@ -146,7 +146,8 @@ def _members(archive: zipfile.ZipFile) -> Iterator[_Entry]:
         yield _Entry(name, parts, None if name.endswith("/") else partial(content, info))
 
 
-def _is_clutter(parts: tuple[str, ...]) -> bool:
+def is_clutter(parts: tuple[str, ...]) -> bool:
+    """Whether a path is hidden, or what systems leave behind in folders: no image of anybody's."""
     return not parts or any(part.startswith(".") or part.lower() in _CLUTTER for part in parts)
 
 

@@ -83,20 +83,20 @@ class RunData:
     figures: list[Picture] = field(default_factory=list)
 
 
-def read_run(path: Path) -> RunData:
+def read_run(path: Path, evaluation: dict[str, Any] | None = None) -> RunData:
     """Reads a run folder, or the results of a bare model.
+
+    Args:
+      path: the folder.
+      evaluation: what it was evaluated to be, where that is at hand; None reads it.
 
     Raises:
       UsageError: it holds no evaluation.
       TFRobustError: a file in it is damaged.
     """
     run = RunFolder(path)
-    if not run.evaluation.is_file():
-        raise UsageError(
-            f"{path}: expected {run.evaluation.name} of an evaluated run in it, found none: make "
-            "it with 'python -m pipelines.train' or 'python -m pipelines.evaluate'."
-        )
-    evaluation = _json(run.evaluation)
+    if evaluation is None:
+        evaluation = _evaluation(run)
     notes = _notes(run.figures, evaluation["threat_model"])
     return RunData(
         name=path.resolve().name,
@@ -109,6 +109,15 @@ def read_run(path: Path) -> RunData:
         explanations_note=notes["explanations"],
         figures=_figures(run.figures, notes),
     )
+
+
+def _evaluation(run: RunFolder) -> dict[str, Any]:
+    if not run.evaluation.is_file():
+        raise UsageError(
+            f"{run.path}: expected {run.evaluation.name} of an evaluated run in it, found none: "
+            "make it with 'python -m pipelines.train' or 'python -m pipelines.evaluate'."
+        )
+    return _json(run.evaluation)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -1,21 +1,22 @@
-"""Opens what a verb works on: a run folder or a bare model, and its images."""
+"""Opens what a job works on: a run folder or a bare model, and its images."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.cli import given_settings, with_changes
 from tfrobust.attacks.named import check_attacks
 from tfrobust.config import DataConfig, RunConfig
 from tfrobust.data import DATASETS, ReadOptions, load, read_all, with_channels
 from tfrobust.data.types import ImageSet, ReadLog, Splits
 from tfrobust.errors import UsageError
+from tfrobust.jobs.recipes import with_changes
+from tfrobust.progress import Tell, silent
 from tfrobust.run import RunFolder, class_names, run_of
 from tfrobust.runtime import import_quietly, setup
 
@@ -27,19 +28,35 @@ _SPLIT = ("select_fraction", "test_fraction")
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A model with the configuration and the folder that go with it.
+class Subject:
+    """What a job works on: a model with its test images, and the settings and folder of both.
 
     Attributes:
-      model: a `Classifier` once it has its images, and before what the file holds.
-      config: the run's, with the flags of this command laid over it.
+      model: a `Classifier`, tried on the images.
+      test: the images, with the model's labels.
+      config: the run's, with the settings of this job laid over it.
       trained: the run's own, as it was trained; None for a bare model.
-      run: the run folder; for a bare model the folder that results go to.
-      name: what reports call it.
+      run: the folder that results go to; the run folder, or one beside a bare model.
+      name: what reports call the model.
       source: the file or folder that the model was read from.
       notes: what was taken for what, a sentence each.
       skipped: images left out, 'file: reason'.
     """
+
+    model: Any
+    test: ImageSet
+    config: RunConfig
+    trained: RunConfig | None
+    run: RunFolder
+    name: str
+    source: Path
+    notes: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A model as its file holds it, before it has its images; the rest as in `Subject`."""
 
     model: Any
     config: RunConfig
@@ -47,89 +64,73 @@ class Opened:
     run: RunFolder
     name: str
     source: Path
-    notes: tuple[str, ...] = field(default=())
-    skipped: tuple[str, ...] = field(default=())
 
 
-def add_intake(parser: argparse.ArgumentParser) -> None:
-    """Flags that say how a model and images that do not fit at once go together."""
-    section = parser.add_argument_group("how the model and the images go together")
-    add = section.add_argument
-    add("--input-range", default=None, metavar="LOW,HIGH",
-        help="what the model takes for black and white: 0,255 or -1,1 (default: 0,1, or what its "
-        "first layer says)")  # fmt: skip
-    add("--input-mean", default=None, metavar="NUMBERS",
-        help="mean that the model wants subtracted, after the range: one, or one per channel; "
-        "'imagenet' is .485,.456,.406")  # fmt: skip
-    add("--input-std", default=None, metavar="NUMBERS",
-        help="deviation that it wants divided by; 'imagenet' is .229,.224,.225")  # fmt: skip
-    add("--class-map", default=None, metavar="DATA=MODEL,...",
-        help="which class of the images is which of the model's, by name or number")  # fmt: skip
+def open_subject(
+    model: Path | str, settings: Mapping[str, Any] | None = None, *,
+    output: Path | str | None = None, view: InputView | None = None,
+    class_map: str | None = None, tell: Tell = silent,
+) -> Subject:  # fmt: skip
+    """Opens a run folder, or a bare model, with its test images.
 
+    TensorFlow is settled and seeded. Images that the run was trained on or its model chosen
+    by are left out, wherever they come from; labels are those of the model, matched by name.
 
-def view_of(args: argparse.Namespace) -> InputView | None:
-    """What the flags say that the model takes; None where they say nothing.
+    Args:
+      model: run folder, SavedModel folder, or .keras or .h5 file.
+      settings: laid over the run's, nested as in YAML: ``{"threat": {"eps": 4 / 255}}``. A bare
+        model needs ``{"data": {"dataset": NAME_OR_PATH}}``.
+      output: folder for results; None is the run folder, or MODEL-results beside a model.
+      view: what the model takes for pixels; None finds out, or else [0, 1].
+      class_map: which class of the images is which of the model's: 'cat=2,dog=5'.
+      tell: is told what was noted on the way, a sentence each.
 
     Raises:
-      UsageError: they are no numbers.
-    """
-    from tfrobust.models.views import IMAGENET, InputView
-    from tfrobust.settings import parse_number
-
-    given = [getattr(args, name, None) for name in ("input_range", "input_mean", "input_std")]
-    if given == [None] * 3:
-        return None
-    named: list[tuple[float, ...]] = []
-    for text, known in zip(given, ((), *IMAGENET), strict=True):
-        if text == "imagenet":
-            named.append(known)
-        else:
-            named.append(tuple(map(parse_number, text.split(","))) if text else ())
-    low_high = named[0] or (0.0, 1.0)
-    return InputView(low_high, named[1], named[2])  # type: ignore[arg-type]
-
-
-def open_with_images(args: argparse.Namespace) -> tuple[Opened, ImageSet]:
-    """What a verb works on and its test images, with TensorFlow settled and the seed set.
-
-    Images that the run was trained on or its model chosen by are left out, wherever they
-    come from; labels are those of the model, matched by name.
+      UsageError: there is no such run or model, or no images are named for a bare model.
+      TFRobustError: model or images cannot be read, or do not go together.
     """
     import_quietly()
-    opened = open_model(args)
-    view = view_of(args)
+    path, given = Path(model), dict(settings or {})
+    opened = _open_model(path, given, Path(output) if output else None, tell)
     setup(seed=opened.config.seed)
-    test, log = _read(args, opened)
-    test, notes = without_seen(Path(args.model), test)
+    test, log = _read(opened, given)
+    test, notes = without_seen(path, test)
     from tfrobust.models.classifier import as_classifier
 
-    model = as_classifier(opened.model, test.pixels(slice(0, 64)), view)
-    test, matched = _matched(args, opened, test, model.classes)
+    classifier = as_classifier(opened.model, test.pixels(slice(0, 64)), view)
+    test, matched = _matched(path, test, classifier.classes, class_map)
     notes = (*log.notes, *notes, *matched)
-    if opened.trained is None and run_of(Path(args.model)) is None and not model.range_known:
+    if opened.trained is None and run_of(path) is None and not classifier.range_known:
         notes = (*notes, "the model is given pixels of [0, 1] (--input-range takes another range)")
-    for line in (*notes, *model.notes):
-        print(f"Note: {line}.", flush=True)
-    tell_skipped(log.skipped)
-    skipped = tuple(log.skipped)
-    return dataclasses.replace(opened, model=model, notes=notes, skipped=skipped), test
+    for line in (*notes, *classifier.notes):
+        tell(f"Note: {line}.")
+    _tell_skipped(log.skipped, tell)
+    return Subject(
+        classifier, test, opened.config, opened.trained, opened.run, opened.name, opened.source,
+        notes, tuple(log.skipped),
+    )  # fmt: skip
 
 
-def tell_skipped(skipped: list[str], most: int = 20) -> None:
+def as_subject(subject: Subject | Path | str, tell: Tell = silent) -> Subject:
+    """The subject itself, or the run folder of that path opened as one."""
+    return subject if isinstance(subject, Subject) else open_subject(subject, tell=tell)
+
+
+def _tell_skipped(skipped: list[str], tell: Tell, most: int = 20) -> None:
     """Lists what was left out."""
     if skipped:
-        print(f"Left out {len(skipped):,}:", *skipped[:most], sep="\n  ", flush=True)
+        tell("\n  ".join([f"Left out {len(skipped):,}:", *skipped[:most]]))
     if len(skipped) > most:
-        print(f"  and {len(skipped) - most:,} more, in evaluation.json", flush=True)
+        tell(f"  and {len(skipped) - most:,} more, in evaluation.json")
 
 
-def _read(args: argparse.Namespace, opened: Opened) -> tuple[ImageSet, ReadLog]:
+def _read(opened: _Opened, given: Mapping[str, Any]) -> tuple[ImageSet, ReadLog]:
     """The test images as they are read, with their own labels."""
     from tfrobust.models.classifier import input_shape
 
     config = opened.config.data
     shape = input_shape(opened.model) or (None, None, None)
-    if not _is_foreign(args, opened):
+    if not _is_foreign(opened, given):
         splits = load_splits(config, opened.config.seed, augmented=False)
         return with_channels(splits.test, shape[2]), splits.log
     options, notes = _options(config), []
@@ -173,17 +174,16 @@ def without_seen(model: Path, test: ImageSet) -> tuple[ImageSet, tuple[str, ...]
 
 
 def _matched(
-    args: argparse.Namespace, opened: Opened, test: ImageSet, classes: int
+    model: Path, test: ImageSet, classes: int, class_map: str | None
 ) -> tuple[ImageSet, list[str]]:
     from tfrobust.data.labels import match_labels, parse_class_map
 
-    given = getattr(args, "class_map", None)
-    names = class_names(Path(args.model))
+    names = class_names(model)
     names = names if names and len(names) == classes else None
-    return match_labels(test, names, classes, parse_class_map(given) if given else None)
+    return match_labels(test, names, classes, parse_class_map(class_map) if class_map else None)
 
 
-def require_layers(opened: Opened, test: ImageSet, verb: str) -> Any:
+def require_layers(model: Any, source: Path, test: ImageSet, verb: str) -> Any:
     """The model as a flat tf_keras graph of [0, 1] images -> logits, with all of its layers.
 
     Raises:
@@ -191,59 +191,72 @@ def require_layers(opened: Opened, test: ImageSet, verb: str) -> Any:
     """
     from tfrobust.models.classifier import as_graph
 
-    found = as_graph(opened.model, test.image_shape)
+    found = as_graph(model, test.image_shape)
     if found is None:
         raise UsageError(
-            f"{opened.source}: {verb} needs a model with layers that can be taken apart (a graph "
+            f"{source}: {verb} needs a model with layers that can be taken apart (a graph "
             "of Keras's own layers, such as a run folder), found a SavedModel, a subclassed model "
             "or layers of your own; evaluate takes any."
         )
     return found
 
 
-def _is_foreign(args: argparse.Namespace, opened: Opened) -> bool:
+def _is_foreign(opened: _Opened, given: Mapping[str, Any]) -> bool:
     """Whether the images are a file or folder that the model was not trained on.
 
     Of those all are used; of a run's own data, as of a built-in set, the test split.
     """
     dataset = opened.config.data.dataset
-    if "dataset" not in given_settings(args).get("data", {}) or dataset in DATASETS:
+    if "dataset" not in given.get("data", {}) or dataset in DATASETS:
         return False
     trained_on = opened.trained.data.dataset if opened.trained else ""
     same = Path(trained_on).expanduser().resolve() == Path(dataset).expanduser().resolve()
     return not (trained_on and same)
 
 
-def open_model(args: argparse.Namespace) -> Opened:
-    """The run folder or model file that a verb was given.
+def _open_model(path: Path, given: dict[str, Any], output: Path | None, tell: Tell) -> _Opened:
+    """The run folder or model file, its settings, and the folder that results go to.
 
     Raises:
-      UsageError: there is no such run or model, or a bare model without `--dataset`.
+      UsageError: there is no such run or model, or a bare model without images.
     """
     from tfrobust.models.opening import load_any
 
-    path = Path(args.model)
-    given = given_settings(args)
     check_attacks(with_changes(RunConfig(), given).evaluation)
-    if path.is_dir() and not (path / "saved_model.pb").is_file():
+    if is_run(path):
         trained = RunFolder(path).read_config()
-        config = run_config(trained, given)
-        run = RunFolder(Path(args.output or path))
+        config = run_config(trained, given, tell)
+        run = RunFolder(output or path)
         _refuse_overwriting(run, path)
         run.create()
         source = RunFolder(path).best_model
-        return Opened(load_any(path), config, trained, run, path.name, source)
-    if "dataset" not in given.get("data", {}):
-        raise UsageError(f"{path} is not a run folder: name its images with --data NAME|PATH.")
-    run = RunFolder(Path(args.output or path.with_name(f"{path.name}-results")))
+        return _Opened(load_any(path), config, trained, run, path.name, source)
+    config = bare_config(path, given)
+    run = RunFolder(output or path.with_name(f"{path.name}-results"))
     _refuse_overwriting(run, None)
     model = load_any(path)
     run.create_figures()
-    return Opened(model, with_changes(RunConfig(), given), None, run, path.name, path)
+    return _Opened(model, config, None, run, path.name, path)
 
 
-def run_config(trained: RunConfig, given: dict[str, Any]) -> RunConfig:
-    """A run's configuration with the flags of a later command, which cannot split anew.
+def is_run(path: Path) -> bool:
+    """Whether a path is taken for a run folder: a folder that is no SavedModel."""
+    return path.is_dir() and not (path / "saved_model.pb").is_file()
+
+
+def bare_config(model: Path, given: Mapping[str, Any]) -> RunConfig:
+    """The configuration of a job on a bare model, which has to name its images.
+
+    Raises:
+      UsageError: it does not, or a setting is wrong.
+    """
+    if "dataset" not in given.get("data", {}):
+        raise UsageError(f"{model} is not a run folder: name its images with --data NAME|PATH.")
+    return with_changes(RunConfig(), given)
+
+
+def run_config(trained: RunConfig, given: Mapping[str, Any], tell: Tell = silent) -> RunConfig:
+    """A run's configuration with the settings of a later job, which cannot split anew.
 
     The seed of the split stays in `split_seed`: a later `--seed` is that of attacks.
     """
@@ -251,7 +264,7 @@ def run_config(trained: RunConfig, given: dict[str, Any]) -> RunConfig:
     own = {name: getattr(trained.data, name) for name in _SPLIT}
     other = [n for n in _SPLIT if getattr(config.data, n) != own[n]]
     for name in other:
-        print(f"Note: the run was split with {name} {own[name]:g}, which stays.", flush=True)
+        tell(f"Note: the run was split with {name} {own[name]:g}, which stays.")
     data = dataclasses.replace(config.data, split_seed=split_seed(trained), **own)
     return dataclasses.replace(config, data=data)
 

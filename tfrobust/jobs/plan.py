@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipelines.cli import DEFAULT_RECIPES, given_settings, read_recipe, resolve, show
 from tfrobust.attacks.named import check_attacks
 from tfrobust.config import RunConfig
 from tfrobust.errors import UsageError
-from tfrobust.settings import format_eps, from_dict, merge, to_dict
+from tfrobust.jobs.recipes import DEFAULT_RECIPES, read_recipe, resolve
+from tfrobust.settings import from_dict, merge, to_dict
 from tfrobust.training.defaults import AUTO, Facts, chosen_config
 from tfrobust.training.recipe import check_trainable
 
@@ -19,9 +18,22 @@ if TYPE_CHECKING:
     from tfrobust.data.types import Splits
 
 # Stands for images that have not been read, to check the settings before they are.
-_SOME = Facts(side=32, images=4000, classes=10, tested=1000)
+SOME_IMAGES = Facts(side=32, images=4000, classes=10, tested=1000)
 # What a data set's recipe says whatever the network: the ball, and how it is measured.
 _OF_THE_DATA = ("threat", "evaluation")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user has asked for in so many words; a run that is resumed may not differ from it.
+
+    Attributes:
+      settings: of the recipe that was named, and those laid over it.
+      length: whether epochs or a learning rate were given for the whole training.
+    """
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    length: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,7 @@ class Plan:
       chosen: whether the rest is chosen for the images.
       epochs: the length that --epochs asks for, if any.
       learning_rate: what --learning-rate asks for, if anything.
+      asked: in so many words.
     """
 
     config: RunConfig
@@ -41,6 +54,7 @@ class Plan:
     chosen: bool = False
     epochs: int | None = None
     learning_rate: float | None = None
+    asked: Asked = field(default_factory=Asked, compare=False)
 
     def settle(self, splits: Splits) -> RunConfig:
         """The configuration for these images."""
@@ -49,27 +63,40 @@ class Plan:
         return chosen_config(facts_of(splits), self.given, self.epochs, self.learning_rate)
 
 
-def make_plan(args: argparse.Namespace) -> Plan:
-    """Recipe and flags, checked as far as they can be before the images are read.
+def make_plan(
+    settings: Mapping[str, Any] | None = None, recipe: str | None = None, *,
+    epochs: int | None = None, learning_rate: float | None = None,
+) -> Plan:  # fmt: skip
+    """Recipe and settings, checked as far as they can be before the images are read.
+
+    Args:
+      settings: laid over the recipe's, nested as in YAML: ``{"training": {"method": "trades"}}``.
+      recipe: a recipe's name or a YAML file; None takes the data set's own, where it has one, and
+        else has settings chosen for the images.
+      epochs: of the training; None leaves it to the stages.
+      learning_rate: at its height; None leaves it to the stages.
 
     Raises:
       UsageError: an unknown recipe or setting, or settings that do not go together.
     """
-    given = given_settings(args)
-    lengths = (args.epochs, args.learning_rate)
-    if args.epochs is not None and given.get("training", {}).get("time_limit") is not None:
+    given = dict(settings or {})
+    lengths = (epochs, learning_rate)
+    if epochs is not None and given.get("training", {}).get("time_limit") is not None:
         raise UsageError("--epochs and --time-limit both say when training ends: give one of them.")
-    recipe = args.recipe or _default_recipe(given)
+    named = read_recipe(recipe) if recipe else {}
+    named = {name: value for name, value in named.items() if name not in ("search", "chosen")}
+    asked = Asked(merge(named, given), lengths != (None, None))
+    recipe = recipe or _default_recipe(given)
     if recipe:
         if given.get("backbone", {}).get("name") == AUTO:
             raise UsageError(
                 f"--backbone {AUTO}: the recipe {recipe} has its own network: leave one of the two "
                 "out."
             )
-        plan = Plan(_with_length(resolve(recipe, given, None), *lengths))
+        plan = Plan(_with_length(resolve(recipe, given), *lengths), asked=asked)
     else:
         given = merge(_of_the_data(given), given)
-        plan = Plan(chosen_config(_SOME, given, *lengths), given, True, *lengths)
+        plan = Plan(chosen_config(SOME_IMAGES, given, *lengths), given, True, *lengths, asked)
     check_attacks(plan.config.evaluation)
     check_trainable(plan.config)
     return plan
@@ -121,44 +148,10 @@ def _with_length(config: RunConfig, epochs: int | None, learning_rate: float | N
     return changed
 
 
-def shown_in_help(words: Sequence[str] | None) -> Callable[[str, str], str] | None:
-    """(group, setting) -> the default that --help shows beside these flags.
-
-    That is what the run would take: the recipe's value, or, where settings are chosen for the
-    images, 'chosen' with the value for some images. None where no help is asked for.
-    """
-    if not words or not {"-h", "--help"} & set(words):
-        return None
-    plan = _plan_of(words)
-    config = plan.config
-    fixed = chosen_config(_SOME, {}) if plan.chosen else None
-
-    def shown(group: str, name: str) -> str:
-        part = getattr(config, group) if group else config
-        value = getattr(part, name)
-        if name in ("eps", "sweep"):
-            values = value if isinstance(value, tuple) else (value,)
-            text = ",".join(format_eps(one, config.threat.norm) for one in values) or "none"
-        else:
-            text = show(value)
-        return f"chosen, such as {text}" if fixed and _is_chosen(group, name) else text
-
-    return shown
-
-
-def _is_chosen(group: str, name: str) -> bool:
-    from tfrobust.training.defaults import choose
-
-    return name in choose(_SOME, {}).values.get(group, {})
-
-
-def _plan_of(words: Sequence[str]) -> Plan:
-    """The plan that the flags beside --help make; of wrong flags the one without any."""
-    from pipelines.train import make_parser
-
-    parser = make_parser()
-    beside = [word for word in words if word not in ("-h", "--help")]
-    try:
-        return make_plan(parser.parse_known_args(beside)[0])
-    except (SystemExit, UsageError):
-        return make_plan(parser.parse_args([]))
+def as_plan(plan: Plan | RunConfig) -> Plan:
+    """The plan itself, or that of a configuration, all of which is asked for."""
+    if isinstance(plan, Plan):
+        return plan
+    check_attacks(plan.evaluation)
+    check_trainable(plan)
+    return Plan(plan, asked=Asked(to_dict(plan)))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.progress import Tell, silent
 from tfrobust.run import write_json
 
 VERBS = ("train", "evaluate", "perturb", "explain", "export", "search", "compare", "imbalance")
@@ -198,7 +199,7 @@ def held(folder: Path) -> Iterator[int]:
         os.close(lock)
 
 
-def run_step(step: Step, marks: Marks, lock: int) -> None:
+def run_step(step: Step, marks: Marks, lock: int, tell: Tell = silent) -> None:
     """Runs a step in a process of its own, unless it is done.
 
     Raises:
@@ -206,7 +207,7 @@ def run_step(step: Step, marks: Marks, lock: int) -> None:
       TFRobustError: it failed; the steps before are kept.
     """
     if marks.is_done(step):
-        print("done before", flush=True)
+        tell("done before")
         return
     begin = time.monotonic()
     argv = [sys.executable, "-m", f"pipelines.{step.verb}", *step.flags, *_resuming(step)]

@@ -1,0 +1,112 @@
+"""A verb of the command line: parse, work, and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tfrobust.cli.parser import Formatter, Parser
+from tfrobust.errors import TFRobustError, UsageError
+
+HELP = ("-h", "--help", "--help-all")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One verb.
+
+    `tfrobust VERB --help` shows the few flags that most people need, and `--help-all` every
+    one; as a module (`python -m pipelines.VERB`) `--help` shows every one.
+
+    Attributes:
+      name: the verb.
+      summary: what it does, a sentence.
+      add_flags: (parser, command line) adds its flags; the words may change what help shows.
+      work: what it does with the parsed flags.
+      common: flags of the short help, in its order.
+      formatter: of the whole help.
+      of_module: whether it is run as `python -m pipelines.VERB`.
+    """
+
+    name: str
+    summary: str
+    add_flags: Callable[[Parser, Sequence[str]], None]
+    work: Callable[[argparse.Namespace], None]
+    common: tuple[str, ...] = ()
+    formatter: Any = Formatter
+    of_module: bool = False
+
+    def as_module(self) -> Command:
+        """The same verb as `python -m pipelines.VERB`."""
+        return dataclasses.replace(self, of_module=True)
+
+    def parser(self, words: Sequence[str] = ()) -> Parser:
+        """The parser; its help shows the values that these words of the command line lead to."""
+        parser = Parser(
+            prog=f"python -m pipelines.{self.name}" if self.of_module else f"tfrobust {self.name}",
+            description=self.summary, formatter_class=self.formatter, allow_abbrev=False,
+            common=None if self.of_module else self.common,
+        )  # fmt: skip
+        parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+        self.add_flags(parser, words)
+        parser.settle()
+        return parser
+
+    def main(self, argv: Sequence[str] | None = None) -> int:
+        """Parses, works, and returns the exit code."""
+        words = _with_negative_numbers(sys.argv[1:] if argv is None else argv)
+        return exit_code(self.work, self.parser(words).parse_args(words))
+
+
+def exit_code(work: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
+    """Works, and turns errors into exit codes.
+
+    0 is success only, 2 is wrong use, 1 is a failure told in one sentence; `--debug`
+    shows the traceback.
+    """
+    try:
+        work(args)
+        # A reader that closed the pipe early must not look like a failure of ours.
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _failed("Interrupted.", 1)
+    except (TFRobustError, OSError, MemoryError) as error:
+        if args.debug:
+            raise
+        return _failed(_sentence(error), 2 if isinstance(error, UsageError) else 1)
+    except Exception as error:
+        if args.debug:
+            raise
+        text = f"{type(error).__name__}: {_sentence(error)}"
+        return _failed(f"Unexpected {text} (--debug shows where it came from)", 1)
+    return 0
+
+
+def say(*lines: str) -> None:
+    """Prints at once, also into a pipe: what commands give jobs to tell with."""
+    print(*lines, sep="\n", flush=True)
+
+
+def _with_negative_numbers(words: Sequence[str]) -> list[str]:
+    """`--flag -1,1` as `--flag=-1,1`, which argparse would take for another flag."""
+    found: list[str] = []
+    for word in words:
+        if found and re.match(r"-[\d.]+[,/]", word) and re.fullmatch(r"--[a-z-]+", found[-1]):
+            found[-1] += f"={word}"
+        else:
+            found.append(word)
+    return found
+
+
+def _sentence(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _failed(text: str, code: int) -> int:
+    print(f"error: {text}", file=sys.stderr)
+    return code

@@ -1,0 +1,62 @@
+"""`tfrobust evaluate`: measures how robust any TensorFlow classifier is."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from tfrobust.attacks import ATTACKS, SUITES
+from tfrobust.cli.command import Command, say
+from tfrobust.cli.flags import add_settings
+from tfrobust.cli.intake import add_intake, subject_of
+from tfrobust.data import DATASETS
+
+REFERENCE_HELP = (
+    "run folder or model file: attack this model, and show the same images to it and to the "
+    "evaluated one (transfer)"
+)
+
+
+def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> None:
+    """Adds the flags of the verb."""
+    parser.add_argument(
+        "model", metavar="RUN_OR_MODEL",
+        help="run folder, SavedModel folder, or .keras or .h5 file of tf_keras or Keras 3",
+    )  # fmt: skip
+    parser.add_argument("--reference", default=None, help=REFERENCE_HELP)
+    parser.add_argument(
+        "--output",
+        default=None,
+        help="folder for the results (default: the run folder, or MODEL-results beside the model)",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with an evaluation that was killed"
+    )
+    parser.add_argument(
+        "--strategy", default="none", choices=("none", "mirrored", "multiworker"),
+        help="spread the work over all GPUs of this machine, or over the workers in TF_CONFIG, "
+        "which run the same command",
+    )  # fmt: skip
+    add_intake(parser)
+    add_settings(parser, ["", "threat", "evaluation", "data"], {})
+    parser.epilog = (
+        f"Attacks: {', '.join([*ATTACKS, *SUITES])}. Built-in data sets: {', '.join(DATASETS)}."
+    )
+
+
+def work(args: argparse.Namespace) -> None:
+    """Evaluates a run folder or a bare model."""
+    from tfrobust import jobs
+
+    jobs.evaluate(
+        subject_of(args), reference=args.reference, resume=args.resume, strategy=args.strategy,
+        tell=say,
+    )  # fmt: skip
+
+
+COMMAND = Command(
+    "evaluate", "Measure a model's accuracy, clean and under attack.", add_flags, work,
+    common=("--data", "--norm", "--eps", "--attack", "--limit", "--reference", "--input-range",
+            "--output", "--resume"),
+)  # fmt: skip
+main, make_parser = COMMAND.main, COMMAND.parser

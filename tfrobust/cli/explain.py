@@ -1,0 +1,62 @@
+"""`tfrobust explain`: draws what a model looks at, and measures what the maps are worth."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from tfrobust.cli.command import Command, say
+from tfrobust.cli.flags import add_settings
+from tfrobust.cli.intake import add_intake, subject_of
+from tfrobust.explain import EXPLAINERS
+from tfrobust.explain.asked import methods_asked
+from tfrobust.jobs.explanation import CLASSES, check_counts
+
+
+def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> None:
+    """Adds the flags of the verb."""
+    add = parser.add_argument
+    add("model", metavar="RUN_OR_MODEL", help="run folder, .keras or .h5 file")
+    add("--against", default=None, metavar="RUN_OR_MODEL",
+        help="another model of the same classes, drawn and measured beside it")  # fmt: skip
+    add("--output", default=None, metavar="FOLDER",
+        help="for the figures (default: the run folder, or MODEL-results)")  # fmt: skip
+    add("--per-group", type=int, default=3,
+        help="images of each group: withstood, broken by the attack, wrong anyway")  # fmt: skip
+    add("--methods", default="smoothgrad,gradcam", metavar="NAMES",
+        help=f"methods to compare, of {', '.join(EXPLAINERS)}")  # fmt: skip
+    add("--target-layer", default=None, metavar="NAME",
+        help="layer of class-activation maps (default: the last map above 1x1)")  # fmt: skip
+    add("--measure", type=int, default=0, metavar="IMAGES",
+        help="measure the methods on so many images: faithful, stable, sane?")  # fmt: skip
+    add("--class-images", type=int, default=CLASSES, metavar="CLASSES",
+        help="climb to the image that each of the first so many classes asks for; 0 for none"
+    )  # fmt: skip
+    add("--classes", default=None, metavar="NAMES",
+        help="classes to climb for, by name or number, in place of the first ones")  # fmt: skip
+    add("--layers", default=None, metavar="NAMES",
+        help="convolutions whose channels are drawn (default: 8 from the image up)")  # fmt: skip
+    add_intake(parser)
+    add_settings(parser, ["", "threat", "data"], {})
+
+
+def work(args: argparse.Namespace) -> None:
+    """Explains a run folder's or a bare model."""
+    from tfrobust import jobs
+
+    # What is wrong about the flags is told before a model is opened.
+    check_counts(args.per_group, args.measure, args.class_images)
+    methods_asked(args.methods)
+    jobs.explain(
+        subject_of(args), against=args.against, methods=args.methods, per_group=args.per_group,
+        target_layer=args.target_layer, measure=args.measure, class_images=args.class_images,
+        classes=args.classes, layers=args.layers, tell=say,
+    )  # fmt: skip
+
+
+COMMAND = Command(
+    "explain", "Draw what a model looks at, clean and under attack.", add_flags, work,
+    common=("--against", "--methods", "--measure", "--per-group", "--classes", "--target-layer",
+            "--data", "--eps", "--output"),
+)  # fmt: skip
+main, make_parser = COMMAND.main, COMMAND.parser

@@ -1,0 +1,78 @@
+"""What verbs share that open a model: how it takes images, and the subject of their jobs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfrobust.cli.command import say
+from tfrobust.cli.flags import given_settings
+from tfrobust.run import doubt_of_learning
+
+if TYPE_CHECKING:
+    from tfrobust.jobs.opening import Subject
+    from tfrobust.models.views import InputView
+
+
+def add_intake(parser: argparse.ArgumentParser) -> None:
+    """Flags that say how a model and images that do not fit at once go together."""
+    section = parser.add_argument_group("how the model and the images go together")
+    add = section.add_argument
+    add("--input-range", default=None, metavar="LOW,HIGH",
+        help="what the model takes for black and white: 0,255 or -1,1 (default: 0,1, or what its "
+        "first layer says)")  # fmt: skip
+    add("--input-mean", default=None, metavar="NUMBERS",
+        help="mean that the model wants subtracted, after the range: one, or one per channel; "
+        "'imagenet' is .485,.456,.406")  # fmt: skip
+    add("--input-std", default=None, metavar="NUMBERS",
+        help="deviation that it wants divided by; 'imagenet' is .229,.224,.225")  # fmt: skip
+    add("--class-map", default=None, metavar="DATA=MODEL,...",
+        help="which class of the images is which of the model's, by name or number")  # fmt: skip
+
+
+def view_of(args: argparse.Namespace) -> InputView | None:
+    """What the flags say that the model takes; None where they say nothing.
+
+    Raises:
+      UsageError: they are no numbers.
+    """
+    from tfrobust.models.views import IMAGENET, InputView
+    from tfrobust.settings import parse_number
+
+    given = [getattr(args, name, None) for name in ("input_range", "input_mean", "input_std")]
+    if given == [None] * 3:
+        return None
+    named: list[tuple[float, ...]] = []
+    for text, known in zip(given, ((), *IMAGENET), strict=True):
+        if text == "imagenet":
+            named.append(known)
+        else:
+            named.append(tuple(map(parse_number, text.split(","))) if text else ())
+    low_high = named[0] or (0.0, 1.0)
+    return InputView(low_high, named[1], named[2])  # type: ignore[arg-type]
+
+
+def subject_of(args: argparse.Namespace) -> Subject:
+    """The model that a verb was given, with its images and folder.
+
+    Raises:
+      UsageError: there is no such run or model, or a bare model without `--dataset`.
+      TFRobustError: model or images cannot be read.
+    """
+    from tfrobust import jobs
+    from tfrobust.runtime import import_quietly
+
+    # What pixels a model takes is said in tensors: TensorFlow must be quiet by now.
+    import_quietly()
+    return jobs.open_subject(
+        Path(args.model), given_settings(args), output=args.output, view=view_of(args),
+        class_map=args.class_map, tell=say,
+    )  # fmt: skip
+
+
+def warn_of_guessing(path: str) -> None:
+    """Says on standard error that a run's model is no better than guessing, where it is."""
+    if doubt := doubt_of_learning(Path(path)):
+        print(f"Warning: {path}: {doubt}.", file=sys.stderr, flush=True)

@@ -1,0 +1,65 @@
+"""`tfrobust perturb`: builds sets of adversarial images."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from tfrobust.attacks import ATTACKS
+from tfrobust.cli.command import Command, say
+from tfrobust.cli.flags import add_settings, given_settings
+from tfrobust.data import DATASETS
+from tfrobust.jobs.perturbing import SETS
+
+
+def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> None:
+    """Adds the flags of the verb."""
+    parser.add_argument(
+        "model", metavar="RUN_OR_MODEL",
+        help="run folder, SavedModel folder, or .keras or .h5 file: [0, 1] images in, logits out",
+    )  # fmt: skip
+    parser.add_argument("--output", required=True, help="folder for the sets")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the sets that are complete, build the others"
+    )
+    for name, (split, size) in SETS.items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", dest=f"size:{name}", type=int, default=size, metavar="N",
+            help=f"images in the set {name}, from {split}; 0 leaves the set out",
+        )  # fmt: skip
+    parser.add_argument(
+        "--attack", default="optimised-noise",
+        help="attack of the first four sets, in the ball of --norm and --eps, with settings if "
+        "need be: optimised-noise:steps=100",
+    )  # fmt: skip
+    parser.add_argument(
+        "--pixel-attack", default="pixel",
+        help="attack of the set pixel, with settings if need be: pixel:fraction=0.01; its ball is "
+        "'l0' with that share of the pixels",
+    )  # fmt: skip
+    parser.add_argument("--batch-size", type=int, default=128, help="images in a batch")
+    add_settings(parser, ["", "threat", "data"], {})
+    parser.epilog = (
+        f"Attacks: {', '.join(ATTACKS)}. Built-in data sets: {', '.join(DATASETS)}. "
+        "Where the data has no test split of its own, give the seed and fractions of the training."
+    )
+
+
+def work(args: argparse.Namespace) -> None:
+    """Builds the sets that were asked for."""
+    from tfrobust import jobs
+
+    sizes = {name: int(getattr(args, f"size:{name}")) for name in SETS}
+    jobs.perturb(
+        Path(args.model), args.output, given_settings(args), sizes=sizes, attack=args.attack,
+        pixel_attack=args.pixel_attack, batch_size=args.batch_size, resume=args.resume, tell=say,
+    )  # fmt: skip
+
+
+COMMAND = Command(
+    "perturb", "Build sets of adversarial images of correctly classified ones.", add_flags, work,
+    common=("--output", "--attack", "--norm", "--eps", "--augmented-train", "--perturbed-train",
+            "--perturbed-validation", "--hold-out", "--pixel", "--data", "--resume"),
+)  # fmt: skip
+main, make_parser = COMMAND.main, COMMAND.parser

@@ -1,0 +1,66 @@
+"""What a training command will do: the plan of its flags, and the defaults that help shows."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+from tfrobust.cli.command import HELP
+from tfrobust.cli.flags import given_settings, show
+from tfrobust.errors import UsageError
+from tfrobust.jobs.plan import SOME_IMAGES, Plan
+from tfrobust.jobs.plan import make_plan as plan_of_settings
+from tfrobust.settings import format_eps
+from tfrobust.training.defaults import choose, chosen_config
+
+
+def make_plan(args: argparse.Namespace) -> Plan:
+    """The plan of a command's recipe and flags.
+
+    Raises:
+      UsageError: an unknown recipe or setting, or settings that do not go together.
+    """
+    return plan_of_settings(
+        given_settings(args), args.recipe, epochs=args.epochs, learning_rate=args.learning_rate
+    )
+
+
+def shown_in_help(words: Sequence[str] | None) -> Callable[[str, str], str] | None:
+    """(group, setting) -> the default that --help shows beside these flags.
+
+    That is what the run would take: the recipe's value, or, where settings are chosen for the
+    images, 'chosen' with the value for some images. None where no help is asked for.
+    """
+    if not words or not set(HELP) & set(words):
+        return None
+    plan = _plan_of(words)
+    config = plan.config
+    fixed = chosen_config(SOME_IMAGES, {}) if plan.chosen else None
+
+    def shown(group: str, name: str) -> str:
+        part = getattr(config, group) if group else config
+        value = getattr(part, name)
+        if name in ("eps", "sweep"):
+            values = value if isinstance(value, tuple) else (value,)
+            text = ",".join(format_eps(one, config.threat.norm) for one in values) or "none"
+        else:
+            text = show(value)
+        return f"chosen, such as {text}" if fixed and _is_chosen(group, name) else text
+
+    return shown
+
+
+def _is_chosen(group: str, name: str) -> bool:
+    return name in choose(SOME_IMAGES, {}).values.get(group, {})
+
+
+def _plan_of(words: Sequence[str]) -> Plan:
+    """The plan that the flags beside --help make; of wrong flags the one without any."""
+    from tfrobust.cli.train import make_parser
+
+    parser = make_parser()
+    beside = [word for word in words if word not in HELP]
+    try:
+        return make_plan(parser.parse_known_args(beside)[0])
+    except (SystemExit, UsageError):
+        return make_plan(parser.parse_args([]))

@@ -1,0 +1,64 @@
+"""`tfrobust predict`: says what a model takes single images for."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from tfrobust.cli.command import Command, say
+from tfrobust.cli.intake import view_of, warn_of_guessing
+from tfrobust.jobs.prediction import check_top, files_of
+
+
+def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> None:
+    """Adds the flags of the verb."""
+    add = parser.add_argument
+    add("model", metavar="RUN_OR_MODEL",
+        help="run folder, SavedModel folder, or .keras or .h5 file")  # fmt: skip
+    add("images", metavar="IMAGE", nargs="+",
+        help="image file of any size and mode, or folder of such files, however deep")  # fmt: skip
+    add("--top", type=int, default=5, metavar="CLASSES",
+        help="how many of the most probable classes to show")  # fmt: skip
+    add("--output", default=None, metavar="FILE", help="write the table as CSV as well")
+    add("--skip-broken", action="store_true",
+        help="leave broken images out, with a list, instead of failing")  # fmt: skip
+    add("--input-range", default=None, metavar="LOW,HIGH",
+        help="what the model takes for black and white: 0,255 or -1,1 (default: 0,1, or what its "
+        "first layer says)")  # fmt: skip
+    add("--input-mean", default=None, metavar="NUMBERS", help="mean that it wants subtracted")
+    add("--input-std", default=None, metavar="NUMBERS", help="deviation to divide by")
+
+
+def work(args: argparse.Namespace) -> None:
+    """Predicts, prints the table and writes it."""
+    from tfrobust import jobs
+    from tfrobust.run import write_text
+    from tfrobust.runtime import import_quietly
+
+    check_top(args.top)
+    files = files_of(args.images)
+    import_quietly()
+    from tfrobust.models.opening import load_any
+
+    path = Path(args.model)
+    model = load_any(path)
+    warn_of_guessing(args.model)
+    found = jobs.predict(
+        path, files, model=model, top=args.top, skip_broken=args.skip_broken, view=view_of(args)
+    )
+    say(found.as_text())
+    for line in found.notes:
+        say(f"Note: {line}.")
+    if found.skipped:
+        say("\n  ".join([f"\nLeft out {len(found.skipped)} of {len(files)}:", *found.skipped]))
+    if args.output:
+        write_text(Path(args.output), found.as_csv())
+        say(f"Table: {args.output}")
+
+
+COMMAND = Command(
+    "predict", "Say what a model takes single images for.", add_flags, work,
+    common=("--top", "--output", "--skip-broken", "--input-range"),
+)  # fmt: skip
+main, make_parser = COMMAND.main, COMMAND.parser

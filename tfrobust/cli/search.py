@@ -1,0 +1,128 @@
+"""`tfrobust search`: many trainings, one table, the best of them, figures."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tfrobust.backbones import BACKBONES
+from tfrobust.cli.command import Command, say
+from tfrobust.cli.flags import Names, add_settings, given_settings
+from tfrobust.cli.plans import make_plan, shown_in_help
+from tfrobust.cli.train import GROUPS, recipe_help
+from tfrobust.errors import UsageError
+from tfrobust.jobs.searching import SECTION, make_section
+from tfrobust.search.plan import OBJECTIVES, SAMPLERS
+from tfrobust.training import METHODS
+from tfrobust.training.defaults import AUTO
+
+SPACE_HELP = """\
+spaces:
+  "batch_size=32,64,128"             these values
+  "learning_rate=1e-5..1e-3:log:4"   4 points in equal ratios (without :log in equal steps;
+                                     5 points if none are named; random and tpe draw from
+                                     the whole range)
+  "blocks=0,1,2,3;weights=imagenet,saved_models/baseline"
+                                     several factors; weights may be a run folder
+  Named factors: batch_size, learning_rate, epochs, blocks (how many train besides the head),
+  weights (the initialisation), adv_weight, eps, steps. Any other setting goes by its dotted
+  name: training.momentum, augment.flip, backbone.dropout, stages.2.learning_rate.
+  In a recipe:
+    search:
+      sampler: grid
+      space: {batch_size: [32, 64], learning_rate: "1e-5..1e-3:log:4"}
+
+A search that was killed goes on when the same command is run again, or with --output alone.
+Several processes given the same --output (or the same --storage) share the trials.
+"""
+
+
+def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> None:
+    """Adds the flags of the verb; the help shows the values that `words` lead to."""
+    parser.epilog = SPACE_HELP
+    parser.add_argument("--recipe", default=None, help=recipe_help() + "; may hold 'search:'")
+    parser.add_argument(
+        "--output", required=True, help="folder for trials, table, best settings and figures"
+    )
+    parser.add_argument(
+        "--epochs", type=int, default=None, help="epochs of the training (default: the stages')"
+    )
+    parser.add_argument(
+        "--learning-rate", type=float, default=None,
+        help="learning rate at its height (default: the stages')",
+    )  # fmt: skip
+    _add_search_flags(parser.add_argument_group("search settings (default: the recipe's, else)"))
+    choices = {"backbone": Names([*BACKBONES, AUTO]), "method": Names(METHODS)}
+    add_settings(parser, GROUPS[:-1], choices, shown_in_help(words))
+
+
+def _add_search_flags(group: Any) -> None:
+    def add(name: str, help: str, **kwargs: Any) -> None:
+        default = SECTION.get(name.replace("-", "_"))
+        tail = "" if default in (None, False) else f" (default: {default})"
+        group.add_argument(f"--{name}", default=None, help=help + tail, **kwargs)
+
+    flag = argparse.BooleanOptionalAction
+    add("space", "what is varied, see below")
+    add("sampler", "grid: every combination; random; tpe: goes by the results", choices=SAMPLERS)
+    add("trials", "how many trials, for random and tpe", type=int, metavar="N")
+    add("objective", "accuracy to maximise: on select, under PGD, on a perturbed set, or the "
+        "Pareto front of clean and robust", choices=OBJECTIVES)  # fmt: skip
+    add("refine", "finer grids that follow, each around the best point", type=int, metavar="ROUNDS")
+    add("one-at-a-time", "vary each factor alone, the others as in the recipe", action=flag)
+    add("cross", "combine this factor with each other one, with --one-at-a-time", metavar="FACTOR")
+    add("prune", "stop trials that are worse than the median of the others (objective clean or "
+        "robust)", action=flag)  # fmt: skip
+    add("perturbed-train", "measure every trial on this .npz file of pipelines.perturb",
+        metavar="FILE")  # fmt: skip
+    add("perturbed-validation", "the same for this file", metavar="FILE")
+    add("study", "name of the study in the database; of another than the usual name, trials are in "
+        "OUTPUT/trials/NAME-0000 and so on", metavar="NAME")  # fmt: skip
+    add("storage", "database that machines share, such as postgresql://user:password@host/name "
+        "(default: OUTPUT/search.db)", metavar="URL")  # fmt: skip
+    group.add_argument(
+        "--isolate", action=argparse.BooleanOptionalAction, default=True,
+        help="a process for each trial: a crash costs one trial, and memory does not grow by some "
+        "20 MB a trial, but each starts TensorFlow anew (default: yes)",
+    )  # fmt: skip
+    group.add_argument(
+        "--retry-failed", action="store_true", help="do the trials again that failed before"
+    )
+
+
+def work(args: argparse.Namespace) -> None:
+    """The whole search, from the flags to the figures."""
+    from tfrobust import jobs
+
+    folder = Path(args.output)
+    saved = folder / "search.yaml"
+    if saved.is_file() and not (args.recipe or args.space or given_settings(args)):
+        args.recipe = str(saved)
+    section = section_of(args)
+    jobs.search(
+        make_plan(args), section, folder, isolate=args.isolate, retry_failed=args.retry_failed,
+        tell=say,
+    )  # fmt: skip
+
+
+def section_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The search settings: flags over the recipe's section over defaults, checked.
+
+    Raises:
+      UsageError: an unknown name, or a value of the wrong type.
+    """
+    section = make_section({name: getattr(args, name) for name in SECTION}, args.recipe)
+    if args.trials is not None and section["sampler"] == "grid":
+        raise UsageError("--trials is for --sampler random and tpe: a grid does all its points.")
+    return section
+
+
+COMMAND = Command(
+    "search", "Search for the best settings of a training.", add_flags, work,
+    common=("--recipe", "--output", "--space", "--sampler", "--trials", "--objective", "--refine",
+            "--data", "--backbone", "--method", "--epochs"),
+    formatter=argparse.RawDescriptionHelpFormatter,
+)  # fmt: skip
+main, make_parser = COMMAND.main, COMMAND.parser

@@ -1,0 +1,49 @@
+"""`tfrobust study`: several verbs after one another, from one recipe."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from tfrobust.cli.command import Command, say
+from tfrobust.jobs.studies import study_names
+
+
+def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> None:
+    """Adds the flags of the verb."""
+    add = parser.add_argument
+    add("study", metavar="STUDY", help=f"one of {', '.join(study_names())}, or a YAML file")
+    add("--quick", action="store_true", help="its first steps to its table on few images and fewer "
+        "models, in under 2 minutes: shows that they work, its figures mean nothing")  # fmt: skip
+    add("--output", default=None, help="folder of the study (default: saved_models/STUDY)")
+    add("--input", action="append", default=[], metavar="NAME=PATH",
+        help="a file that the study starts from, where it is not at its usual place")  # fmt: skip
+    add("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings",
+        help="one of the study's settings, such as recipe=brittleness_resnet18")  # fmt: skip
+    add("--redo", metavar="STEP", help="do this step and all that builds on it again")
+    add("--list", action="store_true", help="print the commands and stop")
+    parser.epilog = "A study that was stopped goes on where it stands when run again."
+
+
+def work(args: argparse.Namespace) -> None:
+    """Runs every step that is not done yet."""
+    from tfrobust import jobs
+
+    if args.list:
+        steps = jobs.study_steps(
+            args.study, args.output, inputs=args.input, settings=args.settings, quick=args.quick,
+            check_inputs=False,
+        )  # fmt: skip
+        print("\n".join(step.command for step in steps))
+        return
+    jobs.study(
+        args.study, args.output, inputs=args.input, settings=args.settings, quick=args.quick,
+        redo=args.redo, tell=say,
+    )  # fmt: skip
+
+
+COMMAND = Command(
+    "study", "Run a study from its first step to its tables and figures.", add_flags, work,
+    common=("--quick", "--output", "--list", "--redo", "--set", "--input"),
+)  # fmt: skip
+main, make_parser = COMMAND.main, COMMAND.parser

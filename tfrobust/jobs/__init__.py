@@ -1,0 +1,66 @@
+"""Jobs: what each verb of the command line does, as a function of typed objects.
+
+    from tfrobust import jobs
+
+    made = jobs.train(jobs.make_plan({"data": {"dataset": "digits"}}), "runs/a")
+    found = jobs.evaluate(jobs.open_subject("runs/a", {"threat": {"eps": 4 / 255}}))
+    found.report.robust_accuracy
+
+A job prints nothing but its progress: what it has to tell goes to `tell`, which may be `print`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tfrobust.jobs.comparing import CompareResult, compare
+    from tfrobust.jobs.evaluation import EvaluateResult, evaluate
+    from tfrobust.jobs.explanation import ExplainResult, explain
+    from tfrobust.jobs.exporting import ExportResult, export
+    from tfrobust.jobs.imbalancing import ImbalanceResult, imbalance
+    from tfrobust.jobs.opening import Subject, load_splits, open_subject
+    from tfrobust.jobs.perturbing import PerturbResult, perturb
+    from tfrobust.jobs.plan import Plan, make_plan
+    from tfrobust.jobs.prediction import PredictResult, predict
+    from tfrobust.jobs.reporting import ReportResult, report
+    from tfrobust.jobs.searching import SearchResult, search
+    from tfrobust.jobs.serving import serve
+    from tfrobust.jobs.studies import StudyResult, study, study_steps
+    from tfrobust.jobs.training import TrainResult, build_network, train
+
+_PLACES = {
+    "CompareResult": "comparing", "compare": "comparing",
+    "EvaluateResult": "evaluation", "evaluate": "evaluation",
+    "ExplainResult": "explanation", "explain": "explanation",
+    "ExportResult": "exporting", "export": "exporting",
+    "ImbalanceResult": "imbalancing", "imbalance": "imbalancing",
+    "Subject": "opening", "load_splits": "opening", "open_subject": "opening",
+    "PerturbResult": "perturbing", "perturb": "perturbing",
+    "Plan": "plan", "make_plan": "plan",
+    "PredictResult": "prediction", "predict": "prediction",
+    "ReportResult": "reporting", "report": "reporting",
+    "SearchResult": "searching", "search": "searching",
+    "serve": "serving",
+    "StudyResult": "studies", "study": "studies", "study_steps": "studies",
+    "TrainResult": "training", "build_network": "training", "train": "training",
+}  # fmt: skip
+__all__ = [
+    "CompareResult", "EvaluateResult", "ExplainResult", "ExportResult", "ImbalanceResult",
+    "PerturbResult", "Plan", "PredictResult", "ReportResult", "SearchResult", "StudyResult",
+    "Subject", "TrainResult", "build_network", "compare", "evaluate", "explain", "export",
+    "imbalance", "load_splits", "make_plan", "open_subject", "perturb", "predict", "report",
+    "search", "serve", "study", "study_steps", "train",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    # What needs TensorFlow is imported when it is asked for: help texts stay fast.
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

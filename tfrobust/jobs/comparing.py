@@ -1,0 +1,130 @@
+"""The job that puts several models side by side: their evaluations, or accuracy on sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfrobust.errors import UsageError
+from tfrobust.jobs.opening import load_splits, without_seen
+from tfrobust.progress import Tell, silent
+
+if TYPE_CHECKING:
+    from tfrobust.data.types import ImageSet
+    from tfrobust.evaluation.comparison import Cell, Comparison
+
+
+@dataclass(frozen=True)
+class CompareResult:
+    """Models side by side.
+
+    Attributes:
+      comparison: the table.
+      figure: the picture; comparison.csv and comparison.md lie beside it.
+    """
+
+    comparison: Comparison
+    figure: Path
+
+
+def compare(
+    models: Mapping[str, Path | str], output: Path | str = "comparison", *,
+    sets: Mapping[str, str] | None = None, reported: Mapping[str, float] | None = None,
+    title: str = "Models side by side", tell: Tell = silent,
+) -> CompareResult:  # fmt: skip
+    """Puts models side by side, by what they were evaluated to be or on sets of images.
+
+    Args:
+      models: name -> run folder; with sets model files too.
+      output: folder for table and figure.
+      sets: name -> images to measure plain accuracy on: an .npz, folder, zip or .pt, or 'test'
+        for a run's own test images. Without any, what `evaluation.json` of each run says is shown.
+      reported: name of a column -> a score from elsewhere to show in it.
+      title: of the figure.
+      tell: is told the table, and what makes models not comparable.
+
+    Raises:
+      UsageError: a reported score has no column, or a run was not evaluated.
+      TFRobustError: models or images cannot be read.
+    """
+    from tfrobust.run import write_text
+    from tfrobust.runtime import import_quietly
+
+    sets, reported = dict(sets or {}), dict(reported or {})
+    _refuse_unknown(reported, sets)
+    import_quietly()
+    from tfrobust.evaluation.comparison import comparison_figure
+
+    paths = {name: Path(path) for name, path in models.items()}
+    found = _compared(paths, sets, reported, tell)
+    tell(found.as_text())
+    output = Path(output)
+    write_text(output / "comparison.csv", found.as_csv())
+    write_text(output / "comparison.md", found.as_text() + "\n")
+    return CompareResult(found, comparison_figure(found, output / "comparison.png", title))
+
+
+def _refuse_unknown(reported: Mapping[str, float], columns: Mapping[str, Any]) -> None:
+    """Refuses scores of columns that are not there, where it is known which are."""
+    unknown = [name for name in reported if columns and name not in columns]
+    if unknown:
+        raise UsageError(f"--reported {unknown[0]}: expected one of {', '.join(columns)}.")
+
+
+def _compared(
+    paths: Mapping[str, Path], sets: Mapping[str, str], reported: dict[str, float], tell: Tell
+) -> Comparison:
+    from tfrobust.evaluation.comparison import (
+        EVALUATION_NOTE,
+        Comparison,
+        differences,
+        from_evaluation,
+    )
+
+    rows: dict[str, dict[str, Cell]] = {
+        name: _measured(path, sets, tell) if sets else from_evaluation(path / "evaluation.json")
+        for name, path in paths.items()
+    }
+    columns = dict.fromkeys(column for cells in rows.values() for column in cells)
+    _refuse_unknown(reported, columns)
+    doubts = [] if sets else differences([path / "evaluation.json" for path in paths.values()])
+    for doubt in doubts:
+        tell(f"Warning: {doubt}.")
+    note = "\n".join(["" if sets else EVALUATION_NOTE, *(f"Not ranked: {one}." for one in doubts)])
+    return Comparison(tuple(columns), rows, reported, note.strip(), ranked=not doubts)
+
+
+def _measured(path: Path, sets: Mapping[str, str], tell: Tell) -> dict[str, Cell]:
+    from tfrobust.evaluation.comparison import accuracy_on
+    from tfrobust.models.opening import load_any
+
+    model = load_any(path)
+    return {
+        name: accuracy_on(model, _images(model, path, source, tell))
+        for name, source in sets.items()
+    }
+
+
+def _images(model: Any, path: Path, source: str, tell: Tell) -> ImageSet:
+    """The images of a set with the labels of a model, without those that its run has seen."""
+    from tfrobust.data import ReadOptions, load_all
+    from tfrobust.data.labels import match_labels
+    from tfrobust.models.classifier import as_classifier, input_shape
+    from tfrobust.run import RunFolder, class_names
+
+    if source == "test":
+        config = RunFolder(path).read_config()
+        return load_splits(config.data, config.seed, augmented=False).test
+    shape = input_shape(model)
+    data = load_all(source, ReadOptions(channels=shape[2] if shape else None))
+    try:
+        data, told = without_seen(path, data)
+    except UsageError:
+        told = ("it was trained on all of these images, or chosen by them",)
+    classes = as_classifier(model, data.pixels(slice(0, 64))).classes
+    data, matched = match_labels(data, class_names(path), classes)
+    for line in (*told, *matched):
+        tell(f"Note: {path} on {source}: {line}.")
+    return data

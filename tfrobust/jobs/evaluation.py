@@ -1,0 +1,330 @@
+"""The job that measures how robust a model is, and leaves what it found in a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfrobust.attacks.named import make_attacks
+from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.jobs.opening import Subject, as_subject, sample
+from tfrobust.progress import Tell, silent
+
+if TYPE_CHECKING:
+    from tfrobust.config import RunConfig
+    from tfrobust.data.types import ImageSet
+    from tfrobust.evaluation.evaluator import Evaluator
+    from tfrobust.evaluation.ledger import Ledger
+    from tfrobust.evaluation.report import RobustnessReport
+    from tfrobust.evaluation.sharing import Share
+    from tfrobust.report.runs import RunData
+    from tfrobust.run import RunFolder
+    from tfrobust.threat_model import ThreatModel
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """What an evaluation found, and where it lies.
+
+    Attributes:
+      run: the folder with `evaluation.json`, `predictions.csv`, the model card and figures.
+      report: the accuracies, image by image, and what casts doubt on them.
+      class_names: by label, one for each class of the model.
+      figures: the pictures that were drawn.
+    """
+
+    run: RunFolder
+    report: RobustnessReport
+    class_names: tuple[str, ...]
+    figures: tuple[Path, ...] = ()
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The report as plain values, as `evaluation.json` has them."""
+        return {**self.report.as_dict(), "classes": list(self.class_names)}
+
+    def page_data(self) -> RunData:
+        """What a page shows of it: this report, and what else is in the folder."""
+        from tfrobust.report.runs import read_run
+
+        return read_run(self.run.path, evaluation=self.values)
+
+
+def evaluate(
+    subject: Subject | Path | str, *, reference: Path | str | None = None, resume: bool = False,
+    strategy: str = "none", tell: Tell = silent,
+) -> EvaluateResult | None:  # fmt: skip
+    """Measures accuracy clean and under attack, on all test images or those that are asked for.
+
+    Writes `evaluation.json`, `predictions.csv`, the model card and, where the settings say so,
+    figures.
+
+    Args:
+      subject: from `open_subject`, whose configuration says what to measure; or a run folder.
+      reference: a model to attack instead, whose images both models are shown (transfer).
+      resume: go on with an evaluation of the same model, images and settings that was killed.
+      strategy: spread the work over all GPUs of this machine ('mirrored') or over the workers
+        in TF_CONFIG ('multiworker').
+      tell: is told the table, and what was noted.
+
+    Returns:
+      What was found; None for a worker that is not the chief, who alone writes.
+
+    Raises:
+      TFRobustError: the model does not take the images, or a part of the work after the
+        attacks has failed: what was measured before is written all the same.
+    """
+    from tfrobust.evaluation.evaluate import measure
+    from tfrobust.evaluation.evaluator import Evaluator
+    from tfrobust.threat_model import ThreatModel
+
+    subject = as_subject(subject, tell)
+    config, settings = subject.config, subject.config.evaluation
+    share = _share(strategy, tell)
+    subject = _narrowed(subject)
+    data = subject.test
+    other = _reference(Path(reference), subject) if reference else None
+    threat_model = ThreatModel.from_config(config.threat)
+    attacks = make_attacks(settings, len(data.label_names))
+    _announce(attacks, data, threat_model, tell)
+    ledger = _ledger(subject, attacks, resume, share.worker.is_chief, tell)
+    # All have read where the evaluation stands before one of them writes.
+    share.gather([])
+    evaluator = Evaluator(
+        subject.model, data, batch_size=settings.batch_size, seed=config.seed, ledger=ledger,
+        share=share,
+    )  # fmt: skip
+    report = measure(evaluator, threat_model, attacks, name=subject.name, sweep=settings.sweep)
+    if not _goes_on(share, evaluator, tell):
+        return None
+    report, failures = _completed(_with_intake(report, subject), subject, other, tell)
+    found = EvaluateResult(subject.run, report, data.label_names)
+    _publish(found, subject, tell)
+    if settings.figures:
+        figures, why = _tried("figures", lambda: _draw(found, evaluator, attacks, config, tell))
+        found = dataclasses.replace(found, figures=figures or ())
+        failures += why
+    ledger.close()
+    if failures:
+        raise TFRobustError(
+            f"The evaluation is written to {found.run.evaluation}, without what failed: "
+            f"{'; '.join(failures)}"
+        )
+    return found
+
+
+def _narrowed(subject: Subject) -> Subject:
+    """With the images to measure on, a name for every class, and the model tried on them.
+
+    Raises:
+      UsageError: corruptions are asked for on images that are too small.
+      TFRobustError: the model does not take the images.
+    """
+    config = subject.config
+    sampled = sample(subject.test, config.evaluation.limit, config.seed)
+    model = as_classifier_of(subject.model, sampled)
+    data = _named(model.classes, sampled)
+    if config.evaluation.corruptions and min(data.image_shape[:2]) < 8:
+        raise UsageError("--corruptions: expected images of at least 8x8 pixels.")
+    return dataclasses.replace(subject, model=model, test=data)
+
+
+def _with_intake(report: RobustnessReport, subject: Subject) -> RobustnessReport:
+    """With what tells which images were seen, and how the model was taken."""
+    from tfrobust.data.contents import digest_of_all
+
+    notes = [*subject.notes, *subject.model.notes]
+    facts: dict[str, Any] = {"images_sha256": digest_of_all(subject.test)}
+    facts |= {"notes": notes} if notes else {}
+    facts |= {"skipped": list(subject.skipped)} if subject.skipped else {}
+    return dataclasses.replace(report, extra={**report.extra, **facts})
+
+
+def _tried(what: str, part: Callable[[], Any]) -> tuple[Any, list[str]]:
+    """What a part of the work returns, or None and why it failed: the rest is not lost."""
+    try:
+        return part(), []
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:
+        sentence = " ".join(str(error).split()) or type(error).__name__
+        return None, [f"{what}: {sentence}"]
+
+
+def _reference(path: Path, subject: Subject) -> tuple[Any, str]:
+    """The model that images are crafted on and its name, refused before the work if it is unfit.
+
+    Raises:
+      UsageError: it knows other classes.
+      TFRobustError: it does not take the images.
+    """
+    from tfrobust.models.opening import load_any
+
+    other = as_classifier_of(load_any(path), subject.test)
+    if other.classes != subject.model.classes:
+        raise UsageError(
+            f"--reference: {path} knows {other.classes} classes, the model "
+            f"{subject.model.classes}: expected a model of the same classes."
+        )
+    return other, path.name
+
+
+def as_classifier_of(model: Any, data: ImageSet) -> Any:
+    """A model as a `Classifier`, tried on some of the images."""
+    from tfrobust.models.classifier import as_classifier
+
+    return as_classifier(model, data.pixels(slice(0, 64)))
+
+
+def _goes_on(share: Share, evaluator: Evaluator, tell: Tell) -> bool:
+    """Ends the work with others; whether this process is the one that writes."""
+    share.close()
+    evaluator.leave_others()
+    if not share.worker.is_chief:
+        tell(f"Worker {share.worker.index} is done; the chief writes the report.")
+    return share.worker.is_chief
+
+
+def _share(strategy: str, tell: Tell) -> Share:
+    from tfrobust.evaluation.sharing import make_share
+
+    share = make_share(strategy)
+    if strategy == "mirrored" and not share.devices:
+        tell("--strategy mirrored: found one device, which does all of the work.")
+    return share
+
+
+def _completed(
+    report: RobustnessReport, subject: Subject, other: tuple[Any, str] | None, tell: Tell
+) -> tuple[RobustnessReport, list[str]]:
+    """With transfer and corruptions, where they are asked for; and what failed of them."""
+    failures: list[str] = []
+    if other:
+        found, why = _tried("transfer", lambda: _with_transfer(report, subject, *other))
+        report, failures = found or report, failures + why
+    if subject.config.evaluation.corruptions:
+        before = report
+        found, why = _tried("corruptions", lambda: _with_corruptions(before, subject, tell))
+        report, failures = found or report, failures + why
+    return report, failures
+
+
+def _announce(
+    attacks: dict[str, Any], data: ImageSet, threat_model: ThreatModel, tell: Tell
+) -> None:
+    """Says what an attack's settings come to on these images."""
+    from tfrobust.attacks.pixel import PixelAttack
+
+    height, width = data.image_shape[:2]
+    for name, attack in attacks.items():
+        if isinstance(attack, PixelAttack):
+            count = int(attack.pixels((height, width), threat_model))
+            tell(f"{name}: {count} of the {height * width} pixels of an image")
+
+
+def _ledger(
+    subject: Subject, attacks: dict[str, Any], resume: bool, writes: bool, tell: Tell
+) -> Ledger:
+    from tfrobust.evaluation.ledger import Ledger
+
+    key = _key(subject.source, subject.test, subject.config, attacks)
+    path = subject.run.path / "evaluation-progress.npz"
+    ledger = Ledger(path, key, resume=resume, writes=writes)
+    if ledger.resumed:
+        tell("Going on with the evaluation.")
+    elif resume and ledger.path is not None and ledger.path.is_file():
+        tell("The evaluation that was begun is of other settings: begins anew.")
+    return ledger
+
+
+def _publish(found: EvaluateResult, subject: Subject, tell: Tell) -> None:
+    """Tells and writes the evaluation, and the card and leaderboard entry made of it."""
+    from tfrobust.report.leaderboard import leaderboard_entry
+    from tfrobust.report.model_card import model_card
+    from tfrobust.report.runs import remove_evaluation_figures
+    from tfrobust.settings import to_dict
+
+    report, data, run = found.report, subject.test, found.run
+    size = f"{len(data)} test images"
+    tell(f"\n{report.model}: {size}, {report.threat_model}\n{report.as_text()}")
+    # They show what the evaluation before found; figures of this one are drawn later, if at all.
+    if removed := remove_evaluation_figures(run.figures):
+        tell(f"Removed {removed} figures of the evaluation before.")
+    run.write_evaluation(found.values, report.as_csv(data.names, data.label_names))
+    trained = to_dict(subject.trained) if subject.trained else {}
+    known = dataclasses.replace(found.page_data(), config=trained)
+    run.write_card(model_card(known), leaderboard_entry(known))
+
+
+def _draw(
+    found: EvaluateResult, evaluator: Evaluator, attacks: dict[str, Any], config: RunConfig,
+    tell: Tell,
+) -> tuple[Path, ...]:  # fmt: skip
+    from tfrobust.evaluation.figures import evaluation_figures
+
+    folder = found.run.figures
+    files = evaluation_figures(
+        evaluator, attacks, found.report, found.class_names, folder, seed=config.seed
+    )
+    tell(f"Figures: {', '.join(file.name for file in files)} in {folder}")
+    return tuple(files)
+
+
+def _with_corruptions(report: RobustnessReport, subject: Subject, tell: Tell) -> RobustnessReport:
+    from tfrobust.evaluation.corrupted import as_text, corruption_accuracy
+
+    config = subject.config
+    found = corruption_accuracy(
+        subject.model, subject.test, batch_size=config.evaluation.batch_size, seed=config.seed
+    )
+    tell(f"\n{as_text(found)}")
+    return dataclasses.replace(report, extra={**report.extra, "corruptions": found})
+
+
+def _named(classes: int, data: ImageSet) -> ImageSet:
+    """The data with a name for every class of the model, also those without images."""
+    further = tuple(map(str, range(len(data.label_names), classes)))
+    return dataclasses.replace(data, label_names=data.label_names + further)
+
+
+def _key(source: Path, data: ImageSet, config: RunConfig, attacks: dict[str, Any]) -> str:
+    """What an evaluation depends on, as a digest: it is resumed only where all is the same."""
+    from tfrobust.settings import to_dict
+
+    digest = hashlib.sha256()
+    files = sorted(source.rglob("*")) if source.is_dir() else [source]
+    for file in (file for file in files if file.is_file()):
+        digest.update(file.read_bytes())
+    digest.update(data.labels.tobytes())
+    for first in range(0, len(data), 1024):
+        digest.update(data.images[first : first + 1024].tobytes())
+    settings = to_dict(config)
+    texts = [settings["seed"], settings["threat"], settings["evaluation"], sorted(attacks)]
+    digest.update(json.dumps(texts, sort_keys=True).encode())
+    digest.update(repr(attacks).encode())
+    return digest.hexdigest()
+
+
+def _with_transfer(
+    report: RobustnessReport, subject: Subject, other: Any, name: str
+) -> RobustnessReport:
+    from tfrobust.attacks.gradient import PGD
+    from tfrobust.evaluation.transfer import transfer
+
+    settings = subject.config.evaluation
+    figures = transfer(
+        other,
+        {name: other, report.model: subject.model},
+        subject.test,
+        PGD(steps=settings.steps),
+        report.threat_model,
+        reference_name=name,
+        batch_size=settings.batch_size,
+        seed=subject.config.seed,
+    )
+    return dataclasses.replace(report, transfer=figures)

@@ -1,0 +1,318 @@
+"""The job that shows what a model looks at, clean and under attack, and what the maps are worth."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tfrobust.errors import UsageError
+from tfrobust.explain import EXPLAINERS
+from tfrobust.explain.asked import classes_asked, layers_asked, methods_asked, reads_a_layer
+from tfrobust.jobs.opening import Subject, as_subject, require_layers, sample
+from tfrobust.progress import Tell, silent
+
+if TYPE_CHECKING:
+    from tfrobust.explain.chosen import Chosen
+    from tfrobust.explain.worth import Worth
+    from tfrobust.run import RunFolder
+
+# Images that are attacked to find a few of each group.
+POOL = 500
+# Images and classes that the larger figures show.
+ROWS, CLASSES = 4, 10
+
+
+@dataclass(frozen=True)
+class ExplainResult:
+    """What was drawn and measured.
+
+    Attributes:
+      run: the folder with the figures.
+      figures: the pictures, in the order in which they were drawn.
+      measured: model -> what each method is worth on it; empty where nothing was measured.
+    """
+
+    run: RunFolder
+    figures: tuple[Path, ...]
+    measured: Mapping[str, Sequence[Worth]] = field(default_factory=dict)
+
+
+def check_counts(per_group: int, measure: int, class_images: int) -> None:
+    """Refuses numbers of images that are none.
+
+    Raises:
+      UsageError: one is too small.
+    """
+    counts = (("per-group", per_group, 1), ("measure", measure, 0),
+              ("class-images", class_images, 0))  # fmt: skip
+    for flag, count, least in counts:
+        if count < least:
+            raise UsageError(f"--{flag}: expected at least {least}, found {count}.")
+
+
+def explain(
+    subject: Subject | Path | str, *, against: Path | str | None = None,
+    methods: str = "smoothgrad,gradcam", per_group: int = 3, target_layer: str | None = None,
+    measure: int = 0, class_images: int = CLASSES, classes: str | None = None,
+    layers: str | None = None, tell: Tell = silent,
+) -> ExplainResult:  # fmt: skip
+    """Draws what a model looks at, and measures what the methods are worth where asked to.
+
+    Args:
+      subject: from `open_subject`, or a run folder.
+      against: another model of the same classes, drawn and measured beside it.
+      methods: names of `EXPLAINERS`, comma-separated.
+      per_group: images of each group: withstood, broken by the attack, wrong anyway.
+      target_layer: of class-activation maps; None is the last map above 1x1.
+      measure: images to measure the methods on; 0 does not.
+      class_images: climb to the image that each of the first so many classes asks for.
+      classes: classes to climb for, by name or number, in place of the first ones.
+      layers: convolutions whose channels are drawn; None is 8 from the image up.
+      tell: is told of each figure, and the table.
+
+    Raises:
+      UsageError: a name is unknown, or a model cannot be taken apart into layers.
+    """
+    check_counts(per_group, measure, class_images)
+    asked = methods_asked(methods)
+    subject = as_subject(subject, tell)
+    models = _models(subject, Path(against) if against else None)
+    if target_layer or any(map(reads_a_layer, asked)):
+        _check_target_layer(models, target_layer)
+    model, names = models[subject.name], subject.test.label_names
+    channels = None if layers is None else layers_asked(layers, model)
+    first = list(range(min(class_images, len(names))))
+    climbed = first if classes is None else classes_asked(classes, names)
+    examples = explain_examples(dataclasses.replace(subject, model=model), per_group, tell)
+    work = _Explaining(models, subject, asked, target_layer, tell)
+    work.draw()
+    work.draw_inside(channels)
+    if climbed:
+        work.draw_classes(climbed)
+    table = work.measure(measure) if measure else {}
+    return ExplainResult(subject.run, (examples, *work.figures), table)
+
+
+def _models(subject: Subject, against: Path | None) -> dict[str, Any]:
+    """The model, and the one beside it, as graphs of layers.
+
+    Raises:
+      UsageError: one is none, or they are not of the same images and classes.
+    """
+    from tfrobust.models.classifier import as_classifier
+    from tfrobust.models.opening import load_any
+
+    test = subject.test
+    models = {subject.name: require_layers(subject.model, subject.source, test, "explain")}
+    if against:
+        other = as_classifier(load_any(against), test.pixels(slice(0, 64)))
+        name = _other_name(against, subject.name)
+        models[name] = require_layers(other, against, test, "explain")
+    _check_models(models)
+    return models
+
+
+def _other_name(path: Path, first: str) -> str:
+    return path.name if path.name != first else f"{path.parent.name}/{path.name}"
+
+
+def _check_models(models: dict[str, Any]) -> None:
+    from tfrobust.runtime import keras
+
+    shapes = {}
+    for name, model in models.items():
+        if not isinstance(model, keras.Model):
+            raise UsageError(f"--against: {name} is no model of tf_keras with its layers.")
+        shapes[name] = (model.input_shape[1:], model.output_shape[-1])
+    if len(set(shapes.values())) > 1:
+        found = ", ".join(f"{name}: {shape[0]} and {shape[1]}" for name, shape in shapes.items())
+        raise UsageError(
+            f"--against: expected models of the same images and classes, found {found}."
+        )
+
+
+def _check_target_layer(models: dict[str, Any], name: str | None) -> None:
+    from tfrobust.explain.target_layer import target_layer as find
+
+    for model in models.values():
+        find(model, name)
+
+
+def explain_examples(subject: Subject, per_group: int = 3, tell: Tell = silent) -> Path:
+    """Attacks a few hundred test images, picks some of each kind, and draws their maps."""
+    from tfrobust.attacks.gradient import PGD
+    from tfrobust.evaluation.evaluator import Evaluator
+    from tfrobust.explain.figures import Examples, pick, saliency_figure
+    from tfrobust.explain.made import record
+    from tfrobust.threat_model import ThreatModel
+
+    model, config, run = subject.model, subject.config, subject.run
+    pool = sample(subject.test, POOL, config.seed)
+    evaluator = Evaluator(model, pool, seed=config.seed)
+    attack, threat_model = PGD(steps=20), ThreatModel.from_config(config.threat)
+    attacked = evaluator.run("pgd", attack, threat_model).outcome.predictions
+    index = pick(pool.labels, evaluator.clean.predictions, attacked, per_group, config.seed)
+    x = pool.pixels(index)
+    examples = Examples(x, pool.labels[index], evaluator.craft(attack, threat_model, index))
+    path = run.figures / "saliency.png"
+    saliency_figure(model, examples, pool.label_names, path, seed=config.seed)
+    record(run.figures, "saliency", config.threat.norm, config.threat.eps)
+    tell(f"Figure: {path}")
+    return path
+
+
+@dataclass
+class _Explaining:
+    """The larger figures and the table, of one model or of two."""
+
+    models: dict[str, Any]
+    subject: Subject
+    methods: dict[str, str]
+    target_layer: str | None
+    tell: Tell
+    figures: list[Path] = field(default_factory=list)
+
+    def draw(self) -> None:
+        """Overlay, top-5, methods side by side."""
+        from tfrobust.explain.figures_maps import models_figure, overlay_figure
+        from tfrobust.explain.figures_scores import top5_figure
+
+        chosen, names = self._shown, self.subject.test.label_names
+        x, y, adversarial = chosen.x, chosen.labels, chosen.adversarial
+        model, x_adv = self.models[self._first], adversarial[self._first]
+        self._drawn(overlay_figure(model, x, x_adv, y, names, self._path("overlay")))
+        p_clean, p_adv = (self._probabilities(model, one) for one in (x, x_adv))
+        self._drawn(top5_figure(x, x_adv, y, p_clean, p_adv, names, self._path("top5")))
+        self._drawn(models_figure(
+            self.models, x, adversarial, y, names, self._path("maps"), methods=self.methods,
+            explainers=self._explainers(),
+        ))  # fmt: skip
+
+    def draw_inside(self, layers: list[str] | None) -> None:
+        """Feature maps, and the channels of some layers, where the networks have any."""
+        from tfrobust.explain.feature_maps import channel_layers
+        from tfrobust.explain.figures_features import channel_figure, feature_map_figure
+
+        maps = self._feature_maps()
+        if not maps[self._first]["clean"]:
+            self.tell(
+                "Feature maps: the network has no convolution or dense layer; none are drawn."
+            )
+            return
+        self._drawn(feature_map_figure(maps, self._path("feature_maps")))
+        if not channel_layers(self.models[self._first]):
+            self.tell("Channels: no convolution has a map larger than 1x1; none are drawn.")
+            return
+        clean = maps[self._first]["clean"]
+        self._drawn(channel_figure(clean, self._path("channels"), layers=layers))
+
+    def draw_classes(self, classes: list[int]) -> None:
+        """The image that each of the classes asks for."""
+        from tfrobust.explain.figures_features import class_image_figure
+        from tfrobust.explain.maximise import maximise
+
+        names, seed = self.subject.test.label_names, self.subject.config.seed
+        asked = {name: maximise(model, classes, seed=seed) for name, model in self.models.items()}
+        self._drawn(class_image_figure(asked, classes, names, self._path("classes")))
+
+    def measure(self, count: int) -> dict[str, list[Worth]]:
+        """Measures the methods, tells the table and leaves it as CSV with its curves."""
+        from tfrobust.explain.figures_scores import faithfulness_figure
+        from tfrobust.explain.worth import as_csv, as_text, measure
+        from tfrobust.run import write_text
+
+        chosen = self._images(count)
+        table = {
+            name: measure(
+                model, chosen.x, chosen.adversarial[name], list(self.methods),
+                attacked=chosen.attacked[name], seed=self.subject.config.seed,
+                explainers=self._explainers(), shown=functools.partial(self._measuring, name),
+            )
+            for name, model in self.models.items()
+        }  # fmt: skip
+        right = f"{chosen.right} of them right by every model"
+        images = f"{len(chosen.x)} images ({right}), adversarial ones by PGD-20 against each model"
+        self.tell(f"\n{images}\n{as_text(table)}")
+        path = self.subject.run.path / "explanations.csv"
+        write_text(path, as_csv(table))
+        self._record("explanations")
+        curves = {n: {w.method: w.curves for w in rows} for n, rows in table.items()}
+        self._drawn(faithfulness_figure(curves, self._path("faithfulness")))
+        self.tell(f"Table: {path}")
+        return table
+
+    def _measuring(self, model: str, method: str) -> None:
+        self.tell(f"measuring {method} of {model}")
+
+    @property
+    def _first(self) -> str:
+        return next(iter(self.models))
+
+    @functools.cached_property
+    def _shown(self) -> Chosen:
+        """The images of the figures."""
+        return self._images(ROWS, mixed=True)
+
+    def _images(self, count: int, *, mixed: bool = False) -> Chosen:
+        from tfrobust.explain.chosen import choose
+        from tfrobust.threat_model import ThreatModel
+
+        pool = sample(self.subject.test, max(POOL, 2 * count), self.subject.config.seed + 1)
+        threat_model = ThreatModel.from_config(self.subject.config.threat)
+        return choose(
+            self.models, pool, threat_model, count, seed=self.subject.config.seed, mixed=mixed
+        )
+
+    def _explainers(self) -> dict[str, Any]:
+        """The methods, those that read a layer with the one that was asked for."""
+        found = {}
+        for name in self.methods:
+            options = {"target_layer": self.target_layer} if reads_a_layer(name) else {}
+            found[name] = functools.partial(EXPLAINERS[name], **options)
+        return found
+
+    def _feature_maps(self) -> dict[str, Any]:
+        """Of the first image: model -> image's name -> maps; of one model where layers differ."""
+        from tfrobust.explain.feature_maps import feature_maps
+
+        clean, adversarial = self._shown.x[:1], self._shown.adversarial
+        maps = {
+            name: {"clean": feature_maps(model, clean),
+                   "adversarial": feature_maps(model, adversarial[name][:1])}
+            for name, model in self.models.items()
+        }  # fmt: skip
+        if len({tuple(one.layer for one in of["clean"]) for of in maps.values()}) == 1:
+            return maps
+        self.tell("Feature maps: the two networks differ in their layers; the first is drawn.")
+        return {self._first: maps[self._first]}
+
+    def _probabilities(self, model: Any, x: np.ndarray) -> np.ndarray:
+        from tfrobust.runtime import tf
+
+        found: np.ndarray = tf.nn.softmax(tf.cast(model(x, training=False), tf.float32)).numpy()
+        return found
+
+    def _path(self, name: str) -> Path:
+        return self.subject.run.figures / f"{name}.png"
+
+    def _drawn(self, path: Path) -> None:
+        """Says that a figure is drawn, and notes what with."""
+        self._record(path.stem)
+        self.figures.append(path)
+        self.tell(f"Figure: {path}")
+
+    def _record(self, name: str) -> None:
+        from tfrobust.explain.made import record
+
+        record(
+            self.subject.run.figures,
+            name,
+            self.subject.config.threat.norm,
+            self.subject.config.threat.eps,
+        )

@@ -1,0 +1,157 @@
+"""The job that exports a model as a SavedModel, and in further formats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.export import FORMATS
+from tfrobust.jobs.opening import Subject, as_subject, load_splits, require_layers, sample
+from tfrobust.progress import Tell, silent
+from tfrobust.run import RunFolder, doubt_of_learning, run_of
+
+if TYPE_CHECKING:
+    from tfrobust.data.types import ImageSet
+    from tfrobust.export.portable import Compared
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was exported.
+
+    Attributes:
+      run: the folder that it lies in.
+      saved_model: the SavedModel, reloaded and found equal to the model.
+      compared: how each further format does on real images, beside the model.
+    """
+
+    run: RunFolder
+    saved_model: Path
+    compared: tuple[Compared, ...] = ()
+
+
+def export(
+    subject: Subject | Path | str, *, version: int = 1, formats: Sequence[str] = (),
+    images: int = 500, anyway: bool = False, tell: Tell = silent,
+) -> ExportResult:  # fmt: skip
+    """Exports a Keras model as a SavedModel, and in the formats that are asked for.
+
+    Args:
+      subject: from `open_subject`, or a run folder.
+      version: number of the SavedModel's folder.
+      formats: further ones, of `FORMATS`.
+      images: test images to compare them on.
+      anyway: export a model too that is no better than guessing.
+      tell: is told what was exported, and how it compares.
+
+    Raises:
+      UsageError: a format is unknown or cannot be made of this model.
+      TFRobustError: the model is no better than guessing, or what was exported differs from it.
+    """
+    from tfrobust.models.heads import is_keras
+
+    subject = as_subject(subject, tell)
+    check_export(_home(subject), formats, images, anyway=anyway)
+    if not is_keras(subject.model.inner):
+        raise UsageError(f"{subject.source} is a SavedModel already: export takes Keras models.")
+    asked = f"--formats {','.join(formats)}"
+    model = subject.model
+    if formats:
+        model = require_layers(model, subject.source, subject.test, asked)
+    saved = export_saved_model(subject, version, tell, model=model)
+    compared = _export_further(model, subject, formats, images, tell) if formats else ()
+    return ExportResult(subject.run, saved, compared)
+
+
+def _home(subject: Subject) -> Path:
+    """The run folder of a subject that is a run, else its model's path."""
+    run = run_of(subject.source) if subject.trained else None
+    return run.path if run else subject.source
+
+
+def check_export(model: Path, formats: Sequence[str], images: int, *, anyway: bool) -> None:
+    """Refuses what cannot be exported, before anything is opened.
+
+    Raises:
+      UsageError: a format is unknown, or cannot be made of this model; or there are no images.
+      TFRobustError: the model is no better than guessing, and is not wanted `anyway`.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise UsageError(f"--formats: expected some of {', '.join(FORMATS)}, found {name!r}.")
+    if "weights" in formats and not RunFolder(model).config.is_file():
+        raise UsageError(
+            "--formats weights: expected a run folder, whose settings tell how the network is "
+            f"built, found {model}: leave weights out."
+        )
+    if images < 1:
+        raise UsageError(f"--images: expected at least 1, found {images}.")
+    if (doubt := doubt_of_learning(model)) and not anyway:
+        raise TFRobustError(f"{model} is not exported: {doubt} (--export-anyway does it).")
+
+
+def export_saved_model(
+    subject: Subject, version: int = 1, tell: Tell = silent, *, model: Any = None
+) -> Path:
+    """Exports, checked against the model on real images, and says where to."""
+    from tfrobust.export import export as export_model
+
+    images, names = subject.test.pixels(slice(0, 9)), subject.test.label_names
+    chosen = subject.model if model is None else model
+    target = export_model(chosen, subject.run.path, names, version=version, check_images=images)
+    tell(f"SavedModel: {target} (reloaded, logits equal to the trained model's)")
+    return target
+
+
+def _export_further(
+    model: Any, subject: Subject, formats: Sequence[str], asked: int, tell: Tell
+) -> tuple[Compared, ...]:
+    """Converts, runs each on the same images as the model, and says how they compare."""
+    from tfrobust.export.portable import compare, convert
+
+    test, seed = subject.test, subject.config.seed
+    order = np.random.default_rng(seed).permutation(len(test))
+    count = count_compared(len(test), asked, formats, is_run=subject.trained is not None)
+    images, rest = test.subset(order[:count]), test.subset(order[count:])
+    calibration = _calibration(subject, rest) if "tflite-int8" in formats else None
+    backbone = subject.trained.backbone if subject.trained else None
+    x, found = images.pixels(slice(None)), []
+    for name in formats:
+        path = convert(model, name, subject.run.path, calibration, backbone)
+        one = compare(name, path, lambda part: model(part, training=False), x, images.labels)
+        tell(one.as_text())
+        found.append(one)
+    return tuple(found)
+
+
+def count_compared(total: int, asked: int, formats: Sequence[str], *, is_run: bool) -> int:
+    """How many images to compare on: an int8 model without a run takes its ranges from others.
+
+    Raises:
+      UsageError: there are too few for both.
+    """
+    from tfrobust.export.portable import CALIBRATION
+
+    if "tflite-int8" not in formats or is_run:
+        return asked
+    if total < 2:
+        raise UsageError(
+            f"tflite-int8: expected at least 2 images, to take ranges from and to compare on, "
+            f"found {total} in --data."
+        )
+    return min(asked, total - max(1, min(CALIBRATION, total // 4)))
+
+
+def _calibration(subject: Subject, rest: ImageSet) -> np.ndarray:
+    """Training images of the run; of a bare model test images that are not compared on."""
+    from tfrobust.export.portable import CALIBRATION
+
+    if subject.trained is None:
+        return rest.pixels(slice(0, CALIBRATION))
+    splits = load_splits(subject.config.data, subject.config.seed, augmented=False)
+    return sample(splits.train, CALIBRATION, subject.config.seed).pixels(slice(None))

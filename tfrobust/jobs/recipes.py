@@ -1,0 +1,74 @@
+"""Recipes: settings to start from, by name or as a YAML file, and what is laid over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tfrobust.config import RunConfig
+from tfrobust.errors import UsageError, did_you_mean
+from tfrobust.settings import from_dict, load_yaml, merge, to_dict
+
+# They lie beside this package, in a checkout as where it is installed.
+RECIPES = Path(__file__).resolve().parents[2] / "pipelines" / "recipes"
+# What a data set is trained with where no recipe is named; for others settings are chosen.
+DEFAULT_RECIPES = {"digits": "digits", "tiny_imagenet": "tiny_imagenet"}
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the project."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def resolve(
+    recipe: str | None, given: Mapping[str, Any], default_recipe: str | None = None
+) -> RunConfig:
+    """Recipe, with the given settings laid over it, checked.
+
+    Args:
+      recipe: a recipe's name or a YAML file; None takes `default_recipe`.
+      given: settings, nested as in YAML.
+      default_recipe: what the data set suggests, or None for the bare defaults.
+
+    Raises:
+      UsageError: an unknown recipe or setting.
+    """
+    name = recipe or default_recipe
+    values = read_recipe(name) if name else {}
+    # How to search around a recipe is for pipelines.search.
+    values.pop("search", None)
+    config: RunConfig = from_dict(RunConfig, merge(values, dict(given)), name or "flags")
+    return config
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """The plain values of a recipe: its name, or a YAML file.
+
+    Raises:
+      UsageError: there is no such recipe, or it is not a YAML mapping.
+    """
+    return load_yaml(_recipe_path(name))
+
+
+def _recipe_path(name: str) -> Path:
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    named = RECIPES / f"{name}.yaml"
+    if not named.is_file():
+        raise UsageError(
+            f"Recipe {name!r}: expected one of {', '.join(recipe_names())}, or a YAML file."
+            f"{did_you_mean(name, recipe_names())}"
+        )
+    return named
+
+
+def with_changes(config: RunConfig, given: Mapping[str, Any]) -> RunConfig:
+    """A run's configuration with the given settings laid over it.
+
+    Raises:
+      UsageError: an unknown setting, or a value out of its range.
+    """
+    changed: RunConfig = from_dict(RunConfig, merge(to_dict(config), dict(given)), "flags")
+    return changed

@@ -1,0 +1,125 @@
+"""The job that serves a run's SavedModel over HTTP, with a page to try it on."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.progress import Tell, silent
+
+# Seconds that open requests have to end in when the server is told to stop.
+GRACE = 20
+# Connections that may be open; one more is told 503 before its body is read.
+CONNECTIONS = 512
+
+
+def serve(
+    model: Path | str, *, host: str = "127.0.0.1", port: int = 8080, max_batch: int = 32,
+    max_body: int = 16, queue: int = 512, tell: Tell = silent,
+) -> int:  # fmt: skip
+    """Loads a model, warms it up, and serves until the process is told to stop.
+
+    Args:
+      model: run folder, or the folder of a SavedModel.
+      host: address to listen at; 0.0.0.0 for all.
+      port: to listen at; 0 takes a free one.
+      max_batch: images that run together.
+      max_body: the most megabytes that a request may hold.
+      queue: images that may wait.
+      tell: is told the address once requests are taken, and the end.
+
+    Returns:
+      How many requests were cut off without an answer.
+
+    Raises:
+      UsageError: a limit or the port is none.
+      TFRobustError: there is no such model, a package is missing, or the port is taken.
+    """
+    _check(port, max_batch=max_batch, max_body=max_body, queue=queue)
+    uvicorn = _uvicorn()
+    from tfrobust.runtime import import_quietly
+
+    import_quietly()
+    from tfrobust.serving.app import make_app
+    from tfrobust.serving.limits import Limits
+    from tfrobust.serving.model import ServedModel
+
+    served = ServedModel(Path(model))
+    bound = _bound(host, port)
+    app = make_app(served, Limits(body=max_body * 2**20, batch=max_batch, queue=queue))
+    config = uvicorn.Config(
+        app, host=host, port=port, log_level="warning", timeout_keep_alive=30,
+        timeout_graceful_shutdown=GRACE, limit_concurrency=CONNECTIONS,
+    )  # fmt: skip
+    # When it has stopped, uvicorn raises the signal again that stopped it: to be told and no more.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    # What is loaded stays: a large request must not have Python look through all of it again.
+    gc.freeze()
+    _server(uvicorn, config, served, bound, tell).run(sockets=[bound])
+    tell(_farewell(app.state.cut_off))
+    return int(app.state.cut_off)
+
+
+def _server(uvicorn: Any, config: Any, served: Any, bound: socket.socket, tell: Tell) -> Any:
+    address, number = bound.getsockname()[:2]
+
+    class Server(uvicorn.Server):
+        """Says that it is there once it is."""
+
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            classes = len(served.label_names)
+            tell(
+                f"Serving {served.name} version {served.version} ({classes} classes) at "
+                f"http://{address}:{number}/ ; Ctrl+C stops it."
+            )
+
+    return Server(config)
+
+
+def _check(port: int, **limits: int) -> None:
+    for name, limit in limits.items():
+        if limit < 1:
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag}: expected at least 1, found {limit}.")
+    if not 0 <= port <= 65535:
+        raise UsageError(f"--port: expected 0 to 65535, found {port}.")
+
+
+def _farewell(cut_off: int) -> str:
+    if not cut_off:
+        return "Stopped: all requests that had come were answered."
+    return f"Stopped: requests that were cut off without an answer: {cut_off}."
+
+
+def _uvicorn() -> Any:
+    try:
+        import prometheus_client  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise TFRobustError(
+            f"Serving needs the package {error.name}: pip install 'tfrobust[serve]' "
+            "-c constraints.txt."
+        ) from error
+    return uvicorn
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    # asyncio sends small answers at once (TCP_NODELAY) only where the protocol is named: 40 ms.
+    found = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        raise TFRobustError(
+            f"{host}:{port} cannot be listened at ({error.strerror}): choose another "
+            "--port, or 0 for a free one."
+        ) from error
+    return found
