@@ -15,7 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
-LONGEST = ("pipelines", "training", "serving", "search")
+LONGEST = ("pipelines", "jobs", "training", "serving", "search")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

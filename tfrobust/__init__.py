@@ -56,6 +56,7 @@ _PLACES = {
     "explain": "tfrobust.explain.explain",
     "export": "tfrobust.export",
     "fit": "tfrobust.training.fit",
+    "jobs": "tfrobust.jobs",
     "load": "tfrobust.data",
     "load_any": "tfrobust.models.opening",
     "load_robust": "tfrobust.training.robust",
@@ -63,7 +64,7 @@ _PLACES = {
 }
 
 # What is used as a room: `tfrobust.callbacks.TimeBudget`.
-_ROOMS = ("callbacks",)
+_ROOMS = ("callbacks", "jobs")
 __all__ = sorted(_PLACES)  # noqa: PLE0605
 
 

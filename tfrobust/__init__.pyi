@@ -1,5 +1,6 @@
 # What a checker and an editor see; `__init__.py` imports each name when it is first used.
 from tfrobust import callbacks as callbacks
+from tfrobust import jobs as jobs
 from tfrobust.attacks import ATTACKS as ATTACKS
 from tfrobust.attacks.apgd import APGD as APGD
 from tfrobust.attacks.apgd import TargetedAPGD as TargetedAPGD

@@ -6,8 +6,8 @@ import argparse
 import dataclasses
 import re
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from tfrobust.cli.parser import Formatter, Parser
@@ -29,6 +29,7 @@ class Command:
       add_flags: (parser, command line) adds its flags; the words may change what help shows.
       work: what it does with the parsed flags.
       common: flags of the short help, in its order.
+      brief: flag -> what the short help says of it, where that is not the whole help's text.
       formatter: of the whole help.
       of_module: whether it is run as `python -m pipelines.VERB`.
     """
@@ -38,6 +39,7 @@ class Command:
     add_flags: Callable[[Parser, Sequence[str]], None]
     work: Callable[[argparse.Namespace], None]
     common: tuple[str, ...] = ()
+    brief: Mapping[str, str] = field(default_factory=dict)
     formatter: Any = Formatter
     of_module: bool = False
 
@@ -50,7 +52,7 @@ class Command:
         parser = Parser(
             prog=f"python -m pipelines.{self.name}" if self.of_module else f"tfrobust {self.name}",
             description=self.summary, formatter_class=self.formatter, allow_abbrev=False,
-            common=None if self.of_module else self.common,
+            common=None if self.of_module else self.common, brief=self.brief,
         )  # fmt: skip
         parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
         self.add_flags(parser, words)

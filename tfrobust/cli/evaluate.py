@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from tfrobust.attacks import ATTACKS, SUITES
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.flags import add_settings
-from tfrobust.cli.intake import add_intake, subject_of
+from tfrobust.cli.intake import add_intake, shown_of_run, subject_of
+from tfrobust.cli.parser import Parser
 from tfrobust.data import DATASETS
 
 REFERENCE_HELP = (
@@ -17,7 +18,7 @@ REFERENCE_HELP = (
 )
 
 
-def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> None:
+def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     """Adds the flags of the verb."""
     parser.add_argument(
         "model", metavar="RUN_OR_MODEL",
@@ -38,7 +39,7 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
         "which run the same command",
     )  # fmt: skip
     add_intake(parser)
-    add_settings(parser, ["", "threat", "evaluation", "data"], {})
+    add_settings(parser, ["", "threat", "evaluation", "data"], {}, shown_of_run(parser, words))
     parser.epilog = (
         f"Attacks: {', '.join([*ATTACKS, *SUITES])}. Built-in data sets: {', '.join(DATASETS)}."
     )

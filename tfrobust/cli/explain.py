@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.flags import add_settings
-from tfrobust.cli.intake import add_intake, subject_of
+from tfrobust.cli.intake import add_intake, shown_of_run, subject_of
+from tfrobust.cli.parser import Parser
 from tfrobust.explain import EXPLAINERS
 from tfrobust.explain.asked import methods_asked
 from tfrobust.jobs.explanation import CLASSES, check_counts
 
 
-def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> None:
+def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     """Adds the flags of the verb."""
     add = parser.add_argument
     add("model", metavar="RUN_OR_MODEL", help="run folder, .keras or .h5 file")
@@ -37,7 +38,7 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
     add("--layers", default=None, metavar="NAMES",
         help="convolutions whose channels are drawn (default: 8 from the image up)")  # fmt: skip
     add_intake(parser)
-    add_settings(parser, ["", "threat", "data"], {})
+    add_settings(parser, ["", "threat", "data"], {}, shown_of_run(parser, words))
 
 
 def work(args: argparse.Namespace) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.flags import add_settings
-from tfrobust.cli.intake import add_intake, subject_of
+from tfrobust.cli.intake import add_intake, shown_of_run, subject_of
+from tfrobust.cli.parser import Parser
 from tfrobust.export import FORMATS
 from tfrobust.jobs.exporting import check_export
 
 
-def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> None:
+def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     """Adds the flags of the verb."""
     add = parser.add_argument
     add("model", metavar="RUN_OR_MODEL", help="run folder, .keras or .h5 file")
@@ -25,7 +26,7 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
     add("--images", type=int, default=500, help="test images that further formats run on")
     add("--export-anyway", action="store_true", help="also a model that is no better than guessing")
     add_intake(parser)
-    add_settings(parser, ["data"], {})
+    add_settings(parser, ["data"], {}, shown_of_run(parser, words))
 
 
 def work(args: argparse.Namespace) -> None:

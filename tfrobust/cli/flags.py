@@ -10,7 +10,7 @@ from typing import Any
 
 from tfrobust.config import RunConfig, StageConfig, parse_stages
 from tfrobust.errors import UsageError
-from tfrobust.settings import parse_number
+from tfrobust.settings import format_eps, parse_number
 from tfrobust.tables import is_model_file, is_place
 
 
@@ -72,6 +72,15 @@ def _add_flag(
     else:
         kwargs["metavar"] = flag.upper().replace("-", "_")
     section.add_argument(*names, type=_parser_of(hint), **kwargs)
+
+
+def shown_setting(config: RunConfig, group: str, name: str) -> str:
+    """What a configuration says of a setting, as help shows it: eps in its norm's own unit."""
+    value = getattr(getattr(config, group) if group else config, name)
+    if name in ("eps", "sweep"):
+        values = value if isinstance(value, tuple) else (value,)
+        return ",".join(format_eps(one, config.threat.norm) for one in values) or "none"
+    return show(value)
 
 
 def show(default: Any) -> str:

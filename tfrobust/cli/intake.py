@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfrobust.cli.command import say
-from tfrobust.cli.flags import given_settings
-from tfrobust.run import doubt_of_learning
+from tfrobust.cli.command import HELP, say
+from tfrobust.cli.flags import given_settings, shown_setting
+from tfrobust.cli.parser import Parser
+from tfrobust.config import RunConfig
+from tfrobust.run import RunFolder, doubt_of_learning
 
 if TYPE_CHECKING:
     from tfrobust.jobs.opening import Subject
@@ -30,6 +33,25 @@ def add_intake(parser: argparse.ArgumentParser) -> None:
         help="deviation that it wants divided by; 'imagenet' is .229,.224,.225")  # fmt: skip
     add("--class-map", default=None, metavar="DATA=MODEL,...",
         help="which class of the images is which of the model's, by name or number")  # fmt: skip
+
+
+def shown_of_run(parser: Parser, words: Sequence[str]) -> Callable[[str, str], str] | None:
+    """(group, setting) -> the default that help shows: of the run that is named, if one is.
+
+    None where no help is asked for, and for the module's help, which shows those of a bare model.
+    """
+    if not parser.is_short or not set(HELP) & set(words):
+        return None
+    runs = [run for run in map(RunFolder, map(Path, words)) if run.config.is_file()]
+    config = runs[0].read_config() if runs else RunConfig()
+
+    def shown(group: str, name: str) -> str:
+        text = shown_setting(config, group, name)
+        if runs:
+            return text
+        return "the run's" if name == "dataset" else f"the run's, or {text}"
+
+    return shown
 
 
 def view_of(args: argparse.Namespace) -> InputView | None:

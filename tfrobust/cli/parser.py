@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfrobust.errors import did_you_mean
+
+# The most characters that the choices of a flag may take beside its name in the short help.
+_WIDEST = 40
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -29,14 +33,24 @@ class Parser(argparse.ArgumentParser):
 
     Args:
       common: the flags that `--help` shows, in that order; None shows all of them.
+      brief: flag -> what the short help says of it, where that is not the whole help's text.
       options: of `ArgumentParser`.
     """
 
-    def __init__(self, *, common: Sequence[str] | None = None, **options: Any) -> None:
+    def __init__(
+        self, *, common: Sequence[str] | None = None, brief: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:  # fmt: skip
         super().__init__(**options)
-        self._common, self._shown = common, list[argparse.Action]()
+        self._common, self._brief = common, dict(brief or {})
+        self._shown: list[argparse.Action] = []
         told = argparse.SUPPRESS if common is None else "show every flag, in groups"
         self.add_argument("--help-all", action=_HelpAll, nargs=0, help=told)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether `--help` shows the common flags alone."""
+        return self._common is not None
 
     def settle(self) -> None:
         """Ends the adding of flags: usage becomes short where the help is, common flags are known.
@@ -44,9 +58,26 @@ class Parser(argparse.ArgumentParser):
         Raises:
           KeyError: a common flag is none of the parser's, a mistake of ours.
         """
-        if self._common is not None:
-            self.usage = " ".join([self.prog, "[options]", *map(_place, self._positionals_added)])
-            self._shown = [self._option_string_actions[flag] for flag in (*self._common, "--help")]
+        if self._common is None:
+            return
+        needed = [f"{one.option_strings[0]} {_place(one)}" for one in self._actions
+                  if one.required and one.option_strings]  # fmt: skip
+        places = map(_place, self._given_by_place())
+        self.usage = " ".join([self.prog, *needed, "[options]", *places])
+        self._shown = [self._compact(flag) for flag in (*self._common, "--help")]
+
+    def _compact(self, flag: str) -> argparse.Action:
+        """A copy of a flag for the short help, by one name."""
+        action = copy.copy(self._option_string_actions[flag])
+        if action.option_strings != ["-h", "--help"]:
+            action.option_strings = [flag]
+        what, default, rest = (action.help or "").partition(" (default: ")
+        names = ", ".join(map(str, action.choices or ()))
+        if len(names) > _WIDEST:
+            action.metavar, what = "NAME", f"{what}: {names}"
+        what = self._brief.get(flag, what)
+        action.help = what if "(default: " in what else f"{what}{default}{rest}"
+        return action
 
     def format_help(self) -> str:
         """The text of `--help`."""
@@ -56,7 +87,7 @@ class Parser(argparse.ArgumentParser):
         formatter = self.formatter_class(prog=self.prog)
         formatter.add_usage(self.usage, [], [])
         formatter.add_text(self.description)
-        for actions in (self._positionals_added, self._shown):
+        for actions in (self._given_by_place(), self._shown):
             formatter.start_section(None)
             formatter.add_arguments(actions)
             formatter.end_section()
@@ -64,8 +95,7 @@ class Parser(argparse.ArgumentParser):
         formatter.add_text(f"{flags - len(self._shown)} further flags: {self.prog} --help-all")
         return formatter.format_help()
 
-    @property
-    def _positionals_added(self) -> list[argparse.Action]:
+    def _given_by_place(self) -> list[argparse.Action]:
         return [one for one in self._actions if not one.option_strings]
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -74,17 +104,19 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             flags = [word.partition("=")[0] for word in unknown if word.startswith("--")]
             near = "".join(did_you_mean(flag, self._option_string_actions) for flag in flags)
-            self.error(f"unrecognized arguments: {' '.join(unknown)}.{near}")
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{'.' if near else ''}{near}")
         return found
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
-            error.message += f".{did_you_mean(str(value), map(str, action.choices or ()))}"
+            near = did_you_mean(str(value), map(str, action.choices or ()))
+            error.message += f".{near}" if near else ""
             raise
 
 
 def _place(action: argparse.Action) -> str:
     name = action.metavar if isinstance(action.metavar, str) else action.dest
+    name = name.upper() if action.option_strings else name
     return f"{name} ..." if action.nargs == "+" else name

@@ -9,11 +9,13 @@ from pathlib import Path
 from tfrobust.attacks import ATTACKS
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.flags import add_settings, given_settings
+from tfrobust.cli.intake import shown_of_run
+from tfrobust.cli.parser import Parser
 from tfrobust.data import DATASETS
 from tfrobust.jobs.perturbing import SETS
 
 
-def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> None:
+def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     """Adds the flags of the verb."""
     parser.add_argument(
         "model", metavar="RUN_OR_MODEL",
@@ -39,7 +41,7 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
         "'l0' with that share of the pixels",
     )  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=128, help="images in a batch")
-    add_settings(parser, ["", "threat", "data"], {})
+    add_settings(parser, ["", "threat", "data"], {}, shown_of_run(parser, words))
     parser.epilog = (
         f"Attacks: {', '.join(ATTACKS)}. Built-in data sets: {', '.join(DATASETS)}. "
         "Where the data has no test split of its own, give the seed and fractions of the training."

@@ -6,11 +6,10 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from tfrobust.cli.command import HELP
-from tfrobust.cli.flags import given_settings, show
+from tfrobust.cli.flags import given_settings, shown_setting
 from tfrobust.errors import UsageError
 from tfrobust.jobs.plan import SOME_IMAGES, Plan
 from tfrobust.jobs.plan import make_plan as plan_of_settings
-from tfrobust.settings import format_eps
 from tfrobust.training.defaults import choose, chosen_config
 
 
@@ -38,13 +37,7 @@ def shown_in_help(words: Sequence[str] | None) -> Callable[[str, str], str] | No
     fixed = chosen_config(SOME_IMAGES, {}) if plan.chosen else None
 
     def shown(group: str, name: str) -> str:
-        part = getattr(config, group) if group else config
-        value = getattr(part, name)
-        if name in ("eps", "sweep"):
-            values = value if isinstance(value, tuple) else (value,)
-            text = ",".join(format_eps(one, config.threat.norm) for one in values) or "none"
-        else:
-            text = show(value)
+        text = shown_setting(config, group, name)
         return f"chosen, such as {text}" if fixed and _is_chosen(group, name) else text
 
     return shown

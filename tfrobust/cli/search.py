@@ -123,6 +123,10 @@ COMMAND = Command(
     "search", "Search for the best settings of a training.", add_flags, work,
     common=("--recipe", "--output", "--space", "--sampler", "--trials", "--objective", "--refine",
             "--data", "--backbone", "--method", "--epochs"),
+    brief={"--recipe": "settings to start from: a recipe by name (--help-all lists them) or a YAML "
+           "file (default: the data set's, else chosen for the images)",
+           "--backbone": "network: resnet18, resnet50, mobilenetv2, vit, ... (--help-all lists "
+           "them)"},
     formatter=argparse.RawDescriptionHelpFormatter,
 )  # fmt: skip
 main, make_parser = COMMAND.main, COMMAND.parser

@@ -77,5 +77,10 @@ COMMAND = Command(
     add_flags, work,
     common=("--data", "--recipe", "--backbone", "--weights", "--method", "--norm", "--eps",
             "--epochs", "--time-limit", "--attack", "--output", "--resume"),
+    brief={"--recipe": "settings to start from: a recipe by name (--help-all lists them) or a YAML "
+           "file (default: the data set's, else chosen for the images)",
+           "--backbone": "network: resnet18, resnet50, mobilenetv2, vit, ... (--help-all lists "
+           "them), or a .keras file",
+           "--time-limit": "minutes of training: schedules run over them"},
 )  # fmt: skip
 main, make_parser = COMMAND.main, COMMAND.parser

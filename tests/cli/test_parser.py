@@ -1,0 +1,40 @@
+"""A mistyped flag or value is answered with the nearest."""
+
+from __future__ import annotations
+
+import pytest
+
+from tfrobust.cli.parser import Parser
+from tfrobust.cli.train import make_parser
+
+
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        (["--backbon", "resnet18"], "--backbone"),
+        (["--optimiser=adam"], "--optimizer"),
+        (["--backbone", "restnet18"], "resnet18"),
+        (["--method", "trade"], "trades"),
+        (["--norm", "linff"], "linf"),
+    ],
+)
+def test_the_nearest_is_suggested(words, near, capsys):
+    with pytest.raises(SystemExit) as stop:
+        make_parser().parse_args(words)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.strip().endswith(f"Did you mean {near!r}?")
+    # The answer is seen: usage does not push it off the screen.
+    assert error.startswith("usage: tfrobust train [options]\n") and len(error) < 1000
+
+
+def test_what_is_like_nothing_has_no_suggestion(capsys):
+    with pytest.raises(SystemExit):
+        make_parser().parse_args(["--xyzzy"])
+    assert "Did you mean" not in capsys.readouterr().err
+
+
+def test_a_common_flag_that_is_none_is_our_mistake():
+    parser = Parser(common=("--none",))
+    with pytest.raises(KeyError):
+        parser.settle()
