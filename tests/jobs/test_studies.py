@@ -24,7 +24,7 @@ def test_a_study_is_run_once(tmp_path):
     assert [step.name for step in found.steps] == ["small"]
     assert (found.folder / "a.pt").is_file() and lines.count("done before") == 1
     with pytest.raises(UsageError):
-        jobs.study(str(recipe), tmp_path / "out", settings=["color=red"])
+        jobs.study(str(recipe), tmp_path / "out", settings={"color": "red"})
 
 
 def test_the_steps_of_those_that_come_with_the_project_are_told():

@@ -125,6 +125,7 @@ COMMAND = Command(
             "--data", "--backbone", "--method", "--epochs"),
     brief={"--recipe": "settings to start from: a recipe by name (--help-all lists them) or a YAML "
            "file (default: the data set's, else chosen for the images)",
+           "--space": "what is varied, such as 'batch_size=32,64;learning_rate=1e-3..1e-1:log:3'",
            "--backbone": "network: resnet18, resnet50, mobilenetv2, vit, ... (--help-all lists "
            "them)"},
     formatter=argparse.RawDescriptionHelpFormatter,

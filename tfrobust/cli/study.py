@@ -29,17 +29,22 @@ def work(args: argparse.Namespace) -> None:
     """Runs every step that is not done yet."""
     from tfrobust import jobs
 
+    inputs, settings = _pairs(args.input), _pairs(args.settings)
     if args.list:
         steps = jobs.study_steps(
-            args.study, args.output, inputs=args.input, settings=args.settings, quick=args.quick,
+            args.study, args.output, inputs=inputs, settings=settings, quick=args.quick,
             check_inputs=False,
         )  # fmt: skip
         print("\n".join(step.command for step in steps))
         return
     jobs.study(
-        args.study, args.output, inputs=args.input, settings=args.settings, quick=args.quick,
+        args.study, args.output, inputs=inputs, settings=settings, quick=args.quick,
         redo=args.redo, tell=say,
     )  # fmt: skip
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
 
 
 COMMAND = Command(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tfrobust.explain.worth import Worth
     from tfrobust.run import RunFolder
 
+# Of methods, classes or layers: one by one, or in one text with commas.
+Names = str | Sequence[str | int]
 # Images that are attacked to find a few of each group.
 POOL = 500
 # Images and classes that the larger figures show.
@@ -58,16 +60,17 @@ def check_counts(per_group: int, measure: int, class_images: int) -> None:
 
 def explain(
     subject: Subject | Path | str, *, against: Path | str | None = None,
-    methods: str = "smoothgrad,gradcam", per_group: int = 3, target_layer: str | None = None,
-    measure: int = 0, class_images: int = CLASSES, classes: str | None = None,
-    layers: str | None = None, tell: Tell = silent,
+    methods: Names = ("smoothgrad", "gradcam"), per_group: int = 3,
+    target_layer: str | None = None, measure: int = 0, class_images: int = CLASSES,
+    classes: Names | None = None, layers: Names | None = None, tell: Tell = silent,
 ) -> ExplainResult:  # fmt: skip
     """Draws what a model looks at, and measures what the methods are worth where asked to.
 
     Args:
       subject: from `open_subject`, or a run folder.
       against: another model of the same classes, drawn and measured beside it.
-      methods: names of `EXPLAINERS`, comma-separated.
+      methods: names of `EXPLAINERS`; these and the further names may also be one text, with
+        commas.
       per_group: images of each group: withstood, broken by the attack, wrong anyway.
       target_layer: of class-activation maps; None is the last map above 1x1.
       measure: images to measure the methods on; 0 does not.
@@ -80,15 +83,15 @@ def explain(
       UsageError: a name is unknown, or a model cannot be taken apart into layers.
     """
     check_counts(per_group, measure, class_images)
-    asked = methods_asked(methods)
+    asked = methods_asked(_text(methods))
     subject = as_subject(subject, tell)
     models = _models(subject, Path(against) if against else None)
     if target_layer or any(map(reads_a_layer, asked)):
         _check_target_layer(models, target_layer)
     model, names = models[subject.name], subject.test.label_names
-    channels = None if layers is None else layers_asked(layers, model)
+    channels = None if layers is None else layers_asked(_text(layers), model)
     first = list(range(min(class_images, len(names))))
-    climbed = first if classes is None else classes_asked(classes, names)
+    climbed = first if classes is None else classes_asked(_text(classes), names)
     examples = explain_examples(dataclasses.replace(subject, model=model), per_group, tell)
     work = _Explaining(models, subject, asked, target_layer, tell)
     work.draw()
@@ -97,6 +100,10 @@ def explain(
         work.draw_classes(climbed)
     table = work.measure(measure) if measure else {}
     return ExplainResult(subject.run, (examples, *work.figures), table)
+
+
+def _text(names: Names) -> str:
+    return names if isinstance(names, str) else ",".join(map(str, names))
 
 
 def _models(subject: Subject, against: Path | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,8 @@ def study_names() -> list[str]:
 
 
 def study(
-    name: str, output: Path | str | None = None, *, inputs: Sequence[str] = (),
-    settings: Sequence[str] = (), quick: bool = False, redo: str | None = None,
+    name: str, output: Path | str | None = None, *, inputs: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] | None = None, quick: bool = False, redo: str | None = None,
     tell: Tell = silent,
 ) -> StudyResult:  # fmt: skip
     """Runs every step of a study that is not done yet, each in a process of its own.
@@ -46,8 +46,8 @@ def study(
     Args:
       name: one of `study_names()`, or a YAML file.
       output: folder of the study; None is saved_models/NAME.
-      inputs: 'NAME=PATH' of files that are not at their usual place.
-      settings: 'NAME=VALUE' of the study's settings.
+      inputs: name -> path, of files that are not at their usual place.
+      settings: name -> value, of the study's settings.
       quick: its steps on few images, which shows that they work and no more.
       redo: a step to be done again, with all that builds on it.
       tell: is told each step.
@@ -70,8 +70,8 @@ def study(
 
 
 def study_steps(
-    name: str, output: Path | str | None = None, *, inputs: Sequence[str] = (),
-    settings: Sequence[str] = (), quick: bool = False, check_inputs: bool = True,
+    name: str, output: Path | str | None = None, *, inputs: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] | None = None, quick: bool = False, check_inputs: bool = True,
 ) -> list[Step]:  # fmt: skip
     """The steps of a study, as `study` would run them.
 
@@ -79,8 +79,8 @@ def study_steps(
       UsageError: there is no such study, input or setting.
     """
     recipe = load_yaml(_path(name))
-    places = _inputs(recipe, inputs, check=check_inputs and not quick)
-    places |= _settings(recipe, settings)
+    places = _inputs(recipe, inputs or {}, check=check_inputs and not quick)
+    places |= _settings(recipe, settings or {})
     return make_steps(recipe, _folder(name, output, quick), places, quick=quick)
 
 
@@ -100,7 +100,7 @@ def _path(study: str) -> Path:
     return path
 
 
-def _inputs(recipe: dict[str, Any], given: Sequence[str], *, check: bool) -> dict[str, str]:
+def _inputs(recipe: dict[str, Any], given: Mapping[str, str], *, check: bool) -> dict[str, str]:
     """Input -> path: as given, else the usual place; for a quick run none need be there."""
     folder = os.environ.get("TFROBUST_SHARED", "../shared/data")
     inputs = {k: str(v).format(shared=folder) for k, v in (recipe.get("inputs") or {}).items()}
@@ -111,16 +111,16 @@ def _inputs(recipe: dict[str, Any], given: Sequence[str], *, check: bool) -> dic
     return inputs
 
 
-def _settings(recipe: dict[str, Any], given: Sequence[str]) -> dict[str, str]:
+def _settings(recipe: dict[str, Any], given: Mapping[str, str]) -> dict[str, str]:
     """Setting -> value: as given, else the recipe's."""
     settings = {name: str(value) for name, value in (recipe.get("settings") or {}).items()}
     return settings | _given("set", given, settings)
 
 
-def _given(flag: str, texts: Sequence[str], known: dict[str, str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in texts]
-    for name, equals, value in pairs:
-        if not equals or not value or name not in known:
+def _given(flag: str, values: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+    for name, value in values.items():
+        if not value or name not in known:
             expected = f"one of {', '.join(known)}=..." if known else "none for this study"
-            raise UsageError(f"--{flag}: expected {expected}, found {name}{equals}{value}.")
-    return {name: value for name, _, value in pairs}
+            found = f"{name}={value}" if value else name
+            raise UsageError(f"--{flag}: expected {expected}, found {found}.")
+    return dict(values)
