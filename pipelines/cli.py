@@ -6,16 +6,18 @@ import argparse
 import dataclasses
 import re
 import sys
+import types
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfrobust.config import RunConfig, StageConfig, parse_stages
+from tfrobust.config import RunConfig, StageConfig, TrainingConfig, folded_method, parse_stages
 from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.plugins import Choice, all_settings, choice_of, takers
 from tfrobust.run import doubt_of_learning
 from tfrobust.settings import from_dict, load_yaml, merge, parse_number, to_dict
-from tfrobust.tables import is_model_file, is_place
+from tfrobust.tables import Table, imported, is_model_file, is_place
 
 RECIPES = Path(__file__).with_name("recipes")
 # What a data set is trained with where no recipe is named; for others settings are chosen.
@@ -134,6 +136,25 @@ def add_settings(
                 default = shown(group, item.name) if shown else show(_default_of(item))
                 hint = typing.get_type_hints(cls)[item.name]
                 _add_flag(section, group, item, hint, choices, default)
+                if hint is Choice:
+                    _add_flags_of_plugins(parser, group, item, shown)
+
+
+def _add_flags_of_plugins(
+    parser: argparse.ArgumentParser, group: str, item: Any,
+    shown: Callable[[str, str], str] | None,
+) -> None:  # fmt: skip
+    """A flag for each setting of the plug-ins of a table: --beta 6 is --method trades:beta=6."""
+    table: Table = imported(item.metadata["table"], "table")
+    section = parser.add_argument_group(f"settings of a {table.kind}")
+    for name, (hint, one) in all_settings(table).items():
+        if "help" not in one.metadata:
+            continue
+        default = shown(group, name) if shown else show(_default_of(one))
+        whose = ", ".join(takers(table, name))
+        checks = {**one.metadata, "help": f"{whose}: {one.metadata['help']}"}
+        named = types.SimpleNamespace(name=name, metadata=checks)
+        _add_flag(section, group, named, hint, {}, default)
 
 
 def _default_of(item: Any) -> Any:
@@ -153,6 +174,12 @@ def _add_flag(
     if hint is bool:
         section.add_argument(*names, action=argparse.BooleanOptionalAction, **kwargs)
         return
+    if hint is Choice:
+        table: Table = imported(item.metadata["table"], "table")
+        kwargs["help"] = kwargs["help"].replace(" (default", f": {', '.join(table)} (default")
+        parse = _usage(lambda text: choice_of(text, table, names[0]))
+        section.add_argument(*names, type=parse, metavar="NAME[:SETTING=VALUE]", **kwargs)
+        return
     valid = choices.get(flag, item.metadata.get("choices"))
     if valid and typing.get_origin(hint) is not tuple:
         kwargs["choices"] = valid if isinstance(valid, Names) else list(valid)
@@ -169,6 +196,8 @@ def show(default: Any) -> str:
         if default and isinstance(default[0], StageConfig):
             return ",".join(f"{s.blocks}:{s.epochs}:{s.learning_rate}" for s in default)
         return ",".join(map(str, default)) or "none"
+    if isinstance(default, Choice):
+        return default.name
     return f"{default:.6g}" if isinstance(default, float) else str(default)
 
 
@@ -208,7 +237,21 @@ def given_settings(args: argparse.Namespace) -> dict[str, Any]:
             for group in groups:
                 level = level.setdefault(group, {})
             level[name] = value
+    if "training" in nested:
+        nested["training"] = _with_method(nested["training"])
     return nested
+
+
+def _with_method(training: dict[str, Any]) -> dict[str, Any]:
+    """--method trades --beta 6 as --method trades:beta=6.
+
+    Raises:
+      UsageError: a setting is given in both ways, with other values.
+    """
+    choice = folded_method(training, "flags")
+    fields = TrainingConfig.__dataclass_fields__
+    rest = {key: value for key, value in training.items() if key in fields and key != "method"}
+    return {**rest, "method": choice} if choice.name or choice.settings else rest
 
 
 def recipe_names() -> list[str]:
@@ -241,7 +284,10 @@ def read_recipe(name: str) -> dict[str, Any]:
     Raises:
       UsageError: there is no such recipe, or it is not a YAML mapping.
     """
-    return load_yaml(_recipe_path(name))
+    values = load_yaml(_recipe_path(name))
+    if isinstance(values.get("training"), dict):
+        values["training"] = TrainingConfig.folded(values["training"], f"{name}: training")
+    return values
 
 
 def _recipe_path(name: str) -> Path:

@@ -135,7 +135,10 @@ def shown_in_help(words: Sequence[str] | None) -> Callable[[str, str], str] | No
 
     def shown(group: str, name: str) -> str:
         part = getattr(config, group) if group else config
-        value = getattr(part, name)
+        own = None if hasattr(part, name) else config.training.method.settings
+        if own is not None and name not in own:
+            return "the method's"
+        value = getattr(part, name) if own is None else own[name]
         if name in ("eps", "sweep"):
             values = value if isinstance(value, tuple) else (value,)
             text = ",".join(format_eps(one, config.threat.norm) for one in values) or "none"
@@ -149,7 +152,8 @@ def shown_in_help(words: Sequence[str] | None) -> Callable[[str, str], str] | No
 def _is_chosen(group: str, name: str) -> bool:
     from tfrobust.training.defaults import choose
 
-    return name in choose(_SOME, {}).values.get(group, {})
+    values = choose(_SOME, {}).values.get(group, {})
+    return name in values or name in values.get("method", {})
 
 
 def _plan_of(words: Sequence[str]) -> Plan:

@@ -21,7 +21,6 @@ from tfrobust.errors import UsageError
 from tfrobust.run import write_text
 from tfrobust.search.plan import OBJECTIVES, SAMPLERS
 from tfrobust.search.trial_folder import USUAL_STUDY
-from tfrobust.training import METHODS
 from tfrobust.training.defaults import AUTO
 
 SPACE_HELP = """\
@@ -69,7 +68,7 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
         help="learning rate at its height (default: the stages')",
     )  # fmt: skip
     _add_search_flags(parser.add_argument_group("search settings (default: the recipe's, else)"))
-    choices = {"backbone": Names([*BACKBONES, AUTO]), "method": Names(METHODS)}
+    choices = {"backbone": Names([*BACKBONES, AUTO])}
     add_settings(parser, GROUPS[:-1], choices, shown_in_help(words))
     return parser
 

@@ -32,7 +32,6 @@ from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.run import GUESSES, RunFolder
 from tfrobust.settings import from_dict, merge, save_yaml, to_dict
 from tfrobust.tables import is_model_file
-from tfrobust.training import METHODS
 from tfrobust.training.defaults import AUTO
 
 GROUPS = ["", "data", "backbone", "threat", "training", "augment", "evaluation"]
@@ -70,7 +69,7 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
         help="what training is spread over: all GPUs of this machine, or the workers in TF_CONFIG",
     )  # fmt: skip
     parser.add_argument("--reference", default=None, help=REFERENCE_HELP)
-    choices = {"backbone": Names([*BACKBONES, AUTO]), "method": Names(METHODS)}
+    choices = {"backbone": Names([*BACKBONES, AUTO])}
     add_settings(parser, GROUPS, choices, shown_in_help(words))
     parser.epilog = (
         f"Built-in data sets: {', '.join(DATASETS)}; or the path of a folder or zip with one "
@@ -103,7 +102,7 @@ def work(args: argparse.Namespace) -> None:
 def default_output(config: RunConfig) -> str:
     """saved_models/<data set>-<backbone>-<method>."""
     data = Path(config.data.dataset).stem
-    names = (config.backbone.name, config.training.method)
+    names = (config.backbone.name, config.training.method.name)
     # A plug-in or file of the user's own is called by its last part.
     network, method = (Path(name).stem.rpartition(":")[2] for name in names)
     return f"saved_models/{data.rpartition(':')[2]}-{network}-{method}"

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-import typing
 from typing import Any
 
 from tfrobust.attacks import ATTACKS, SUITES
 from tfrobust.config import EvaluationConfig
 from tfrobust.errors import UsageError
-from tfrobust.settings import parse_number
-from tfrobust.tables import is_place
+from tfrobust.plugins import configured, parse, settings_of
 
 # What --steps and --restarts are for; the other attacks have published settings.
 _PLAIN = ("bim", "pgd")
@@ -66,44 +63,16 @@ def make_attack(name: str, settings: dict[str, Any]) -> Any:
     Raises:
       UsageError: a setting is unknown or out of range.
     """
-    builder = ATTACKS[name]
-    cls = type(builder()) if not isinstance(builder, type) else builder
-    hints = typing.get_type_hints(cls)
-    known = [item.name for item in dataclasses.fields(cls) if item.init]
-    values = {}
-    for key, value in settings.items():
-        if key not in known:
-            raise UsageError(f"Attack {name}: unknown setting {key!r}: expected {_list(known)}.")
-        values[key] = _value(value, hints[key]) if isinstance(value, str) else value
-    return dataclasses.replace(builder(), **values) if values else builder()
+    return configured(ATTACKS[name], settings, f"Attack {name}")
 
 
-def _parse(text: str) -> tuple[str, dict[str, Any]]:
-    name, *settings = text.strip().split(":")
-    own = name not in ATTACKS and name not in SUITES
-    if own and settings and "=" not in settings[0] and is_place(f"{name}:{settings[0]}"):
-        name = f"{name}:{settings.pop(0)}"  # an attack of the user's own
-    pairs = [part.partition("=") for part in settings]
-    if not all(equals and value for _, equals, value in pairs):
-        raise UsageError(f"--attack: expected NAME or NAME:SETTING=VALUE, found {text!r}.")
-    return name, {key: value for key, _, value in pairs}
+def _parse(text: str) -> tuple[str, dict[str, str]]:
+    return parse(text, {*ATTACKS, *SUITES}, "--attack")
 
 
 def _taken(name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    known = {item.name for item in dataclasses.fields(ATTACKS[name]) if item.init}
+    known = settings_of(ATTACKS[name])
     return {key: value for key, value in settings.items() if key in known}
-
-
-def _value(text: str, hint: Any) -> Any:
-    options = [each for each in typing.get_args(hint) if each is not type(None)] or [hint]
-    if bool in options:
-        if text.lower() not in ("true", "false"):
-            raise UsageError(f"Expected true or false, found {text!r}.")
-        return text.lower() == "true"
-    if options[0] is str:
-        return text
-    number = parse_number(text)
-    return int(number) if options[0] is int and number == int(number) else number
 
 
 def _suite(name: str, settings: dict[str, Any], classes: int | None) -> dict[str, Any]:
@@ -113,7 +82,3 @@ def _suite(name: str, settings: dict[str, Any], classes: int | None) -> dict[str
 
     found: dict[str, Any] = autoattack(SUITES[name], classes)
     return found
-
-
-def _list(names: list[str]) -> str:
-    return ", ".join(names) or "none"
