@@ -12,9 +12,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfrobust.config import RunConfig, StageConfig, TrainingConfig, folded_method, parse_stages
+from tfrobust.config import (
+    BackboneConfig,
+    RunConfig,
+    StageConfig,
+    TrainingConfig,
+    folded_method,
+    parse_stages,
+)
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.plugins import Choice, all_settings, choice_of, takers
+from tfrobust.plugins import Choice, all_settings, choice_of, parse, takers
 from tfrobust.run import doubt_of_learning
 from tfrobust.settings import from_dict, load_yaml, merge, parse_number, to_dict
 from tfrobust.tables import Table, imported, is_model_file, is_place
@@ -28,6 +35,8 @@ class Names(list[str]):
     """Names of a table, and beside them plug-ins and model files of the user's own."""
 
     def __contains__(self, name: object) -> bool:
+        if isinstance(name, str):
+            name, _ = parse(name, list(self))
         return super().__contains__(name) or is_place(name) or is_model_file(name)
 
 
@@ -239,6 +248,8 @@ def given_settings(args: argparse.Namespace) -> dict[str, Any]:
             level[name] = value
     if "training" in nested:
         nested["training"] = _with_method(nested["training"])
+    if "backbone" in nested:
+        nested["backbone"] = BackboneConfig.folded(nested["backbone"], "flags")
     return nested
 
 
@@ -287,6 +298,8 @@ def read_recipe(name: str) -> dict[str, Any]:
     values = load_yaml(_recipe_path(name))
     if isinstance(values.get("training"), dict):
         values["training"] = TrainingConfig.folded(values["training"], f"{name}: training")
+    if isinstance(values.get("backbone"), dict):
+        values["backbone"] = BackboneConfig.folded(values["backbone"], f"{name}: backbone")
     return values
 
 

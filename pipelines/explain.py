@@ -20,12 +20,14 @@ from pipelines.cli import add_settings, main_of, new_parser
 from pipelines.loading import add_intake
 from tfrobust.errors import UsageError
 from tfrobust.explain import EXPLAINERS
-from tfrobust.explain.asked import classes_asked, layers_asked, methods_asked, reads_a_layer
+from tfrobust.explain.asked import classes_asked, layers_asked, methods_asked, titles
+from tfrobust.plugins import configured
 
 if TYPE_CHECKING:
     from tfrobust.config import RunConfig
     from tfrobust.data.types import ImageSet
     from tfrobust.explain.chosen import Chosen
+    from tfrobust.explain.explainers import Explainer
     from tfrobust.run import RunFolder
 
 # Images that are attacked to find a few of each group.
@@ -46,7 +48,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--per-group", type=int, default=3,
         help="images of each group: withstood, broken by the attack, wrong anyway")  # fmt: skip
     add("--methods", default="smoothgrad,gradcam", metavar="NAMES",
-        help=f"methods to compare, of {', '.join(EXPLAINERS)}")  # fmt: skip
+        help=f"methods to compare, each with settings if need be (smoothgrad:samples=50), of "
+             f"{', '.join(EXPLAINERS)}")  # fmt: skip
     add("--target-layer", default=None, metavar="NAME",
         help="layer of class-activation maps (default: the last map above 1x1)")  # fmt: skip
     add("--measure", type=int, default=0, metavar="IMAGES",
@@ -82,20 +85,46 @@ def work(args: argparse.Namespace) -> None:
         opened_other = dataclasses.replace(opened, model=against, source=other)
         models[_other_name(other, opened.name)] = require_layers(opened_other, test, "explain")
     _check_models(models)
-    if args.target_layer or any(map(reads_a_layer, methods)):
-        _check_target_layer(models, args.target_layer)
+    methods = _with_layer(methods, args.target_layer)
+    layers_read = {_layer(one) for one in methods.values() if one.reads_layers}
+    for layer in layers_read | ({args.target_layer} if args.target_layer else set()):
+        _check_target_layer(models, layer)
     model, names = models[opened.name], test.label_names
     layers = None if args.layers is None else layers_asked(args.layers, model)
     classes = list(range(min(args.class_images, len(names))))
     classes = classes if args.classes is None else classes_asked(args.classes, names)
     explain_run(model, test, opened.config, opened.run, args.per_group)
-    work = _Explaining(models, test, opened.config, opened.run, methods, args.target_layer)
+    work = _Explaining(models, test, opened.config, opened.run, methods)
     work.draw()
     work.draw_inside(layers)
     if classes:
         work.draw_classes(classes)
     if args.measure:
         work.measure(args.measure)
+
+
+def _with_layer(methods: dict[str, Explainer], layer: str | None) -> dict[str, Explainer]:
+    """The methods, those that read a layer with the one that --target-layer names.
+
+    Raises:
+      UsageError: a method names another one.
+    """
+    if layer is None:
+        return methods
+    for name, one in methods.items():
+        if one.reads_layers and _layer(one) not in (None, layer):
+            raise UsageError(
+                f"--methods {name} and --target-layer {layer} differ: expected one of them."
+            )
+    return {
+        name: configured(one, {"target_layer": layer}, name) if one.reads_layers else one
+        for name, one in methods.items()
+    }
+
+
+def _layer(explainer: Explainer) -> str | None:
+    """The layer that an explainer is told to read."""
+    return getattr(explainer, "target_layer", None)
 
 
 def _other_name(path: Path, first: str) -> str:
@@ -161,8 +190,7 @@ class _Explaining:
     test: ImageSet
     config: RunConfig
     run: RunFolder
-    methods: dict[str, str]
-    target_layer: str | None
+    methods: dict[str, Explainer]
 
     def draw(self) -> None:
         """Overlay, top-5, methods side by side."""
@@ -176,8 +204,8 @@ class _Explaining:
         p_clean, p_adv = (self._probabilities(model, one) for one in (x, x_adv))
         self._tell(top5_figure(x, x_adv, y, p_clean, p_adv, names, self._path("top5")))
         self._tell(models_figure(
-            self.models, x, adversarial, y, names, self._path("maps"), methods=self.methods,
-            explainers=self._explainers(),
+            self.models, x, adversarial, y, names, self._path("maps"), methods=titles(self.methods),
+            explainers=self.methods,
         ))  # fmt: skip
 
     def draw_inside(self, layers: list[str] | None) -> None:
@@ -216,7 +244,7 @@ class _Explaining:
             name: measure(
                 model, chosen.x, chosen.adversarial[name], list(self.methods),
                 attacked=chosen.attacked[name], seed=self.config.seed,
-                explainers=self._explainers(), shown=functools.partial(_tell, name),
+                explainers=self.methods, shown=functools.partial(_tell, name),
             )
             for name, model in self.models.items()
         }  # fmt: skip
@@ -247,14 +275,6 @@ class _Explaining:
         pool = sample(self.test, max(POOL, 2 * count), self.config.seed + 1)
         threat_model = ThreatModel.from_config(self.config.threat)
         return choose(self.models, pool, threat_model, count, seed=self.config.seed, mixed=mixed)
-
-    def _explainers(self) -> dict[str, Any]:
-        """The methods, those that read a layer with the one that was asked for."""
-        found = {}
-        for name in self.methods:
-            options = {"target_layer": self.target_layer} if reads_a_layer(name) else {}
-            found[name] = functools.partial(EXPLAINERS[name], **options)
-        return found
 
     def _feature_maps(self) -> dict[str, Any]:
         """Of the first image: model -> image's name -> maps; of one model where layers differ."""

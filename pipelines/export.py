@@ -16,6 +16,8 @@ from pipelines.cli import add_settings, main_of, new_parser
 from pipelines.loading import add_intake
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.export import FORMATS
+from tfrobust.export.formats import format_of
+from tfrobust.plugins import split
 from tfrobust.run import RunFolder, doubt_of_learning
 
 if TYPE_CHECKING:
@@ -57,7 +59,8 @@ def work(args: argparse.Namespace) -> None:
         order = np.random.default_rng(opened.config.seed).permutation(len(test))
         count = _compared(len(test), args.images, opened, formats)
         images, rest = test.subset(order[:count]), test.subset(order[count:])
-        calibration = _calibration(opened, rest) if "tflite-int8" in formats else None
+        needed = _calibrating(formats)
+        calibration = _calibration(opened, rest, needed) if needed else None
         backbone = opened.trained.backbone if opened.trained else None
         export_portable(model, images, calibration, opened.run, formats, backbone)
 
@@ -68,15 +71,15 @@ def _formats(args: argparse.Namespace) -> list[str]:
     Raises:
       UsageError: one is unknown, or cannot be made of this model; or there are no images.
     """
-    formats = [name.strip() for name in args.formats.split(",") if name.strip()]
-    for name in formats:
-        if name not in FORMATS:
-            raise UsageError(f"--formats: expected some of {', '.join(FORMATS)}, found {name!r}.")
-    if "weights" in formats and not RunFolder(Path(args.model)).config.is_file():
-        raise UsageError(
-            "--formats weights: expected a run folder, whose settings tell how the network is "
-            f"built, found {args.model}: leave weights out."
-        )
+    formats = split(args.formats)
+    forms = [format_of(text) for text in formats]
+    run_folder = RunFolder(Path(args.model)).config.is_file()
+    for text, form in zip(formats, forms, strict=True):
+        if form.needs_backbone and not run_folder:
+            raise UsageError(
+                f"--formats {text}: expected a run folder, whose settings tell how the network is "
+                f"built, found {args.model}: leave {text} out."
+            )
     if args.images < 1:
         raise UsageError(f"--images: expected at least 1, found {args.images}.")
     return formats
@@ -108,27 +111,31 @@ def export_portable(
 
 def _compared(total: int, asked: int, opened: Any, formats: list[str]) -> int:
     """How many images to compare on: an int8 model without a run takes its ranges from others."""
-    from tfrobust.export.portable import CALIBRATION
-
-    if "tflite-int8" not in formats or opened.trained is not None:
+    needed = _calibrating(formats)
+    if not needed or opened.trained is not None:
         return asked
     if total < 2:
         raise UsageError(
-            f"tflite-int8: expected at least 2 images, to take ranges from and to compare on, "
-            f"found {total} in --data."
+            f"{', '.join(formats)}: expected at least 2 images, to take ranges from and to "
+            f"compare on, found {total} in --data."
         )
-    return min(asked, total - max(1, min(CALIBRATION, total // 4)))
+    return min(asked, total - max(1, min(needed, total // 4)))
 
 
-def _calibration(opened: Any, rest: ImageSet) -> Any:
+def _calibrating(formats: list[str]) -> int:
+    """How many images the formats take ranges from; 0 where none does."""
+    forms = map(format_of, formats)
+    return max((getattr(one, "images", 1) for one in forms if one.needs_images), default=0)
+
+
+def _calibration(opened: Any, rest: ImageSet, count: int) -> Any:
     """Training images of the run; of a bare model test images that are not compared on."""
     from pipelines.loading import load_splits, sample
-    from tfrobust.export.portable import CALIBRATION
 
     if opened.trained is None:
-        return rest.pixels(slice(0, CALIBRATION))
+        return rest.pixels(slice(0, count))
     splits: Splits = load_splits(opened.config.data, opened.config.seed, augmented=False)
-    return sample(splits.train, CALIBRATION, opened.config.seed).pixels(slice(None))
+    return sample(splits.train, count, opened.config.seed).pixels(slice(None))
 
 
 main = main_of(work, make_parser())

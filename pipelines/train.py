@@ -305,6 +305,7 @@ def build_network(config: RunConfig, splits: Any) -> Any:
         bn_momentum=backbone.bn_momentum,
         dropout=backbone.dropout,
         seed=config.seed,
+        **backbone.settings,
     )
 
 

@@ -8,10 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_type_hints
 
 from tfrobust.errors import UsageError
-from tfrobust.plugins import Choice, all_settings, configured, differing, settings_of, values_of
+from tfrobust.plugins import (
+    Choice,
+    Settings,
+    all_settings,
+    configured,
+    differing,
+    from_text,
+    parse,
+    settings_of,
+    values_of,
+)
 from tfrobust.settings import Checked, setting
 from tfrobust.tables import Table, imported
 
@@ -25,6 +35,9 @@ GOALS = ("none", "least_likely", "second", "random")
 # Where the training methods are named: the room is below this one, and is asked by place, as a
 # table asks for its plug-ins.
 _METHODS = "tfrobust.training:METHODS"
+_BACKBONES = "tfrobust.backbones:BACKBONES"
+# Further names of settings of a backbone.
+_ALIASES = {"width": "alpha"}
 
 
 @dataclass(frozen=True)
@@ -111,6 +124,48 @@ class BackboneConfig(Checked):
         None, "momentum of BatchNorm's running statistics", low=0, high=0.9999
     )
     dropout: float = setting(0.0, "dropout before the logits", low=0, high=0.9)
+    # Those that only this network has, one of the user's own.
+    settings: Settings = field(default_factory=Settings)
+
+    @classmethod
+    def folded(cls, values: Mapping[str, Any], where: str = "backbone") -> dict[str, Any]:
+        """Settings after the network's name, 'vit:width=0.5', and those that it alone has.
+
+        Args:
+          values: of this group, as YAML or flags give them; 'width' is `alpha`.
+          where: for messages.
+
+        Raises:
+          UsageError: one stands in two places, with other values.
+        """
+        name, named = parse(str(values.get("name", "")), what=f"{where}.name")
+        rest = {key: value for key, value in values.items() if key not in ("name", "settings")}
+        found: dict[str, Any] = {}
+        for part in (named, dict(values.get("settings", {})), rest):
+            part = {_ALIASES.get(key, key): value for key, value in part.items()}
+            for key in differing(part, found):
+                raise UsageError(
+                    f"{where}: {key} is both {found[key]!r} and {part[key]!r}: expected it once."
+                )
+            found |= part
+        fields = cls.__dataclass_fields__
+        own = {key: value for key, value in found.items() if key not in fields}
+        hints = get_type_hints(cls)
+        common = {key: value for key, value in found.items() if key in fields}
+        for key in [key for key, value in common.items() if isinstance(value, str)]:
+            common[key] = from_text(hints[key], common[key], f"{where}: {key}")
+        return {**({"name": name} if name else {}), **common, **({"settings": own} if own else {})}
+
+    def to_plain(self) -> dict[str, Any]:
+        """As YAML has it: the network's own settings stand beside the others."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        own = plain.pop("settings")
+        return {**plain, **own}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.settings:
+            object.__setattr__(self, "settings", _settings_of_backbone(self.name, self.settings))
 
 
 @dataclass(frozen=True)
@@ -358,6 +413,21 @@ def folded_method(values: Mapping[str, Any], where: str) -> Choice:
             "it: expected it in one place."
         )
     return Choice(choice.name, {**choice.settings, **beside})
+
+
+def _settings_of_backbone(name: str, settings: Settings) -> Settings:
+    """The settings that a network alone has, checked; as they are where it is not installed.
+
+    Raises:
+      UsageError: one is none of the network's, or of the wrong type.
+    """
+    table: Table = imported(_BACKBONES, "table")
+    try:
+        backbone = table[name]
+    except UsageError:
+        return settings
+    known = BackboneConfig.__dataclass_fields__.keys() - {"name", "settings"}
+    return Settings(backbone.checked(settings, beside=sorted(known)))
 
 
 def methods() -> Table:

@@ -69,6 +69,24 @@ class Choice:
         return hash(str(self))
 
 
+class Settings(dict[str, Any]):
+    """Settings that only some plug-ins have, name -> value; a field of a configuration."""
+
+    @classmethod
+    def from_plain(cls, value: Any, where: str = "") -> Settings:
+        """A mapping, as YAML gives it.
+
+        Raises:
+          UsageError: it is none.
+        """
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{where}: expected settings 'name: value', found {value!r}.")
+        return cls(value)
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(str(self))
+
+
 def shown(value: Any) -> str:
     """A setting's value as the command line takes it."""
     if value is None or isinstance(value, bool):
@@ -169,7 +187,7 @@ def typed(plugin: Any, settings: Mapping[str, Any], what: str) -> dict[str, Any]
             hint = f" Did you mean {close[0]!r}?" if close else ""
             expected = ", ".join(known) or "none"
             raise UsageError(f"{what}: unknown setting {key!r}: expected {expected}.{hint}")
-    return {key: _value(known[key], value, f"{what}: {key}") for key, value in settings.items()}
+    return {key: from_text(known[key], value, f"{what}: {key}") for key, value in settings.items()}
 
 
 def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
@@ -193,7 +211,12 @@ def _kind(hint: Any) -> Any:
     return options[0] if optional else hint
 
 
-def _value(hint: Any, value: Any, what: str) -> Any:
+def from_text(hint: Any, value: Any, what: str) -> Any:
+    """A value of a type, of the text that the command line has, or of what YAML has.
+
+    Raises:
+      UsageError: it is of another type.
+    """
     kind = _kind(hint)
     if (value is None or value == "none") and kind is not hint:
         return None
@@ -210,7 +233,10 @@ def _value(hint: Any, value: Any, what: str) -> Any:
 def _from_text(kind: Any, text: str) -> Any:
     if kind is bool:
         return {"true": True, "false": False}.get(text.lower())
-    number = parse_number(text)
+    try:
+        number = parse_number(text)
+    except UsageError:
+        return text  # told with the setting's name
     return int(number) if kind is int and number == int(number) else number
 
 
@@ -283,15 +309,15 @@ def choice_of(text: str, table: Table, what: str) -> Choice:
 
 
 def chosen(texts: Iterable[str], table: Table, what: str) -> dict[str, Any]:
-    """name -> the plug-in with its settings, of several in a row.
+    """Several plug-ins with their settings: as each is written -> the plug-in.
 
     Raises:
-      UsageError: as in `choice_of`; or one is named twice.
+      UsageError: as in `choice_of`.
     """
     found: dict[str, Any] = {}
     for text in texts:
         name, settings = parse(text, table, what)
-        if name in found:
-            raise UsageError(f"{what}: {name} is named twice: expected it once.")
-        found[name] = configured(table[name], settings, f"{table.kind} {name}")
+        found[str(Choice(name, settings))] = configured(
+            table[name], settings, f"{table.kind} {name}"
+        )
     return found

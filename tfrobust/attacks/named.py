@@ -9,9 +9,6 @@ from tfrobust.config import EvaluationConfig
 from tfrobust.errors import UsageError
 from tfrobust.plugins import configured, parse, settings_of
 
-# What --steps and --restarts are for; the other attacks have published settings.
-_PLAIN = ("bim", "pgd")
-
 
 def check_attacks(config: EvaluationConfig) -> None:
     """Refuses unknown names before anything long begins.
@@ -47,7 +44,8 @@ def make_attacks(config: EvaluationConfig, classes: int | None = None) -> dict[s
     named = [_parse(text) for text in config.attacks]
     plain = [item for item in named if item[0] in ATTACKS]
     for name, settings in sorted(plain, key=lambda item: order.get(item[0], len(order))):
-        if name in _PLAIN:
+        # What --steps and --restarts are for; the other attacks have published settings.
+        if name in ATTACKS.built_in and getattr(ATTACKS[name], "takes_budget", False):
             defaults = {"steps": config.steps, "restarts": config.restarts}
             settings = {**_taken(name, defaults), **settings}
         attacks[name] = make_attack(name, settings)

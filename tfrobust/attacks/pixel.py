@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from tfrobust.attacks.ascent import Climb, Model, Path, Rows, ascend, begin, named_loss, record
 from tfrobust.attacks.losses import LOSSES
@@ -37,6 +37,8 @@ class PixelAttack(Attack):
       UsageError: a value out of range; when called, images whose height or width is
         unknown.
     """
+
+    whole_ball: ClassVar[bool] = False
 
     fraction: float = 0.005
     steps: int = 20

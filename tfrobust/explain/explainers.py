@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tfrobust.plugins import as_dataclass
 from tfrobust.settings import Checked, setting
 
 
@@ -27,6 +28,24 @@ class Explainer(Checked):
     def __call__(self, model: Any, x: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Maps of images [N, H, W, C] in [0, 1] for the classes int [N]."""
         raise NotImplementedError(f"{type(self).__name__} has no maps of its own.")
+
+
+def explainer_of(found: Any) -> Explainer:
+    """An explainer with its default settings: of its class, or of a function.
+
+    A function's keyword-only arguments are its settings; one of them named 'target_layer' says
+    that it reads a layer.
+
+    Args:
+      found: an `Explainer`, its class, or a function (model, x, target, *, settings) -> maps.
+    """
+    if isinstance(found, Explainer):
+        return found
+    if not isinstance(found, type):
+        found = as_dataclass(found, Explainer)
+        found.reads_layers = "target_layer" in found.__dataclass_fields__
+    made: Explainer = found()
+    return made
 
 
 @dataclass(frozen=True, kw_only=True)

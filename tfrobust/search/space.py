@@ -14,7 +14,7 @@ from typing import Any
 
 from tfrobust.config import RunConfig, StageConfig, TrainingConfig, methods
 from tfrobust.errors import UsageError
-from tfrobust.plugins import Choice, all_settings
+from tfrobust.plugins import Choice, Settings, all_settings
 from tfrobust.run import RunFolder
 from tfrobust.settings import from_dict, merge, parse_number, to_dict
 
@@ -207,6 +207,8 @@ def _settings(cls: type, prefix: str) -> Iterator[tuple[str, Any]]:
             # Those of a method are searched beside it: training.beta.
             yield prefix + name, str
             yield from ((prefix + key, kind) for key, (kind, _) in all_settings(methods()).items())
+        elif hint is Settings:
+            continue  # of networks of the user's own
         elif dataclasses.is_dataclass(hint):
             yield from _settings(typing.cast(type, hint), f"{prefix}{name}.")
         elif typing.get_origin(hint) is not tuple:
