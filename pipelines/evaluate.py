@@ -229,13 +229,10 @@ def _completed(
 
 def _announce(attacks: dict[str, Any], data: ImageSet, threat_model: ThreatModel) -> None:
     """Says what an attack's settings come to on these images."""
-    from tfrobust.attacks.pixel import PixelAttack
-
-    height, width = data.image_shape[:2]
     for name, attack in attacks.items():
-        if isinstance(attack, PixelAttack):
-            count = int(attack.pixels((height, width), threat_model))
-            print(f"{name}: {count} of the {height * width} pixels of an image", flush=True)
+        remark = getattr(attack, "remark", lambda *_: "")(data.image_shape, threat_model)
+        if remark:
+            print(f"{name}: {remark}", flush=True)
 
 
 def _ledger(run: RunFolder, key: str, resume: bool, writes: bool) -> Ledger:

@@ -141,6 +141,7 @@ class OptimisedNoise(Attack):
     """
 
     whole_ball: ClassVar[bool] = False
+    path_title: ClassVar[str] = "Optimised noise"
 
     steps: int = 50
     learning_rate: float = 0.1

@@ -39,6 +39,8 @@ class PixelAttack(Attack):
     """
 
     whole_ball: ClassVar[bool] = False
+    path_title: ClassVar[str] = "Pixel attack"
+    own_norm: ClassVar[str] = "l0"
 
     fraction: float = 0.005
     steps: int = 20
@@ -114,6 +116,12 @@ class PixelAttack(Attack):
             move,
         )
         return begin(x, y, start, chosen), climb
+
+    def remark(self, image_shape: tuple[int, int, int], ball: ThreatModel) -> str:
+        """How many pixels it recolours."""
+        height, width = image_shape[:2]
+        count = int(self.pixels((height, width), ball))
+        return f"{count} of the {height * width} pixels of an image"
 
     def pixels(self, size: Any, threat_model: ThreatModel) -> int | Tensor:
         """How many pixels of an image of `size` (height, width) are recoloured, at most."""

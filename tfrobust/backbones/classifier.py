@@ -81,7 +81,7 @@ def build(
     _check_shapes(backbone, num_classes, image_shape, resize)
     given = (alpha, stem, convolution, position_embedding)
     options = _options(backbone, dict(zip(OPTIONS, given, strict=True)))
-    options |= backbone.checked(settings, beside=OPTIONS) if settings else {}
+    options |= backbone.checked(settings, beside=list(OPTIONS)) if settings else {}
     _check_numbers(alpha, dropout, 0.0 if bn_momentum is None else bn_momentum)
     from tfrobust.runtime import keras
 
