@@ -159,7 +159,7 @@ def _add_flags_of_plugins(
     for name, (hint, one) in all_settings(table).items():
         if "help" not in one.metadata:
             continue
-        default = shown(group, name) if shown else show(_default_of(one))
+        default = (shown(group, name) if shown else "") or show(_default_of(one))
         whose = ", ".join(takers(table, name))
         checks = {**one.metadata, "help": f"{whose}: {one.metadata['help']}"}
         named = types.SimpleNamespace(name=name, metadata=checks)

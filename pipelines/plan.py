@@ -137,7 +137,7 @@ def shown_in_help(words: Sequence[str] | None) -> Callable[[str, str], str] | No
         part = getattr(config, group) if group else config
         own = None if hasattr(part, name) else config.training.method.settings
         if own is not None and name not in own:
-            return "the method's"
+            return ""  # of another method: its own default
         value = getattr(part, name) if own is None else own[name]
         if name in ("eps", "sweep"):
             values = value if isinstance(value, tuple) else (value,)

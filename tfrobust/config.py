@@ -35,6 +35,7 @@ GOALS = ("none", "least_likely", "second", "random")
 # Where the training methods are named: the room is below this one, and is asked by place, as a
 # table asks for its plug-ins.
 _METHODS = "tfrobust.training:METHODS"
+_METHOD = "nsl"
 _BACKBONES = "tfrobust.backbones:BACKBONES"
 # Further names of settings of a backbone.
 _ALIASES = {"width": "alpha"}
@@ -216,8 +217,8 @@ class TrainingConfig(Checked):
     """How the network is trained; what a single method needs stands in `method`."""
 
     method: Choice = setting(
-        lambda: Choice("nsl"),
-        "training method, with settings of its own if need be: trades:beta=6", table=_METHODS,
+        lambda: Choice(_METHOD),
+        "training method, with its settings if need be (trades:beta=6)", table=_METHODS,
     )  # fmt: skip
     stages: tuple[StageConfig, ...] = setting(
         lambda: (StageConfig(),), "BLOCKS:EPOCHS:LEARNING_RATE, comma-separated", flag="stages"
@@ -385,7 +386,7 @@ def completed(method: Any) -> Choice:
       UsageError: a setting is none of the method's, or its value is out of range.
     """
     choice = Choice.from_plain(method, "method")
-    choice = choice if choice.name else Choice("nsl", choice.settings)
+    choice = choice if choice.name else Choice(_METHOD, choice.settings)
     plugin = _method(choice.name)
     if plugin is None:
         return choice
