@@ -71,6 +71,11 @@ def test_an_attack_by_its_place(module):
     assert found[f"{module}:Twice"].factor == 4 and found[f"{module}:Twice"].steps == 3
 
 
+def test_an_attack_s_settings_stand_after_commas_too():
+    words = EvaluationConfig(attacks=("fgsm", "pgd:steps=5", "restarts=3"))  # split at commas
+    assert (make_attacks(words)["pgd"].steps, make_attacks(words)["pgd"].restarts) == (5, 3)
+
+
 def test_a_data_set_by_its_place(module):
     splits = load(f"{module}:images")
     assert splits.train.image_shape == (32, 32, 3) and len(splits.test) == 16

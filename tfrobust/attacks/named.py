@@ -7,7 +7,7 @@ from typing import Any
 from tfrobust.attacks import ATTACKS, SUITES
 from tfrobust.config import EvaluationConfig
 from tfrobust.errors import UsageError
-from tfrobust.plugins import configured, parse, settings_of
+from tfrobust.plugins import configured, parse, settings_of, split
 
 
 def check_attacks(config: EvaluationConfig) -> None:
@@ -17,10 +17,9 @@ def check_attacks(config: EvaluationConfig) -> None:
       UsageError: an attack or suite is unknown, or a setting is not NAME=VALUE; or there is
         no attack at all.
     """
-    if not config.attacks:
+    if not _asked(config):
         raise UsageError("--attack: expected at least one attack or suite, found none.")
-    for text in config.attacks:
-        name, _ = _parse(text)
+    for name, _ in _asked(config):
         if name not in ATTACKS and name not in SUITES:
             raise UsageError(
                 f"Unknown attack {name!r}: expected some of "
@@ -41,7 +40,7 @@ def make_attacks(config: EvaluationConfig, classes: int | None = None) -> dict[s
     check_attacks(config)
     attacks: dict[str, Any] = {}
     order = {name: place for place, name in enumerate(ATTACKS)}
-    named = [_parse(text) for text in config.attacks]
+    named = _asked(config)
     plain = [item for item in named if item[0] in ATTACKS]
     for name, settings in sorted(plain, key=lambda item: order.get(item[0], len(order))):
         # What --steps and --restarts are for; the other attacks have published settings.
@@ -64,8 +63,10 @@ def make_attack(name: str, settings: dict[str, Any]) -> Any:
     return configured(ATTACKS[name], settings, f"Attack {name}")
 
 
-def _parse(text: str) -> tuple[str, dict[str, str]]:
-    return parse(text, {*ATTACKS, *SUITES}, "--attack")
+def _asked(config: EvaluationConfig) -> list[tuple[str, dict[str, str]]]:
+    """(name, settings as texts) of each; 'pgd:steps=5,restarts=2' is one, though it has a comma."""
+    texts = split(",".join(config.attacks))
+    return [parse(text, {*ATTACKS, *SUITES}, "--attack") for text in texts]
 
 
 def _taken(name: str, settings: dict[str, Any]) -> dict[str, Any]:
