@@ -42,6 +42,7 @@ def measure(policy: str, epochs: int, seed: int) -> tuple[float, float]:
     from tfrobust.data import load
     from tfrobust.evaluation.evaluate import evaluate
     from tfrobust.jobs.recipes import resolve
+    from tfrobust.plugins import Choice
     from tfrobust.run import RunFolder
     from tfrobust.runtime import keras, setup
     from tfrobust.threat_model import ThreatModel
@@ -49,8 +50,9 @@ def measure(policy: str, epochs: int, seed: int) -> tuple[float, float]:
 
     config = resolve("digits", {"seed": seed}, None)
     stage = dataclasses.replace(config.training.stages[0], epochs=epochs)
+    method = Choice("nsl", {**config.training.method.settings, "clean_weight": 1.0})
     training = dataclasses.replace(
-        config.training, batch_norm=policy, clean_weight=1.0, stages=(stage,)
+        config.training, batch_norm=policy, method=method, stages=(stage,)
     )
     config = dataclasses.replace(config, training=training)
     setup(seed=seed)

@@ -118,9 +118,8 @@ def _network(config: RunConfig, train: Any) -> Any:
 
 def _options(config: RunConfig) -> dict[str, Any]:
     """The backbone's settings as `build` takes them."""
-    from dataclasses import asdict
 
-    return {k: v for k, v in asdict(config.backbone).items() if k != "name"}
+    return {k: v for k, v in config.backbone.to_plain().items() if k != "name"}
 
 
 def _for_minutes(

@@ -124,7 +124,7 @@ def _measure(args: argparse.Namespace) -> dict[str, float]:
     with strategy.scope():
         model = build(args.backbone, num_classes=1000, image_shape=shape, seed=0)
         attack = PGD(steps=args.steps, early_stop=False)
-        method = METHODS[args.method](model, Recipe(ThreatModel("linf", 4 / 255), attack))
+        method = METHODS[args.method].step()(model, Recipe(ThreatModel("linf", 4 / 255), attack))
         optimizer = keras.optimizers.SGD(0.001, momentum=0.9)
         optimizer.build(model.trainable_variables)
         method.compile(optimizer)

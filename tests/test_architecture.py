@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tfrobust"
 
 # A room may import only from rooms above it.
 ROOMS = (
-    "errors", "tables", "chance", "progress", "runtime", "settings", "config", "run",
-    "distribution", "threat_model",
+    "errors", "tables", "figures", "chance", "progress", "runtime", "settings", "plugins",
+    "config", "run", "distribution", "threat_model",
     "data", "backbones", "models", "attacks", "training", "evaluation", "explain", "export",
     "callbacks", "testing", "serving", "report", "search", "jobs", "cli", "__main__",
 )  # fmt: skip

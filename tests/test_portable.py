@@ -108,7 +108,7 @@ def test_the_settings_beside_the_weights_are_what_build_takes(tmp_path):
     ("change", "message"),
     [
         ({"options": {"alpha": 0.5}}, "do not fit simplenet"),
-        ({"options": {"color": 1}}, "does not tell how the network of model.weights.h5 is built"),
+        ({"options": {"color": 1}}, "unknown setting 'color'"),
         ({"image_shape": None}, "does not tell how"),
         ({"name": "lenet"}, "Unknown backbone 'lenet'"),
         (None, "does not tell how"),

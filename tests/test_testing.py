@@ -10,9 +10,21 @@ import pytest
 
 from tfrobust.attacks import ATTACKS
 from tfrobust.attacks.gradient import PGD
+from tfrobust.backbones import BACKBONES
+from tfrobust.config import RunConfig
+from tfrobust.errors import UsageError
 from tfrobust.explain import EXPLAINERS
+from tfrobust.export import FORMATS
 from tfrobust.runtime import keras, tf
-from tfrobust.testing import check_attack, check_backbone, check_explainer
+from tfrobust.settings import from_dict
+from tfrobust.testing import (
+    check_attack,
+    check_backbone,
+    check_explainer,
+    check_method,
+    check_settings,
+)
+from tfrobust.training import METHODS
 
 ALL = ("linf", "l2", "l1")
 NORMS = {"fgsm": ALL, "bim": ALL, "pgd": ALL, "fab": ALL, "fab-t": ALL, "pixel": ("l0",),
@@ -31,6 +43,26 @@ def test_every_attack_keeps_the_contract(name):
 @pytest.mark.parametrize("name", list(EXPLAINERS))
 def test_every_explainer_keeps_the_contract(name):
     check_explainer(EXPLAINERS[name])
+    check_settings(EXPLAINERS[name])
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_method_keeps_the_contract(name):
+    check_method(METHODS[name](attack=PGD(steps=1)))
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_every_format_keeps_its_settings(name):
+    check_settings(FORMATS[name])
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_no_network_takes_a_setting_that_it_does_not_have(name):
+    for settings in ({"no_such_setting": 1}, {"no_such_setting": "1"}):
+        with pytest.raises(UsageError):
+            BACKBONES[name].checked(settings)
+        with pytest.raises(UsageError):
+            from_dict(RunConfig, {"backbone": {"name": name, **settings}})
 
 
 def test_what_breaks_a_contract_is_told():
@@ -46,3 +78,10 @@ def test_what_breaks_a_contract_is_told():
     with pytest.raises(AssertionError, match="gradient"):
         check_backbone(lambda x: keras.layers.Conv2D(3, 3)(tf.round(x)))
     check_backbone(lambda x: keras.layers.Conv2D(3, 3)(x))
+
+    @dataclass
+    class Loose:
+        gamma: float = 1.0
+
+    with pytest.raises(AssertionError, match="frozen"):
+        check_settings(Loose)

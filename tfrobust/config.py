@@ -6,10 +6,24 @@ shows it) and its range, which is checked when the object is made.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, get_type_hints
 
 from tfrobust.errors import UsageError
+from tfrobust.plugins import (
+    Choice,
+    Settings,
+    all_settings,
+    configured,
+    differing,
+    from_text,
+    parse,
+    settings_of,
+    values_of,
+)
 from tfrobust.settings import Checked, setting
+from tfrobust.tables import Table, imported
 
 NORMS = ("linf", "l2", "l1", "l0")
 STEMS = ("standard", "medium", "small")
@@ -18,6 +32,13 @@ BATCH_NORM = ("clean", "adversarial", "both", "none")
 SCHEDULES = ("constant", "cosine", "linear", "step", "piecewise")
 CRAFTING = ("pgd", "nfgsm")
 GOALS = ("none", "least_likely", "second", "random")
+# Where the training methods are named: the room is below this one, and is asked by place, as a
+# table asks for its plug-ins.
+_METHODS = "tfrobust.training:METHODS"
+_METHOD = "nsl"
+_BACKBONES = "tfrobust.backbones:BACKBONES"
+# Further names of settings of a backbone.
+_ALIASES = {"width": "alpha"}
 
 
 @dataclass(frozen=True)
@@ -104,6 +125,48 @@ class BackboneConfig(Checked):
         None, "momentum of BatchNorm's running statistics", low=0, high=0.9999
     )
     dropout: float = setting(0.0, "dropout before the logits", low=0, high=0.9)
+    # Those that only this network has, one of the user's own.
+    settings: Settings = field(default_factory=Settings)
+
+    @classmethod
+    def folded(cls, values: Mapping[str, Any], where: str = "backbone") -> dict[str, Any]:
+        """Settings after the network's name, 'vit:width=0.5', and those that it alone has.
+
+        Args:
+          values: of this group, as YAML or flags give them; 'width' is `alpha`.
+          where: for messages.
+
+        Raises:
+          UsageError: one stands in two places, with other values.
+        """
+        name, named = parse(str(values.get("name", "")), what=f"{where}.name")
+        rest = {key: value for key, value in values.items() if key not in ("name", "settings")}
+        found: dict[str, Any] = {}
+        for part in (named, dict(values.get("settings", {})), rest):
+            part = {_ALIASES.get(key, key): value for key, value in part.items()}
+            for key in differing(part, found):
+                raise UsageError(
+                    f"{where}: {key} is both {found[key]!r} and {part[key]!r}: expected it once."
+                )
+            found |= part
+        fields = cls.__dataclass_fields__
+        own = {key: value for key, value in found.items() if key not in fields}
+        hints = get_type_hints(cls)
+        common = {key: value for key, value in found.items() if key in fields}
+        for key in [key for key, value in common.items() if isinstance(value, str)]:
+            common[key] = from_text(hints[key], common[key], f"{where}: {key}")
+        return {**({"name": name} if name else {}), **common, **({"settings": own} if own else {})}
+
+    def to_plain(self) -> dict[str, Any]:
+        """As YAML has it: the network's own settings stand beside the others."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        own = plain.pop("settings")
+        return {**plain, **own}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.settings:
+            object.__setattr__(self, "settings", _settings_of_backbone(self.name, self.settings))
 
 
 @dataclass(frozen=True)
@@ -151,9 +214,12 @@ class StageConfig(Checked):
 
 @dataclass(frozen=True)
 class TrainingConfig(Checked):
-    """How the network is trained."""
+    """How the network is trained; what a single method needs stands in `method`."""
 
-    method: str = setting("nsl", "training method")
+    method: Choice = setting(
+        lambda: Choice(_METHOD),
+        "training method, with its settings if need be (trades:beta=6)", table=_METHODS,
+    )  # fmt: skip
     stages: tuple[StageConfig, ...] = setting(
         lambda: (StageConfig(),), "BLOCKS:EPOCHS:LEARNING_RATE, comma-separated", flag="stages"
     )
@@ -162,29 +228,6 @@ class TrainingConfig(Checked):
     momentum: float = setting(0.9, "momentum of SGD", low=0, high=0.999)
     weight_decay: float = setting(0.0, "weight decay, decoupled, times the learning rate", low=0)
     clip_norm: float | None = setting(None, "clip the gradient's global norm at this", above=0)
-    clean_weight: float = setting(1.0, "nsl: weight of the loss on clean images", low=0)
-    adv_weight: float = setting(1.0, "nsl: weight of the loss on adversarial images", low=0)
-    split_batch: bool = setting(
-        False,
-        "nsl: give each image of a batch one of the two losses, in the share of their weights, "
-        "instead of both: fewer passes",
-    )
-    beta: float = setting(6.0, "trades and mart: weight of the robustness term", low=0)
-    blend: float = setting(0.5, "blend: share of the adversarial image", above=0, high=1)
-    adv_probability: float = setting(
-        0.5, "mixture: part of the batches that is adversarial", low=0, high=1
-    )
-    fgsm_eps: float = setting(0.01, "mixture: radius of its FGSM batches, as eps", above=0)
-    noise_std: float = setting(0.25, "noise: standard deviation of the Gaussian noise", above=0)
-    crafting: str = setting(
-        "pgd",
-        "how nsl, pgd, mart and blend craft: pgd, or nfgsm, one step from noise wider than the "
-        "ball, as fast always does",
-        choices=CRAFTING,
-    )
-    noise_reach: float = setting(
-        2.0, "nfgsm: the noise before its step reaches this many times eps", low=0
-    )
     guard_every: int = setting(
         200, "nfgsm: steps between two looks for catastrophic overfitting", low=1
     )
@@ -201,9 +244,6 @@ class TrainingConfig(Checked):
         "alone comes before it",
         low=0,
         high=0.9,
-    )
-    awp: float = setting(
-        0.0, "pgd and trades: size of adversarial weight perturbation, 0 is off", low=0, high=1
     )
     awp_warmup: float = setting(0.0, "epochs before weight perturbation begins", low=0)
     label_smoothing: float = setting(
@@ -250,8 +290,36 @@ class TrainingConfig(Checked):
         "best", "which epoch's model to keep: best on 'select', or elbow", choices=("best", "elbow")
     )
 
+    @classmethod
+    def folded(cls, values: Mapping[str, Any], where: str = "training") -> dict[str, Any]:
+        """Settings of the method that stand beside it, as flags and older runs have them.
+
+        Args:
+          values: of this group, as YAML gives them.
+          where: for messages.
+
+        Returns:
+          The same with 'method' as a mapping that holds them. Those that the method does not
+          have are left out: older runs hold the settings of all methods.
+
+        Raises:
+          UsageError: one stands in both places, with other values.
+        """
+        beside = beside_the_method(values)
+        if not beside and "method" not in values:
+            return dict(values)
+        merged = folded_method(values, where)
+        known = _settings_of_method(merged.name)
+        kept = {
+            key: value for key, value in merged.settings.items()
+            if known is None or key in known or key not in beside
+        }  # fmt: skip
+        rest = {key: value for key, value in values.items() if key not in beside}
+        return {**rest, "method": Choice(merged.name, kept)}
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "method", completed(self.method))
         epochs = sum(stage.epochs for stage in self.stages)
         if self.keep_from is not None and self.keep_from > epochs:
             raise UsageError(
@@ -306,6 +374,80 @@ class RunConfig(Checked):
         super().__post_init__()
         for eps in self.evaluation.sweep:
             check_radius(self.threat.norm, eps)
+
+
+def completed(method: Any) -> Choice:
+    """A choice of a method with all of its settings, each as it is given or by default.
+
+    One of a package that is not installed stays as it is: a run that it has trained can be
+    evaluated without.
+
+    Raises:
+      UsageError: a setting is none of the method's, or its value is out of range.
+    """
+    choice = Choice.from_plain(method, "method")
+    choice = choice if choice.name else Choice(_METHOD, choice.settings)
+    plugin = _method(choice.name)
+    if plugin is None:
+        return choice
+    made = configured(plugin, choice.settings, f"Method {choice.name}")
+    return Choice(choice.name, values_of(made))
+
+
+def beside_the_method(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the values of the group 'training' those that are settings of a method."""
+    names = all_settings(methods()).keys() - TrainingConfig.__dataclass_fields__.keys()
+    return {key: value for key, value in values.items() if key in names}
+
+
+def folded_method(values: Mapping[str, Any], where: str) -> Choice:
+    """The method with all of its settings, those that stand beside it as well.
+
+    Raises:
+      UsageError: one stands in both places, with other values.
+    """
+    choice = Choice.from_plain(values.get("method", {}), f"{where}.method")
+    beside = beside_the_method(values)
+    for key in differing(beside, choice.settings):
+        raise UsageError(
+            f"{where}: {key} is {choice.settings[key]!r} in the method and {beside[key]!r} beside "
+            "it: expected it in one place."
+        )
+    return Choice(choice.name, {**choice.settings, **beside})
+
+
+def _settings_of_backbone(name: str, settings: Settings) -> Settings:
+    """The settings that a network alone has, checked; as they are where it is not installed.
+
+    Raises:
+      UsageError: one is none of the network's, or of the wrong type.
+    """
+    table: Table = imported(_BACKBONES, "table")
+    try:
+        backbone = table[name]
+    except UsageError:
+        return settings
+    known = BackboneConfig.__dataclass_fields__.keys() - {"name", "settings"}
+    return Settings(backbone.checked(settings, beside=sorted(known)))
+
+
+def methods() -> Table:
+    """The table of training methods."""
+    table: Table = imported(_METHODS, "table")
+    return table
+
+
+def _method(name: str) -> Any:
+    """The plug-in of a method; None where there is none of this name here."""
+    try:
+        return methods()[name]
+    except UsageError:
+        return None
+
+
+def _settings_of_method(name: str) -> Mapping[str, Any] | None:
+    plugin = _method(name) if name else None
+    return None if plugin is None else settings_of(plugin)
 
 
 def check_radius(norm: str, eps: float) -> None:

@@ -15,6 +15,9 @@ import yaml
 
 from tfrobust.errors import TFRobustError, UsageError
 
+#: Settings that are a plug-in with its own: a name, or {name: NAME, SETTING: VALUE}.
+PLUGINS = ("method",)
+
 
 def setting(default: Any, help: str, **checks: Any) -> Any:
     """A dataclass field with its help text and checks.
@@ -91,10 +94,15 @@ def from_dict(cls: type, values: Any, where: str = "config") -> Any:
 
     Raises:
       UsageError: an unknown key, a value of the wrong type or out of range.
+
+    A class may take further spellings: its `folded(values, where)` brings them to the fields.
+    A field's type that has `from_plain` and `to_plain` reads and writes itself.
     """
     if not isinstance(values, dict):
         raise UsageError(f"{where}: expected settings 'name: value', found {values!r}.")
     hints = typing.get_type_hints(cls)
+    if hasattr(cls, "folded"):
+        values = cls.folded(values, where)
     for name in values:
         if name not in hints:
             close = difflib.get_close_matches(str(name), hints, n=1)
@@ -107,6 +115,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     options = [h for h in typing.get_args(hint) if h is not type(None)]
     if isinstance(hint, types.UnionType):
         return None if value is None else _convert(options[0], value, where)
+    if hasattr(hint, "from_plain"):
+        return hint.from_plain(value, where)
     if dataclasses.is_dataclass(hint):
         return from_dict(typing.cast(type, hint), value, where)
     if typing.get_origin(hint) is tuple:
@@ -130,23 +140,45 @@ def _scalar(hint: type, value: Any, where: str) -> Any:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """The nested plain values of a config, ready for YAML."""
-    return typing.cast(dict[str, Any], _plain(dataclasses.asdict(config)))
+    return typing.cast(dict[str, Any], _plain(config))
 
 
 def _plain(value: Any) -> Any:
+    if hasattr(value, "to_plain"):
+        return _plain(value.to_plain())
+    if dataclasses.is_dataclass(value):
+        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `override` laid over it, dict by dict."""
+    """`base` with the values of `override` laid over it, dict by dict.
+
+    The settings of one plug-in are not another's: where the override names another one, those
+    of the base go.
+    """
     merged = dict(base)
     for key, value in override.items():
         below = merged.get(key)
+        if key in PLUGINS and below is not None:
+            merged[key] = _merged_plugin(_as_mapping(below), _as_mapping(value))
+            continue
         both = isinstance(value, dict) and isinstance(below, dict)
         merged[key] = merge(typing.cast(dict[str, Any], below), value) if both else value
     return merged
+
+
+def _as_mapping(value: Any) -> dict[str, Any]:
+    plain = _plain(value)
+    return plain if isinstance(plain, dict) else {"name": plain}
+
+
+def _merged_plugin(below: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
+    named = below.get("name"), value.get("name")
+    other = None not in named and named[0] != named[1]
+    return dict(value) if other else {**below, **value}
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

@@ -55,6 +55,11 @@ class Table(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._entries) + len(self._further)
 
+    @property
+    def built_in(self) -> tuple[str, ...]:
+        """The names of those that come with the project."""
+        return tuple(self._entries)
+
     @functools.cached_property
     def _further(self) -> dict[str, str]:
         """The plug-ins of installed packages; none may take the name of one that is there."""

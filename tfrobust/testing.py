@@ -19,9 +19,13 @@ from typing import Any
 import numpy as np
 
 from tfrobust.attacks.runner import run
+from tfrobust.errors import UsageError
 from tfrobust.models.inference import inference
+from tfrobust.plugins import configured, settings_of
 from tfrobust.runtime import keras, tf
 from tfrobust.threat_model import ThreatModel
+from tfrobust.training.methods import Method
+from tfrobust.training.robust import robust
 
 #: A radius for each norm that small images are attacked at.
 RADII = {"linf": 0.1, "l2": 0.6, "l1": 3.0, "l0": 4.0}
@@ -43,10 +47,73 @@ def small_images(model: Any, channels: int = 3, seed: int = 1) -> tuple[np.ndarr
     return images, np.argmax(model(images, training=False), axis=1).astype(np.int32)
 
 
+def check_settings(plugin: Any) -> None:
+    """What every plug-in with settings guarantees: an attack, a method, an explainer, a format.
+
+    - It is a frozen dataclass, made without arguments, and equal to a copy of itself.
+    - Each setting shows in its `repr`, and in `dataclasses.asdict`.
+    - A setting given as text, as the command line gives it, is the same as its value.
+    - An unknown setting is a `UsageError`.
+
+    Args:
+      plugin: the class, an object of it, or a function without arguments that makes one.
+    """
+    made = configured(plugin, {}, "plug-in")
+    name = type(made).__name__
+    assert hasattr(made, "__dataclass_params__"), f"{name}: no dataclass"
+    assert made.__dataclass_params__.frozen, f"{name}: not frozen"
+    assert dataclasses.replace(made) == made, f"{name}: expected an equal copy of itself"
+    values = dataclasses.asdict(made)
+    for key in settings_of(plugin):
+        assert key in values and f"{key}=" in repr(made), f"{name}: {key} is not shown"
+        text = str(values[key]).lower() if isinstance(values[key], bool) else str(values[key])
+        again = configured(plugin, {key: "none" if values[key] is None else text}, name)
+        assert again == made, f"{name}: {key}={text} is not read as it is written"
+    try:
+        configured(plugin, {"no_such_setting": "1"}, name)
+    except UsageError:
+        return
+    raise AssertionError(f"{name}: takes a setting that it does not have")
+
+
+def check_method(method: Method, norms: Sequence[str] = ("linf",)) -> None:
+    """What every training method guarantees.
+
+    - Its settings are those of `check_settings`, and its step sees them.
+    - One step has a finite loss and moves the weights, in each norm that it trains against; in
+      another it is refused.
+    - What it declares is so: whether it crafts in a single step.
+
+    Args:
+      method: with the settings to be tried.
+      norms: to train against, some of `method.norms`.
+    """
+    check_settings(type(method))
+    for norm in norms:
+        model = small_model()
+        x, y = small_images(model)
+        wrapped = robust(model, method, ThreatModel(norm, RADII[norm]))
+        wrapped.compile(keras.optimizers.SGD(0.1))
+        assert wrapped.settings == method, f"{method}: its step does not see the settings"
+        assert wrapped.single_step == method.single_step, f"{method}: single_step"
+        before = model.get_weights()
+        loss = wrapped.fit(x, y, batch_size=len(x), verbose=0).history["loss"][0]
+        assert np.isfinite(loss), f"{method} in {norm}: the loss is {loss}"
+        moved = [np.any(one != two) for one, two in zip(before, model.get_weights(), strict=True)]
+        assert any(moved), f"{method} in {norm}: no weight has moved"
+    for norm in set(RADII) - set(method.norms):
+        try:
+            robust(small_model(), method, ThreatModel(norm, RADII[norm]))
+        except UsageError:
+            continue
+        raise AssertionError(f"{method}: trains against {norm}, which it does not declare")
+
+
 def check_attack(attack: Any, norms: Sequence[str] = ("linf",)) -> None:
     """What every attack guarantees to the one who runs it.
 
-    - It is a frozen dataclass, and can be replaced and shown.
+    - It is a frozen dataclass, and can be replaced and shown; of its settings see
+      `check_settings`.
     - What it returns is of the images' shape, finite, and, projected by the runner, in the
       ball and the bounds; no gradient flows through it.
     - It runs in a graph, with a batch size that is not known while tracing, on one image and on
@@ -59,7 +126,7 @@ def check_attack(attack: Any, norms: Sequence[str] = ("linf",)) -> None:
       norms: that it works in.
     """
     assert dataclasses.is_dataclass(attack) and not isinstance(attack, type), "no dataclass"
-    assert dataclasses.replace(attack) == attack, "expected an equal copy of itself"
+    check_settings(attack)
     for norm in norms:
         for channels in (1, 3):
             _check_in(attack, ThreatModel(norm, RADII[norm]), channels)

@@ -6,7 +6,7 @@ import pytest
 
 from tfrobust.errors import UsageError
 from tfrobust.explain import EXPLAINERS
-from tfrobust.explain.asked import classes_asked, layers_asked, methods_asked, reads_a_layer
+from tfrobust.explain.asked import classes_asked, layers_asked, methods_asked, titles
 
 NAMES = ("goldfish, Carassius auratus", "crane", "crane, bird", "7", "cat")
 
@@ -44,10 +44,19 @@ def test_layers_are_those_with_channels(small_cnn) -> None:
 
 
 def test_methods_have_words_and_some_read_a_layer() -> None:
-    assert methods_asked("gradcam, saliency") == {"gradcam": "Grad-CAM", "saliency": "gradient"}
-    assert {name for name in EXPLAINERS if reads_a_layer(name)} == {
+    found = methods_asked("gradcam, saliency,smoothgrad:samples=3,noise=0.1,smoothgrad")
+    assert titles(found) == {
+        "gradcam": "Grad-CAM", "saliency": "gradient", "smoothgrad": "SmoothGrad",
+        "smoothgrad:samples=3:noise=0.1": "SmoothGrad:samples=3:noise=0.1",
+    }  # fmt: skip
+    noisy = found["smoothgrad:samples=3:noise=0.1"]
+    assert (noisy.samples, noisy.noise, found["smoothgrad"].samples) == (3, 0.1, 25)
+    assert {name for name in EXPLAINERS if EXPLAINERS[name].reads_layers} == {
         "gradcam", "gradcam++", "scorecam", "layercam",
     }  # fmt: skip
     for text in ("", "gradcm"):
         with pytest.raises(UsageError, match="Unknown explainer"):
+            methods_asked(text)
+    for text in ("smoothgrad:sample=3", "smoothgrad:samples=0", "gradcam:samples=3"):
+        with pytest.raises(UsageError):
             methods_asked(text)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.explain import EXPLAINERS
+from tfrobust.explain.integrated_gradients import integrated_gradients
 from tfrobust.explain.saliency import parts, saliency, scale, smoothgrad, sum_channels
 from tfrobust.runtime import keras, tf
 
@@ -195,3 +197,12 @@ def test_all_explainers_are_called_alike() -> None:
         parameters = inspect.signature(explain).parameters.values()
         needed = [p.name for p in parameters if p.default is p.empty]
         assert needed == ["model", "x", "target"]
+
+
+def test_the_settings_of_an_explainer_are_those_of_its_function(linear, x) -> None:
+    target = np.array([5, 0, 2])
+    found = replace(EXPLAINERS["smoothgrad"], samples=2, seed=3)(linear, x, target)
+    np.testing.assert_array_equal(found, smoothgrad(linear, x, target, samples=2, seed=3))
+    whole = replace(EXPLAINERS["integrated-gradients"], baseline=0.5, steps=2)
+    expected = integrated_gradients(linear, x, target, baseline=0.5, steps=2)
+    np.testing.assert_array_equal(whole(linear, x, target), expected)

@@ -14,8 +14,8 @@ from pipelines import explain
 from tfrobust.explain import maximise
 from tfrobust.explain.columns import COLUMNS
 from tfrobust.explain.made import ATTACKED, made
+from tfrobust.figures import FIGURES
 from tfrobust.jobs import explanation
-from tfrobust.report.runs import FIGURES
 from tfrobust.runtime import keras
 
 SIDE = 8

@@ -30,9 +30,10 @@ def test_help_shows_the_values_that_are_used(capsys):
     digits = help_of(capsys)
     config = plan_of().config
     training = config.training
+    weight = training.method.settings["clean_weight"]
     assert config.backbone.alpha == 0.35 and "0.35)" in digits
     for text in (f"optimiser (default: {training.optimizer})", "(default: 0.05)",
-                 f"loss on clean images (default: {training.clean_weight:g})"):  # fmt: skip
+                 f"loss on clean images (default: {weight:g})"):  # fmt: skip
         assert text in digits
     recipe = help_of(capsys, "--recipe", "cifar10_30min")
     assert "optimiser (default: sgd)" in recipe and "(default: 8/255)" in recipe

@@ -164,7 +164,7 @@ def test_fast_takes_a_step_of_the_whole_radius_in_the_study():
     (step,) = (s for s in make_steps(recipe, Path("o"), {"images": "a"}, quick=False)
                if s.name == "fast")  # fmt: skip
     config = make_plan(train.make_parser().parse_args(step.flags)).config
-    assert config.training.method == "fast" and config.training.step_size == config.threat.eps
+    assert config.training.method.name == "fast" and config.training.step_size == config.threat.eps
 
 
 def test_the_warm_up_shrinks_with_the_epochs():

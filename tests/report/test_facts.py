@@ -150,10 +150,14 @@ def test_regularisation_without_a_clean_loss_is_told():
 
     config = to_dict(RunConfig())
     assert weighs_clean(config) and "weigh 0" not in _origin(config)
-    config["training"]["clean_weight"] = 0.0
+    config["training"]["method"]["clean_weight"] = 0.0
     assert not weighs_clean(config) and "clean images weigh 0" in _origin(config)
     # What the last stage says holds, and other methods have no such weight.
     config["training"]["stages"][-1]["clean_weight"] = 1.0
     assert weighs_clean(config)
     config["training"] |= {"method": "pgd", "stages": []}
     assert weighs_clean(config)
+    # A run of before, whose configuration has the settings of all methods.
+    for name, weighs in (("pgd", True), ("nsl", False)):
+        config["training"] |= {"method": name, "clean_weight": 0.0, "beta": 6.0}
+        assert weighs_clean(config) == weighs

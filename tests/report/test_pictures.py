@@ -11,7 +11,8 @@ import pytest
 from pipelines import report
 from tfrobust.evaluation.figures import PATHS
 from tfrobust.explain.made import ATTACKED, made, record
-from tfrobust.report.runs import EVALUATION_FIGURES, FIGURES, read_run
+from tfrobust.figures import FIGURES
+from tfrobust.report.runs import read_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,7 +28,7 @@ def test_every_figure_that_is_written_has_a_title_and_a_place() -> None:
     evaluation = (evaluation - {"path_{name}"}) | {f"path_{name}" for name in PATHS}
     training = named("tfrobust/jobs/training.py", r'figures / "(\w+)\.png"')
     explained = named("tfrobust/jobs/explanation.py", r'(?:_path\("|figures / ")(\w+)')
-    assert evaluation == set(EVALUATION_FIGURES)
+    assert evaluation == {name for name, one in FIGURES.items() if one.of_evaluation}
     # Both ways: no figure without a title, and no title without a figure.
     assert evaluation | training | explained == set(FIGURES)
     assert set(ATTACKED) <= explained | {"explanations"}

@@ -6,6 +6,7 @@ import pytest
 
 from tfrobust.config import RunConfig, StageConfig, TrainingConfig
 from tfrobust.errors import UsageError
+from tfrobust.plugins import Choice
 from tfrobust.search.space import NAMED, apply, base_value, parse_space, searchable, spaced
 
 
@@ -123,3 +124,15 @@ def test_weights_may_be_a_run_folder_and_must_be_there(tmp_path):
 def test_a_value_out_of_range_is_refused():
     with pytest.raises(UsageError, match="batch_size: expected at least 1"):
         apply(RunConfig(), parse_space("batch_size=0,1"), {"batch_size": 0})
+
+
+def test_settings_of_a_method_are_searched_where_it_has_them():
+    space = parse_space("training.method=trades,nsl;beta=3,6;adv_weight=1,2")
+    config = RunConfig(training=TrainingConfig(method="nsl:clean_weight=0"))
+    assert [base_value(config, factor) for factor in space] == ["nsl", None, 1.0]
+    point = {"beta": 3.0, "adv_weight": 2.0}
+    trades = apply(config, space, {**point, "training.method": "trades"}).training.method
+    assert trades == Choice("trades", {"awp": 0.0, "beta": 3.0})
+    # The base's own settings stay where the method is the base's.
+    nsl = apply(config, space, {**point, "training.method": "nsl"}).training.method.settings
+    assert (nsl["clean_weight"], nsl["adv_weight"]) == (0.0, 2.0)

@@ -18,9 +18,9 @@ from tfrobust.training.guard import Guard
 CONFIG = RunConfig(
     threat=ThreatConfig(eps=0.2),
     training=TrainingConfig(
-        method="fast", batch_size=64,
+        method="fast:noise_reach=0", batch_size=64,
         stages=(StageConfig(epochs=6, learning_rate=0.004, schedule="constant"),),
-        optimizer="adam", noise_reach=0.0, guard_every=11,
+        optimizer="adam", guard_every=11,
     ),
 )  # fmt: skip
 

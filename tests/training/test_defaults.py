@@ -67,7 +67,9 @@ def test_pretrained_weights_are_unfrozen_in_stages_at_the_size_that_they_know():
 
 def test_nsl_is_adversarial_regularisation_with_a_clean_loss():
     training = chosen_config(SMALL, {}).training
-    assert training.method == "nsl" and training.clean_weight == 1.0 < training.adv_weight
+    assert training.method.name == "nsl"
+    weights = training.method.settings
+    assert weights["clean_weight"] == 1.0 < weights["adv_weight"]
     assert told(chosen_config(SMALL, {}), "clean +")
 
 
@@ -77,7 +79,7 @@ def test_every_method_takes_what_is_chosen(method):
 
     config = chosen_config(SMALL, {"training": {"method": method}})
     check_trainable(config)
-    assert config.training.method == method
+    assert config.training.method.name == method
     assert (config.training.eps_ramp > 0) == (method not in ("standard", "noise"))
 
 
@@ -92,7 +94,8 @@ def test_what_is_given_holds_and_is_not_told_as_chosen():
     config = chosen_config(SMALL, given)
     plain = to_dict(config)
     for group, values in given.items():
-        assert {k: plain[group][k] for k in values} == values
+        found = plain[group] | (plain[group]["method"] if group == "training" else {})
+        assert {k: found[k] for k in values} == values
     assert not told(config, "width") and not told(config, "stem:") and not told(config, "eps rises")
     assert config.evaluation.sweep == (0.0025, 0.005)
 

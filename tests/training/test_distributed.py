@@ -55,8 +55,8 @@ found = {}
 for name in names:
     config = RunConfig(
         threat=ThreatConfig(eps=0.05),
-        training=TrainingConfig(method=name.split("+")[0], batch_size=16,
-            awp=0.02 if "awp" in name else 0.0, random_start=False, select_steps=2,
+        training=TrainingConfig(method=name.replace("+awp", ":awp=0.02"), batch_size=16,
+            random_start=False, select_steps=2,
             ema=0.9, stages=(StageConfig(epochs=2, learning_rate=0.05),)),
     )
     run = RunFolder(folder / name)

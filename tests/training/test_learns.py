@@ -25,14 +25,16 @@ def test_defaults_learn_600_digits_in_seconds(tmp_path):
     splits = Splits(whole.train.sample(600, 0), whole.select, whole.test, whole.log)
     given = {"backbone": {"name": "resnet18", "alpha": 0.1}, "threat": {"eps": 0.05}}
     config = chosen_config(facts_of(splits), given, epochs=10)
-    assert config.training.method == "nsl" and config.training.crafting == "nfgsm"
+    assert config.training.method.name == "nsl"
+    method = config.training.method.settings
+    assert method["crafting"] == "nfgsm"
     chosen = to_dict(config)["backbone"]
     model = build(chosen.pop("name"), num_classes=10, image_shape=(32, 32, 3), seed=1, **chosen)
     run = RunFolder(tmp_path / "run")
     run.create()
     rows = fit(model, splits, config, run).rows
     # From the loss of guessing, both parts weighed, downwards, though eps rises meanwhile.
-    guess = (config.training.clean_weight + config.training.adv_weight) * np.log(10)
+    guess = (method["clean_weight"] + method["adv_weight"]) * np.log(10)
     assert rows[0]["loss"] > 0.9 * guess and rows[-1]["loss"] < 0.6 * guess
     assert rows[-1]["clean_accuracy"] > 0.8 > rows[0]["clean_accuracy"]
     best = max(row["select_clean"] for row in rows if "select_clean" in row)

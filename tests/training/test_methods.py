@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from training_cases import FGSM_STEP, PGD_STEPS, THREAT, Linear, batch_of, make
@@ -10,6 +12,7 @@ from tfrobust.attacks.gradient import PGD
 from tfrobust.config import TrainingConfig
 from tfrobust.errors import UsageError
 from tfrobust.models.folding import fold
+from tfrobust.plugins import Choice, settings_of
 from tfrobust.runtime import keras, tf
 from tfrobust.training import METHODS
 from tfrobust.training.recipe import Recipe
@@ -269,18 +272,28 @@ def test_a_target_is_refused_where_nothing_aims(small_cnn, method):
 
 def test_recipe_takes_everything_from_the_config():
     config = TrainingConfig(
-        steps=7, step_size=0.02, random_start=False, target="least_likely", beta=1.0, blend=0.3,
-        adv_probability=0.7, fgsm_eps=0.04, noise_std=0.1, noise_reach=1.5, awp=0.006,
-        awp_warmup=2.5, label_smoothing=0.1, ema=0.9, clean_weight=0.4, adv_weight=0.6,
-        batch_norm="both", split_batch=True, crafting="nfgsm", clean_start=0.1,
+        method="nsl:clean_weight=0.4:adv_weight=0.6:split_batch=true:crafting=nfgsm:noise_reach=1.5",
+        steps=7, step_size=0.02, random_start=False, target="least_likely", awp_warmup=2.5,
+        label_smoothing=0.1, ema=0.9, batch_norm="both", clean_start=0.1,
     )  # fmt: skip
+    found = Recipe.from_config(config, THREAT, 3, steps_per_epoch=8)
     # 2.5 epochs of 8 steps.
-    assert Recipe.from_config(config, THREAT, 3, steps_per_epoch=8) == Recipe(
+    assert replace(found, method=None) == Recipe(
         THREAT, PGD(steps=7, step_size=0.02, random_start=False, early_stop=False, targeted=True),
         0.4, 0.6, split_batch=True, batch_norm="both", seed=3, crafting="nfgsm",
-        clean_steps="first", beta=1.0, blend=0.3, adv_probability=0.7, fgsm_eps=0.04,
-        noise_std=0.1, noise_reach=1.5, awp=0.006, awp_warmup=20, label_smoothing=0.1, ema=0.9,
+        clean_steps="first", noise_reach=1.5, awp_warmup=20, label_smoothing=0.1, ema=0.9,
     )  # fmt: skip
+    assert found.method.clean_weight == 0.4
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_setting_of_a_method_reaches_the_recipe(name):
+    others = {float: lambda v: v * 0.5 + 0.1, bool: lambda v: not v, str: lambda v: "nfgsm"}
+    for key, kind in settings_of(METHODS[name]).items():
+        other = others[kind](getattr(METHODS[name](), key))
+        config = TrainingConfig(method=Choice(name, {key: other}))
+        recipe = Recipe.from_config(config, THREAT, 3)
+        assert getattr(recipe, key) == getattr(recipe.method, key) == other
 
 
 def test_crafting_folds_the_model_as_the_evaluation_does(small_cnn):

@@ -7,14 +7,14 @@ import pytest
 from training_cases import SPLITS, batch_of, make
 
 from tfrobust.config import RunConfig, StageConfig, ThreatConfig, TrainingConfig
+from tfrobust.plugins import settings_of
 from tfrobust.run import RunFolder
 from tfrobust.runtime import setup, tf
 from tfrobust.training import METHODS
 from tfrobust.training.fit import fit
-from tfrobust.training.traits import TRAITS
 
 
-@pytest.mark.parametrize("method", [name for name in TRAITS if TRAITS[name].adversarial])
+@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].needs_attack])
 def test_no_method_goes_further_than_its_share_of_eps(small_cnn, method):
     wrapped = make(method, small_cnn())
     batch = batch_of(32)
@@ -36,13 +36,13 @@ def test_the_ramp_by_hand(small_cnn, tmp_path, monkeypatch):
     setup(seed=1)
     run = RunFolder(tmp_path / "run")
     run.create()
-    shares, step = [], METHODS["pgd"].train_step
+    shares, step = [], METHODS["pgd"].step().train_step
 
     def seen(self, batch):
         tf.py_function(lambda share: shares.append(float(share)), [self.eps_share], [])
         return step(self, batch)
 
-    monkeypatch.setattr(METHODS["pgd"], "train_step", seen)
+    monkeypatch.setattr(METHODS["pgd"].step(), "train_step", seen)
     stages = (StageConfig(blocks="head", epochs=1), StageConfig(epochs=3))
     training = TrainingConfig(
         method="pgd", stages=stages, batch_size=16, select_steps=2, eps_ramp=0.5
@@ -83,20 +83,22 @@ def test_with_eps_a_step_is_the_methods_own(small_cnn):
 
 
 @pytest.mark.parametrize("method", list(METHODS))
-def test_traits_are_those_of_the_methods(small_cnn, method):
-    traits = TRAITS[method]
+def test_capabilities_are_those_of_the_steps(small_cnn, method):
+    declared = METHODS[method]
     wrapped = make(method, small_cnn())
     batch = batch_of()
     crafted = wrapped.craft(batch["image"], batch["label"])
     # Noise is crafted, but not from the ball.
-    assert traits.adversarial == (crafted is not None and method != "noise")
+    assert declared.needs_attack == (crafted is not None and method != "noise")
     fits = True
     try:
         made = make(method, small_cnn(), crafting="nfgsm")
     except Exception:
         fits = False
-    assert fits == (traits.crafting or wrapped.single_step)
+    assert fits == ("crafting" in settings_of(declared) or wrapped.single_step)
     assert not fits or made.single_step
+    assert declared().single_step == wrapped.single_step
+    assert ("awp" in settings_of(declared)) == type(wrapped).perturbs_weights
 
 
 def test_nsl_crafts_as_fast_does(small_cnn):

@@ -53,7 +53,7 @@ def test_what_is_not_refused_trains(linear_model, method, norm):
     linear = Linear(linear_model)
     recipe = Recipe.from_config(config.training, ThreatModel(norm, EPS[norm]), seed=0)
     recipe = replace(recipe, attack=PGD(steps=1, early_stop=False))
-    wrapped = METHODS[method](linear.model, recipe)
+    wrapped = METHODS[method].step()(linear.model, recipe)
     wrapped.compile(keras.optimizers.SGD(0.1))
     assert np.isfinite(float(wrapped.train_step(linear.batch)["loss"]))
     assert np.any(linear.updated() != linear.weights.astype("float32"))

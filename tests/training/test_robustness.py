@@ -54,7 +54,7 @@ def robust_accuracy(method, splits, **settings):
     setup(seed=0)
     model = network()
     attack = PGD(steps=2, early_stop=False)
-    wrapped = METHODS[method](model, Recipe(THREAT, attack, **settings))
+    wrapped = METHODS[method].step()(model, Recipe(THREAT, attack, **settings))
     wrapped.compile(keras.optimizers.Adam(0.004))
     batches = training_batches(splits.train, batch_size=BATCH, seed=0)
     steps = steps_per_epoch(len(splits.train), BATCH)

@@ -73,7 +73,7 @@ def test_nsl_agrees_with_stock_nsl_where_that_crafts_rightly(linear_model, steps
     stock.compile(keras.optimizers.SGD(0.0), loss=loss)
     batch = {"image": tf.constant(x), "label": tf.constant(y)}
     expected = stock.evaluate(batch, verbose=0, return_dict=True)["loss"]
-    wrapped = METHODS["nsl"](model, recipe)
+    wrapped = METHODS["nsl"].step()(model, recipe)
     wrapped.compile(keras.optimizers.SGD(0.0))
     np.testing.assert_allclose(wrapped.train_step(batch)["loss"], expected, atol=1e-5)
 

@@ -22,7 +22,7 @@ PGD_STEPS = PGD(steps=3, early_stop=False)
 
 def make(method, model, *, attack=PGD_STEPS, optimizer=None, **settings):
     """`method` around `model`, compiled with SGD at 0.1."""
-    wrapped = METHODS[method](model, Recipe(THREAT, attack, **settings))
+    wrapped = METHODS[method].step()(model, Recipe(THREAT, attack, **settings))
     optimizer = optimizer or keras.optimizers.SGD(0.1)
     optimizer.build(model.trainable_variables)
     wrapped.compile(optimizer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from tfrobust.attacks.ascent import (
     Climb,
@@ -67,6 +67,9 @@ class PGD(Attack):
       UsageError: a value out of range, or `reach_target` without `targeted`; when called,
         a loss that needs more classes than the model has.
     """
+
+    gains_by_steps: ClassVar[bool] = True
+    takes_budget: ClassVar[bool] = True
 
     steps: int = 20
     step_size: float | None = None
@@ -214,6 +217,9 @@ class FGSM(PGD):
     PGD with one step of length eps from x itself; all that can be chosen is the loss and
     the target.
     """
+
+    gains_by_steps: ClassVar[bool] = False
+    takes_budget: ClassVar[bool] = False
 
     steps: int = field(default=1, init=False)
     step_size: float | None = field(default=None, init=False)

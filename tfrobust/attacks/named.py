@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-import typing
 from typing import Any
 
 from tfrobust.attacks import ATTACKS, SUITES
 from tfrobust.config import EvaluationConfig
 from tfrobust.errors import UsageError
-from tfrobust.settings import parse_number
-from tfrobust.tables import is_place
-
-# What --steps and --restarts are for; the other attacks have published settings.
-_PLAIN = ("bim", "pgd")
+from tfrobust.plugins import configured, parse, settings_of, split
 
 
 def check_attacks(config: EvaluationConfig) -> None:
@@ -23,10 +17,9 @@ def check_attacks(config: EvaluationConfig) -> None:
       UsageError: an attack or suite is unknown, or a setting is not NAME=VALUE; or there is
         no attack at all.
     """
-    if not config.attacks:
+    if not _asked(config):
         raise UsageError("--attack: expected at least one attack or suite, found none.")
-    for text in config.attacks:
-        name, _ = _parse(text)
+    for name, _ in _asked(config):
         if name not in ATTACKS and name not in SUITES:
             raise UsageError(
                 f"Unknown attack {name!r}: expected some of "
@@ -47,10 +40,11 @@ def make_attacks(config: EvaluationConfig, classes: int | None = None) -> dict[s
     check_attacks(config)
     attacks: dict[str, Any] = {}
     order = {name: place for place, name in enumerate(ATTACKS)}
-    named = [_parse(text) for text in config.attacks]
+    named = _asked(config)
     plain = [item for item in named if item[0] in ATTACKS]
     for name, settings in sorted(plain, key=lambda item: order.get(item[0], len(order))):
-        if name in _PLAIN:
+        # What --steps and --restarts are for; the other attacks have published settings.
+        if name in ATTACKS.built_in and getattr(ATTACKS[name], "takes_budget", False):
             defaults = {"steps": config.steps, "restarts": config.restarts}
             settings = {**_taken(name, defaults), **settings}
         attacks[name] = make_attack(name, settings)
@@ -66,44 +60,18 @@ def make_attack(name: str, settings: dict[str, Any]) -> Any:
     Raises:
       UsageError: a setting is unknown or out of range.
     """
-    builder = ATTACKS[name]
-    cls = type(builder()) if not isinstance(builder, type) else builder
-    hints = typing.get_type_hints(cls)
-    known = [item.name for item in dataclasses.fields(cls) if item.init]
-    values = {}
-    for key, value in settings.items():
-        if key not in known:
-            raise UsageError(f"Attack {name}: unknown setting {key!r}: expected {_list(known)}.")
-        values[key] = _value(value, hints[key]) if isinstance(value, str) else value
-    return dataclasses.replace(builder(), **values) if values else builder()
+    return configured(ATTACKS[name], settings, f"Attack {name}")
 
 
-def _parse(text: str) -> tuple[str, dict[str, Any]]:
-    name, *settings = text.strip().split(":")
-    own = name not in ATTACKS and name not in SUITES
-    if own and settings and "=" not in settings[0] and is_place(f"{name}:{settings[0]}"):
-        name = f"{name}:{settings.pop(0)}"  # an attack of the user's own
-    pairs = [part.partition("=") for part in settings]
-    if not all(equals and value for _, equals, value in pairs):
-        raise UsageError(f"--attack: expected NAME or NAME:SETTING=VALUE, found {text!r}.")
-    return name, {key: value for key, _, value in pairs}
+def _asked(config: EvaluationConfig) -> list[tuple[str, dict[str, str]]]:
+    """(name, settings as texts) of each; 'pgd:steps=5,restarts=2' is one, though it has a comma."""
+    texts = split(",".join(config.attacks))
+    return [parse(text, {*ATTACKS, *SUITES}, "--attack") for text in texts]
 
 
 def _taken(name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    known = {item.name for item in dataclasses.fields(ATTACKS[name]) if item.init}
+    known = settings_of(ATTACKS[name])
     return {key: value for key, value in settings.items() if key in known}
-
-
-def _value(text: str, hint: Any) -> Any:
-    options = [each for each in typing.get_args(hint) if each is not type(None)] or [hint]
-    if bool in options:
-        if text.lower() not in ("true", "false"):
-            raise UsageError(f"Expected true or false, found {text!r}.")
-        return text.lower() == "true"
-    if options[0] is str:
-        return text
-    number = parse_number(text)
-    return int(number) if options[0] is int and number == int(number) else number
 
 
 def _suite(name: str, settings: dict[str, Any], classes: int | None) -> dict[str, Any]:
@@ -113,7 +81,3 @@ def _suite(name: str, settings: dict[str, Any], classes: int | None) -> dict[str
 
     found: dict[str, Any] = autoattack(SUITES[name], classes)
     return found
-
-
-def _list(names: list[str]) -> str:
-    return ", ".join(names) or "none"

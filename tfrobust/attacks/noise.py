@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from tfrobust.attacks.ascent import (
     Climb,
@@ -43,6 +43,9 @@ class UniformNoise(Attack):
     Raises:
       UsageError: a value below 1.
     """
+
+    needs_gradient: ClassVar[bool] = False
+    whole_ball: ClassVar[bool] = False
 
     tries: int = 10
     restarts: int = 1
@@ -82,6 +85,9 @@ class GaussianNoise(Attack):
     Raises:
       UsageError: tries or restarts below 1, or a std that is not above 0.
     """
+
+    needs_gradient: ClassVar[bool] = False
+    whole_ball: ClassVar[bool] = False
 
     std: float | None = None
     tries: int = 10
@@ -133,6 +139,9 @@ class OptimisedNoise(Attack):
       UsageError: a value out of range, or penalty and learning_rate so large that the
         penalty alone overshoots (2 * penalty * learning_rate of 1 or more).
     """
+
+    whole_ball: ClassVar[bool] = False
+    path_title: ClassVar[str] = "Optimised noise"
 
     steps: int = 50
     learning_rate: float = 0.1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from tfrobust.attacks.ascent import Climb, Model, Path, Rows, ascend, begin, named_loss, record
 from tfrobust.attacks.losses import LOSSES
@@ -37,6 +37,10 @@ class PixelAttack(Attack):
       UsageError: a value out of range; when called, images whose height or width is
         unknown.
     """
+
+    whole_ball: ClassVar[bool] = False
+    path_title: ClassVar[str] = "Pixel attack"
+    own_norm: ClassVar[str] = "l0"
 
     fraction: float = 0.005
     steps: int = 20
@@ -112,6 +116,12 @@ class PixelAttack(Attack):
             move,
         )
         return begin(x, y, start, chosen), climb
+
+    def remark(self, image_shape: tuple[int, int, int], ball: ThreatModel) -> str:
+        """How many pixels it recolours."""
+        height, width = image_shape[:2]
+        count = int(self.pixels((height, width), ball))
+        return f"{count} of the {height * width} pixels of an image"
 
     def pixels(self, size: Any, threat_model: ThreatModel) -> int | Tensor:
         """How many pixels of an image of `size` (height, width) are recoloured, at most."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -64,7 +64,28 @@ class Attack:
 
     That call is one run inside a graph, for whoever projects and judges. `perturb` is the
     whole of it.
+
+    Attributes:
+      needs_gradient: whether it follows the model's gradient; the others see outputs alone.
+      whole_ball: whether it searches the ball for the worst image; plain noise does not, nor
+        what weighs the size of the perturbation against its goal.
+      gains_by_steps: whether `steps` can be raised for a stronger attack of the same kind.
+      takes_budget: whether `steps` and `restarts` are the evaluation's to set; others have
+        published settings.
+      path_title: how the figure of its course calls it; '' for no such figure.
+      own_norm: of the ball that holds it by its own rule, where it has one.
     """
+
+    needs_gradient: ClassVar[bool] = True
+    whole_ball: ClassVar[bool] = True
+    gains_by_steps: ClassVar[bool] = False
+    takes_budget: ClassVar[bool] = False
+    path_title: ClassVar[str] = ""
+    own_norm: ClassVar[str] = "l2"
+
+    def remark(self, image_shape: tuple[int, int, int], ball: ThreatModel) -> str:
+        """What its settings come to on images (H, W, C) in a ball; '' where they say it."""
+        return ""
 
     def perturb(
         self, model: Any, x: Any, y: Any, ball: ThreatModel, *, seed: int = 0,

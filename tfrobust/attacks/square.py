@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from tfrobust.attacks.losses import LOSSES
 from tfrobust.attacks.runner import Attack
@@ -62,6 +62,8 @@ class Square(Attack):
     Raises:
       UsageError: a value outside its range, or an unknown loss.
     """
+
+    needs_gradient: ClassVar[bool] = False
 
     queries: int = 5000
     p_init: float = 0.8

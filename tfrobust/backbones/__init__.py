@@ -9,6 +9,7 @@ from __future__ import annotations
 from tfrobust.backbones.classifier import build
 from tfrobust.backbones.description import Backbone
 from tfrobust.backbones.unfreezing import Block, blocks, set_trainable
+from tfrobust.plugins import as_dataclass, settings_of
 from tfrobust.tables import Table, is_model_file
 
 __all__ = ["BACKBONES", "Block", "blocks", "build", "set_trainable"]
@@ -46,7 +47,7 @@ class _Backbones(Table):
         # What a function says of itself, else the most careful guess.
         return Backbone(
             name=found.__name__, constructor=constructor, normalisation="tf", blocks=(),
-            stride=getattr(found, "stride", 16),
+            stride=getattr(found, "stride", 16), options=tuple(settings_of(as_dataclass(found))),
         )  # fmt: skip
 
 

@@ -38,6 +38,7 @@ def build(
     bn_momentum: float | None = None,
     dropout: float = 0.0,
     seed: int | None = None,
+    **settings: Any,
 ) -> keras.Model:
     """Builds a flat functional classifier that holds its own normalisation.
 
@@ -64,6 +65,7 @@ def build(
       dropout: part of the pooled features dropped in training.
       seed: seeds Keras's global generators, so that the random weights repeat; None
         leaves them alone.
+      **settings: those that this network alone has.
 
     Returns:
       A model `name`: float32 'image' [B, H, W, 3] in [0, 1] -> float32 [B, num_classes].
@@ -79,6 +81,7 @@ def build(
     _check_shapes(backbone, num_classes, image_shape, resize)
     given = (alpha, stem, convolution, position_embedding)
     options = _options(backbone, dict(zip(OPTIONS, given, strict=True)))
+    options |= backbone.checked(settings, beside=list(OPTIONS)) if settings else {}
     _check_numbers(alpha, dropout, 0.0 if bn_momentum is None else bn_momentum)
     from tfrobust.runtime import keras
 

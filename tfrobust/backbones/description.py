@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 from tfrobust.config import BackboneConfig
+from tfrobust.errors import UsageError
+from tfrobust.plugins import as_dataclass, settings_of, typed
 
 # Settings that some networks take and others do not, with the value that asks for nothing.
 OPTIONS = {
@@ -51,7 +57,8 @@ class Backbone:
       blocks: (pattern, block) pairs that sort layers by name into the network's repeated
         unit (inverted residual, residual unit, cell) or, for DenseNet, dense block; the
         first pattern that matches the start of a layer's name wins.
-      options: the settings of `OPTIONS` that it takes.
+      options: the settings that it takes: some of `OPTIONS`, or its own, which are keyword-only
+        arguments of its constructor.
       stride: how many times smaller than the image its last map is, with the standard stem.
       gmacs: billions of multiply-adds of a forward pass at 224x224, with the standard stem, as
         its authors give them; 0 where nobody did.
@@ -82,6 +89,30 @@ class Backbone:
     file: str | None = None
     widths: tuple[float, ...] = ()
     sides: tuple[int, ...] = ()
+
+    def checked(self, settings: Mapping[str, Any], beside: Sequence[str] = ()) -> dict[str, Any]:
+        """Settings that this network alone has, with the types that its constructor says.
+
+        Args:
+          settings: name -> value, or its text.
+          beside: settings that every network has, for the message.
+
+        Raises:
+          UsageError: one is none of them, or of the wrong type.
+        """
+        module, _, function = self.constructor.rpartition(":")
+        own = as_dataclass(getattr(import_module(module), function)) if module else None
+        known = settings_of(own) if own else {}
+        for key in settings:
+            if key not in known or key not in self.options:
+                expected = [*beside, *(name for name in self.options if name not in beside)]
+                close = difflib.get_close_matches(key, expected, n=1)
+                hint = f" Did you mean {close[0]!r}?" if close else ""
+                raise UsageError(
+                    f"backbone {self.name}: unknown setting {key!r}: expected one of "
+                    f"{', '.join(expected)}.{hint}"
+                )
+        return typed(own, settings, f"backbone {self.name}")
 
 
 def scaled(channels: int, alpha: float) -> int:

@@ -25,7 +25,8 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     add("--per-group", type=int, default=3,
         help="images of each group: withstood, broken by the attack, wrong anyway")  # fmt: skip
     add("--methods", default="smoothgrad,gradcam", metavar="NAMES",
-        help=f"methods to compare, of {', '.join(EXPLAINERS)}")  # fmt: skip
+        help=f"methods to compare, each with settings if need be (smoothgrad:samples=50), of "
+             f"{', '.join(EXPLAINERS)}")  # fmt: skip
     add("--target-layer", default=None, metavar="NAME",
         help="layer of class-activation maps (default: the last map above 1x1)")  # fmt: skip
     add("--measure", type=int, default=0, metavar="IMAGES",

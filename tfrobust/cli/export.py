@@ -12,6 +12,7 @@ from tfrobust.cli.intake import add_intake, shown_of_run, subject_of
 from tfrobust.cli.parser import Parser
 from tfrobust.export import FORMATS
 from tfrobust.jobs.exporting import check_export
+from tfrobust.plugins import split
 
 
 def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
@@ -33,7 +34,7 @@ def work(args: argparse.Namespace) -> None:
     """Exports a run folder's or a bare model."""
     from tfrobust import jobs
 
-    formats = tuple(name.strip() for name in args.formats.split(",") if name.strip())
+    formats = split(args.formats)
     # What cannot be exported is told before it is opened.
     check_export(Path(args.model), formats, args.images, anyway=args.export_anyway)
     jobs.export(

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import types
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tfrobust.config import RunConfig, StageConfig, parse_stages
+from tfrobust.config import (
+    BackboneConfig,
+    RunConfig,
+    StageConfig,
+    TrainingConfig,
+    folded_method,
+    parse_stages,
+)
 from tfrobust.errors import UsageError
+from tfrobust.plugins import Choice, all_settings, choice_of, parse, takers
 from tfrobust.settings import format_eps, parse_number
-from tfrobust.tables import is_model_file, is_place
+from tfrobust.tables import Table, imported, is_model_file, is_place
 
 
 class Names(list[str]):
     """Names of a table, and beside them plug-ins and model files of the user's own."""
 
     def __contains__(self, name: object) -> bool:
+        if isinstance(name, str):
+            name, _ = parse(name, list(self))
         return super().__contains__(name) or is_place(name) or is_model_file(name)
 
 
@@ -47,6 +58,25 @@ def add_settings(
                 default = shown(group, item.name) if shown else show(_default_of(item))
                 hint = typing.get_type_hints(cls)[item.name]
                 _add_flag(section, group, item, hint, choices, default)
+                if hint is Choice:
+                    _add_flags_of_plugins(parser, group, item, shown)
+
+
+def _add_flags_of_plugins(
+    parser: argparse.ArgumentParser, group: str, item: Any,
+    shown: Callable[[str, str], str] | None,
+) -> None:  # fmt: skip
+    """A flag for each setting of the plug-ins of a table: --beta 6 is --method trades:beta=6."""
+    table: Table = imported(item.metadata["table"], "table")
+    section = parser.add_argument_group(f"settings of a {table.kind}")
+    for name, (hint, one) in all_settings(table).items():
+        if "help" not in one.metadata:
+            continue
+        default = (shown(group, name) if shown else "") or show(_default_of(one))
+        whose = ", ".join(takers(table, name))
+        checks = {**one.metadata, "help": f"{whose}: {one.metadata['help']}"}
+        named = types.SimpleNamespace(name=name, metadata=checks)
+        _add_flag(section, group, named, hint, {}, default)
 
 
 def _default_of(item: Any) -> Any:
@@ -66,6 +96,12 @@ def _add_flag(
     if hint is bool:
         section.add_argument(*names, action=argparse.BooleanOptionalAction, **kwargs)
         return
+    if hint is Choice:
+        table: Table = imported(item.metadata["table"], "table")
+        kwargs["help"] = kwargs["help"].replace(" (default", f": {', '.join(table)} (default")
+        parse = _usage(lambda text: choice_of(text, table, names[0]))
+        section.add_argument(*names, type=parse, metavar="NAME[:SETTING=VALUE]", **kwargs)
+        return
     valid = choices.get(flag, item.metadata.get("choices"))
     if valid and typing.get_origin(hint) is not tuple:
         kwargs["choices"] = valid if isinstance(valid, Names) else list(valid)
@@ -75,8 +111,15 @@ def _add_flag(
 
 
 def shown_setting(config: RunConfig, group: str, name: str) -> str:
-    """What a configuration says of a setting, as help shows it: eps in its norm's own unit."""
-    value = getattr(getattr(config, group) if group else config, name)
+    """What a configuration says of a setting, as help shows it: eps in its norm's own unit.
+
+    A setting of the method may be one of another method: then it says nothing.
+    """
+    part = getattr(config, group) if group else config
+    own = None if hasattr(part, name) else config.training.method.settings
+    if own is not None and name not in own:
+        return ""
+    value = getattr(part, name) if own is None else own[name]
     if name in ("eps", "sweep"):
         values = value if isinstance(value, tuple) else (value,)
         return ",".join(format_eps(one, config.threat.norm) for one in values) or "none"
@@ -91,6 +134,8 @@ def show(default: Any) -> str:
         if default and isinstance(default[0], StageConfig):
             return ",".join(f"{s.blocks}:{s.epochs}:{s.learning_rate}" for s in default)
         return ",".join(map(str, default)) or "none"
+    if isinstance(default, Choice):
+        return default.name
     return f"{default:.6g}" if isinstance(default, float) else str(default)
 
 
@@ -130,4 +175,20 @@ def given_settings(args: argparse.Namespace) -> dict[str, Any]:
             for group in groups:
                 level = level.setdefault(group, {})
             level[name] = value
+    if "training" in nested:
+        nested["training"] = _with_method(nested["training"])
+    if "backbone" in nested:
+        nested["backbone"] = BackboneConfig.folded(nested["backbone"], "flags")
     return nested
+
+
+def _with_method(training: dict[str, Any]) -> dict[str, Any]:
+    """--method trades --beta 6 as --method trades:beta=6.
+
+    Raises:
+      UsageError: a setting is given in both ways, with other values.
+    """
+    choice = folded_method(training, "flags")
+    fields = TrainingConfig.__dataclass_fields__
+    rest = {key: value for key, value in training.items() if key in fields and key != "method"}
+    return {**rest, "method": choice} if choice.name or choice.settings else rest

@@ -38,13 +38,16 @@ def shown_in_help(words: Sequence[str] | None) -> Callable[[str, str], str] | No
 
     def shown(group: str, name: str) -> str:
         text = shown_setting(config, group, name)
+        if not text:
+            return ""
         return f"chosen, such as {text}" if fixed and _is_chosen(group, name) else text
 
     return shown
 
 
 def _is_chosen(group: str, name: str) -> bool:
-    return name in choose(SOME_IMAGES, {}).values.get(group, {})
+    values = choose(SOME_IMAGES, {}).values.get(group, {})
+    return name in values or name in values.get("method", {})
 
 
 def _plan_of(words: Sequence[str]) -> Plan:

@@ -15,7 +15,6 @@ from tfrobust.cli.train import GROUPS, recipe_help
 from tfrobust.errors import UsageError
 from tfrobust.jobs.searching import SECTION, make_section
 from tfrobust.search.plan import OBJECTIVES, SAMPLERS
-from tfrobust.training import METHODS
 from tfrobust.training.defaults import AUTO
 
 SPACE_HELP = """\
@@ -54,7 +53,7 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
         help="learning rate at its height (default: the stages')",
     )  # fmt: skip
     _add_search_flags(parser.add_argument_group("search settings (default: the recipe's, else)"))
-    choices = {"backbone": Names([*BACKBONES, AUTO]), "method": Names(METHODS)}
+    choices = {"backbone": Names([*BACKBONES, AUTO])}
     add_settings(parser, GROUPS[:-1], choices, shown_in_help(words))
 
 

@@ -13,7 +13,6 @@ from tfrobust.cli.flags import Names, add_settings
 from tfrobust.cli.plans import make_plan, shown_in_help
 from tfrobust.data import DATASETS
 from tfrobust.jobs.recipes import DEFAULT_RECIPES, recipe_names
-from tfrobust.training import METHODS
 from tfrobust.training.defaults import AUTO
 
 GROUPS = ["", "data", "backbone", "threat", "training", "augment", "evaluation"]
@@ -44,7 +43,7 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
         help="what training is spread over: all GPUs of this machine, or the workers in TF_CONFIG",
     )  # fmt: skip
     parser.add_argument("--reference", default=None, help=REFERENCE_HELP)
-    choices = {"backbone": Names([*BACKBONES, AUTO]), "method": Names(METHODS)}
+    choices = {"backbone": Names([*BACKBONES, AUTO])}
     add_settings(parser, GROUPS, choices, shown_in_help(words))
     parser.epilog = (
         f"Built-in data sets: {', '.join(DATASETS)}; or the path of a folder or zip with one "

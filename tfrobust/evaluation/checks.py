@@ -16,8 +16,6 @@ import numpy as np
 
 from tfrobust.attacks.ascent import ascend, begin
 from tfrobust.attacks.gradient import PGD
-from tfrobust.attacks.noise import OptimisedNoise
-from tfrobust.attacks.pixel import PixelAttack
 from tfrobust.chance import above_chance, majority_rate
 from tfrobust.models.views import views
 from tfrobust.run import GUESSES
@@ -34,7 +32,6 @@ Flag = dict[str, str]
 SAMPLE = 64
 # The published margin by which a black-box attack may be the better one: 0.2 points.
 BLACK_BOX_MARGIN = 0.002
-BLACK_BOX = ("square",)
 
 
 def doubts(
@@ -184,11 +181,10 @@ def _only_single_step(attacks: Mapping[str, Attack]) -> Flag | None:
 def _is_iterative(attack: Attack) -> bool:
     """Whether it searches the whole ball by gradient, in more than one step.
 
-    Optimised noise weighs the size of the noise against its goal, and the pixel attack
-    moves a few pixels of its own choice: neither is a worst case over the ball.
+    What weighs the size of the noise against its goal, or moves a few pixels of its own choice,
+    is no worst case over the ball.
     """
-    bounded = isinstance(attack, (OptimisedNoise, PixelAttack))
-    return getattr(attack, "steps", 1) > 1 and not bounded
+    return getattr(attack, "steps", 1) > 1 and getattr(attack, "whole_ball", True)
 
 
 def _single_step_beats_iterative(
@@ -218,13 +214,18 @@ def _single_step_beats_iterative(
     ))  # fmt: skip
 
 
+def _searches_blindly(attack: Attack) -> bool:
+    """Whether it searches the ball by the model's outputs alone."""
+    return getattr(attack, "whole_ball", True) and not getattr(attack, "needs_gradient", True)
+
+
 def _black_box_beats_white_box(
     attacks: Mapping[str, Attack], results: Sequence[AttackResult]
 ) -> Flag | None:
     white_box = False
     for before, result in zip(results, results[1:], strict=False):
         white_box = white_box or _is_iterative(attacks[before.name])
-        if result.name.startswith(BLACK_BOX) and white_box:
+        if _searches_blindly(attacks[result.name]) and white_box:
             lowered = float(before.outcome.correct.mean() - result.outcome.correct.mean())
             if lowered > BLACK_BOX_MARGIN:
                 return _flag("black_box_beats_white_box", (
@@ -241,7 +242,7 @@ def _out_of_steps(
     last = results[-1]
     attack = attacks[last.name]
     standing = np.flatnonzero(last.outcome.correct)[:SAMPLE]
-    if not isinstance(attack, PGD) or attack.steps == 1 or not len(standing):
+    if not getattr(attack, "gains_by_steps", False) or attack.steps == 1 or not len(standing):
         return None
     longer = dataclasses.replace(attack, steps=4 * attack.steps)
     fell = int(evaluator.broken(longer, last.threat_model, standing).sum())

@@ -25,6 +25,7 @@ from tfrobust.evaluation.figures_classes import confusion_figure, per_class_figu
 from tfrobust.evaluation.figures_curves import eps_curve_figure, steps_figure
 from tfrobust.evaluation.figures_images import path_figure, resting_step, triples_figure
 from tfrobust.evaluation.report import RobustnessReport
+from tfrobust.plugins import settings_of
 from tfrobust.run import write_json
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -45,8 +46,10 @@ EPS_SAMPLE, STEPS_SAMPLE = 256, 128
 EPS_STEPS, STEPS = 20, (1, 2, 5, 10, 20, 40)
 #: Triples shown, and how many of them withstand the attack, where there are such.
 TRIPLES, STANDING = 8, 2
-#: The two perturbations whose paths are drawn.
-PATHS = {"optimised-noise": "Optimised noise", "pixel": "Pixel attack"}
+#: The attacks whose paths are drawn -> how figures call them.
+PATHS = {
+    name: title for name in ATTACKS.built_in if (title := getattr(ATTACKS[name], "path_title", ""))
+}
 # Images tried for a path, fewer where so many values would be recorded.
 _CANDIDATES, _RECORDED = 32, 50_000_000
 
@@ -187,11 +190,10 @@ def own_rule(name: str, image_shape: Sequence[int]) -> tuple[Attack, ThreatModel
       image_shape: (H, W, C).
     """
     attack = ATTACKS[name]()
-    if name != "pixel":
-        everything = largest_radius(ThreatModel(norm="l2"), image_shape)
-        return attack, ThreatModel(norm="l2", eps=everything)
-    everything = largest_radius(ThreatModel(norm="l0"), image_shape)
-    return dataclasses.replace(attack, retries=0), ThreatModel(norm="l0", eps=everything)
+    ball = ThreatModel(norm=attack.own_norm)
+    ball = dataclasses.replace(ball, eps=largest_radius(ball, image_shape))
+    once = {"retries": 0} if "retries" in settings_of(attack) else {}
+    return dataclasses.replace(attack, **once), ball
 
 
 def record_path(

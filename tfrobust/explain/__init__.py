@@ -14,17 +14,29 @@ from tfrobust.tables import Table
 
 if TYPE_CHECKING:
     from tfrobust.explain.explain import explain as explain
+    from tfrobust.explain.explainers import Explainer
 
-EXPLAINERS = Table(
+
+class _Explainers(Table):
+    """Explainers as objects with their settings; a user's plain function is made one."""
+
+    def __getitem__(self, name: str) -> Explainer:
+        from tfrobust.explain.explainers import explainer_of
+
+        found: Any = super().__getitem__(name)
+        return explainer_of(found)
+
+
+EXPLAINERS = _Explainers(
     "explainer",
     {
-        "saliency": "tfrobust.explain.saliency:saliency",
-        "smoothgrad": "tfrobust.explain.saliency:smoothgrad",
-        "integrated-gradients": "tfrobust.explain.integrated_gradients:integrated_gradients",
-        "gradcam": "tfrobust.explain.class_activation:gradcam",
-        "gradcam++": "tfrobust.explain.class_activation:gradcam_plus_plus",
-        "scorecam": "tfrobust.explain.class_activation:scorecam",
-        "layercam": "tfrobust.explain.class_activation:layercam",
+        "saliency": "tfrobust.explain.explainers:Saliency",
+        "smoothgrad": "tfrobust.explain.explainers:SmoothGrad",
+        "integrated-gradients": "tfrobust.explain.explainers:IntegratedGradients",
+        "gradcam": "tfrobust.explain.explainers:GradCAM",
+        "gradcam++": "tfrobust.explain.explainers:GradCAMPlusPlus",
+        "scorecam": "tfrobust.explain.explainers:ScoreCAM",
+        "layercam": "tfrobust.explain.explainers:LayerCAM",
     },
     "tfrobust.explainers",
 )

@@ -2,44 +2,36 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tfrobust.errors import UsageError
 from tfrobust.explain import EXPLAINERS
+from tfrobust.plugins import chosen, split
 
 if TYPE_CHECKING:
+    from tfrobust.explain.explainers import Explainer
     from tfrobust.runtime import keras
 
-# How figures call the methods, where not by their own names.
-_WORDS = {
-    "saliency": "gradient",
-    "smoothgrad": "SmoothGrad",
-    "integrated-gradients": "integr. gradients",
-    "gradcam": "Grad-CAM",
-    "gradcam++": "Grad-CAM++",
-    "scorecam": "Score-CAM",
-    "layercam": "Layer-CAM",
-}
 
+def methods_asked(text: str) -> dict[str, Explainer]:
+    """Comma-separated explainers with settings, such as 'smoothgrad:samples=50,gradcam'.
 
-def methods_asked(text: str) -> dict[str, str]:
-    """Comma-separated names in `EXPLAINERS` -> how figures call them.
+    Returns:
+      What was asked for, as it was written -> the explainer.
 
     Raises:
-      UsageError: one is unknown, or there is none.
+      UsageError: one, or one of its settings, is unknown, or there is none.
     """
-    names = _split(text)
-    for name in names or [""]:
-        if name not in EXPLAINERS:
-            EXPLAINERS[name]  # says what it expected
-    return {name: _WORDS.get(name, name) for name in names}
+    return chosen(split(text) or [""], EXPLAINERS, "--methods")
 
 
-def reads_a_layer(method: str) -> bool:
-    """Whether a method of `EXPLAINERS` makes its maps of a layer's."""
-    return "target_layer" in inspect.signature(EXPLAINERS[method]).parameters
+def titles(explainers: Mapping[str, Explainer]) -> dict[str, str]:
+    """How figures call explainers: by their titles, with the settings that were asked for."""
+    return {
+        name: ":".join([one.title or name.partition(":")[0], *name.split(":")[1:]])
+        for name, one in explainers.items()
+    }
 
 
 def layers_asked(text: str, model: keras.Model) -> list[str]:

@@ -12,9 +12,7 @@ from tfrobust.explain import EXPLAINERS
 from tfrobust.models.classifier import as_classifier, as_graph
 from tfrobust.models.opening import load_any
 from tfrobust.models.views import InputView
-
-# What needs no more of a model than that gradients pass.
-_OF_GRADIENTS = ("saliency", "smoothgrad", "integrated-gradients")
+from tfrobust.plugins import configured, parse
 
 
 def explain(
@@ -28,7 +26,8 @@ def explain(
         maps need a graph of Keras's own layers (functional or Sequential, of tf_keras or
         Keras 3, nested or not); the methods of gradients take any.
       x: images float [N, H, W, C] in [0, 1]; an array or tensor.
-      method: a name of `EXPLAINERS`, such as 'gradcam', 'smoothgrad', 'integrated-gradients'.
+      method: a name of `EXPLAINERS`, such as 'gradcam', or one with settings, such as
+        'smoothgrad:samples=50'.
       target: int [N] or one int, the class that is explained; the prediction if None.
       view: what the model takes for pixels; None finds out, or else [0, 1].
       **options: of the method, such as `target_layer` or `samples`.
@@ -41,7 +40,8 @@ def explain(
       UsageError: an unknown method, or one that the model has no layers for.
       TFRobustError: the model does not take the images, or a map is not finite.
     """
-    explainer = EXPLAINERS[method]
+    name, given = parse(method, EXPLAINERS, "method")
+    explainer = configured(EXPLAINERS[name], {**given, **options}, f"Explainer {name}")
     if isinstance(model, (str, Path)):
         model = load_any(Path(model))
     images = np.asarray(x, np.float32)
@@ -49,13 +49,14 @@ def explain(
         raise UsageError(f"Expected images [N, H, W, C], N >= 1, found {list(images.shape)}.")
     judge = as_classifier(model, images[:64], view)
     graph = as_graph(judge, images.shape[1:])
-    if graph is None and method not in _OF_GRADIENTS:
+    if graph is None and explainer.reads_layers:
+        others = [one for one in EXPLAINERS.built_in if not EXPLAINERS[one].reads_layers]
         raise UsageError(
             f"{method}: expected a model with layers that can be taken apart (a graph of Keras's "
-            f"own layers), found another: use {', '.join(_OF_GRADIENTS)}."
+            f"own layers), found another: use {', '.join(others)}."
         )
     if target is None:
         target = np.argmax(judge(images), axis=1)
     chosen = np.broadcast_to(np.asarray(target), (len(images),)).astype(np.int32)
-    found: np.ndarray = explainer(judge if graph is None else graph, images, chosen, **options)
+    found: np.ndarray = explainer(judge if graph is None else graph, images, chosen)
     return found

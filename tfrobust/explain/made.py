@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tfrobust.figures import FIGURES
 from tfrobust.run import write_json
 
 #: The attack that all of them show.
 ATTACK = "PGD with 20 steps"
 #: Figures that show attacked images, and the table of measures: they depend on the ball.
-ATTACKED = ("saliency", "overlay", "top5", "maps", "feature_maps", "explanations")
+ATTACKED = (*(name for name, one in FIGURES.items() if one.shows_attack), "explanations")
 
 
 def record(folder: Path, name: str, norm: str, eps: float) -> None:

@@ -118,7 +118,7 @@ def _measured(
     values = {"stability": measures.stability(maps, explain(model, x_adv, target))}
     random = measures.randomisation(explain, model, x, target, seed=seed)
     values |= {f"random_{part}": alike for part, alike in random.items()}
-    if name == "integrated-gradients":
+    if getattr(explain, "complete", False):
         values["completeness"] = measures.completeness(model, x, target, maps)
     return values, _faithfulness(model, x, target, heat(maps), steps)
 

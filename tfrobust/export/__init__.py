@@ -7,19 +7,25 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
+from tfrobust.tables import Table
+
 if TYPE_CHECKING:
     from tfrobust.export.image_bytes import MAX_PIXELS, MAX_REQUEST_PIXELS
     from tfrobust.export.saved_model import TOLERANCE, export
 
 __all__ = ["FORMATS", "MAX_PIXELS", "MAX_REQUEST_PIXELS", "TOLERANCE", "export"]
 
-#: Further formats -> the file beside the SavedModel.
-FORMATS = {
-    "weights": "model.weights.h5",
-    "tflite": "model.tflite",
-    "tflite-int8": "model_int8.tflite",
-    "onnx": "model.onnx",
-}
+#: Further formats, beside the SavedModel: a name -> a `formats.Format`.
+FORMATS = Table(
+    "export format",
+    {
+        "weights": "tfrobust.export.formats:Weights",
+        "tflite": "tfrobust.export.formats:TFLite",
+        "tflite-int8": "tfrobust.export.formats:TFLiteInt8",
+        "onnx": "tfrobust.export.formats:ONNX",
+    },
+    "tfrobust.formats",
+)
 _PLACES = {
     "MAX_PIXELS": "image_bytes",
     "MAX_REQUEST_PIXELS": "image_bytes",

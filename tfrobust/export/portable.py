@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.export import FORMATS, weights
-from tfrobust.run import write_bytes
-from tfrobust.runtime import keras, tf
+from tfrobust.export.formats import Run, format_of
+from tfrobust.runtime import keras
 
 if TYPE_CHECKING:
     from tfrobust.config import BackboneConfig
-
-# Images that int8 takes the ranges of its activations from.
-CALIBRATION = 200
-_OPSET = 17
-
-Run = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -68,8 +59,7 @@ def convert(
 
     Args:
       model: image in [0, 1], float32 [None, H, W, 3] -> logits.
-      name: in `FORMATS`. 'tflite-int8' has whole-number weights and activations, with
-        floats at both ends. 'weights' is for Python and this project: `weights.rebuild`.
+      name: in `FORMATS`, with settings if need be: 'onnx:opset=15'.
       folder: where the file goes.
       calibration: float32 [N, H, W, 3] in [0, 1], N >= 1, training images that int8 takes
         its ranges from.
@@ -79,68 +69,30 @@ def convert(
       UsageError: an unknown format, int8 without images, or weights without settings.
       TFRobustError: a package is missing, or the network cannot be converted.
     """
-    if name not in FORMATS:
-        raise UsageError(f"Format {name!r}: expected one of {', '.join(FORMATS)}.")
-    if name == "tflite-int8" and (calibration is None or not len(calibration)):
-        raise UsageError("tflite-int8: expected training images to take ranges from, found none.")
-    target = folder / FORMATS[name]
-    if name == "weights":
-        if backbone is None:
-            raise UsageError(
-                "weights: expected the settings that the network was built with, found none: "
-                "export a run folder."
-            )
-        weights.write(model, backbone, target)
-        return target
+    form = format_of(name)
+    if form.needs_images and (calibration is None or not len(calibration)):
+        raise UsageError(f"{name}: expected training images to take ranges from, found none.")
+    if form.needs_backbone and backbone is None:
+        raise UsageError(
+            f"{name}: expected the settings that the network was built with, found none: export a "
+            "run folder."
+        )
+    target = folder / form.file
     try:
         with _quiet():
-            content = (
-                _onnx(model) if name == "onnx"
-                else _tflite(model, calibration if name == "tflite-int8" else None)
-            )  # fmt: skip
+            form.write(model, target, calibration, backbone)
+    except (TFRobustError, OSError):
+        raise
     except ImportError as error:
         raise TFRobustError(
             f"{name} needs the package {error.name}: pip install 'tfrobust[portable]' "
             "-c constraints.txt."
         ) from error
-    # Both converters raise whatever an operation that they do not know makes them run into.
+    # Converters raise whatever an operation that they do not know makes them run into.
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TFRobustError(f"{model.name} cannot be converted to {name}: {first}") from error
-    write_bytes(target, content)
     return target
-
-
-def _graph(model: keras.Model) -> tuple[Any, Any]:
-    """The logits alone, as a graph, and what it takes."""
-    spec = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="images")
-
-    @tf.function(input_signature=[spec])
-    def logits(images: Any) -> Any:
-        return tf.cast(model(images, training=False), tf.float32)
-
-    return logits, spec
-
-
-def _tflite(model: keras.Model, calibration: np.ndarray | None) -> bytes:
-    function, _ = _graph(model)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [function.get_concrete_function()], model
-    )
-    if calibration is not None:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.representative_dataset = lambda: (
-            [calibration[i : i + 1]] for i in range(min(len(calibration), CALIBRATION))
-        )
-    return bytes(converter.convert())
-
-
-def _onnx(model: keras.Model) -> bytes:
-    tf2onnx = importlib.import_module("tf2onnx")
-    function, spec = _graph(model)
-    proto, _ = tf2onnx.convert.from_function(function, input_signature=[spec], opset=_OPSET)
-    return proto.SerializeToString()
 
 
 @contextlib.contextmanager
@@ -161,46 +113,7 @@ def load(name: str, path: Path) -> Run:
     Raises:
       TFRobustError: the runtime is not installed, or weights do not fit their settings.
     """
-    return {"onnx": _load_onnx, "weights": _load_weights}.get(name, _load_tflite)(path)
-
-
-def _load_weights(path: Path) -> Run:
-    model = weights.rebuild(path)
-    return lambda x: model(x, training=False).numpy()
-
-
-def _load_tflite(path: Path) -> Run:
-    with warnings.catch_warnings():
-        # TensorFlow tells that a later one than ours goes without.
-        warnings.filterwarnings("ignore", r"\s*Warning: tf.lite.Interpreter is deprecated")
-        interpreter = tf.lite.Interpreter(model_path=str(path), num_threads=2)
-    where = interpreter.get_input_details()[0]["index"]
-    out = interpreter.get_output_details()[0]["index"]
-
-    def run(x: np.ndarray) -> np.ndarray:
-        rows = []
-        for image in x:
-            interpreter.resize_tensor_input(where, [1, *image.shape])
-            interpreter.allocate_tensors()
-            interpreter.set_tensor(where, image[None])
-            interpreter.invoke()
-            rows.append(interpreter.get_tensor(out)[0])
-        return np.stack(rows)
-
-    return run
-
-
-def _load_onnx(path: Path) -> Run:
-    try:
-        onnxruntime = importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise TFRobustError(
-            f"onnx needs the package {error.name} to be checked: pip install "
-            "'tfrobust[portable]' -c constraints.txt."
-        ) from error
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda x: session.run(None, {name: x})[0]
+    return format_of(name).load(path)
 
 
 def compare(name: str, path: Path, original: Run, x: np.ndarray, y: np.ndarray) -> Compared:

@@ -50,7 +50,7 @@ def _arguments(model: keras.Model, backbone: BackboneConfig) -> dict[str, Any]:
         "name": backbone.name,
         "num_classes": int(model.output_shape[-1]),
         "image_shape": [int(side) for side in model.input_shape[1:]],
-        "options": {name: getattr(backbone, name) for name in _OPTIONS},
+        "options": {**{name: getattr(backbone, name) for name in _OPTIONS}, **backbone.settings},
     }
 
 

@@ -218,13 +218,10 @@ def _announce(
     attacks: dict[str, Any], data: ImageSet, threat_model: ThreatModel, tell: Tell
 ) -> None:
     """Says what an attack's settings come to on these images."""
-    from tfrobust.attacks.pixel import PixelAttack
-
-    height, width = data.image_shape[:2]
     for name, attack in attacks.items():
-        if isinstance(attack, PixelAttack):
-            count = int(attack.pixels((height, width), threat_model))
-            tell(f"{name}: {count} of the {height * width} pixels of an image")
+        remark = getattr(attack, "remark", lambda *_: "")(data.image_shape, threat_model)
+        if remark:
+            tell(f"{name}: {remark}")
 
 
 def _ledger(

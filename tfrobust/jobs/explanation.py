@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfrobust.errors import UsageError
-from tfrobust.explain import EXPLAINERS
-from tfrobust.explain.asked import classes_asked, layers_asked, methods_asked, reads_a_layer
+from tfrobust.explain.asked import classes_asked, layers_asked, methods_asked, titles
 from tfrobust.jobs.opening import Subject, as_subject, require_layers, sample
+from tfrobust.plugins import configured
 from tfrobust.progress import Tell, silent
 
 if TYPE_CHECKING:
     from tfrobust.explain.chosen import Chosen
+    from tfrobust.explain.explainers import Explainer
     from tfrobust.explain.worth import Worth
     from tfrobust.run import RunFolder
 
@@ -86,20 +87,46 @@ def explain(
     asked = methods_asked(_text(methods))
     subject = as_subject(subject, tell)
     models = _models(subject, Path(against) if against else None)
-    if target_layer or any(map(reads_a_layer, asked)):
-        _check_target_layer(models, target_layer)
+    asked = _with_layer(asked, target_layer)
+    layers_read = {_layer(one) for one in asked.values() if one.reads_layers}
+    for layer in layers_read | ({target_layer} if target_layer else set()):
+        _check_target_layer(models, layer)
     model, names = models[subject.name], subject.test.label_names
     channels = None if layers is None else layers_asked(_text(layers), model)
     first = list(range(min(class_images, len(names))))
     climbed = first if classes is None else classes_asked(_text(classes), names)
     examples = explain_examples(dataclasses.replace(subject, model=model), per_group, tell)
-    work = _Explaining(models, subject, asked, target_layer, tell)
+    work = _Explaining(models, subject, asked, tell)
     work.draw()
     work.draw_inside(channels)
     if climbed:
         work.draw_classes(climbed)
     table = work.measure(measure) if measure else {}
     return ExplainResult(subject.run, (examples, *work.figures), table)
+
+
+def _with_layer(methods: dict[str, Explainer], layer: str | None) -> dict[str, Explainer]:
+    """The methods, those that read a layer with the one that --target-layer names.
+
+    Raises:
+      UsageError: a method names another one.
+    """
+    if layer is None:
+        return methods
+    for name, one in methods.items():
+        if one.reads_layers and _layer(one) not in (None, layer):
+            raise UsageError(
+                f"--methods {name} and --target-layer {layer} differ: expected one of them."
+            )
+    return {
+        name: configured(one, {"target_layer": layer}, name) if one.reads_layers else one
+        for name, one in methods.items()
+    }
+
+
+def _layer(explainer: Explainer) -> str | None:
+    """The layer that an explainer is told to read."""
+    return getattr(explainer, "target_layer", None)
 
 
 def _text(names: Names) -> str:
@@ -180,8 +207,7 @@ class _Explaining:
 
     models: dict[str, Any]
     subject: Subject
-    methods: dict[str, str]
-    target_layer: str | None
+    methods: dict[str, Explainer]
     tell: Tell
     figures: list[Path] = field(default_factory=list)
 
@@ -197,8 +223,8 @@ class _Explaining:
         p_clean, p_adv = (self._probabilities(model, one) for one in (x, x_adv))
         self._drawn(top5_figure(x, x_adv, y, p_clean, p_adv, names, self._path("top5")))
         self._drawn(models_figure(
-            self.models, x, adversarial, y, names, self._path("maps"), methods=self.methods,
-            explainers=self._explainers(),
+            self.models, x, adversarial, y, names, self._path("maps"), methods=titles(self.methods),
+            explainers=self.methods,
         ))  # fmt: skip
 
     def draw_inside(self, layers: list[str] | None) -> None:
@@ -239,7 +265,7 @@ class _Explaining:
             name: measure(
                 model, chosen.x, chosen.adversarial[name], list(self.methods),
                 attacked=chosen.attacked[name], seed=self.subject.config.seed,
-                explainers=self._explainers(), shown=functools.partial(self._measuring, name),
+                explainers=self.methods, shown=functools.partial(self._measuring, name),
             )
             for name, model in self.models.items()
         }  # fmt: skip
@@ -275,14 +301,6 @@ class _Explaining:
         return choose(
             self.models, pool, threat_model, count, seed=self.subject.config.seed, mixed=mixed
         )
-
-    def _explainers(self) -> dict[str, Any]:
-        """The methods, those that read a layer with the one that was asked for."""
-        found = {}
-        for name in self.methods:
-            options = {"target_layer": self.target_layer} if reads_a_layer(name) else {}
-            found[name] = functools.partial(EXPLAINERS[name], **options)
-        return found
 
     def _feature_maps(self) -> dict[str, Any]:
         """Of the first image: model -> image's name -> maps; of one model where layers differ."""

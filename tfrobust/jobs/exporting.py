@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.export import FORMATS
+from tfrobust.export.formats import format_of
 from tfrobust.jobs.opening import Subject, as_subject, load_splits, require_layers, sample
 from tfrobust.progress import Tell, silent
 from tfrobust.run import RunFolder, doubt_of_learning, run_of
@@ -81,14 +81,14 @@ def check_export(model: Path, formats: Sequence[str], images: int, *, anyway: bo
       UsageError: a format is unknown, or cannot be made of this model; or there are no images.
       TFRobustError: the model is no better than guessing, and is not wanted `anyway`.
     """
-    for name in formats:
-        if name not in FORMATS:
-            raise UsageError(f"--formats: expected some of {', '.join(FORMATS)}, found {name!r}.")
-    if "weights" in formats and not RunFolder(model).config.is_file():
-        raise UsageError(
-            "--formats weights: expected a run folder, whose settings tell how the network is "
-            f"built, found {model}: leave weights out."
-        )
+    forms = [format_of(text) for text in formats]
+    run_folder = RunFolder(model).config.is_file()
+    for text, form in zip(formats, forms, strict=True):
+        if form.needs_backbone and not run_folder:
+            raise UsageError(
+                f"--formats {text}: expected a run folder, whose settings tell how the network is "
+                f"built, found {model}: leave {text} out."
+            )
     if images < 1:
         raise UsageError(f"--images: expected at least 1, found {images}.")
     if (doubt := doubt_of_learning(model)) and not anyway:
@@ -118,7 +118,8 @@ def _export_further(
     order = np.random.default_rng(seed).permutation(len(test))
     count = count_compared(len(test), asked, formats, is_run=subject.trained is not None)
     images, rest = test.subset(order[:count]), test.subset(order[count:])
-    calibration = _calibration(subject, rest) if "tflite-int8" in formats else None
+    needed = _calibrating(formats)
+    calibration = _calibration(subject, rest, needed) if needed else None
     backbone = subject.trained.backbone if subject.trained else None
     x, found = images.pixels(slice(None)), []
     for name in formats:
@@ -135,23 +136,26 @@ def count_compared(total: int, asked: int, formats: Sequence[str], *, is_run: bo
     Raises:
       UsageError: there are too few for both.
     """
-    from tfrobust.export.portable import CALIBRATION
-
-    if "tflite-int8" not in formats or is_run:
+    needed = _calibrating(formats)
+    if not needed or is_run:
         return asked
     if total < 2:
         raise UsageError(
-            f"tflite-int8: expected at least 2 images, to take ranges from and to compare on, "
-            f"found {total} in --data."
+            f"{', '.join(formats)}: expected at least 2 images, to take ranges from and to "
+            f"compare on, found {total} in --data."
         )
-    return min(asked, total - max(1, min(CALIBRATION, total // 4)))
+    return min(asked, total - max(1, min(needed, total // 4)))
 
 
-def _calibration(subject: Subject, rest: ImageSet) -> np.ndarray:
+def _calibrating(formats: Sequence[str]) -> int:
+    """How many images the formats take ranges from; 0 where none does."""
+    forms = map(format_of, formats)
+    return max((getattr(one, "images", 1) for one in forms if one.needs_images), default=0)
+
+
+def _calibration(subject: Subject, rest: ImageSet, count: int) -> np.ndarray:
     """Training images of the run; of a bare model test images that are not compared on."""
-    from tfrobust.export.portable import CALIBRATION
-
     if subject.trained is None:
-        return rest.pixels(slice(0, CALIBRATION))
+        return rest.pixels(slice(0, count))
     splits = load_splits(subject.config.data, subject.config.seed, augmented=False)
-    return sample(splits.train, CALIBRATION, subject.config.seed).pixels(slice(None))
+    return sample(splits.train, count, subject.config.seed).pixels(slice(None))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tfrobust.config import RunConfig
+from tfrobust.config import BackboneConfig, RunConfig, TrainingConfig
 from tfrobust.errors import UsageError, did_you_mean
 from tfrobust.settings import from_dict, load_yaml, merge, to_dict
 
@@ -48,7 +48,12 @@ def read_recipe(name: str) -> dict[str, Any]:
     Raises:
       UsageError: there is no such recipe, or it is not a YAML mapping.
     """
-    return load_yaml(_recipe_path(name))
+    values = load_yaml(_recipe_path(name))
+    if isinstance(values.get("training"), dict):
+        values["training"] = TrainingConfig.folded(values["training"], f"{name}: training")
+    if isinstance(values.get("backbone"), dict):
+        values["backbone"] = BackboneConfig.folded(values["backbone"], f"{name}: backbone")
+    return values
 
 
 def _recipe_path(name: str) -> Path:

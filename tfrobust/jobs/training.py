@@ -99,7 +99,7 @@ def train(
 def default_output(config: RunConfig) -> str:
     """saved_models/<data set>-<backbone>-<method>."""
     data = Path(config.data.dataset).stem
-    names = (config.backbone.name, config.training.method)
+    names = (config.backbone.name, config.training.method.name)
     # A plug-in or file of the user's own is called by its last part.
     network, method = (Path(name).stem.rpartition(":")[2] for name in names)
     return f"saved_models/{data.rpartition(':')[2]}-{network}-{method}"
@@ -322,6 +322,7 @@ def build_network(config: RunConfig, splits: Splits, tell: Tell = silent) -> Any
         bn_momentum=backbone.bn_momentum,
         dropout=backbone.dropout,
         seed=config.seed,
+        **backbone.settings,
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tfrobust.config import TrainingConfig
+from tfrobust.plugins import Choice
 from tfrobust.report.runs import RunData
 from tfrobust.settings import format_eps
 
@@ -38,15 +40,23 @@ def robustness_rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield row("worst case", found["threat_model"]["eps_text"], found, "robust_accuracy", "")
 
 
+def method_of(config: dict[str, Any]) -> Choice:
+    """The training method with the settings that were its own, of any run, old or new."""
+    training = TrainingConfig.folded(config["training"])
+    return Choice.from_plain(training["method"], "method")
+
+
 def weighs_clean(config: dict[str, Any]) -> bool:
-    """Whether the loss of 'nsl' has a clean part where training ends; True of other methods.
+    """Whether the loss has a clean part where training ends; True of methods without such a weight.
 
     Without it 'nsl' is adversarial training alone, under another name.
     """
-    training = config["training"]
-    last = training["stages"][-1].get("clean_weight") if training.get("stages") else None
-    weight = training.get("clean_weight", 1.0) if last is None else last
-    return bool(training["method"] != "nsl" or weight)
+    weight = method_of(config).settings.get("clean_weight")
+    if weight is None:
+        return True
+    stages = config["training"].get("stages")
+    last = stages[-1].get("clean_weight") if stages else None
+    return bool(weight if last is None else last)
 
 
 def attack_settings(attacks: dict[str, Any]) -> list[tuple[str, str]]:
@@ -104,6 +114,8 @@ def _setting(config: dict[str, Any], name: str, value: Any) -> Any:
     """A value as people write it: a radius as a fraction, a file without its folders."""
     if name == "eps":
         return format_eps(value, config["threat"]["norm"])
+    if name == "method":
+        return str(method_of(config))
     return file_name(value) if name == "weights" else value
 
 

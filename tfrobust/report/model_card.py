@@ -10,6 +10,7 @@ from tfrobust.report.facts import (
     attack_settings,
     environment,
     file_name,
+    method_of,
     robustness_rows,
     settings,
     training_seconds,
@@ -60,7 +61,7 @@ def _origin(config: dict[str, Any]) -> str:
     alone = "" if weighs_clean(config) else " (the adversarial loss alone: clean images weigh 0)"
     return (
         f"{backbone['name']} (weights: {file_name(backbone['weights'])}), trained with "
-        f"`{config['training']['method']}`{alone} on `{file_name(config['data']['dataset'])}`; its "
+        f"`{method_of(config).name}`{alone} on `{file_name(config['data']['dataset'])}`; its "
         f"settings name {threat['norm']} perturbations of "
         f"{format_eps(threat['eps'], threat['norm'])}."
     )

@@ -10,33 +10,9 @@ from typing import Any
 
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.explain.made import ATTACKED, made
+from tfrobust.figures import FIGURES, title_of
 from tfrobust.run import RunFolder
 from tfrobust.settings import format_eps, load_yaml
-
-#: Figures of an evaluation, each with its title: drawn anew, or gone, with `evaluation.json`.
-EVALUATION_FIGURES = {
-    "triples": "Adversarial gallery",
-    "accuracy_against_eps": "Accuracy against eps",
-    "accuracy_against_steps": "Accuracy against steps",
-    "per_class": "By class",
-    "confusion": "Confusion",
-    "path_optimised-noise": "Optimised noise, step by step",
-    "path_pixel": "The pixel attack, step by step",
-}
-#: All figures in the order of the page -> their titles; others follow by name.
-FIGURES = {
-    "data": "The images",
-    **EVALUATION_FIGURES,
-    "saliency": "What the model looks at",
-    "overlay": "Where the prediction is decided",
-    "top5": "The five most probable classes",
-    "maps": "Maps, side by side",
-    "faithfulness": "Deletion and insertion",
-    "feature_maps": "What every layer answers",
-    "channels": "Channels",
-    "classes": "What each class asks for",
-    "curves": "Training in full",
-}
 
 
 @dataclass(frozen=True)
@@ -153,7 +129,7 @@ def remove_evaluation_figures(folder: Path) -> int:
     Returns:
       How many there were.
     """
-    paths = [folder / f"{name}.png" for name in EVALUATION_FIGURES]
+    paths = [folder / f"{name}.png" for name, one in FIGURES.items() if one.of_evaluation]
     found = [path for path in paths if path.is_file()]
     for path in [*found, folder / "curves.json"]:
         path.unlink(missing_ok=True)
@@ -164,7 +140,7 @@ def _figures(folder: Path, notes: dict[str, str]) -> list[Picture]:
     order = {name: place for place, name in enumerate(FIGURES)}
     found = sorted(folder.glob("*.png"), key=lambda p: (order.get(p.stem, len(order)), p.stem))
     return [
-        Picture(p.stem, FIGURES.get(p.stem, p.stem.replace("_", " ").capitalize()), p,
+        Picture(p.stem, title_of(p.stem), p,
                 notes.get(p.stem, ""))
         for p in found
     ]  # fmt: skip

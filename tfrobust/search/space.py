@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfrobust.config import RunConfig, StageConfig
+from tfrobust.config import RunConfig, StageConfig, TrainingConfig, methods
 from tfrobust.errors import UsageError
+from tfrobust.plugins import Choice, Settings, all_settings
 from tfrobust.run import RunFolder
-from tfrobust.settings import from_dict, parse_number, to_dict
+from tfrobust.settings import from_dict, merge, parse_number, to_dict
 
 Value = bool | int | float | str | None
 #: Factor name -> value: one setting of all factors.
@@ -202,7 +203,13 @@ def searchable() -> dict[str, Any]:
 
 def _settings(cls: type, prefix: str) -> Iterator[tuple[str, Any]]:
     for name, hint in typing.get_type_hints(cls).items():
-        if dataclasses.is_dataclass(hint):
+        if hint is Choice:
+            # Those of a method are searched beside it: training.beta.
+            yield prefix + name, str
+            yield from ((prefix + key, kind) for key, (kind, _) in all_settings(methods()).items())
+        elif hint is Settings:
+            continue  # of networks of the user's own
+        elif dataclasses.is_dataclass(hint):
             yield from _settings(typing.cast(type, hint), f"{prefix}{name}.")
         elif typing.get_origin(hint) is not tuple:
             yield prefix + name, hint
@@ -246,9 +253,21 @@ def apply(config: RunConfig, space: tuple[Factor, ...], point: Point) -> RunConf
     for factor in space:
         if factor.name in point:
             level, key = _place(values, factor)
-            level[key] = _resolved(factor, point[factor.name])
+            value = _resolved(factor, point[factor.name])
+            level.update(merge({key: level[key]}, {key: value}) if key in level else {key: value})
+    values["training"] = _with_method(values["training"])
     changed: RunConfig = from_dict(RunConfig, values, "space")
     return changed
+
+
+def _with_method(training: dict[str, Any]) -> dict[str, Any]:
+    """What was varied beside the method in the method's own settings, over those that it had."""
+    fields = TrainingConfig.__dataclass_fields__
+    varied = {key: value for key, value in training.items() if key not in fields}
+    rest = {key: value for key, value in training.items() if key in fields}
+    named = Choice.from_plain(rest["method"])
+    kept = {key: value for key, value in named.settings.items() if key not in varied}
+    return {**rest, **varied, "method": Choice(named.name, kept)}
 
 
 def base_value(config: RunConfig, factor: Factor) -> Value:
@@ -258,7 +277,11 @@ def base_value(config: RunConfig, factor: Factor) -> Value:
       UsageError: the configuration has no such stage.
     """
     level, key = _place(to_dict(config), factor)
-    return typing.cast(Value, level[key])
+    if factor.setting == "training.method":
+        return config.training.method.name
+    # A method's own setting; None where another method has it.
+    found = level[key] if key in level else config.training.method.settings.get(key)
+    return typing.cast(Value, found)
 
 
 def _place(values: dict[str, Any], factor: Factor) -> tuple[Any, str]:

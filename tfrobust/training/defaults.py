@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tfrobust.config import RunConfig
+from tfrobust.config import RunConfig, TrainingConfig, folded_method
 from tfrobust.settings import from_dict, merge
-from tfrobust.training.traits import traits_of
+from tfrobust.training import METHODS
 
 if TYPE_CHECKING:
     from tfrobust.backbones.description import Backbone
@@ -71,6 +71,14 @@ class Choice:
     values: dict[str, Any] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
 
+    def add_to_method(self, given: Mapping[str, Any], reason: str, **values: Any) -> None:
+        """The same for settings of the method."""
+        asked = folded_method(given.get("training", {}), "training").settings
+        left = {k: v for k, v in values.items() if k not in asked}
+        self.values.setdefault("training", {})["method"] = left
+        if left:
+            self.reasons.append(reason)
+
     def add(self, given: Mapping[str, Any], group: str, reason: str, **values: Any) -> None:
         """Chooses what is not given; the reason is told where anything was left to choose."""
         left = {k: v for k, v in values.items() if k not in given.get(group, {})}
@@ -118,7 +126,7 @@ def chosen_config(
     Raises:
       UsageError: settings of the user that do not go together.
     """
-    asked = dict(given)
+    asked = {**given, "training": TrainingConfig.folded(given.get("training", {}))}
     if asked.get("backbone", {}).get("name") == AUTO:
         asked["backbone"] = {k: v for k, v in asked["backbone"].items() if k != "name"}
     choice = choose(facts, asked, epochs, learning_rate)
@@ -296,8 +304,9 @@ def _method(choice: Choice, given: Mapping[str, Any], name: str, pretrained: boo
     """How examples are crafted: in one step from wide noise wherever the method can."""
     from tfrobust.backbones import BACKBONES
 
-    traits = traits_of(given.get("training", {}).get("method", "nsl"))
-    if not traits.adversarial:
+    named = folded_method(given.get("training", {}), "training").name
+    method = METHODS[named or RunConfig().training.method.name]
+    if not method.needs_attack:
         return
     quick = BACKBONES[name].tuning.quick
     start, ramp = (_CLEAN_QUICK, _RAMP_QUICK) if quick else (_CLEAN, _RAMP)
@@ -308,7 +317,7 @@ def _method(choice: Choice, given: Mapping[str, Any], name: str, pretrained: boo
         given, "training", f"{begin}eps rises from 0 over {ramp:.0%} of the training",
         clean_start=start, eps_ramp=ramp,
     )  # fmt: skip
-    if traits.weighs:
+    if method.weighs_losses:
         _weights(choice, given, split=quick or pretrained)
 
 
@@ -316,8 +325,8 @@ def _weights(choice: Choice, given: Mapping[str, Any], split: bool) -> None:
     """NSL's losses: both on every image, or, which is faster, each on its part of a batch."""
     weight = _ADV_WEIGHT_SPLIT if split else _ADV_WEIGHT
     part = f", 1 in {weight + 1:g} images of a batch clean, the others" if split else ", the latter"
-    choice.add(
-        given, "training",
+    choice.add_to_method(
+        given,
         f"loss: clean + {weight:g} x adversarial{part} crafted in one step from noise wider than "
         "the ball (N-FGSM), watched for collapse",
         crafting="nfgsm", clean_weight=1.0, adv_weight=weight, split_batch=split,

@@ -111,7 +111,7 @@ class _Training:
         # Measuring and saving go on here, whatever the training is spread over.
         self.local = keras.models.clone_model(model) if self.spread else model
         with model.distribute_strategy.scope():
-            self.method = METHODS[training.method](model, self.recipe)
+            self.method = METHODS[training.method.name].step()(model, self.recipe)
             self.optimizer = make_optimizer(training)
             # Built once on all variables, so that each keeps its state from stage to stage.
             set_trainable(model, "all")

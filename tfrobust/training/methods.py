@@ -1,43 +1,100 @@
-"""Training methods with their settings, as Python users write them: ``Trades(beta=6)``."""
+"""Training methods with their settings, as Python users write them: ``Trades(beta=6)``.
+
+A method is a frozen dataclass. It owns its settings, with their ranges and what the command line
+says of them; it declares what it can do; and it names its step, the Keras model that trains
+(`place`). Nothing here needs TensorFlow: a command checks its settings before it reads anything.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tfrobust.attacks.gradient import PGD
+from tfrobust.config import BATCH_NORM, CRAFTING, NORMS
+from tfrobust.errors import UsageError
+from tfrobust.settings import Checked, setting
+from tfrobust.tables import imported
 from tfrobust.training.recipe import Recipe
 
 if TYPE_CHECKING:
+    from tfrobust.attacks.gradient import PGD
     from tfrobust.threat_model import ThreatModel
+else:
+    PGD = Any
+
+
+def _shared(default: Any, **checks: Any) -> Any:
+    """What every method has, and the run's configuration says once for all of them."""
+    return setting(default, "", shared=True, **checks)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class Method(Checked):
     """What every method has.
 
     Attributes:
-      attack: how training images are crafted.
+      attack: how training images are crafted; None is PGD of 7 steps.
       batch_norm: which batches move BatchNorm's statistics: 'clean', 'adversarial', 'both' or
         'none'.
       label_smoothing: part of the label's probability spread evenly over all classes.
       seed: of random starts.
+      place: of its step, ``package.module:name``.
+      norms: that it trains against.
+      needs_attack: whether it trains on adversarial images of the ball.
+      weighs_losses: whether it weighs a clean loss against an adversarial one.
     """
 
     place: ClassVar[str] = ""
+    norms: ClassVar[tuple[str, ...]] = NORMS
+    needs_attack: ClassVar[bool] = True
+    weighs_losses: ClassVar[bool] = False
 
-    attack: PGD = field(default_factory=lambda: PGD(steps=7))
-    batch_norm: str = "adversarial"
-    label_smoothing: float = 0.0
-    seed: int = 42
+    attack: PGD | None = None
+    batch_norm: str = _shared("adversarial", choices=BATCH_NORM)
+    label_smoothing: float = _shared(0.0, low=0, high=0.9)
+    seed: int = _shared(42)
+
+    @property
+    def single_step(self) -> bool:
+        """Whether it crafts in one step from noise wider than the ball."""
+        return False
+
+    @classmethod
+    def step(cls) -> Any:
+        """The Keras model that trains by it, a class: (base model, recipe) -> model."""
+        return imported(cls.place, "training method")
+
+    @classmethod
+    def check_norm(cls, norm: str, name: str = "") -> None:
+        """Refuses a ball that the method does not train in.
+
+        Raises:
+          UsageError: the norm is none of `norms`.
+        """
+        if norm not in cls.norms:
+            raise UsageError(
+                f"norm: the method {name or cls.__name__} trains against {', '.join(cls.norms)}, "
+                f"found {norm!r}: choose one of these, or another method, such as --method pgd."
+            )
 
     def recipe(self, ball: ThreatModel) -> Recipe:
-        """What the training step reads, for a ball."""
+        """What the training step reads, for a ball.
+
+        Raises:
+          UsageError: the method does not train against the ball's norm.
+        """
+        from tfrobust.attacks.gradient import PGD
+
+        self.check_norm(ball.norm)
+        known = {item.name for item in dataclasses.fields(Recipe)}
         own = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        own = {name: value for name, value in own.items() if name in known}
         # The loss is to be climbed as far as the steps go.
-        own["attack"] = dataclasses.replace(self.attack, early_stop=False)
-        return Recipe(ball, **own)
+        own["attack"] = dataclasses.replace(self.attack or PGD(steps=7), early_stop=False)
+        return Recipe(ball, method=self, **own)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for saving; `from_dict` reads them."""
@@ -45,10 +102,52 @@ class Method:
 
 
 def from_dict(values: dict[str, Any]) -> Method:
-    """A method that `Method.as_dict` has written."""
+    """A method that `Method.as_dict` has written.
+
+    Raises:
+      UsageError: it is of a class that is not here.
+    """
+    from tfrobust.attacks.gradient import PGD
+
     own = dict(values)
-    cls: type[Method] = globals()[own.pop("method")]
-    return cls(**{**own, "attack": PGD(**own["attack"])})
+    name = own.pop("method")
+    found = {cls.__name__: cls for cls in known_methods()}
+    if name not in found:
+        raise UsageError(f"Training method {name!r}: expected one of {', '.join(found)}.")
+    attack = own.pop("attack")
+    return found[name](**own, attack=None if attack is None else PGD(**attack))
+
+
+def known_methods() -> list[type[Method]]:
+    """Every class of methods that is imported, this module's and those of others."""
+    return list(_below(Method))
+
+
+def _below(cls: type[Method]) -> Iterator[type[Method]]:
+    for one in cls.__subclasses__():
+        if one.place:
+            yield one
+        yield from _below(one)
+
+
+@functools.cache
+def method_of(found: Any) -> type[Method]:
+    """A method; of a step alone one with the settings of the method whose step it derives from.
+
+    Args:
+      found: a `Method`, or a step, a class.
+
+    Raises:
+      UsageError: it is neither.
+    """
+    if isinstance(found, type) and issubclass(found, Method):
+        return found
+    if not isinstance(found, type) or not hasattr(found, "train_step"):
+        raise UsageError(f"Expected a training method, found {found!r}.")
+    places = [f"{one.__module__}:{one.__qualname__}" for one in found.__mro__]
+    owners = {cls.place: cls for cls in known_methods()}
+    base = next((owners[place] for place in places if place in owners), Method)
+    return type(found.__name__, (base,), {"place": places[0], "__module__": found.__module__})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,58 +155,98 @@ class Standard(Method):
     """Clean images alone: the baseline."""
 
     place: ClassVar[str] = "tfrobust.training.standard:Standard"
+    needs_attack: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdversarialTraining(Method):
-    """Madry et al. (2018), https://arxiv.org/abs/1706.06083: the adversarial batch alone.
+class Crafted(Method):
+    """What methods have that climb cross-entropy, in many steps or in one.
 
     Attributes:
       crafting: 'pgd', or 'nfgsm' for a single step from noise wider than the ball.
-      awp: size of adversarial weight perturbation, relative to the weights; 0 is off.
+      noise_reach: radius of that noise, in radii of the ball.
     """
 
-    place: ClassVar[str] = "tfrobust.training.pgd:AdversarialTraining"
+    crafting: str = setting(
+        "pgd", "how images are crafted: pgd, or nfgsm, one step from noise wider than the ball, as "
+        "fast always does", choices=CRAFTING,
+    )  # fmt: skip
+    noise_reach: float = setting(
+        2.0, "nfgsm: the noise before its step reaches this many times eps", low=0
+    )
 
-    crafting: str = "pgd"
-    awp: float = 0.0
+    @property
+    def single_step(self) -> bool:
+        """With the crafting 'nfgsm'."""
+        return self.crafting == "nfgsm"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Regularisation(Method):
+class _Perturbing(Method):
+    """What methods have whose weights may be perturbed as well.
+
+    Attributes:
+      awp: size of adversarial weight perturbation, relative to the weights; 0 is off.
+    """
+
+    awp: float = setting(
+        0.0, "size of adversarial weight perturbation, 0 is off", low=0, high=1
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialTraining(_Perturbing, Crafted):
+    """Madry et al. (2018), https://arxiv.org/abs/1706.06083: the adversarial batch alone."""
+
+    place: ClassVar[str] = "tfrobust.training.pgd:AdversarialTraining"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regularisation(Crafted):
     """NSL's adversarial regularisation: a clean loss and an adversarial one.
 
     Attributes:
       clean_weight, adv_weight: of the two losses.
       split_batch: each image has one of the two, in the share of their weights.
-      crafting: 'pgd', or 'nfgsm'.
     """
 
     place: ClassVar[str] = "tfrobust.training.regularised:Regularised"
+    weighs_losses: ClassVar[bool] = True
 
-    clean_weight: float = 1.0
-    adv_weight: float = 3.0
-    split_batch: bool = False
-    crafting: str = "pgd"
+    clean_weight: float = setting(1.0, "weight of the loss on clean images", low=0)
+    adv_weight: float = setting(3.0, "weight of the loss on adversarial images", low=0)
+    split_batch: bool = setting(
+        False,
+        "give each image of a batch one of the two losses, in the share of their weights, instead "
+        "of both: fewer passes",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trades(Method):
+class NSLRegularisation(Regularisation):
+    """The same by Neural Structured Learning's own `AdversarialRegularization`, of tf_keras."""
+
+    place: ClassVar[str] = "tfrobust.training.nsl:NSL"
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
+
+    adv_weight: float = setting(1.0, "weight of the loss on adversarial images", low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trades(_Perturbing):
     """Zhang et al. (2019), https://arxiv.org/abs/1901.08573.
 
     Attributes:
       beta: weight of the divergence between clean and adversarial prediction.
-      awp: size of adversarial weight perturbation; 0 is off.
     """
 
     place: ClassVar[str] = "tfrobust.training.trades:Trades"
 
-    beta: float = 6.0
-    awp: float = 0.0
+    beta: float = setting(6.0, "weight of the robustness term", low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mart(Method):
+class Mart(Crafted):
     """Wang et al. (2020), https://openreview.net/forum?id=rklOg6EFwS.
 
     Attributes:
@@ -116,7 +255,7 @@ class Mart(Method):
 
     place: ClassVar[str] = "tfrobust.training.trades:Mart"
 
-    beta: float = 6.0
+    beta: float = setting(6.0, "weight of the robustness term", low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,11 +268,16 @@ class Fast(Method):
 
     place: ClassVar[str] = "tfrobust.training.fast:Fast"
 
-    noise_reach: float = 2.0
+    noise_reach: float = setting(2.0, "the noise reaches this many times eps", low=0)
+
+    @property
+    def single_step(self) -> bool:
+        """Always."""
+        return True
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mixture(Method):
+class Mixture(Crafted):
     """Each batch is clean, or crafted by FGSM, or by PGD.
 
     Attributes:
@@ -143,12 +287,14 @@ class Mixture(Method):
 
     place: ClassVar[str] = "tfrobust.training.pgd:Mixture"
 
-    adv_probability: float = 0.5
-    fgsm_eps: float = 0.01
+    adv_probability: float = setting(
+        0.5, "part of the batches that is adversarial", low=0, high=1
+    )  # fmt: skip
+    fgsm_eps: float = setting(0.01, "radius of the FGSM batches, as eps", above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Blend(Method):
+class Blend(Crafted):
     """The average of the clean and the adversarial image.
 
     Attributes:
@@ -157,7 +303,7 @@ class Blend(Method):
 
     place: ClassVar[str] = "tfrobust.training.pgd:Blend"
 
-    blend: float = 0.5
+    blend: float = setting(0.5, "share of the adversarial image", above=0, high=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,5 +315,6 @@ class Noise(Method):
     """
 
     place: ClassVar[str] = "tfrobust.training.pgd:Noise"
+    needs_attack: ClassVar[bool] = False
 
-    noise_std: float = 0.25
+    noise_std: float = setting(0.25, "standard deviation of the Gaussian noise", above=0)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from tfrobust.config import BATCH_NORM, CRAFTING, RunConfig, TrainingConfig
 from tfrobust.errors import UsageError
-from tfrobust.training.traits import traits_of
+from tfrobust.plugins import configured
+from tfrobust.training import METHODS
 
 # What needs TensorFlow is imported when it is used: a command checks before it reads anything.
 if TYPE_CHECKING:
     from tfrobust.attacks.gradient import PGD
     from tfrobust.threat_model import ThreatModel
+    from tfrobust.training.methods import Method
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Recipe:
       awp_warmup: steps before it begins.
       label_smoothing: part of the label's probability spread evenly over all classes.
       ema: decay of the weight averages; 0 is off.
+      method: the method itself, with settings that no other has.
 
     Raises:
       UsageError: an unknown `batch_norm`, or both weights 0.
@@ -67,6 +70,7 @@ class Recipe:
     label_smoothing: float = 0.0
     ema: float = 0.0
     split_batch: bool = False
+    method: Any = None
 
     def __post_init__(self) -> None:
         if self.batch_norm not in BATCH_NORM:
@@ -95,20 +99,29 @@ class Recipe:
         Raises:
           UsageError: the method does not train against this norm.
         """
-        _check_norm(config.method, threat_model.norm)
-        same = (
-            "clean_weight", "adv_weight", "split_batch", "batch_norm", "beta", "blend",
-            "adv_probability", "fgsm_eps", "noise_std", "crafting", "noise_reach", "awp",
-            "label_smoothing", "ema",
-        )  # fmt: skip
-        return cls(
-            threat_model,
-            _attack_of(config),
-            seed=seed,
+        method = method_from(config, seed)
+        method.check_norm(threat_model.norm, config.method.name)
+        return replace(
+            method.recipe(threat_model),
             clean_steps="first" if config.clean_start > 0 else "never",
             awp_warmup=round(config.awp_warmup * steps_per_epoch),
-            **{name: getattr(config, name) for name in same},
+            ema=config.ema,
         )
+
+
+def method_from(config: TrainingConfig, seed: int = 42) -> Method:
+    """The method that a configuration names, with its settings and those that all share.
+
+    Raises:
+      UsageError: there is no such method, or a setting is none of its, or out of range.
+    """
+    made: Method = configured(
+        METHODS[config.method.name], config.method.settings, f"Method {config.method.name}"
+    )
+    return replace(
+        made, attack=_attack_of(config), batch_norm=config.batch_norm,
+        label_smoothing=config.label_smoothing, seed=seed,
+    )  # fmt: skip
 
 
 def check_trainable(config: RunConfig) -> None:
@@ -121,22 +134,15 @@ def check_trainable(config: RunConfig) -> None:
         step is shorter than eps.
     """
     training, eps = config.training, config.threat.eps
-    _check_norm(training.method, config.threat.norm)
+    choice = training.method
+    cls = METHODS[choice.name]
+    cls.check_norm(config.threat.norm, choice.name)
+    method = configured(cls, choice.settings, f"Method {choice.name}")
     # A step size meant for many steps makes a training that looks right and is worth little.
-    single = training.method == "fast" or training.crafting == "nfgsm"
-    if single and training.step_size and training.step_size < eps:
+    if method.single_step and training.step_size and training.step_size < eps:
         raise UsageError(
             f"step_size: a single step is expected to be as long as eps ({eps:g}) or more, found "
             f"{training.step_size:g}: give --train-step-size {eps:g}."
-        )
-
-
-def _check_norm(method: str, norm: str) -> None:
-    known = traits_of(method).norms
-    if norm not in known:
-        raise UsageError(
-            f"norm: the method {method} trains against {', '.join(known)}, found {norm!r}: choose "
-            "one of these, or another method, such as --method pgd."
         )
 
 

@@ -27,8 +27,9 @@ from tfrobust.models.views import InputView
 from tfrobust.runtime import tf
 from tfrobust.tables import imported
 from tfrobust.threat_model import ThreatModel
+from tfrobust.training import METHODS
 from tfrobust.training.batch_norm import Statistics
-from tfrobust.training.methods import AdversarialTraining, Method, from_dict
+from tfrobust.training.methods import AdversarialTraining, Method, from_dict, known_methods
 
 Tensor = Any
 _PACKAGE = "tfrobust"
@@ -397,6 +398,7 @@ def load_robust(path: Path | str) -> Any:
 
     library = "keras" if keras_version(Path(path)).startswith("3.") else "tf_keras"
     refuse_code(Path(path))
-    for method in Method.__subclasses__():
+    # Those of installed packages are known once they are imported.
+    for method in [METHODS[name] for name in METHODS] + known_methods():
         _class_of(method.place, method.__name__, library)
     return importlib.import_module(library).models.load_model(str(path), compile=False)

@@ -16,8 +16,10 @@ from tfrobust.distribution import averaged, own_seed, replicas
 from tfrobust.errors import UsageError
 from tfrobust.models.folding import fold
 from tfrobust.models.heads import library_of, raw
+from tfrobust.plugins import takers
 from tfrobust.runtime import keras, tf
 from tfrobust.threat_model import ThreatModel
+from tfrobust.training import METHODS
 from tfrobust.training.averaging import Averages
 from tfrobust.training.batch_norm import Statistics, batch_norm_layers
 from tfrobust.training.recipe import Recipe
@@ -94,8 +96,9 @@ class RobustStep:
         name = type(self).__name__
         if recipe.awp and not self.perturbs_weights:
             raise UsageError(
-                f"awp: weights are perturbed with the methods pgd and trades, found {recipe.awp:g} "
-                f"with {name}: choose one of these, or set awp to 0."
+                "awp: weights are perturbed with the methods "
+                f"{' and '.join(takers(METHODS, 'awp'))}, found {recipe.awp:g} with {name}: choose "
+                "one of these, or set awp to 0."
             )
         if recipe.attack.targeted and not self.aims:
             raise UsageError(
@@ -105,7 +108,7 @@ class RobustStep:
         if recipe.crafting == "nfgsm" and not self._may_step_once:
             raise UsageError(
                 f"crafting: {name} crafts in its own way, expected pgd, found nfgsm: leave it out, "
-                "or choose the method nsl, pgd, mart, blend or fast."
+                f"or choose the method {', '.join(takers(METHODS, 'crafting'))} or fast."
             )
 
     def compile(self, optimizer: Any, **kwargs: Any) -> None:
@@ -127,6 +130,11 @@ class RobustStep:
     def kept(self) -> AbstractContextManager[None]:
         """Inside the block `base_model` has the weights to keep: the averages, where there are."""
         return self.averages.in_place() if self.averages else nullcontext()
+
+    @property
+    def settings(self) -> Any:
+        """The method's dataclass, with settings of its own: `self.settings.gamma`."""
+        return self.recipe.method
 
     def seed(self) -> Tensor:
         """What this step's random draws depend on: the recipe's seed and the step, int32 [2].

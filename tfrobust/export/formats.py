@@ -1,0 +1,215 @@
+"""Export formats as frozen dataclasses: each writes a model, and reads back what it wrote."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from tfrobust.errors import TFRobustError
+from tfrobust.plugins import configured, parse
+from tfrobust.run import write_bytes
+from tfrobust.settings import Checked, setting
+
+if TYPE_CHECKING:
+    from tfrobust.config import BackboneConfig
+    from tfrobust.runtime import keras
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format(Checked):
+    """What every format is: images in [0, 1] in, logits out.
+
+    Attributes:
+      file: its name, beside the SavedModel.
+      needs_images: whether it takes the ranges of activations from training images.
+      needs_backbone: whether it holds the settings that the network was built with.
+    """
+
+    file: ClassVar[str] = ""
+    needs_images: ClassVar[bool] = False
+    needs_backbone: ClassVar[bool] = False
+
+    def write(
+        self, model: keras.Model, target: Path, images: np.ndarray | None,
+        backbone: BackboneConfig | None,
+    ) -> None:  # fmt: skip
+        """Writes `model` to `target`.
+
+        Args:
+          model: image in [0, 1], float32 [None, H, W, 3] -> logits.
+          target: the file.
+          images: float32 [N, H, W, 3], where the format needs them.
+          backbone: the network's settings, where the format needs them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} writes nothing.")
+
+    def load(self, path: Path) -> Run:
+        """What was written as a function of images: float32 [N, H, W, 3] -> logits [N, K]."""
+        raise NotImplementedError(f"{type(self).__name__} reads nothing.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights(Format):
+    """Weights alone, for Python and this project: `weights.rebuild`."""
+
+    file: ClassVar[str] = "model.weights.h5"
+    needs_backbone: ClassVar[bool] = True
+
+    def write(
+        self, model: keras.Model, target: Path, images: np.ndarray | None,
+        backbone: BackboneConfig | None,
+    ) -> None:  # fmt: skip
+        """With the settings beside them."""
+        from tfrobust.export import weights
+
+        assert backbone is not None  # `convert` has looked
+        weights.write(model, backbone, target)
+
+    def load(self, path: Path) -> Run:
+        """Built anew, with these weights."""
+        from tfrobust.export import weights
+
+        model = weights.rebuild(path)
+        return lambda x: model(x, training=False).numpy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TFLite(Format):
+    """TensorFlow Lite with float32 weights and activations."""
+
+    file: ClassVar[str] = "model.tflite"
+
+    def write(
+        self, model: keras.Model, target: Path, images: np.ndarray | None,
+        backbone: BackboneConfig | None,
+    ) -> None:  # fmt: skip
+        """As a flat buffer."""
+        from tfrobust.runtime import tf
+
+        function, _ = logits_of(model)
+        converter = tf.lite.TFLiteConverter.from_concrete_functions(
+            [function.get_concrete_function()], model
+        )
+        self.prepare(converter, images)
+        write_bytes(target, bytes(converter.convert()))
+
+    def prepare(self, converter: Any, images: np.ndarray | None) -> None:
+        """Sets up TensorFlow's converter."""
+
+    def load(self, path: Path) -> Run:
+        """By TensorFlow's own interpreter, image by image."""
+        from tfrobust.runtime import tf
+
+        with warnings.catch_warnings():
+            # TensorFlow tells that a later one than ours goes without.
+            warnings.filterwarnings("ignore", r"\s*Warning: tf.lite.Interpreter is deprecated")
+            interpreter = tf.lite.Interpreter(model_path=str(path), num_threads=2)
+        where = interpreter.get_input_details()[0]["index"]
+        out = interpreter.get_output_details()[0]["index"]
+
+        def run(x: np.ndarray) -> np.ndarray:
+            rows = []
+            for image in x:
+                interpreter.resize_tensor_input(where, [1, *image.shape])
+                interpreter.allocate_tensors()
+                interpreter.set_tensor(where, image[None])
+                interpreter.invoke()
+                rows.append(interpreter.get_tensor(out)[0])
+            return np.stack(rows)
+
+        return run
+
+
+@dataclass(frozen=True, kw_only=True)
+class TFLiteInt8(TFLite):
+    """TensorFlow Lite with whole-number weights and activations, and floats at both ends.
+
+    Attributes:
+      images: training images that the ranges of activations are taken from.
+    """
+
+    file: ClassVar[str] = "model_int8.tflite"
+    needs_images: ClassVar[bool] = True
+
+    images: int = setting(200, "training images that ranges are taken from", low=1)
+
+    def prepare(self, converter: Any, images: np.ndarray | None) -> None:
+        """Whole numbers, with ranges from the images."""
+        from tfrobust.runtime import tf
+
+        assert images is not None  # `convert` has looked
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.representative_dataset = lambda: (
+            [images[i : i + 1]] for i in range(min(len(images), self.images))
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ONNX(Format):
+    """ONNX, by tf2onnx; checked by onnxruntime.
+
+    Attributes:
+      opset: version of ONNX's operations.
+    """
+
+    file: ClassVar[str] = "model.onnx"
+
+    opset: int = setting(17, "version of ONNX's operations", low=13)
+
+    def write(
+        self, model: keras.Model, target: Path, images: np.ndarray | None,
+        backbone: BackboneConfig | None,
+    ) -> None:  # fmt: skip
+        """As a protocol buffer."""
+        tf2onnx = importlib.import_module("tf2onnx")
+        function, spec = logits_of(model)
+        proto, _ = tf2onnx.convert.from_function(function, input_signature=[spec], opset=self.opset)
+        write_bytes(target, proto.SerializeToString())
+
+    def load(self, path: Path) -> Run:
+        """By onnxruntime on the processor."""
+        try:
+            onnxruntime = importlib.import_module("onnxruntime")
+        except ImportError as error:
+            raise TFRobustError(
+                f"onnx needs the package {error.name} to be checked: pip install "
+                "'tfrobust[portable]' -c constraints.txt."
+            ) from error
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
+        return lambda x: session.run(None, {name: x})[0]
+
+
+def logits_of(model: keras.Model) -> tuple[Any, Any]:
+    """The logits alone, as a graph, and what it takes."""
+    from tfrobust.runtime import tf
+
+    spec = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="images")
+
+    @tf.function(input_signature=[spec])
+    def logits(images: Any) -> Any:
+        return tf.cast(model(images, training=False), tf.float32)
+
+    return logits, spec
+
+
+def format_of(text: str) -> Format:
+    """A format with its settings, as the command line writes it: 'onnx:opset=15'.
+
+    Raises:
+      UsageError: it, or a setting, is unknown, or a value is out of range.
+    """
+    from tfrobust.export import FORMATS
+
+    name, settings = parse(text, FORMATS, "--formats")
+    made: Format = configured(FORMATS[name], settings, f"Format {name}")
+    return made
