@@ -85,7 +85,9 @@ def _trainer(case: Case, kind: str, args: argparse.Namespace) -> Any:
     side = args.image_size
     model = build("mobilenetv2", num_classes=200, image_shape=(side, side, 3), seed=0)
     attack = PGD(steps=case.steps, random_start=case.random_start, early_stop=False)
-    recipe = Recipe(ThreatModel("linf", EPS), attack, batch_norm="both", shared_gradient=case.shared)
+    recipe = Recipe(
+        ThreatModel("linf", EPS), attack, batch_norm="both", shared_gradient=case.shared
+    )
     optimizer = keras.optimizers.SGD(0.001, momentum=0.9)
     if kind == "ours":
         trainer = NSL(model, recipe)

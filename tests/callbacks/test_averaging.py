@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from robust_cases import data, library, small  # noqa: F401
+from robust_cases import data, small
 
 import tfrobust as tr
 
 
-def test_averages_are_measured_kept_and_left_in_the_model(library, tmp_path):  # noqa: F811
+def test_averages_are_measured_kept_and_left_in_the_model(library, tmp_path):
     x, y = data()
     model = small(library, optimizer=library.optimizers.SGD(0.1))
     base, steps, kept = model.base_model, [], []
@@ -44,7 +44,7 @@ def test_averages_are_measured_kept_and_left_in_the_model(library, tmp_path):  #
         tr.callbacks.WeightAveraging(1.0)
 
 
-def test_the_elbow_is_the_epoch_of_the_lowest_loss(library, tmp_path):  # noqa: F811
+def test_the_elbow_is_the_epoch_of_the_lowest_loss(library, tmp_path):
     x, y = data()
     model, seen = small(library), []
     told = iter([0.2, 0.9, 0.5, 0.7])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from robust_cases import assert_same, data, library, small  # noqa: F401
+from robust_cases import assert_same, data, small
 
 import tfrobust as tr
 
@@ -36,7 +36,7 @@ def callbacks_of(folder):
     ]
 
 
-def stopping(library, at):  # noqa: F811
+def stopping(library, at):
     class Stopping(library.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
             if (self.epoch, batch) == at:
@@ -48,7 +48,7 @@ def stopping(library, at):  # noqa: F811
     return Stopping()
 
 
-def test_all_callbacks_go_on_where_they_were(library, tmp_path):  # noqa: F811
+def test_all_callbacks_go_on_where_they_were(library, tmp_path):
     x, y = data()
     given = {"batch_size": 16, "epochs": 9, "shuffle": False, "validation_data": (x, y),
              "verbose": 0}  # fmt: skip
@@ -67,7 +67,9 @@ def test_all_callbacks_go_on_where_they_were(library, tmp_path):  # noqa: F811
     assert_same(*kept[:2])
     assert_same(*kept[2:])
     for one, other in zip(whole, resumed, strict=True):
-        mine, theirs = ({k: v for k, v in c.state().items() if k != "elapsed"} for c in (one, other))
+        mine, theirs = (
+            {k: v for k, v in c.state().items() if k != "elapsed"} for c in (one, other)
+        )
         untimed = [json.dumps([{k: v for k, v in row.items() if k not in ("seconds", "elapsed")}
                                for row in state.get("rows", [state])])
                    for state in (mine, theirs)]  # fmt: skip
@@ -81,7 +83,7 @@ def test_all_callbacks_go_on_where_they_were(library, tmp_path):  # noqa: F811
     assert_same(models[0].base_model, again.base_model)
 
 
-def test_a_file_of_another_model_or_a_damaged_one_is_refused(library, tmp_path):  # noqa: F811
+def test_a_file_of_another_model_or_a_damaged_one_is_refused(library, tmp_path):
     x, y = data(16)
     keep = tr.callbacks.RobustCheckpoint(tmp_path, tr.PGD(steps=1), resume=True)
     small(library).fit(x, y, validation_data=(x, y), verbose=0, callbacks=[keep])
@@ -94,7 +96,7 @@ def test_a_file_of_another_model_or_a_damaged_one_is_refused(library, tmp_path):
         small(library).fit(x, y, validation_data=(x, y), verbose=0, callbacks=[keep])
 
 
-def test_backup_and_restore_of_keras_resumes_bit_equal(library, tmp_path):  # noqa: F811
+def test_backup_and_restore_of_keras_resumes_bit_equal(library, tmp_path):
     x, y = data()
     given = {"batch_size": 16, "epochs": 4, "shuffle": False, "verbose": 0}
     whole, killed, resumed = (small(library, TRADES, tr.L2(0.3)) for _ in range(3))

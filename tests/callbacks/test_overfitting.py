@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from robust_cases import data, library, small  # noqa: F401
+from robust_cases import data, small
 
 import tfrobust as tr
 from tfrobust.callbacks.overfitting import _first
@@ -65,7 +65,7 @@ def test_robust_overfitting(epochs, ended, weight, capfd):
     assert ("Robust overfitting" in capfd.readouterr().err) == (ended is not None)
 
 
-def test_it_gives_the_weights_of_the_best_epoch_back(library, monkeypatch):  # noqa: F811
+def test_it_gives_the_weights_of_the_best_epoch_back(library, monkeypatch):
     x, y = data()
     model, seen = small(library, TWO_STEPS), []
     guard = tr.callbacks.OverfittingGuard(patience=1, drop=0.0)
@@ -76,7 +76,9 @@ def test_it_gives_the_weights_of_the_best_epoch_back(library, monkeypatch):  # n
             seen.append([np.array(w) for w in model.base_model.get_weights()])
             logs["val_robust_accuracy"] = next(falling)
 
-    history = model.fit(x, y, epochs=9, validation_data=(x, y), verbose=0, callbacks=[Told(), guard])
+    history = model.fit(
+        x, y, epochs=9, validation_data=(x, y), verbose=0, callbacks=[Told(), guard]
+    )
     assert len(history.epoch) == 2 and guard.stopped == 1
     for one, other in zip(seen[0], model.base_model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -84,7 +86,7 @@ def test_it_gives_the_weights_of_the_best_epoch_back(library, monkeypatch):  # n
 
 @pytest.mark.parametrize("method", [tr.Fast(), tr.AdversarialTraining(attack=tr.FGSM())],
                          ids=["noise", "fgsm"])  # fmt: skip
-def test_catastrophic_overfitting_is_undone(library, method, monkeypatch, capfd):  # noqa: F811
+def test_catastrophic_overfitting_is_undone(library, method, monkeypatch, capfd):
     x, y = data()
     looks = []
 
@@ -124,7 +126,7 @@ def test_validation_data_of_every_kind():
         np.testing.assert_array_equal(found[:20], x[:20])
 
 
-def test_arguments_are_checked(library):  # noqa: F811
+def test_arguments_are_checked(library):
     for wrong in ({"patience": 0}, {"drop": 1.0}, {"every": 0}, {"images": 0}):
         with pytest.raises(tr.UsageError):
             tr.callbacks.OverfittingGuard(**wrong)

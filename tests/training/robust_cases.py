@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 import tfrobust as tr
 from tfrobust.runtime import keras as keras_2
 
 RNG = np.random.default_rng(0)
-
-
-@pytest.fixture(params=["tf_keras", "keras 3"])
-def library(request):
-    if request.param == "tf_keras":
-        return keras_2
-    return pytest.importorskip("keras", minversion="3.0")
 
 
 def data(count=64, scale=1.0):

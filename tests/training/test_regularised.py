@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from robust_cases import data, library, network  # noqa: F401
+from robust_cases import data, network
 from training_cases import batch_of, make
 
 import tfrobust as tr
@@ -43,14 +43,14 @@ def test_it_is_stock_nsl_with_fgsm(small_cnn, ball):
             np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_without_batch_statistics_it_is_the_step_with_a_pass_of_its_own(library):  # noqa: F811
+def test_without_batch_statistics_it_is_the_step_with_a_pass_of_its_own(library):
     x, y = data()
     models, losses = [], []
     for shared in (False, True):
         library.utils.set_random_seed(0)
         image = library.Input((8, 8, 3))
         hidden = library.layers.Conv2D(6, 3, strides=2, activation="relu",
-                                       kernel_regularizer=library.regularizers.L2(0.01))  # fmt: skip
+                                       kernel_regularizer="l2")  # fmt: skip
         z = library.layers.Dense(3)(library.layers.Flatten()(hidden(image)))
         models.append(library.Model(image, z))
         method = tr.Regularisation(attack=tr.FGSM(), shared_gradient=shared, clean_weight=0.5)
@@ -72,7 +72,7 @@ def test_what_cannot_share_is_refused(small_cnn):
             tr.robust(small_cnn(), tr.Regularisation(shared_gradient=True, **wrong), tr.Linf(0.1))
 
 
-def test_attacks_of_every_kind_are_saved_with_the_method(library, tmp_path):  # noqa: F811
+def test_attacks_of_every_kind_are_saved_with_the_method(library, tmp_path):
     for attack in (tr.FGSM(), tr.BIM(steps=3), tr.PGD(steps=2, random_start=False)):
         method = tr.Regularisation(attack=attack)
         tr.robust(network(library), method, tr.Linf(0.1)).save(tmp_path / "one.keras")

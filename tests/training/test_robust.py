@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from robust_cases import RNG, data, library, network, same_start  # noqa: F401
+from robust_cases import RNG, data, network, same_start
 
 import tfrobust as tr
 from tfrobust.runtime import keras as keras_2
 from tfrobust.runtime import nsl, tf
+from tfrobust.training import trades
 from tfrobust.training.recipe import Recipe
 
 METHODS = [tr.Standard, tr.AdversarialTraining, tr.Regularisation, tr.Trades, tr.Mart, tr.Fast,
@@ -16,7 +17,12 @@ METHODS = [tr.Standard, tr.AdversarialTraining, tr.Regularisation, tr.Trades, tr
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_both_keras_train_alike(method):
+def test_both_keras_train_alike(method, monkeypatch):
+    # Where TRADES starts, 0.001 from x, the gradient of the divergence is a difference of nearly
+    # equal predictions, mostly rounding errors: two Keras, or one with BatchNorm folded and one
+    # without, then climb another way (losses 0.7 % apart after 20 steps). From farther off the
+    # method is the same, and its gradients are well conditioned.
+    monkeypatch.setattr(trades, "_START", 0.1)
     keras_3 = pytest.importorskip("keras", minversion="3.0")
     x, y = data()
     models = [network(one, None) for one in (keras_2, keras_3)]
@@ -30,11 +36,9 @@ def test_both_keras_train_alike(method):
         wrapped.compile(one.optimizers.SGD(0.05))
         found = wrapped.fit(x, y, batch_size=16, epochs=5, shuffle=False, verbose=0)
         losses.append(found.history["loss"])
-    # The divergence that TRADES climbs begins with a gradient of rounding errors.
-    loose = 100 if method is tr.Trades else 1
-    np.testing.assert_allclose(*losses, rtol=loose * 1e-4)
+    np.testing.assert_allclose(*losses, rtol=1e-5)
     for one, other in zip(*(model.get_weights() for model in models), strict=True):
-        np.testing.assert_allclose(one, other, atol=loose * 1e-4)
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_regularisation_is_nsl_s_own_loss():

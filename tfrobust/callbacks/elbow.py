@@ -30,9 +30,7 @@ class KeepElbow(Callback):
       UsageError: `first` is below 1.
     """
 
-    def __init__(
-        self, folder: Path | str, first: int = 1, *, monitor: str = "val_loss"
-    ) -> None:
+    def __init__(self, folder: Path | str, first: int = 1, *, monitor: str = "val_loss") -> None:
         if first < 1:
             raise UsageError(f"first: expected an epoch, from 1, found {first}.")
         self.path, self.first, self.monitor = Path(folder) / "elbow.keras", first, monitor

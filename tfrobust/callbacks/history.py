@@ -60,7 +60,8 @@ class RobustHistory(Callback):
         """
         base = self.model.base_model
         blocks = f"{len(base.trainable_weights)} of {len(base.weights)} weights"
-        last = self.rows[-1] if self.rows else {"stage": 0, "blocks": "", "elapsed": 0.0}
+        nothing: dict[str, Any] = {"stage": 0, "blocks": "", "elapsed": 0.0}
+        last = self.rows[-1] if self.rows else nothing
         seconds = time.monotonic() - self._begin
         row: dict[str, Any] = {
             "epoch": epoch + 1,

@@ -72,7 +72,7 @@ class Resumable:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
-                named = {f"a{i}": value for i, value in enumerate(arrays)}
+                named: dict[str, Any] = {f"a{i}": value for i, value in enumerate(arrays)}
                 np.savez(file, told=np.array(json.dumps(told)), **named)
             partial.replace(self._path)
         except OSError as error:

@@ -21,9 +21,10 @@ class Guard(keras.callbacks.Callback):
     weights, BatchNorm's statistics, weight averages and the optimiser are put back to the
     last look that found nothing, the noise of the attack is widened by one radius of the
     ball (De Jorge et al., 2022, find that wider noise prevents it), and training goes on
-    with the next batch. Where the step has no noise before it, training ends. It looks at the end of every epoch too, so that no checkpoint is
-    written of a collapsed network, and a resumed run guards on as an uninterrupted one. It
-    measures the weights that train, not their averages, which would hide a collapse.
+    with the next batch; where the step has no noise before it, training ends. It looks at
+    the end of every epoch too, so that no checkpoint is written of a collapsed network, and
+    a resumed run guards on as an uninterrupted one. It measures the weights that train, not
+    their averages, which would hide a collapse.
 
     Args:
       selection: measures a few held-out images; `worst_case` off, or a network that

@@ -120,7 +120,7 @@ class _Robust:
     def is_plain(self) -> bool:
         """Whether the base model itself is of tf_keras and makes logits of [0, 1] images."""
         outputs: _Logits = self._outputs  # type: ignore[attr-defined]
-        return outputs.plain and self._folds  # type: ignore[attr-defined,no-any-return]
+        return outputs.plain and self._folds  # type: ignore[attr-defined]
 
     def pixels_and_labels(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Images as the user gives them, in [0, 1]; their labels, int32 [B]."""
