@@ -17,7 +17,7 @@ TWO_STEPS = tr.AdversarialTraining(attack=tr.PGD(steps=2))
 class Scripted:
     """A stand-in for a robust model whose epochs go as they are told to."""
 
-    single_step, crafts, stop_training = False, True, False
+    single_step, crafts, stop_training, averages = False, True, False, None
 
     def __init__(self, epochs):
         from types import SimpleNamespace
@@ -65,7 +65,7 @@ def test_robust_overfitting(epochs, ended, weight, capfd):
     assert ("Robust overfitting" in capfd.readouterr().err) == (ended is not None)
 
 
-def test_it_gives_the_weights_of_the_best_epoch_back(library, monkeypatch):
+def test_it_gives_the_weights_of_the_best_epoch_back(library):
     x, y = data()
     model, seen = small(library, TWO_STEPS), []
     guard = tr.callbacks.OverfittingGuard(patience=1, drop=0.0)
@@ -73,11 +73,13 @@ def test_it_gives_the_weights_of_the_best_epoch_back(library, monkeypatch):
 
     class Told(library.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
-            seen.append([np.array(w) for w in model.base_model.get_weights()])
+            with model.kept():
+                seen.append([np.array(w) for w in model.base_model.get_weights()])
             logs["val_robust_accuracy"] = next(falling)
 
+    averages = tr.callbacks.WeightAveraging(0.5)
     history = model.fit(
-        x, y, epochs=9, validation_data=(x, y), verbose=0, callbacks=[Told(), guard]
+        x, y, epochs=9, validation_data=(x, y), verbose=0, callbacks=[Told(), guard, averages]
     )
     assert len(history.epoch) == 2 and guard.stopped == 1
     for one, other in zip(seen[0], model.base_model.get_weights(), strict=True):

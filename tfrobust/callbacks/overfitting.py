@@ -83,8 +83,14 @@ class OverfittingGuard(Callback):
             self._rows, self._best, self._state = [], [], TrainState()
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Sets up the looks where examples are crafted in a single step."""
+        """Sets up the looks where examples are crafted in a single step.
+
+        Raises:
+          UsageError: the model is no robust one.
+        """
         self._guard = None
+        if self._validation is None:
+            raise UsageError("OverfittingGuard: expected a robust model, as tr.robust makes it.")
         if not _crafts_in_one_step(self.model):
             return
         if self._state.noise_reach is not None:
@@ -136,6 +142,8 @@ class OverfittingGuard(Callback):
     def _stop(self, epoch: int) -> None:
         for variable, value in zip(self.model.base_model.variables, self._best, strict=True):
             raw(variable).assign(value)
+        if self.model.averages:
+            self.model.averages.restart()
         self.stopped, self.model.stop_training = epoch, True
         best, last = (1 - self._rows[i]["select_loss"] for i in (self._place(epoch), -1))
         print(

@@ -41,7 +41,9 @@ class Resumable:
         Raises:
           TFRobustError: the file cannot be read, or belongs to another model.
         """
-        self._beside = [one for one in given["callbacks"] if isinstance(one, Callback)]
+        beside = given["callbacks"]
+        beside = beside if isinstance(beside, (list, tuple)) else getattr(beside, "callbacks", [])
+        self._beside = [one for one in beside if isinstance(one, Callback)]
         given.setdefault("initial_epoch", 0)
         if not self._path.is_file():
             return

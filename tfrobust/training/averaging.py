@@ -61,3 +61,8 @@ class Averages:
         """Makes the averages the model's weights."""
         for weight, average in zip(self._weights, self.variables, strict=True):
             weight.assign(average)
+
+    def restart(self) -> None:
+        """Has the averages begin anew at the model's present weights."""
+        for weight, average in zip(self._weights, self.variables, strict=True):
+            average.assign(weight)

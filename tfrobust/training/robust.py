@@ -83,11 +83,13 @@ class _Robust:
         keras_fit = super().fit  # type: ignore[misc]
         given = inspect.signature(keras_fit).bind(x, *args, **kwargs).arguments
         callbacks = given.get("callbacks") or []
-        if isinstance(callbacks, (list, tuple)):
-            # A callback may look at the data, or go on from where an earlier `fit` was killed.
-            for callback in callbacks:
-                if hasattr(callback, "before_fit"):
-                    callback.before_fit(self, given)
+        if not isinstance(callbacks, (list, tuple)):
+            # One alone, or a `CallbackList`.
+            callbacks = getattr(callbacks, "callbacks", [callbacks])
+        # A callback may look at the data, or go on from where an earlier `fit` was killed.
+        for callback in callbacks:
+            if hasattr(callback, "before_fit"):
+                callback.before_fit(self, given)
         return keras_fit(**given)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
