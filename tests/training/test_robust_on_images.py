@@ -51,7 +51,7 @@ def vehicles(shared_data):
             x = np.stack([found[i][0] for i in order]).astype("float32")
             return x, np.array([found[i][1] for i in order])
 
-        return read("train", 0, 1000), read("train", 1000, 32), read("test", 0, 24)
+        return read("train", 0, 500), read("train", 1000, 16), read("test", 0, 16)
 
 
 def functional(library, shape):
@@ -133,7 +133,7 @@ def test_transfer_learning_with_a_frozen_base_and_augmentation(library, vehicles
     robust = tr.robust(model, tr.Fast(), FINE)
     robust.compile(library.optimizers.Adam(1e-3), metrics=["accuracy"])
     history = robust.fit(x, y, epochs=99, batch_size=64, validation_data=select, verbose=0,
-                         callbacks=[tr.callbacks.StagedUnfreezing("head:1:0.001,all:6:0.0002"),
+                         callbacks=[tr.callbacks.StagedUnfreezing("head:1:0.001,all:7:0.0003"),
                                     tr.callbacks.OverfittingGuard()])  # fmt: skip
     print(history.history)
     check(library, "transfer", plain, model, test, FINE, begun)
