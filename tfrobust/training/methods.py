@@ -102,7 +102,8 @@ class Method(Checked):
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for saving; `from_dict` reads them."""
         own = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        return {"method": type(self).__name__, **own, "attack": attack_as_dict(self.attack)}
+        attack = None if self.attack is None else attack_as_dict(self.attack)
+        return {"method": type(self).__name__, **own, "attack": attack}
 
 
 def from_dict(values: dict[str, Any]) -> Method:
