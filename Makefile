@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DIGITS := $(BIN)/python -m pipelines.train --backbone mobilenetv2 --resume
 
-.PHONY: train test test-slow check benchmarks clean
+.PHONY: train test test-slow check benchmarks release-check clean
 
 train: $(VENV)/.ready
 	$(DIGITS) --recipe digits_standard --output saved_models/digits-standard
@@ -44,6 +44,18 @@ $(VENV)/.ready-test: setup.cfg constraints.txt | $(BIN)/python
 $(VENV)/.ready-dev: setup.cfg constraints.txt | $(BIN)/python
 	$(INSTALL) -e ".[test,dev]"
 	touch $@ $(VENV)/.ready $(VENV)/.ready-test
+
+# Builds sdist and wheel, installs the wheel where there is nothing else, and runs the main job
+# there, away from the sources.
+release-check: $(VENV)/.ready-dev
+	rm -rf dist build/release && mkdir -p build/release
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv build/release/venv
+	build/release/venv/bin/python -m pip install --quiet --upgrade "pip>=24"
+	build/release/venv/bin/python -m pip install --quiet -c constraints.txt dist/*.whl
+	cd build/release && venv/bin/tfrobust-train --backbone mobilenetv2 --epochs 12 --sweep none \
+	    --no-figures --output run
+	test -f build/release/run/evaluation.json && test -d build/release/run/1
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -26,15 +26,17 @@ from benchmarks.measuring import (
 
 @dataclass(frozen=True)
 class Case:
-    """One setting of the training attack."""
+    """One setting of the training attack; `shared` is ours alone: stock NSL always shares."""
 
     name: str
     steps: int
     random_start: bool
+    shared: bool = False
 
 
 CASES = (
     Case("FGSM", 1, False),
+    Case("FGSM, shared gradient", 1, False, shared=True),
     Case("FGSM, random start", 1, True),
     Case("PGD-2, random start (default)", 2, True),
     Case("PGD-3", 3, False),
@@ -83,7 +85,9 @@ def _trainer(case: Case, kind: str, args: argparse.Namespace) -> Any:
     side = args.image_size
     model = build("mobilenetv2", num_classes=200, image_shape=(side, side, 3), seed=0)
     attack = PGD(steps=case.steps, random_start=case.random_start, early_stop=False)
-    recipe = Recipe(ThreatModel("linf", EPS), attack, batch_norm="both")
+    recipe = Recipe(
+        ThreatModel("linf", EPS), attack, batch_norm="both", shared_gradient=case.shared
+    )
     optimizer = keras.optimizers.SGD(0.001, momentum=0.9)
     if kind == "ours":
         trainer = NSL(model, recipe)

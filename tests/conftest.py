@@ -75,3 +75,13 @@ def small_cnn():
         return keras.Model(image, logits)
 
     return make
+
+
+@pytest.fixture(params=["tf_keras", "keras 3"])
+def library(request):
+    """Each Keras in turn."""
+    if request.param == "tf_keras":
+        from tfrobust.runtime import keras
+
+        return keras
+    return pytest.importorskip("keras", minversion="3.0")

@@ -18,6 +18,7 @@ _PLACES = {
     "BACKBONES": "tfrobust.backbones",
     "BIM": "tfrobust.attacks.gradient",
     "Blend": "tfrobust.training.methods",
+    "Certificates": "tfrobust.evaluation.certificates",
     "Classifier": "tfrobust.models.classifier",
     "DATASETS": "tfrobust.data",
     "EXPLAINERS": "tfrobust.explain",
@@ -52,6 +53,7 @@ _PLACES = {
     "autoattack": "tfrobust.attacks.autoattack",
     "build": "tfrobust.backbones",
     "callbacks": "tfrobust.callbacks",
+    "certify": "tfrobust.evaluation.certify",
     "evaluate": "tfrobust.evaluation.evaluate",
     "explain": "tfrobust.explain.explain",
     "export": "tfrobust.export",
@@ -60,11 +62,12 @@ _PLACES = {
     "load": "tfrobust.data",
     "load_any": "tfrobust.models.opening",
     "load_robust": "tfrobust.training.robust",
+    "models": "tfrobust.models",
     "robust": "tfrobust.training.robust",
 }
 
 # What is used as a room: `tfrobust.callbacks.TimeBudget`.
-_ROOMS = ("callbacks", "jobs")
+_ROOMS = ("callbacks", "jobs", "models")
 __all__ = sorted(_PLACES)  # noqa: PLE0605
 
 

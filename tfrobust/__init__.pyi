@@ -1,6 +1,7 @@
 # What a checker and an editor see; `__init__.py` imports each name when it is first used.
 from tfrobust import callbacks as callbacks
 from tfrobust import jobs as jobs
+from tfrobust import models as models
 from tfrobust.attacks import ATTACKS as ATTACKS
 from tfrobust.attacks.apgd import APGD as APGD
 from tfrobust.attacks.apgd import TargetedAPGD as TargetedAPGD
@@ -20,6 +21,8 @@ from tfrobust.data.sources import as_images as as_images
 from tfrobust.data.types import ReadOptions as ReadOptions
 from tfrobust.errors import TFRobustError as TFRobustError
 from tfrobust.errors import UsageError as UsageError
+from tfrobust.evaluation.certificates import Certificates as Certificates
+from tfrobust.evaluation.certify import certify as certify
 from tfrobust.evaluation.evaluate import evaluate as evaluate
 from tfrobust.evaluation.report import RobustnessReport as RobustnessReport
 from tfrobust.explain import EXPLAINERS as EXPLAINERS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ ALL = {"fgsm": FGSM(), "pgd": PGD(steps=10, random_start=False)}
 @dataclass(frozen=True)
 class Corner:
     """Sees no gradient: goes straight for the corner that breaks a linear model."""
+
+    needs_gradient: ClassVar[bool] = False
 
     restarts: int = 1
 

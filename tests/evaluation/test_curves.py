@@ -113,6 +113,28 @@ def test_wrong_use_is_refused(linear):
         Curve("eps", (0.1, 0.0), (1, 2), 5, "PGD", BALL, 0.5)
 
 
+def test_a_sweep_attacks_only_what_other_radii_leave_open(linear):
+    """In any order of radii the scores are exact, and they never rise with the radius."""
+    evaluator, radii = linear
+    attacks = {"fgsm": FGSM(), "pgd": PGD(steps=3)}
+    further = (2 * EPS, EPS / 4, 3 * EPS, EPS / 2)
+    report = evaluate(evaluator.logits, evaluator.data, BALL, attacks, sweep=further)
+    swept = [result for result in report.sweep if result.name == "pgd"]
+    assert [float(result.threat_model.eps) for result in swept] == list(further)
+    for result in swept:
+        assert result.outcome.correct.sum() == standing(radii, float(result.threat_model.eps))
+    first = {float(r.threat_model.eps): r for r in report.sweep if r.name == "fgsm"}
+    right = int(report.clean.correct.sum())
+    at = {eps: standing(radii, eps) for eps in (EPS / 4, EPS / 2, EPS, 2 * EPS)}
+    # Larger balls: what fell in a smaller one is not attacked again.
+    assert first[2 * EPS].attacked == at[EPS] and first[3 * EPS].attacked == at[2 * EPS]
+    # Smaller ones: what withstood a larger one is spared, and counts as standing.
+    assert (first[EPS / 2].attacked, first[EPS / 2].spared) == (right - at[EPS], at[EPS])
+    assert (first[EPS / 4].attacked, first[EPS / 4].spared) == (right - at[EPS / 2], at[EPS / 2])
+    for result in first.values():
+        assert 0 <= result.success_rate <= 1
+
+
 def test_a_sweep_is_a_curve_of_the_worst_case(linear):
     evaluator, radii = linear
     attacks = {"fgsm": FGSM(), "pgd": PGD(steps=3)}

@@ -15,6 +15,7 @@ from tfrobust.config import AugmentConfig, RunConfig, StageConfig, ThreatConfig,
 from tfrobust.data.pipeline import evaluation_batches
 from tfrobust.data.types import ImageSet, ReadLog, Splits
 from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.plugins import Choice
 from tfrobust.run import RunFolder
 from tfrobust.runtime import keras, setup, tf
 from tfrobust.threat_model import ThreatModel
@@ -207,9 +208,8 @@ def test_an_epoch_without_a_kind_of_batch_has_no_accuracy_on_it(small_cnn, tmp_p
         extreme = np.reshape(draws, (2, 4)).max(axis=1)
     probability = float(extreme.mean())
     has = extreme < probability if kind == "adv" else extreme >= probability
-    training = replace(
-        CONFIG.training, stages=STAGES[:1], method="mixture", adv_probability=probability, steps=1
-    )
+    method = Choice("mixture", {"adv_probability": probability})
+    training = replace(CONFIG.training, stages=STAGES[:1], method=method, steps=1)
     run = new_run(tmp_path)
     rows = fit(small_cnn(), SPLITS, replace(CONFIG, training=training), run).rows
     assert sorted(has) == [False, True]

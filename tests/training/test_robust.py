@@ -4,53 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from robust_cases import RNG, data, network, same_start
 
 import tfrobust as tr
 from tfrobust.runtime import keras as keras_2
 from tfrobust.runtime import nsl, tf
+from tfrobust.training import trades
 from tfrobust.training.recipe import Recipe
 
-RNG = np.random.default_rng(0)
 METHODS = [tr.Standard, tr.AdversarialTraining, tr.Regularisation, tr.Trades, tr.Mart, tr.Fast,
            tr.Mixture, tr.Blend, tr.Noise]  # fmt: skip
 
 
-@pytest.fixture(params=["tf_keras", "keras 3"])
-def library(request):
-    if request.param == "tf_keras":
-        return keras_2
-    return pytest.importorskip("keras", minversion="3.0")
-
-
-def data(count=64, scale=1.0):
-    y = np.arange(count) % 3
-    x = np.clip(0.3 * np.eye(3)[y][:, None, None] + RNG.uniform(0.2, 0.6, (count, 8, 8, 3)), 0, 1)
-    return (scale * x).astype("float32"), y
-
-
-def network(library, last="softmax", classes=3, first=()):
-    # Seeded: after a command of ours TensorFlow draws nothing without a seed.
-    library.utils.set_random_seed(0)
-    layers = library.layers
-    image = x = library.Input((8, 8, 3))
-    for layer in first:
-        x = layer(x)
-    x = layers.Conv2D(6, 3, strides=2, padding="same", use_bias=False)(x)
-    # Fused, Keras 2 keeps another running variance than Keras 3: n / (n - 1) times as large.
-    plain = {"fused": False} if library is keras_2 else {}
-    x = layers.BatchNormalization(momentum=0.9, **plain)(x)
-    x = layers.Flatten()(layers.ReLU()(x))
-    return library.Model(image, layers.Dense(classes, last, name="top")(x))
-
-
-def same_start(models):
-    weights = [RNG.normal(0, 0.3, w.shape) if w.ndim > 1 else w for w in models[0].get_weights()]
-    for model in models:
-        model.set_weights(weights)
-
-
 @pytest.mark.parametrize("method", METHODS)
-def test_both_keras_train_alike(method):
+def test_both_keras_train_alike(method, monkeypatch):
+    # Where TRADES starts, 0.001 from x, the gradient of the divergence is a difference of nearly
+    # equal predictions, mostly rounding errors: two Keras, or one with BatchNorm folded and one
+    # without, then climb another way (losses 0.7 % apart after 20 steps). From farther off the
+    # method is the same, and its gradients are well conditioned.
+    monkeypatch.setattr(trades, "_START", 0.1)
     keras_3 = pytest.importorskip("keras", minversion="3.0")
     x, y = data()
     models = [network(one, None) for one in (keras_2, keras_3)]
@@ -64,11 +36,9 @@ def test_both_keras_train_alike(method):
         wrapped.compile(one.optimizers.SGD(0.05))
         found = wrapped.fit(x, y, batch_size=16, epochs=5, shuffle=False, verbose=0)
         losses.append(found.history["loss"])
-    # The divergence that TRADES climbs begins with a gradient of rounding errors.
-    loose = 100 if method is tr.Trades else 1
-    np.testing.assert_allclose(*losses, rtol=loose * 1e-4)
+    np.testing.assert_allclose(*losses, rtol=1e-5)
     for one, other in zip(*(model.get_weights() for model in models), strict=True):
-        np.testing.assert_allclose(one, other, atol=loose * 1e-4)
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_regularisation_is_nsl_s_own_loss():

@@ -146,9 +146,26 @@ class PGD(Attack):
             return kl_divergence(rows.memory, logits)
 
         # The memory holds the clean logits, so there is none for momentum.
-        plain = replace(self, momentum=0.0)
+        plain = replace(self, momentum=0.0) if self.momentum else self
         climb = plain._climb(threat_model, None)._replace(objective=objective)
         return ascend(model, begin(x, y, x_adv, model(x)), climb, early_stop=False)
+
+    def first_step(self, x: Tensor, y: Tensor, grad: Tensor, threat_model: ThreatModel) -> Tensor:
+        """Where the first step from x itself leads, for those who have the gradient already.
+
+        Args:
+          x: clean images, float32 [B, H, W, C].
+          y: labels, int [B].
+          grad: of the loss that is climbed, by x; its scale plays no part. What is not finite
+            counts as 0.
+          threat_model: the ball.
+
+        Returns:
+          float32 like x, inside the ball and the bounds; no gradient flows through it.
+        """
+        grad = tf.where(tf.math.is_finite(grad), grad, tf.zeros_like(grad))
+        step = self._step(threat_model, tf.constant(0), begin(x, y, x), grad)
+        return tf.stop_gradient(threat_model.project(x + step, x))
 
     def resolved_step_size(self, eps: float, norm: str = "linf") -> float:
         """The step size in use in the ball of `norm` with radius `eps`."""

@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tfrobust.attacks.named import make_attacks
 from tfrobust.config import EvaluationConfig
 from tfrobust.data.sources import as_images
 from tfrobust.evaluation.checks import doubts
 from tfrobust.evaluation.evaluator import Evaluator
 from tfrobust.evaluation.ledger import Ledger
-from tfrobust.evaluation.report import AttackResult, RobustnessReport
+from tfrobust.evaluation.report import AttackResult, Outcome, RobustnessReport
 from tfrobust.models.classifier import as_classifier, input_shape
 from tfrobust.models.opening import load_any
 from tfrobust.models.views import InputView
@@ -54,7 +56,8 @@ def evaluate(
       attacks: names as the command line takes them ('pgd:steps=50', 'autoattack'), or
         name -> attack.
       name: what the report calls the model.
-      sweep: further radii to run the same attacks at.
+      sweep: further radii to run the same attacks at; an image that fell in a smaller ball is
+        not attacked in a larger one, nor one that withstood them in a larger in a smaller.
       batch_size: images in a batch.
       seed: of random starts.
       ledger: keeps the outcomes so far on disk, for an evaluation that is killed.
@@ -98,9 +101,7 @@ def measure(
     """As `evaluate`, with an evaluator that is there already."""
     start = time.perf_counter()
     results = cascade(evaluator, attacks, threat_model)
-    further: list[AttackResult] = []
-    for eps in sweep:
-        further += cascade(evaluator, attacks, dataclasses.replace(threat_model, eps=eps))
+    further = _swept(evaluator, attacks, threat_model, results, sweep)
     return RobustnessReport(
         model=name,
         threat_model=threat_model,
@@ -115,12 +116,46 @@ def measure(
 
 
 def cascade(
-    evaluator: Evaluator, attacks: Mapping[str, Attack], threat_model: ThreatModel
-) -> list[AttackResult]:
-    """Each attack in turn on what the ones before it left standing."""
+    evaluator: Evaluator, attacks: Mapping[str, Attack], threat_model: ThreatModel,
+    base: Outcome | None = None, robust: np.ndarray | None = None,
+) -> list[AttackResult]:  # fmt: skip
+    """Each attack in turn on what the ones before it left standing.
+
+    Args:
+      evaluator: of the model and images.
+      attacks: name -> attack, in order.
+      threat_model: the ball.
+      base: what stood before; the clean outcome if None.
+      robust: bool [N], images that are known to stand and are not attacked.
+    """
     results: list[AttackResult] = []
-    base = evaluator.clean
+    base = base or evaluator.clean
     for name, attack in attacks.items():
-        results.append(evaluator.run(name, attack, threat_model, base))
+        results.append(evaluator.run(name, attack, threat_model, base, robust))
         base = results[-1].outcome
     return results
+
+
+def _swept(
+    evaluator: Evaluator, attacks: Mapping[str, Attack], threat_model: ThreatModel,
+    results: Sequence[AttackResult], radii: Sequence[float],
+) -> list[AttackResult]:  # fmt: skip
+    """The attacks at further radii, each image only where the radii before leave it open.
+
+    A ball holds every smaller one: what fell in a smaller ball has fallen in a larger, with
+    the same images, and what withstood the attacks in a larger ball withstands them in a
+    smaller. Radii are gone through from the run's own outwards, and returned as given.
+    """
+    main = float(threat_model.eps)
+    found: dict[float, list[AttackResult]] = {}
+    base = results[-1].outcome if results else evaluator.clean
+    for eps in sorted({eps for eps in radii if eps > main}):
+        ball = dataclasses.replace(threat_model, eps=eps)
+        found[eps] = cascade(evaluator, attacks, ball, base)
+        base = found[eps][-1].outcome if found[eps] else base
+    robust = results[-1].outcome.correct if results else None
+    for eps in sorted({eps for eps in radii if eps <= main}, reverse=True):
+        ball = dataclasses.replace(threat_model, eps=eps)
+        found[eps] = cascade(evaluator, attacks, ball, robust=robust)
+        robust = found[eps][-1].outcome.correct if found[eps] else robust
+    return [result for eps in radii for result in found[eps]]

@@ -111,8 +111,9 @@ class Evaluator:
         return np.asarray(_traced(gradient, self._spec)(*self.batch(index)))
 
     def run(
-        self, name: str, attack: Attack, threat_model: ThreatModel, base: Outcome | None = None
-    ) -> AttackResult:
+        self, name: str, attack: Attack, threat_model: ThreatModel, base: Outcome | None = None,
+        robust: np.ndarray | None = None,
+    ) -> AttackResult:  # fmt: skip
         """Attacks every image that still stands, restart after restart.
 
         Each restart works on what the one before left standing. Images that fell
@@ -124,29 +125,35 @@ class Evaluator:
           attack: the attack.
           threat_model: the ball.
           base: the worst case of the attacks before; the clean outcome if None.
+          robust: bool [N], images that are known to stand and are not attacked.
         """
         base = base or self.clean
+        todo = base.correct if robust is None else base.correct & ~robust
         # All that the outcome depends on: the ledger may hold another run of that name.
         digest = hashlib.sha256(f"{attack} {threat_model!r}".encode() + base.correct.tobytes())
+        digest.update(todo.tobytes() if robust is not None else b"")
         task = self._ledger.task(f"{name} {digest.hexdigest()[:16]}", base)
         judge = self._judge(attack, threat_model)
         eps = tf.constant(threat_model.eps, tf.float32)
         while task.restart < attack.restarts:
-            self._one_restart(task, judge, eps, f"{name} {threat_model}")
+            self._one_restart(task, judge, eps, f"{name} {threat_model}", todo)
         return AttackResult(
             name=name,
             threat_model=threat_model,
             parameters=dataclasses.asdict(attack),
             outcome=task.outcome,
-            attacked=int(base.correct.sum()),
+            attacked=int(todo.sum()),
+            spared=int((base.correct & ~todo).sum()),
             gradient_evaluations=task.backward,
             forward_evaluations=task.forward,
             seconds=task.seconds,
         )
 
-    def _one_restart(self, task: Task, judge: Any, eps: Tensor, label: str) -> None:
+    def _one_restart(
+        self, task: Task, judge: Any, eps: Tensor, label: str, todo: np.ndarray
+    ) -> None:
         if task.standing is None:
-            task.standing = np.flatnonzero(task.outcome.correct)
+            task.standing = np.flatnonzero(task.outcome.correct & todo)
         label += f" restart {task.restart + 1}" if task.restart else ""
 
         def attacked(index: np.ndarray) -> list[np.ndarray]:

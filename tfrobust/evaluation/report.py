@@ -47,6 +47,8 @@ class AttackResult:
       gradient_evaluations: input gradients, over all examples.
       forward_evaluations: forward passes, those of the gradients among them.
       seconds: of wall-clock time.
+      spared: images that count as standing without being attacked, because they withstood
+        the same attacks in a larger ball.
     """
 
     name: str
@@ -57,11 +59,12 @@ class AttackResult:
     gradient_evaluations: int
     forward_evaluations: int
     seconds: float
+    spared: int = 0
 
     @property
     def success_rate(self) -> float:
-        """The share that fell of the images that stood when this attack began."""
-        fell = self.attacked - int(self.outcome.correct.sum())
+        """The share that fell of the images that this attack was run on."""
+        fell = self.attacked + self.spared - int(self.outcome.correct.sum())
         return round(fell / self.attacked, 6) if self.attacked else 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -72,6 +75,7 @@ class AttackResult:
             "eps": self.threat_model.eps,
             "parameters": self.parameters,
             "attacked": self.attacked,
+            "spared": self.spared,
             "attack_success_rate": self.success_rate,
             "gradient_evaluations": self.gradient_evaluations,
             "forward_evaluations": self.forward_evaluations,

@@ -27,7 +27,7 @@ _UNKNOWN = (
 )
 
 
-def load_any(path: Path) -> Any:
+def load_any(path: Path | str) -> Any:
     """The classifier in a run folder, SavedModel folder, or `.keras` or `.h5` file.
 
     A file of Keras 3 is opened with Keras 3, one of tf_keras with tf_keras. Nothing
@@ -40,6 +40,7 @@ def load_any(path: Path) -> Any:
       UsageError: there is no such file.
       TFRobustError: it is not a model that can be read, or it carries code.
     """
+    path = Path(path)
     if path.is_dir() and (path / "saved_model.pb").is_file():
         refuse_operations(path)
         return _SavedModel(path)

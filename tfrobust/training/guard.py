@@ -21,9 +21,10 @@ class Guard(keras.callbacks.Callback):
     weights, BatchNorm's statistics, weight averages and the optimiser are put back to the
     last look that found nothing, the noise of the attack is widened by one radius of the
     ball (De Jorge et al., 2022, find that wider noise prevents it), and training goes on
-    with the next batch. It looks at the end of every epoch too, so that no checkpoint is
-    written of a collapsed network, and a resumed run guards on as an uninterrupted one. It
-    measures the weights that train, not their averages, which would hide a collapse.
+    with the next batch; where the step has no noise before it, training ends. It looks at
+    the end of every epoch too, so that no checkpoint is written of a collapsed network, and
+    a resumed run guards on as an uninterrupted one. It measures the weights that train, not
+    their averages, which would hide a collapse.
 
     Args:
       selection: measures a few held-out images; `worst_case` off, or a network that
@@ -63,12 +64,18 @@ class Guard(keras.callbacks.Callback):
             return
         self._good.put_back()
         self._state.rollbacks += 1
-        self._state.noise_reach = self.model.widen()
         print(
             f"Catastrophic overfitting at {where}: PGD accuracy {row['select_pgd']:.3f}, FGSM "
             f"{row['select_fgsm']:.3f} on {self._selection.count} images. Weights and optimiser "
-            "are back at the last good look; the noise now reaches "
-            f"{self._state.noise_reach:g} * eps.",
+            f"are back at the last good look; {self._prevent()}.",
             file=sys.stderr,
             flush=True,
         )
+
+    def _prevent(self) -> str:
+        """Sees to it that the same does not happen again, and says how."""
+        if not self.model.single_step:
+            self.model.stop_training = True
+            return "training ends: craft in more steps, or by the method 'fast'"
+        self._state.noise_reach = self.model.widen()
+        return f"the noise now reaches {self._state.noise_reach:g} * eps"

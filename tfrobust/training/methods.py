@@ -93,12 +93,17 @@ class Method(Checked):
         own = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         own = {name: value for name, value in own.items() if name in known}
         # The loss is to be climbed as far as the steps go.
-        own["attack"] = dataclasses.replace(self.attack or PGD(steps=7), early_stop=False)
+        attack = self.attack or PGD(steps=7)
+        own["attack"] = (
+            dataclasses.replace(attack, early_stop=False) if attack.early_stop else attack
+        )
         return Recipe(ball, method=self, **own)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for saving; `from_dict` reads them."""
-        return {"method": type(self).__name__, **dataclasses.asdict(self)}
+        own = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        attack = None if self.attack is None else attack_as_dict(self.attack)
+        return {"method": type(self).__name__, **own, "attack": attack}
 
 
 def from_dict(values: dict[str, Any]) -> Method:
@@ -107,15 +112,13 @@ def from_dict(values: dict[str, Any]) -> Method:
     Raises:
       UsageError: it is of a class that is not here.
     """
-    from tfrobust.attacks.gradient import PGD
-
     own = dict(values)
     name = own.pop("method")
     found = {cls.__name__: cls for cls in known_methods()}
     if name not in found:
         raise UsageError(f"Training method {name!r}: expected one of {', '.join(found)}.")
     attack = own.pop("attack")
-    return found[name](**own, attack=None if attack is None else PGD(**attack))
+    return found[name](**own, attack=None if attack is None else attack_from_dict(attack))
 
 
 def known_methods() -> list[type[Method]]:
@@ -148,6 +151,21 @@ def method_of(found: Any) -> type[Method]:
     owners = {cls.place: cls for cls in known_methods()}
     base = next((owners[place] for place in places if place in owners), Method)
     return type(found.__name__, (base,), {"place": places[0], "__module__": found.__module__})
+
+
+def attack_as_dict(attack: PGD) -> dict[str, Any]:
+    """Plain values of PGD or what derives from it; `attack_from_dict` reads them."""
+    settings = [item.name for item in dataclasses.fields(attack) if item.init]
+    return {"attack": type(attack).__name__, **{name: getattr(attack, name) for name in settings}}
+
+
+def attack_from_dict(values: dict[str, Any]) -> PGD:
+    """An attack that `attack_as_dict` has written."""
+    from tfrobust.attacks.gradient import BIM, FGSM, PGD
+
+    own = dict(values)
+    cls: type[PGD] = {"BIM": BIM, "FGSM": FGSM}.get(own.pop("attack", "PGD"), PGD)
+    return cls(**own)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +226,11 @@ class Regularisation(Crafted):
     Attributes:
       clean_weight, adv_weight: of the two losses.
       split_batch: each image has one of the two, in the share of their weights.
+      shared_gradient: the attack's gradient is taken off the clean training pass, as stock NSL
+        does, which saves a pass in three: for ``attack=FGSM()`` or one step of PGD without
+        random start. The image is then crafted in training mode, against the network with the
+        batch's own statistics and dropout, which inference never sees: leave it off where the
+        network has BatchNorm and robustness is what counts.
     """
 
     place: ClassVar[str] = "tfrobust.training.regularised:Regularised"
@@ -219,6 +242,11 @@ class Regularisation(Crafted):
         False,
         "give each image of a batch one of the two losses, in the share of their weights, instead "
         "of both: fewer passes",
+    )
+    shared_gradient: bool = setting(
+        False,
+        "take the gradient of a single step without random start off the clean training pass, in "
+        "training mode",
     )
 
 

@@ -28,6 +28,8 @@ class Recipe:
       adv_weight: weight of the loss on adversarial images ('nsl': multiplier).
       split_batch: each image of a batch has one of the two losses, in the share of their
         weights, instead of both ('nsl').
+      shared_gradient: a single step without random start takes its gradient off the clean
+        training pass ('nsl').
       batch_norm: which batches move BatchNorm's statistics: 'clean', 'adversarial',
         'both', or 'none' (BatchNorm layers are frozen as they are). Where only one kind
         has a weight, that kind moves them, or they would stay at their initial values.
@@ -70,6 +72,7 @@ class Recipe:
     label_smoothing: float = 0.0
     ema: float = 0.0
     split_batch: bool = False
+    shared_gradient: bool = False
     method: Any = None
 
     def __post_init__(self) -> None:

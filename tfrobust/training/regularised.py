@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from tfrobust.errors import UsageError
+from tfrobust.models.heads import raw
 from tfrobust.runtime import tf
+from tfrobust.training.recipe import Recipe
 from tfrobust.training.step import RobustStep
 
 Tensor = Any
@@ -20,6 +23,54 @@ class Regularised(RobustStep):
     The loss of NSL's `AdversarialRegularization`, which is of Keras 2; the method 'nsl' takes
     NSL's own.
     """
+
+    def _require(self, recipe: Recipe) -> None:
+        super()._require(recipe)
+        attack = recipe.attack
+        fits = (
+            attack.steps == 1 and not attack.random_start and not attack.targeted
+            and attack.loss == "cross_entropy" and recipe.crafting == "pgd"
+            and not recipe.split_batch and recipe.clean_weight > 0 and recipe.adv_weight > 0
+        )  # fmt: skip
+        if recipe.shared_gradient and not fits:
+            raise UsageError(
+                "shared_gradient: expected one step of cross-entropy without random start or "
+                "target, and both losses on the whole batch: choose attack=FGSM(), or leave "
+                "shared_gradient out."
+            )
+
+    def _robust_step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        if not self.recipe.shared_gradient:
+            return super()._robust_step(x, y)
+        loss, terms, grads = self._share(x, y)
+        return self._updated(loss, terms, grads, y)
+
+    def _share(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Any], list[Tensor]]:
+        """What `_differentiate` returns, with x_adv from the clean pass's own gradient.
+
+        One backward pass gives the gradients by the weights and by x, and is over before the
+        adversarial pass begins: its memory is free again. The weights are alike in both, so the
+        sum of the two gradients is that of the sum of the losses.
+        """
+        variables = [raw(variable) for variable in self.base_model.trainable_variables]
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            clean = self.forward(x, "clean")
+            clean_loss = self.recipe.clean_weight * self.labeled(y, clean)
+            scaled = self._scaled(clean_loss)
+        by_x, *first = tape.gradient(scaled, [x, *variables])
+        x_adv = self.recipe.attack.first_step(x, y, by_x, self.ball)
+        # Otherwise the passes would overlap, and both hold their activations at once.
+        with tf.control_dependencies([one for one in first if one is not None]):
+            x_adv = tf.identity(x_adv)
+
+        def adversarial() -> dict[str, Any]:
+            adv = self.forward(x_adv, "adversarial")
+            return {"loss": self.recipe.adv_weight * self.labeled(y, adv), "adv": adv}
+
+        adv_loss, terms, second = self._differentiate(adversarial)
+        grads = [_sum(*pair) for pair in zip(first, second, strict=True)]
+        return clean_loss + adv_loss, {"clean": clean, **terms}, grads
 
     def labeled(self, y: Tensor, logits: Tensor) -> Tensor:
         """The loss of one kind of images, a scalar."""
@@ -56,6 +107,11 @@ class Regularised(RobustStep):
         if self.splits:
             return 1
         return int(self.recipe.clean_weight > 0) + int(self.recipe.adv_weight > 0)
+
+    @property
+    def passes(self) -> int:
+        """None for crafting where it takes the clean pass's gradient."""
+        return self.trained if self.recipe.shared_gradient else super().passes
 
     @property
     def crafts(self) -> bool:
@@ -100,3 +156,10 @@ class Regularised(RobustStep):
     def loss_of_guessing(self, entropy: float) -> float:
         """Of both losses, by their weights."""
         return (self.recipe.clean_weight + self.recipe.adv_weight) * entropy
+
+
+def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """Of two gradients, where each may be of a variable that plays no part."""
+    if one is None or other is None:
+        return other if one is None else one
+    return tf.convert_to_tensor(one) + tf.convert_to_tensor(other)

@@ -6,9 +6,9 @@ logits, softmax, sigmoids or one output.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tfrobust.attacks.gradient import PGD
+from tfrobust.attacks.losses import cross_entropy
 from tfrobust.attacks.runner import run
 from tfrobust.errors import UsageError
 from tfrobust.models import heads
@@ -29,7 +30,14 @@ from tfrobust.tables import imported
 from tfrobust.threat_model import ThreatModel
 from tfrobust.training import METHODS
 from tfrobust.training.batch_norm import Statistics
-from tfrobust.training.methods import AdversarialTraining, Method, from_dict, known_methods
+from tfrobust.training.methods import (
+    AdversarialTraining,
+    Method,
+    attack_as_dict,
+    attack_from_dict,
+    from_dict,
+    known_methods,
+)
 
 Tensor = Any
 _PACKAGE = "tfrobust"
@@ -54,9 +62,11 @@ class _Robust:
         super().__init__(model, method.recipe(ball))  # type: ignore[call-arg]
         self.method, self.validation_attack = method, validation_attack
         library = heads.library_of(model)
-        names = ("accuracy", "robust_accuracy", "val_loss")
+        names = ("accuracy", "robust_accuracy", "val_loss", "robust_loss")
         self._tested = {name: library.metrics.Mean(name=name) for name in names}
         self._further: list[Any] = []
+        # Its weights are the base model's: there is nothing to wait for.
+        self.built = bool(getattr(model, "built", True))
 
     def _settle(self, model: Any) -> None:
         """How logits are had of the model, and pixels of [0, 1] shown to it."""
@@ -64,11 +74,23 @@ class _Robust:
         # Past Keras's own bookkeeping of attributes, which begins with its constructor.
         object.__setattr__(self, "_scale", float(scale))
         object.__setattr__(self, "_outputs", _Logits(model, scale))
+        flat = heads.library_of(model).__name__ == "tf_keras"
+        object.__setattr__(self, "_folds", flat)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As Keras's."""
         self._look_at(x)
-        return super().fit(x, *args, **kwargs)  # type: ignore[misc]
+        keras_fit = super().fit  # type: ignore[misc]
+        given = inspect.signature(keras_fit).bind(x, *args, **kwargs).arguments
+        callbacks = given.get("callbacks") or []
+        if not isinstance(callbacks, (list, tuple)):
+            # One alone, or a `CallbackList`.
+            callbacks = getattr(callbacks, "callbacks", [callbacks])
+        # A callback may look at the data, or go on from where an earlier `fit` was killed.
+        for callback in callbacks:
+            if hasattr(callback, "before_fit"):
+                callback.before_fit(self, given)
+        return keras_fit(**given)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As Keras's."""
@@ -92,10 +114,19 @@ class _Robust:
 
     def attacked(self) -> Callable[[Tensor], Tensor]:
         """The classifier in inference mode, folded where it is a flat graph of tf_keras."""
-        outputs: _Logits = self._outputs  # type: ignore[attr-defined]
-        if outputs.plain and heads.library_of(self.base_model).__name__ == "tf_keras":
+        if self.is_plain:
             return fold(self.base_model)
         return lambda x: self.logits(x, training=False)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the base model itself is of tf_keras and makes logits of [0, 1] images."""
+        outputs: _Logits = self._outputs  # type: ignore[attr-defined]
+        return outputs.plain and self._folds  # type: ignore[attr-defined]
+
+    def pixels_and_labels(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Images as the user gives them, in [0, 1]; their labels, int32 [B]."""
+        return self._pixels(x), _as_labels(y)
 
     def compile(self, optimizer: Any = "adam", metrics: Any = None, **kwargs: Any) -> None:
         """As every Keras model; the loss is the method's.
@@ -116,6 +147,7 @@ class _Robust:
             optimizer = library.optimizers.get(optimizer)
         named = [one for one in metrics or () if one not in ("accuracy", "acc")]
         self._further = [library.metrics.get(one) for one in named]
+        optimizer = _scaling(optimizer, self.base_model)
         # XLA on processors makes convolutions many times slower; it is the user's to ask for.
         kwargs.setdefault("jit_compile", False)
         self._build_for_all(optimizer)
@@ -165,15 +197,18 @@ class _Robust:
     def test_step(self, data: Any) -> dict[str, Tensor]:
         """Clean and robust accuracy of a batch, by `validation_attack` in the ball."""
         x, y, weights = _unpacked(data)
-        pixels, labels = self._pixels(x), _as_labels(y)
+        pixels, labels = self.pixels_and_labels(x, y)
         logits = self.logits(pixels, training=False)
         seed = tf.constant([self.recipe.seed, 0], tf.int32)
         ball = self.recipe.threat_model
         judge = lambda images: self.logits(images, training=False)  # noqa: E731
         found = run(self.validation_attack, self.attacked(), judge, pixels, labels, ball, seed)
         right = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), labels)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-        values = {"val_loss": losses, "accuracy": right, "robust_accuracy": right & ~found.success}
+        values = {
+            "val_loss": cross_entropy(logits, labels), "accuracy": right,
+            "robust_accuracy": right & ~found.success,
+            "robust_loss": cross_entropy(found.logits, labels),
+        }  # fmt: skip
         for name, value in values.items():
             self._tested[name].update_state(tf.cast(value, tf.float32), sample_weight=weights)
         logs = {name.removeprefix("val_"): self._tested[name].result() for name in values}
@@ -225,7 +260,7 @@ class _Robust:
             "model": library.saving.serialize_keras_object(self.base_model),
             "method": self.method.as_dict(),
             "ball": {"norm": ball.norm, "eps": ball.eps, "bounds": list(ball.bounds)},
-            "validation_attack": dataclasses.asdict(self.validation_attack),
+            "validation_attack": attack_as_dict(self.validation_attack),
         }
 
     @classmethod
@@ -240,7 +275,7 @@ class _Robust:
         return robust(
             model, from_dict(config["method"]),
             ThreatModel(ball["norm"], ball["eps"], tuple(ball["bounds"])),
-            validation_attack=PGD(**config["validation_attack"]),
+            validation_attack=attack_from_dict(config["validation_attack"]),
         )  # fmt: skip
 
 
@@ -292,6 +327,18 @@ class _Logits:
         for step in self._after:
             found = step(found)
         return found
+
+
+def _scaling(optimizer: Any, model: Any) -> Any:
+    """The optimiser with its loss scaled, where a layer of the model computes in float16."""
+    library = heads.library_of(model)
+    halves = any(
+        getattr(layer, "compute_dtype", None) == "float16" for layer in model._flatten_layers()
+    )
+    if not halves or "LossScale" in type(optimizer).__name__:
+        return optimizer
+    room = library.optimizers if hasattr(library, "ops") else library.mixed_precision
+    return room.LossScaleOptimizer(optimizer)
 
 
 @contextmanager

@@ -350,9 +350,8 @@ class RobustStep:
                 logs.pop(name, None)
 
 
-@functools.cache
 def _models() -> tuple[type, ...]:
-    """The class `Model` of each Keras that is in use."""
+    """The class `Model` of each Keras that is in use by now."""
     found = [keras.Model]
     if "keras" in sys.modules:
         found.append(sys.modules["keras"].Model)
@@ -361,7 +360,6 @@ def _models() -> tuple[type, ...]:
 
 def of_library(cls: type, library: Any) -> type:
     """A method as a model of one Keras, `tf_keras` or `keras`; one class for each."""
-    _models.cache_clear()
     return _made_for(cls, library.__name__)
 
 

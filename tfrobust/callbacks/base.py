@@ -1,0 +1,104 @@
+"""What both Keras ask of a callback, and what a robust model and a checkpoint ask of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfrobust.errors import TFRobustError
+
+Logs = Mapping[str, Any] | None
+
+
+class Callback:
+    """A callback of neither Keras, which `fit` of both takes."""
+
+    model: Any = None
+    async_safe = True
+    _supports_tf_logs = False
+    _chief_worker_only = False
+    params: dict[str, Any]
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        """Called by `fit`."""
+        self.params = params
+
+    def set_model(self, model: Any) -> None:
+        """Called by `fit`."""
+        self.model = model
+
+    def before_fit(self, model: Any, given: dict[str, Any]) -> None:
+        """Called by a robust model before Keras's own `fit`; nothing.
+
+        Args:
+          model: the robust model.
+          given: the arguments of `fit` by their names, to be changed in place.
+        """
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs of this callback, as plain values; nothing."""
+        return {}
+
+    def arrays(self) -> list[np.ndarray]:
+        """The same as arrays; none."""
+        return []
+
+    def restore(self, state: dict[str, Any], arrays: Sequence[np.ndarray]) -> None:
+        """Takes up both again, before `fit` begins; nothing."""
+
+    def _implements_train_batch_hooks(self) -> bool:
+        return type(self).on_train_batch_end is not Callback.on_train_batch_end
+
+    def _implements_test_batch_hooks(self) -> bool:
+        return False
+
+    def _implements_predict_batch_hooks(self) -> bool:
+        return False
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Nothing, as each of these that a callback does not replace."""
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        """Nothing."""
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Nothing."""
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Nothing."""
+
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        """Nothing."""
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        # Of validation and prediction, and whatever a later Keras adds.
+        if name.startswith("on_"):
+            return lambda *args, **kwargs: None
+        raise AttributeError(name)
+
+
+def save_model(model: Any, path: Path) -> None:
+    """Writes the base model of a robust one, with averaged weights where there are any.
+
+    Args:
+      model: the robust model.
+      path: of the .keras file, replaced as a whole.
+
+    Raises:
+      TFRobustError: it cannot be written.
+    """
+    # The ending tells Keras the format, so the temporary name keeps it.
+    made = path.with_name(f".{path.stem}.partial.keras")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with model.kept():
+            model.base_model.save(made)
+        made.replace(path)
+    except OSError as error:
+        raise TFRobustError(f"{path} cannot be written: {error}.") from error

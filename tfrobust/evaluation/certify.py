@@ -1,0 +1,257 @@
+"""Randomised smoothing: a radius within which no attack can succeed, with its confidence.
+
+Cohen, Rosenfeld and Kolter (2019), "Certified adversarial robustness via randomized
+smoothing", https://arxiv.org/abs/1902.02918.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfrobust.data.sources import as_images
+from tfrobust.data.types import ImageSet
+from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.evaluation.batches import as_pixels
+from tfrobust.evaluation.certificates import ABSTAINED, Certificates
+from tfrobust.models.classifier import as_classifier, input_shape
+from tfrobust.models.inference import inference
+from tfrobust.models.opening import load_any
+from tfrobust.models.views import InputView
+from tfrobust.progress import Progress
+from tfrobust.run import write_bytes
+from tfrobust.runtime import tf
+
+Tensor = Any
+#: Seconds between two saves of what is certified so far.
+_SAVED_EVERY = 20.0
+# Draws of one image are split into seeds of two kinds, which never meet.
+_SELECTION, _ESTIMATION = 0, 1
+
+
+def certify(
+    model: Any,
+    data: Any,
+    sigma: float,
+    *,
+    samples: int = 10_000,
+    selection: int = 100,
+    alpha: float = 0.001,
+    batch_size: int = 500,
+    seed: int = 42,
+    name: str = "model",
+    view: InputView | None = None,
+    class_names: Sequence[str] | None = None,
+    resume_from: Path | str | None = None,
+) -> Certificates:
+    """Certifies the classifier that returns the class `model` names most often under noise.
+
+    Each image is shown with `selection` draws of Gaussian noise, which choose the class, and
+    with `samples` others, of which the share that names it is bounded from below (exactly, by
+    Clopper and Pearson, at confidence 1 - alpha). The radius is sigma times the normal
+    quantile of that bound; where the bound is no more than a half, it abstains. The proof
+    holds for any model: nothing has to be trained for it, though few models stand noise that
+    they were not trained with (`--method noise`).
+
+    Args:
+      model: any classifier, as `evaluate` takes it.
+      data: the images, as `evaluate` takes them.
+      sigma: standard deviation of the noise, in pixels of [0, 1], more than 0. Noisy pixels
+        are not clipped: the proof is about the noise as it is.
+      samples: noisy images for each estimate; the radius of an image that is never
+        misclassified grows with it.
+      selection: noisy images that choose the class.
+      alpha: the chance, for each image, that the certificate is wrong; in (0, 0.5).
+      batch_size: noisy images in a batch.
+      seed: of the noise; image i has the same draws whatever the other images are.
+      name: what the result calls the model.
+      view: what the model takes for pixels; None finds out, or else [0, 1].
+      class_names: the classes' names, by label.
+      resume_from: a file that keeps what is certified so far; where it is of the same model,
+        images and settings, work goes on from it. It is removed at the end.
+
+    Raises:
+      UsageError: a setting is out of range.
+      TFRobustError: data or model do not fit, or the disk is full.
+    """
+    _check(sigma, samples, selection, alpha, batch_size)
+    start = time.perf_counter()
+    if isinstance(model, (str, Path)):
+        model = load_any(Path(model))
+    shape = input_shape(model)
+    images = as_images(data, class_names=class_names, channels=shape[2] if shape else None)
+    judge = as_classifier(model, images.pixels(slice(0, 64)), view)
+    _check_labels(images.labels, judge.classes)
+    counts = _counter(inference(judge), images, judge.classes, sigma, batch_size)
+    settings = f"{sigma!r} {samples} {selection} {alpha!r} {seed} {batch_size}"
+    progress = _Saved(resume_from, images, settings, counts)
+    # Between small operations cores stand idle: two images at once.
+    alone = 1 if tf.config.list_logical_devices("GPU") else 2
+    _certify_all(progress, counts, (sigma, samples, selection, alpha, seed), images, alone)
+    return Certificates(
+        name, images.labels.astype(np.int32), progress.predictions, progress.radii, sigma,
+        samples, selection, alpha, judge.classes, time.perf_counter() - start, judge.notes,
+    )  # fmt: skip
+
+
+def lower_bound(successes: int, total: int, alpha: float) -> float:
+    """The exact one-sided lower confidence bound of a proportion, at confidence 1 - alpha.
+
+    Clopper and Pearson (1934).
+
+    Args:
+      successes: 0 to `total`.
+      total: 1 or more.
+      alpha: in (0, 1).
+    """
+    from scipy.stats import beta
+
+    return float(beta.ppf(alpha, successes, total - successes + 1)) if successes else 0.0
+
+
+def radius_of(bound: float, sigma: float) -> float:
+    """The certified L2 radius for a class whose probability is at least `bound`; 0 for none."""
+    from scipy.stats import norm
+
+    return sigma * float(norm.ppf(bound)) if bound > 0.5 else 0.0
+
+
+def _certify_all(
+    saved: _Saved, counts: Callable[..., Any], settings: tuple[Any, ...], images: ImageSet,
+    at_once: int,
+) -> None:  # fmt: skip
+    sigma, samples, selection, alpha, seed = settings
+
+    def one(index: int) -> tuple[int, int, float]:
+        image = tf.constant(images.images[index])
+        chosen = counts(image, tf.constant([seed, 2 * index + _SELECTION], tf.int32), selection)
+        best = int(np.argmax(chosen))
+        found = counts(image, tf.constant([seed, 2 * index + _ESTIMATION], tf.int32), samples)
+        radius = radius_of(lower_bound(int(found[best]), samples, alpha), sigma)
+        return index, best if radius > 0 else ABSTAINED, radius
+
+    todo = np.flatnonzero(saved.predictions == _TODO)
+    progress = Progress("certifying", len(images), done=len(images) - len(todo))
+    with ThreadPoolExecutor(at_once) as pool:
+        for first in range(0, len(todo), at_once):
+            for index, prediction, radius in pool.map(one, todo[first : first + at_once]):
+                saved.predictions[index], saved.radii[index] = prediction, radius
+            saved.note()
+            done = saved.predictions != _TODO
+            right = float(np.mean(saved.predictions[done] == images.labels[done]))
+            progress.update(int(done.sum()), f"(certified {right:.3f})")
+    progress.close()
+    saved.close()
+
+
+_TODO = -2
+
+
+class _Saved:
+    """What is certified so far, in memory and, where a file is named, on disk."""
+
+    def __init__(
+        self, path: Path | str | None, images: ImageSet, settings: str, counts: Any
+    ) -> None:
+        self.path = Path(path) if path is not None else None
+        self.predictions = np.full(len(images), _TODO, np.int32)
+        self.radii = np.zeros(len(images))
+        self._when = time.monotonic()
+        self._key = _key(images, settings, counts) if self.path else ""
+        if self.path and self.path.is_file():
+            self._read(self.path)
+
+    def note(self) -> None:
+        """Saves, where the last time is long enough ago."""
+        if self.path and time.monotonic() - self._when >= _SAVED_EVERY:
+            content = io.BytesIO()
+            np.savez(content, key=np.array(self._key), predictions=self.predictions,
+                     radii=self.radii)  # fmt: skip
+            write_bytes(self.path, content.getvalue())
+            self._when = time.monotonic()
+
+    def close(self) -> None:
+        """Removes the file: all images are certified."""
+        if self.path:
+            self.path.unlink(missing_ok=True)
+
+    def _read(self, path: Path) -> None:
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                if str(content["key"]) != self._key:
+                    return
+                self.predictions, self.radii = content["predictions"], content["radii"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise TFRobustError(
+                f"{path} is not what a certification left behind ({type(error).__name__}): "
+                "delete it, or name another file."
+            ) from error
+
+
+def _key(images: ImageSet, settings: str, counts: Any) -> str:
+    """What a resumed certification must share: settings, images, and the model's own counts."""
+    digest = hashlib.sha256(settings.encode())
+    digest.update(images.labels.tobytes())
+    for first in range(0, len(images), 256):
+        digest.update(images.images[first : first + 256].tobytes())
+    # The same model counts the same classes for the same draws.
+    digest.update(counts(tf.constant(images.images[0]), tf.constant([0, 0]), 64).tobytes())
+    return digest.hexdigest()
+
+
+def _counter(
+    logits: Callable[[Tensor], Tensor], images: ImageSet, classes: int, sigma: float, size: int
+) -> Callable[..., np.ndarray]:
+    """(image, seed int32 [2], draws) -> how often each class is named, int [K]."""
+    shape = images.image_shape
+    spec = (tf.TensorSpec(shape, tf.as_dtype(images.images.dtype)), tf.TensorSpec([2], tf.int32),
+            tf.TensorSpec([], tf.int32))  # fmt: skip
+
+    @tf.function(input_signature=spec, autograph=False)
+    def count(x: Tensor, seed: Tensor, draws: Tensor) -> Tensor:
+        image = as_pixels(x)[None]
+
+        def some(done: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+            many = tf.minimum(size, draws - done)
+            own = tf.random.experimental.stateless_fold_in(seed, done)
+            noise = tf.random.stateless_normal(tf.concat([[many], shape], axis=0), own)
+            found = logits(tf.ensure_shape(image + sigma * noise, [None, *shape]))
+            named = tf.argmax(found, axis=1, output_type=tf.int32)
+            # Logits that are not finite name no class.
+            finite = tf.reduce_all(tf.math.is_finite(found), axis=1)
+            named = tf.where(finite, named, classes)
+            return done + many, total + tf.math.bincount(
+                named, minlength=classes + 1, maxlength=classes + 1
+            )
+
+        state = (tf.constant(0), tf.zeros(classes + 1, tf.int32))
+        more = lambda done, _: done < draws  # noqa: E731 (a condition)
+        return tf.while_loop(more, some, state, parallel_iterations=1)[1][:classes]
+
+    return lambda x, seed, draws: np.asarray(count(x, seed, tf.constant(draws, tf.int32)))
+
+
+def _check_labels(labels: np.ndarray, classes: int) -> None:
+    if int(labels.max(initial=0)) >= classes:
+        raise TFRobustError(
+            f"The data has labels up to {int(labels.max())}, but the model knows {classes} classes "
+            f"(0 to {classes - 1}): certify it on the data set that it was trained for."
+        )
+
+
+def _check(sigma: float, samples: int, selection: int, alpha: float, batch_size: int) -> None:
+    if not 0 < sigma < float("inf"):
+        raise UsageError(f"sigma: expected a number above 0, found {sigma!r}.")
+    if not 0 < alpha < 0.5:
+        raise UsageError(f"alpha: expected a number between 0 and 0.5, found {alpha!r}.")
+    for name, value in (("samples", samples), ("selection", selection), ("batch_size", batch_size)):
+        if value < 1:
+            raise UsageError(f"{name}: expected 1 or more, found {value!r}.")
