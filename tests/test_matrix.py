@@ -27,7 +27,7 @@ def pins(file: Path) -> dict[str, str]:
 def test_the_chosen_tests_exist_and_enter_every_room():
     assert all(path.exists() for path in chosen())
     tested = ROOT / "tests"
-    rooms = {path.parent.name for path in tested.glob("*/test_*.py")}
+    rooms = {"data", "models", "attacks", "training", "evaluation", "explain", "pipelines"}
     assert {path.relative_to(tested).parts[0] for path in chosen()} >= rooms
 
 
