@@ -1,12 +1,17 @@
 # make train   sets up and runs the main job on the embedded data set
 # make test    sets up and passes the tests
+# make test-matrix   passes them with TensorFlow 2.18 to 2.21, in environments of their own
+#   (MATRIX=all: the whole suite; MATRIX_ROWS="2.20:3.13": other pairs; MATRIX_DIR: where)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DIGITS := $(BIN)/python -m pipelines.train --backbone mobilenetv2 --resume
 
-.PHONY: train test test-slow check benchmarks release-check clean
+MATRIX ?= core
+MATRIX_DIR ?= .venvs
+
+.PHONY: train test test-slow test-matrix check benchmarks release-check clean
 
 train: $(VENV)/.ready
 	$(DIGITS) --recipe digits_standard --output saved_models/digits-standard
@@ -18,6 +23,9 @@ test: $(VENV)/.ready-test
 
 test-slow: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -m slow
+
+test-matrix:
+	@MATRIX="$(MATRIX)" MATRIX_ROWS="$(MATRIX_ROWS)" MATRIX_DIR="$(MATRIX_DIR)" .ci/matrix
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

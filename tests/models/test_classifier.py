@@ -277,7 +277,8 @@ def test_what_first_operations_say_of_the_pixels(library, how):
             "divide": lambda: image / 255.0, "shift": lambda: (image - 127.5) / 127.5,
             "multiply": lambda: image * (1 / 255),
             "resized": lambda: layers.Rescaling(1 / 255)(layers.Resizing(8, 8)(image)),
-            "normalised": lambda: layers.Normalization(mean=0.0, variance=255.0**2)(image),
+            "normalised": lambda: layers.Normalization(
+                mean=[0.0] * 3, variance=[255.0**2] * 3)(image),
         }[how]()  # fmt: skip
     model = library.Model(image, layers.Dense(4)(layers.Flatten()(x)))
     found = as_classifier(model, X)

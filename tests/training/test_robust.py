@@ -95,6 +95,7 @@ def test_fit_takes_what_keras_takes(library, form):
     assert {"loss", "adv_accuracy", "val_accuracy", "val_robust_accuracy"} <= set(history)
     assert history["loss"][-1] < history["loss"][0]
     measured = wrapped.evaluate(pairs, verbose=0, return_dict=True)
+    assert all(isinstance(one, float) for one in [*measured.values(), *sum(history.values(), [])])
     own = (np.argmax(wrapped.base_model.predict(x, verbose=0), axis=1) == y).mean()
     assert measured["accuracy"] == pytest.approx(own, abs=1e-6)
     assert measured["robust_accuracy"] <= measured["accuracy"]

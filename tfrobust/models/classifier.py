@@ -181,8 +181,9 @@ def _decides_alike(model: Any, cut: Any, before: tuple[Function, ...], x: np.nda
 
 def _single(model: Any) -> bool:
     """Whether a graph of layers returns a tensor rather than a dict or list."""
-    outputs = getattr(model, "output", None)
-    return not isinstance(outputs, (dict, list, tuple))
+    # A Sequential of Keras 3 has an output of its own only where it was called on a tensor.
+    graph = getattr(model, "_functional", None) or model
+    return not isinstance(graph.output, (dict, list, tuple))
 
 
 def _article(activation: str) -> str:

@@ -97,6 +97,12 @@ class _Robust:
         self._look_at(x)
         return super().evaluate(x, *args, **kwargs)  # type: ignore[misc]
 
+    def _get_metrics_result_or_logs(self, logs: Any) -> dict[str, Any]:
+        """Numbers: Keras 3 leaves tensors in its history where a step is not its own."""
+        found = super()._get_metrics_result_or_logs(logs)  # type: ignore[misc]
+        scalar = lambda one: tf.is_tensor(one) and one.shape.rank == 0  # noqa: E731
+        return {name: float(one) if scalar(one) else one for name, one in found.items()}
+
     def _look_at(self, x: Any) -> None:
         """Finds out on the first images what a model returns whose graph does not tell."""
         outputs: _Logits = self._outputs  # type: ignore[attr-defined]
