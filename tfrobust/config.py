@@ -422,7 +422,7 @@ def _settings_of_backbone(name: str, settings: Settings) -> Settings:
     Raises:
       UsageError: one is none of the network's, or of the wrong type.
     """
-    table: Table = imported(_BACKBONES, "table")
+    table: Table[Any] = imported(_BACKBONES, "table")
     try:
         backbone = table[name]
     except UsageError:
@@ -431,9 +431,9 @@ def _settings_of_backbone(name: str, settings: Settings) -> Settings:
     return Settings(backbone.checked(settings, beside=sorted(known)))
 
 
-def methods() -> Table:
+def methods() -> Table[Any]:
     """The table of training methods."""
-    table: Table = imported(_METHODS, "table")
+    table: Table[Any] = imported(_METHODS, "table")
     return table
 
 

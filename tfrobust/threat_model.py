@@ -8,14 +8,13 @@ state, fit for a `tf.function`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from tfrobust.config import NORMS, ThreatConfig
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.settings import format_eps
+from tfrobust.typing import Tensor
 
-Tensor = Any
 TOLERANCE = 1e-6
 
 

@@ -7,11 +7,9 @@ version has the targeted attacks in place of the paper's five restarts.
 
 from __future__ import annotations
 
-from typing import Any
-
 from tfrobust.errors import UsageError
+from tfrobust.typing import Attack
 
-Attack = Any
 VERSIONS = ("standard", "plus", "rand")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from tfrobust.attacks.ascent import (
     Climb,
@@ -21,10 +21,10 @@ from tfrobust.attacks.runner import Attack
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
+from tfrobust.typing import Tensor
 
 __all__ = ["BIM", "FGSM", "PGD", "TARGETS", "choose_target", "input_gradient"]
 
-Tensor = Any
 TARGETS = ("least_likely", "second", "random")
 # How far all steps together go, in radii. On a sphere the way is longest: a random start
 # lies at a right angle to the goal, and exp(-path) of that angle is left in the end.

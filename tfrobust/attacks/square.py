@@ -6,7 +6,6 @@ AutoAttack, Croce and Hein (2020), https://arxiv.org/abs/2003.01690.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,9 +15,8 @@ from tfrobust.attacks.standing import everyone, is_correct, keep, scatter, where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
-
-Tensor = Any
-Model = Callable[[Tensor], Tensor]
+from tfrobust.typing import Function as Model
+from tfrobust.typing import Tensor
 
 # The share of the image in a square is halved after each of these queries of 10,000.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)

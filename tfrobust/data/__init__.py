@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ __all__ = [
 ]  # fmt: skip
 
 #: Built-in data sets: name -> read(location: Path | None, options) -> RawData.
-DATASETS = Table(
+DATASETS: Table[Callable[[Path | None, ReadOptions], Any]] = Table(
     "data set",
     {
         "digits": "tfrobust.data.digits:read",
@@ -34,7 +35,7 @@ DATASETS = Table(
 TFDS = "tfds:"
 
 #: Own images: kind of path -> read(location: Path, options) -> RawData.
-FORMATS = Table(
+FORMATS: Table[Callable[[Path, ReadOptions], RawData]] = Table(
     "image format",
     {
         "folder": "tfrobust.data.folder:read",

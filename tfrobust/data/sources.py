@@ -17,6 +17,7 @@ from tfrobust.data.mapped import MappedFile
 from tfrobust.data.pixels import checked_images, plain_pixels
 from tfrobust.data.types import ImageSet, ReadLog, ReadOptions
 from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.typing import Labels, Source
 
 _IMAGE_KEYS = ("image", "images", "x", "input", "inputs", "features")
 _LABEL_KEYS = ("label", "labels", "y", "target", "targets")
@@ -66,8 +67,9 @@ def as_batches(
 
 
 def as_images(
-    source: Any, labels: Any = None, *, class_names: Sequence[str] | None = None,
-    channels: int | None = None, options: ReadOptions | None = None,
+    source: Source, labels: Labels | Sequence[str] | None = None, *,
+    class_names: Sequence[str] | None = None, channels: int | None = None,
+    options: ReadOptions | None = None,
 ) -> ImageSet:  # fmt: skip
     """The images and labels of a source, decoded.
 

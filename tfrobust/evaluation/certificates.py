@@ -57,7 +57,7 @@ class Certificates:
     @property
     def correct(self) -> np.ndarray:
         """Whether each image is certified as its own class at radius 0, bool [N]."""
-        return self.predictions == self.labels
+        return np.asarray(self.predictions == self.labels)
 
     @property
     def abstained(self) -> float:

@@ -118,7 +118,7 @@ class RobustnessReport:
     def robust(self) -> np.ndarray:
         """bool [N]: correct on the clean image and under every attack."""
         every = [self.clean.correct, *(attack.outcome.correct for attack in self.attacks)]
-        return np.logical_and.reduce(every)
+        return np.asarray(np.logical_and.reduce(every))
 
     @property
     def clean_accuracy(self) -> float:

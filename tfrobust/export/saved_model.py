@@ -21,17 +21,18 @@ from tfrobust.export.image_bytes import assert_some, decode
 from tfrobust.models.classifier import Classifier, as_classifier, input_shape
 from tfrobust.models.inference import inference
 from tfrobust.runtime import tf
+from tfrobust.typing import Array, Model
 
 TOLERANCE = 1e-5
 
 
 def export(
-    model: Any,
+    model: Model,
     folder: Path | str,
     class_names: Sequence[str] | None = None,
     *,
     version: int = 1,
-    check_images: np.ndarray | None = None,
+    check_images: Array | None = None,
     label_names: Sequence[str] | None = None,
 ) -> Path:
     """Writes `model` as a SavedModel for inference and proves that it answers like `model`.

@@ -7,7 +7,7 @@ one size) and what it gives instead (softmax, sigmoids, a dict) is settled here,
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,8 @@ from tfrobust.models.pixel_range import declared_range
 from tfrobust.models.twin import needs_twin, twin
 from tfrobust.models.views import InputView
 from tfrobust.runtime import keras, tf
+from tfrobust.typing import Array, Function, Model, Tensor
 
-Tensor = Any
-Function = Callable[[Tensor], Tensor]
 Shape = tuple[int | None, ...]
 
 # Images that a model is probed with, besides noise and black and white ones.
@@ -114,14 +113,14 @@ def _whole_shape(model: Any) -> Shape | None:
     if isinstance(model, Classifier):
         return _whole_shape(model.inner)
     if hasattr(model, "batch_shape"):  # a SavedModel
-        return model.batch_shape
+        return tuple(model.batch_shape)
     inputs = heads.graph_ends(model)[0] if heads.is_keras(model) else []
     if len(inputs) == 1 and getattr(inputs[0], "shape", None) is not None:
         return tuple(inputs[0].shape)
     return None
 
 
-def as_classifier(model: Any, x: np.ndarray, view: InputView | None = None) -> Classifier:
+def as_classifier(model: Model, x: Array, view: InputView | None = None) -> Classifier:
     """Any model as a `Classifier`, tried on images.
 
     A last softmax, sigmoid or tanh is cut off where the model is a graph of layers, and

@@ -13,8 +13,7 @@ from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.models.untrusted import keras_version, refuse_code, refuse_operations
 from tfrobust.run import RunFolder
 from tfrobust.runtime import keras, tf
-
-Tensor = Any
+from tfrobust.typing import Tensor
 
 # How both libraries speak of a class that is not theirs.
 _UNKNOWN = (

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
+from tfrobust.typing import Tensor
 
-Tensor = Any
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 

@@ -32,14 +32,14 @@ from tfrobust.training import METHODS
 from tfrobust.training.batch_norm import Statistics
 from tfrobust.training.methods import (
     AdversarialTraining,
-    Method,
     attack_as_dict,
     attack_from_dict,
     from_dict,
     known_methods,
 )
+from tfrobust.typing import Method as AnyMethod
+from tfrobust.typing import Model, Tensor
 
-Tensor = Any
 _PACKAGE = "tfrobust"
 # Images that show what a model returns where its graph does not.
 _PROBED = 64
@@ -56,7 +56,7 @@ class _Robust:
     _weights_of_batch: Tensor | None = None
 
     def __init__(
-        self, model: Any, method: Method, ball: ThreatModel, validation_attack: PGD
+        self, model: Any, method: AnyMethod, ball: ThreatModel, validation_attack: PGD
     ) -> None:
         self._settle(model)
         super().__init__(model, method.recipe(ball))  # type: ignore[call-arg]
@@ -384,7 +384,7 @@ def _as_labels(y: Tensor) -> Tensor:
 
 
 def robust(
-    model: Any, method: Method | None = None, ball: ThreatModel | None = None, *,
+    model: Model, method: AnyMethod | None = None, ball: ThreatModel | None = None, *,
     validation_attack: PGD | None = None,
 ) -> Any:  # fmt: skip
     """A Keras model that trains `model` robustly, and otherwise is `model`.
