@@ -358,7 +358,13 @@ class EvaluationConfig(Checked):
 
 @dataclass(frozen=True)
 class RunConfig(Checked):
-    """All settings of a run; `config.yaml` in its folder."""
+    """All settings of a run; `config.yaml` in its folder.
+
+    Example:
+      >>> config = tr.RunConfig()
+      >>> config.threat.norm
+      'linf'
+    """
 
     seed: int = setting(42, "seed of split, initial weights, batches and attacks", low=0)
     # What was chosen for these images, and why: for people, nothing reads it.

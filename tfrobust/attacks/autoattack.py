@@ -35,6 +35,10 @@ def autoattack(version: str = "standard", classes: int | None = None) -> dict[st
 
     Raises:
       UsageError: unknown version, or fewer than 2 classes.
+
+    Example:
+      >>> list(tr.autoattack("standard", classes=10))
+      ['apgd-ce', 'apgd-t', 'fab-t', 'square']
     """
     if version not in VERSIONS:
         names = ", ".join(VERSIONS)

@@ -59,6 +59,13 @@ class Square(Attack):
 
     Raises:
       UsageError: a value outside its range, or an unknown loss.
+
+    Example:
+      >>> attack = tr.Square(queries=20)
+      >>> attack.needs_gradient
+      False
+      >>> attack.perturb(model, x[:8], y[:8], ball).shape == x[:8].shape
+      True
     """
 
     needs_gradient: ClassVar[bool] = False

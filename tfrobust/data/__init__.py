@@ -76,6 +76,11 @@ def load(
     Raises:
       UsageError: the name or path is unknown, or a fraction is out of range.
       TFRobustError: the data cannot be read.
+
+    Example:
+      >>> splits = tr.load("digits")
+      >>> len(splits.train), len(splits.select), len(splits.test)
+      (1295, 143, 359)
     """
     for name, value in (("select_fraction", select_fraction), ("test_fraction", test_fraction)):
         if not 0 < value < 1:

@@ -62,6 +62,10 @@ def as_batches(
     Raises:
       UsageError: it is no source of images.
       TFRobustError: images or labels are not as described.
+
+    Example:
+      >>> [len(labels) for _, labels in tr.as_batches(x[:50], y[:50], batch_size=32)]
+      [32, 18]
     """
     return Batches(as_images(source, labels, options=options), batch_size)
 
@@ -91,6 +95,14 @@ def as_images(
     Raises:
       UsageError: it is nothing of that.
       TFRobustError: images or labels are not as described.
+
+    Example:
+      >>> images = tr.as_images((x, y))
+      >>> len(images) == len(y), images.image_shape == x.shape[1:]
+      (True, True)
+      >>> from_dataset = tr.as_images(tf.data.Dataset.from_tensor_slices((x, y)).batch(32))
+      >>> bool((from_dataset.labels == y).all())
+      True
     """
     from tfrobust.data import DATASETS, with_channels
 

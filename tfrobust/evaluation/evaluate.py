@@ -65,6 +65,11 @@ def evaluate(
     Raises:
       UsageError: unknown attacks, or data of another kind.
       TFRobustError: labels out of the model's range, outputs that are no logits.
+
+    Example:
+      >>> report = tr.evaluate(model, (x, y), tr.Linf(0.1), attacks="fgsm,pgd:steps=10")
+      >>> report.robust_accuracy <= report.clean_accuracy
+      True
     """
     start = time.perf_counter()
     opened: Model = load_any(model) if isinstance(model, (str, Path)) else model

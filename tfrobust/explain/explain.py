@@ -42,6 +42,13 @@ def explain(
     Raises:
       UsageError: an unknown method, or one that the model has no layers for.
       TFRobustError: the model does not take the images, or a map is not finite.
+
+    Example:
+      >>> maps = tr.explain(model, x[:2], method="saliency")
+      >>> maps.shape == x[:2].shape
+      True
+      >>> tr.explain(model, x[:2], method="smoothgrad:samples=4", target=3).dtype
+      dtype('float32')
     """
     name, given = parse(method, EXPLAINERS, "method")
     explainer = configured(EXPLAINERS[name], {**given, **options}, f"Explainer {name}")

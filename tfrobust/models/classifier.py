@@ -43,6 +43,12 @@ class Classifier:
         explainers take apart; None where there is none, or `inner` is one itself.
       range_known: whether its range of pixels is known, from the user or its first layers.
       independent: whether its classes have a sigmoid each, and no softmax over all.
+
+    Example:
+      >>> softmax = keras.Sequential([model, keras.layers.Softmax()])
+      >>> classifier = tr.as_classifier(softmax, x)
+      >>> bool(np.allclose(classifier.probabilities(classifier(x)), softmax(x), atol=1e-5))
+      True
     """
 
     inner: Any
@@ -136,6 +142,11 @@ def as_classifier(model: Model, x: Array, view: InputView | None = None) -> Clas
     Raises:
       TFRobustError: it does not take these images, or what it returns is not one row of
         finite outputs for each.
+
+    Example:
+      >>> classifier = tr.as_classifier(model, x)
+      >>> classifier.classes
+      10
     """
     if isinstance(model, Classifier):
         return model

@@ -38,6 +38,12 @@ def load_any(path: Path | str) -> Any:
     Raises:
       UsageError: there is no such file.
       TFRobustError: it is not a model that can be read, or it carries code.
+
+    Example:
+      >>> model.save(folder / "mine.keras")
+      >>> opened = tr.load_any(folder / "mine.keras")
+      >>> bool(np.allclose(opened(x), model(x), atol=1e-6))
+      True
     """
     path = Path(path)
     if path.is_dir() and (path / "saved_model.pb").is_file():

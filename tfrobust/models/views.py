@@ -28,6 +28,14 @@ class InputView:
 
     Raises:
       UsageError: an empty range, a deviation of 0 or below, or lengths that differ.
+
+    Example:
+      >>> rescaling = keras.layers.Rescaling(1 / 255)
+      >>> bytes_in = keras.Sequential([keras.Input(x.shape[1:]), rescaling, model])
+      >>> view = tr.InputView((0.0, 255.0))
+      >>> found = tr.evaluate(bytes_in, (x, y), ball, attacks="fgsm", view=view)
+      >>> found.clean_accuracy == tr.evaluate(model, (x, y), ball, attacks="fgsm").clean_accuracy
+      True
     """
 
     input_range: tuple[float, float] = (0.0, 1.0)

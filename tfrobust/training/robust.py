@@ -406,6 +406,13 @@ def robust(
 
     Raises:
       UsageError: the model is none of Keras, or the method does not train against the norm.
+
+    Example:
+      >>> robust = tr.robust(model, tr.AdversarialTraining(), tr.Linf(0.1))
+      >>> robust.compile("sgd", metrics=["accuracy"])
+      >>> history = robust.fit(x, y, epochs=1, batch_size=32, verbose=0)
+      >>> "loss" in history.history
+      True
     """
     if not heads.is_keras(model):
         raise UsageError(f"Expected a Keras model, found {type(model).__name__}.")
@@ -440,6 +447,14 @@ def load_robust(path: Path | str) -> Any:
 
     Raises:
       TFRobustError: it is none, or carries code.
+
+    Example:
+      >>> robust = tr.robust(model, tr.AdversarialTraining(), tr.Linf(0.1))
+      >>> robust.compile("sgd")
+      >>> robust.save(folder / "robust.keras")
+      >>> again = tr.load_robust(folder / "robust.keras")
+      >>> bool(np.allclose(again.predict(x, verbose=0), model(x), atol=1e-5))
+      True
     """
     from tfrobust.models.untrusted import keras_version, refuse_code
 
