@@ -358,7 +358,13 @@ class EvaluationConfig(Checked):
 
 @dataclass(frozen=True)
 class RunConfig(Checked):
-    """All settings of a run; `config.yaml` in its folder."""
+    """All settings of a run; `config.yaml` in its folder.
+
+    Example:
+      >>> config = tr.RunConfig()
+      >>> config.threat.norm
+      'linf'
+    """
 
     seed: int = setting(42, "seed of split, initial weights, batches and attacks", low=0)
     # What was chosen for these images, and why: for people, nothing reads it.
@@ -422,7 +428,7 @@ def _settings_of_backbone(name: str, settings: Settings) -> Settings:
     Raises:
       UsageError: one is none of the network's, or of the wrong type.
     """
-    table: Table = imported(_BACKBONES, "table")
+    table: Table[Any] = imported(_BACKBONES, "table")
     try:
         backbone = table[name]
     except UsageError:
@@ -431,9 +437,9 @@ def _settings_of_backbone(name: str, settings: Settings) -> Settings:
     return Settings(backbone.checked(settings, beside=sorted(known)))
 
 
-def methods() -> Table:
+def methods() -> Table[Any]:
     """The table of training methods."""
-    table: Table = imported(_METHODS, "table")
+    table: Table[Any] = imported(_METHODS, "table")
     return table
 
 

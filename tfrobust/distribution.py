@@ -14,8 +14,8 @@ from typing import Any
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.run import RunFolder
 from tfrobust.runtime import tf
+from tfrobust.typing import Tensor
 
-Tensor = Any
 #: 'none': one device. 'mirrored': all GPUs of a machine. 'multiworker': the machines that
 #: TF_CONFIG names, each running the same command.
 STRATEGIES = ("none", "mirrored", "multiworker")

@@ -10,11 +10,23 @@ class TFRobustError(Exception):
     """A failure told in one sentence: what was expected, what was found, what to do.
 
     The command line prints it without a traceback and exits with 1.
+
+    Example:
+      >>> try:
+      ...     tr.load_any("no/such/model.keras")
+      ... except tr.TFRobustError as error:
+      ...     print("told in one sentence")
+      told in one sentence
     """
 
 
 class UsageError(TFRobustError):
-    """A wrong flag, name or configuration value; the command line exits with 2."""
+    """A wrong flag, name or configuration value; the command line exits with 2.
+
+    Example:
+      >>> issubclass(tr.UsageError, tr.TFRobustError)
+      True
+    """
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

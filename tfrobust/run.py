@@ -21,7 +21,13 @@ from tfrobust.settings import from_dict, load_yaml, save_yaml
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of a run, `saved_models/<run>/`."""
+    """The paths of a run, `saved_models/<run>/`.
+
+    Example:
+      >>> run = tr.RunFolder(folder / "run")
+      >>> run.path.name
+      'run'
+    """
 
     path: Path
 

@@ -23,9 +23,13 @@ import sys
 import tempfile
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfrobust.errors import TFRobustError
+
+# What an editor completes and a checker sees; `__getattr__` below is what runs.
+if TYPE_CHECKING:
+    pass
 
 _LAZY = ("tf", "keras", "nsl")
 PACKAGES = (

@@ -15,14 +15,16 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tfrobust.errors import UsageError
 
+#: What the entries of a table are.
+Plugin = TypeVar("Plugin", covariant=True)
 _PLACE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
-class Table(Mapping[str, Any]):
+class Table(Mapping[str, Plugin]):
     """A read-only mapping from a plug-in's name to the plug-in itself.
 
     Entries are written as ``'package.module:attribute'`` and imported when they
@@ -38,13 +40,14 @@ class Table(Mapping[str, Any]):
         self.kind, self.group = kind, group
         self._entries = dict(entries)
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> Plugin:
         place = self._entries.get(name) or self._further.get(name)
         if place is None and is_place(name):
             place = name
         if place is None:
             raise UsageError(self._unknown(name))
-        return imported(place, self.kind)
+        found: Plugin = imported(place, self.kind)
+        return found
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries or name in self._further or is_place(name)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tfrobust.attacks.runner import run
+from tfrobust.attacks.runner import Attacked, run
 from tfrobust.errors import UsageError
 from tfrobust.models.inference import inference
 from tfrobust.plugins import configured, settings_of
@@ -26,6 +26,7 @@ from tfrobust.runtime import keras, tf
 from tfrobust.threat_model import ThreatModel
 from tfrobust.training.methods import Method
 from tfrobust.training.robust import robust
+from tfrobust.typing import Array, Attack, Explainer, Model, Tensor
 
 #: A radius for each norm that small images are attacked at.
 RADII = {"linf": 0.1, "l2": 0.6, "l1": 3.0, "l0": 4.0}
@@ -40,7 +41,7 @@ def small_model(channels: int = 3, seed: int = 0) -> Any:
     return keras.Model(image, keras.layers.Dense(_CLASSES)(keras.layers.Flatten()(x)))
 
 
-def small_images(model: Any, channels: int = 3, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def small_images(model: Model, channels: int = 3, seed: int = 1) -> tuple[Array, Array]:
     """Images float32 in [0, 1], and the labels that a model gives them."""
     x = np.random.default_rng(seed).uniform(size=(_IMAGES, _SIDE, _SIDE, channels))
     images = x.astype(np.float32)
@@ -109,7 +110,7 @@ def check_method(method: Method, norms: Sequence[str] = ("linf",)) -> None:
         raise AssertionError(f"{method}: trains against {norm}, which it does not declare")
 
 
-def check_attack(attack: Any, norms: Sequence[str] = ("linf",)) -> None:
+def check_attack(attack: Attack, norms: Sequence[str] = ("linf",)) -> None:
     """What every attack guarantees to the one who runs it.
 
     - It is a frozen dataclass, and can be replaced and shown; of its settings see
@@ -132,7 +133,7 @@ def check_attack(attack: Any, norms: Sequence[str] = ("linf",)) -> None:
             _check_in(attack, ThreatModel(norm, RADII[norm]), channels)
 
 
-def _check_in(attack: Any, ball: ThreatModel, channels: int) -> None:
+def _check_in(attack: Attack, ball: ThreatModel, channels: int) -> None:
     model = small_model(channels)
     x, y = small_images(model, channels)
     classify = inference(model)
@@ -140,7 +141,7 @@ def _check_in(attack: Any, ball: ThreatModel, channels: int) -> None:
              tf.TensorSpec([2], tf.int32)]  # fmt: skip
 
     @tf.function(input_signature=specs, autograph=False)
-    def step(x: Any, y: Any, seed: Any) -> Any:
+    def step(x: Tensor, y: Tensor, seed: Tensor) -> Attacked:
         return run(attack, classify, classify, x, y, ball, seed)
 
     where = f"{type(attack).__name__} in {ball} on {channels} channel(s)"
@@ -164,7 +165,7 @@ def _check_in(attack: Any, ball: ThreatModel, channels: int) -> None:
     assert gradient is None or not np.abs(gradient.numpy()).any(), f"{where}: gradients pass"
 
 
-def check_explainer(explain: Callable[..., np.ndarray], channels: int = 3) -> None:
+def check_explainer(explain: Explainer, channels: int = 3) -> None:
     """What every explainer guarantees.
 
     - Maps are finite float32 [N, H, W] or [N, H, W, C], one for each image.
@@ -188,7 +189,7 @@ def check_explainer(explain: Callable[..., np.ndarray], channels: int = 3) -> No
     assert not np.allclose(maps, other), "does not depend on the class"
 
 
-def check_backbone(features: Callable[[Any], Any]) -> None:
+def check_backbone(features: Callable[[Tensor], Tensor]) -> None:
     """What every builder of features guarantees: a map or vector that gradients reach the image by.
 
     Args:

@@ -8,14 +8,13 @@ state, fit for a `tf.function`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from tfrobust.config import NORMS, ThreatConfig
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.settings import format_eps
+from tfrobust.typing import Tensor
 
-Tensor = Any
 TOLERANCE = 1e-6
 
 
@@ -31,6 +30,14 @@ class ThreatModel:
 
     Raises:
       UsageError: unknown norm, negative eps or empty bounds.
+
+    Example:
+      >>> tr.ThreatModel("l2", 0.5)
+      ThreatModel(norm='l2', eps=0.5, bounds=(0.0, 1.0))
+      >>> tr.ThreatModel("lp", 0.5)
+      Traceback (most recent call last):
+      ...
+      tfrobust.errors.UsageError: ...
     """
 
     norm: str = "linf"
@@ -125,22 +132,42 @@ class ThreatModel:
 
 
 def Linf(eps: float) -> ThreatModel:  # noqa: N802 (a kind of threat model, by its name)
-    """No pixel value changes by more than `eps`, in [0, 1]: ``Linf(8 / 255)``."""
+    """No pixel value changes by more than `eps`, in [0, 1]: ``Linf(8 / 255)``.
+
+    Example:
+      >>> str(tr.Linf(8 / 255))
+      'linf, eps 8/255'
+    """
     return ThreatModel("linf", eps)
 
 
 def L2(eps: float) -> ThreatModel:  # noqa: N802
-    """The Euclidean length of the change is at most `eps`: ``L2(0.5)``."""
+    """The Euclidean length of the change is at most `eps`: ``L2(0.5)``.
+
+    Example:
+      >>> tr.L2(0.5).norm, tr.L2(0.5).eps
+      ('l2', 0.5)
+    """
     return ThreatModel("l2", eps)
 
 
 def L1(eps: float) -> ThreatModel:  # noqa: N802
-    """The absolute changes of all values add up to at most `eps`: ``L1(12)``."""
+    """The absolute changes of all values add up to at most `eps`: ``L1(12)``.
+
+    Example:
+      >>> tr.L1(12).norm
+      'l1'
+    """
     return ThreatModel("l1", eps)
 
 
 def L0(pixels: int) -> ThreatModel:  # noqa: N802
-    """At most so many pixels change, each by any amount: ``L0(5)``."""
+    """At most so many pixels change, each by any amount: ``L0(5)``.
+
+    Example:
+      >>> str(tr.L0(5))
+      'l0, eps 5 pixels'
+    """
     return ThreatModel("l0", pixels)
 
 

@@ -5,10 +5,18 @@ judges itself: the caller projects onto the ball, checks the bounds, takes the
 worst case per example and counts time and gradient evaluations.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from tfrobust.tables import Table
 
+if TYPE_CHECKING:
+    from tfrobust.typing import Attack
+
 #: In order of cost, in which an evaluation runs them.
-ATTACKS = Table(
+ATTACKS: Table[Callable[..., Attack]] = Table(
     "attack",
     {
         "uniform-noise": "tfrobust.attacks.noise:UniformNoise",

@@ -30,8 +30,8 @@ from tfrobust.attacks.standing import everyone, is_correct, keep, scatter, where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
+from tfrobust.typing import Tensor
 
-Tensor = Any
 Given = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -58,6 +58,11 @@ class APGD(Attack):
 
     Raises:
       UsageError: a value out of its range.
+
+    Example:
+      >>> report = tr.evaluate(model, (x, y), ball, attacks={"apgd": tr.APGD(steps=10)})
+      >>> report.robust_accuracy < report.clean_accuracy
+      True
     """
 
     steps: int = 100
@@ -203,6 +208,11 @@ class TargetedAPGD(APGD):
     Attributes:
       loss: what is climbed, a name of `TARGETED_LOSSES`.
       n_targets: goal classes; at most the number of wrong classes is used.
+
+    Example:
+      >>> attack = tr.TargetedAPGD(steps=5, n_targets=3)
+      >>> attack.perturb(model, x[:8], y[:8], ball).shape == x[:8].shape
+      True
     """
 
     loss: str = "dlr"

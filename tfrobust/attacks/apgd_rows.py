@@ -5,14 +5,14 @@ Croce and Hein (2020), https://arxiv.org/abs/2003.01690.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tfrobust.attacks.standing import keep, where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
+from tfrobust.typing import Tensor
 
-Tensor = Any
 _MOMENTUM = 0.75
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tfrobust.attacks.losses import LOSSES
 from tfrobust.attacks.standing import everyone, is_correct, keep, scatter, where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
+from tfrobust.typing import Function as Model
+from tfrobust.typing import Tensor
 
-Tensor = Any
-Model = Callable[[Tensor], Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 

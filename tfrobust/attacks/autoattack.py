@@ -7,11 +7,9 @@ version has the targeted attacks in place of the paper's five restarts.
 
 from __future__ import annotations
 
-from typing import Any
-
 from tfrobust.errors import UsageError
+from tfrobust.typing import Attack
 
-Attack = Any
 VERSIONS = ("standard", "plus", "rand")
 
 
@@ -37,6 +35,10 @@ def autoattack(version: str = "standard", classes: int | None = None) -> dict[st
 
     Raises:
       UsageError: unknown version, or fewer than 2 classes.
+
+    Example:
+      >>> list(tr.autoattack("standard", classes=10))
+      ['apgd-ce', 'apgd-t', 'fab-t', 'square']
     """
     if version not in VERSIONS:
         names = ", ".join(VERSIONS)

@@ -5,16 +5,14 @@ All take a `model` from images float32 [M, H, W, C] to logits [M, K], K static.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from tfrobust.attacks.hyperplane import dual_norm
 from tfrobust.attacks.losses import margin, targeted_margin
 from tfrobust.attacks.standing import is_correct, where
 from tfrobust.runtime import tf
-
-Tensor = Any
-Model = Callable[[Tensor], Tensor]
+from tfrobust.typing import Function as Model
+from tfrobust.typing import Tensor
 
 
 def boundary_with(model: Model, z: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,9 +5,7 @@ Croce and Hein (2020), https://arxiv.org/abs/1907.02044.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from tfrobust.attacks.boundary import boundary_with, column, nearest_boundary, search_segment
 from tfrobust.attacks.hyperplane import NORMS, step_onto_hyperplane
@@ -16,9 +14,9 @@ from tfrobust.attacks.standing import everyone, is_correct, keep, scatter, where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
+from tfrobust.typing import Function as Model
+from tfrobust.typing import Tensor
 
-Tensor = Any
-Model = Callable[[Tensor], Tensor]
 State = tuple[Tensor, ...]
 
 
@@ -59,6 +57,12 @@ class FAB(Attack):
 
     Raises:
       UsageError: a value outside the ranges above.
+
+    Example:
+      >>> attack = tr.FAB(steps=5)
+      >>> x_adv = attack.perturb(model, x[:8], y[:8], tr.L2(1.0))
+      >>> bool((np.linalg.norm((x_adv - x[:8]).reshape(8, -1), axis=1) <= 1.0001).all())
+      True
     """
 
     steps: int = 100
@@ -184,7 +188,10 @@ class _Runs:
         state = (tf.constant(0), index, z, x_adv, distance)
         rows, images = tf.TensorShape([None]), tf.TensorShape([None, *self.x.shape[1:]])
         shapes = (tf.TensorShape([]), rows, images, x_adv.shape, distance.shape)
-        return tf.while_loop(goes_on, step, state, shapes, parallel_iterations=1)[3:]
+        found: tuple[Tensor, ...] = tf.while_loop(
+            goes_on, step, state, shapes, parallel_iterations=1
+        )[3:]
+        return found
 
     def _move(self, index: Tensor, z: Tensor, target: Tensor) -> Tensor:
         """The next iterate: between the projections of z and of x, overshot by eta."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from tfrobust.attacks.ascent import (
     Climb,
@@ -21,10 +21,10 @@ from tfrobust.attacks.runner import Attack
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
+from tfrobust.typing import Tensor
 
 __all__ = ["BIM", "FGSM", "PGD", "TARGETS", "choose_target", "input_gradient"]
 
-Tensor = Any
 TARGETS = ("least_likely", "second", "random")
 # How far all steps together go, in radii. On a sphere the way is longest: a random start
 # lies at a right angle to the goal, and exp(-path) of that angle is left in the end.
@@ -66,6 +66,14 @@ class PGD(Attack):
     Raises:
       UsageError: a value out of range, or `reach_target` without `targeted`; when called,
         a loss that needs more classes than the model has.
+
+    Example:
+      >>> x_adv = tr.PGD(steps=10, restarts=2).perturb(model, x, y, ball, seed=0)
+      >>> bool(np.abs(x_adv - x).max() <= ball.eps + 1e-6)
+      True
+      >>> right = [np.mean(np.argmax(model(images), axis=1) == y) for images in (x, x_adv)]
+      >>> bool(right[1] < right[0])
+      True
     """
 
     gains_by_steps: ClassVar[bool] = True
@@ -215,6 +223,10 @@ class BIM(PGD):
     PGD from x itself, in steps that together are as long as eps: `step_size` None is
     eps / steps. Targeted at the least likely class it is their iterative least-likely
     class method.
+
+    Example:
+      >>> tr.BIM(steps=5).resolved_step_size(0.1)
+      0.02
     """
 
     steps: int = 10
@@ -233,6 +245,12 @@ class FGSM(PGD):
 
     PGD with one step of length eps from x itself; all that can be chosen is the loss and
     the target.
+
+    Example:
+      >>> x_adv = tr.FGSM().perturb(model, x, y, ball)
+      >>> moved = np.abs(x_adv - x)[(x > 0.2) & (x < 0.8)]
+      >>> bool(np.allclose(moved, ball.eps, atol=1e-6))
+      True
     """
 
     gains_by_steps: ClassVar[bool] = False

@@ -6,13 +6,11 @@ https://arxiv.org/abs/1907.02044), on whole batches and without Python state.
 
 from __future__ import annotations
 
-from typing import Any
-
 from tfrobust.attacks.standing import where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
+from tfrobust.typing import Tensor
 
-Tensor = Any
 NORMS = ("linf", "l2", "l1")
 # Stands for infinity in products: 0 * inf is NaN.
 _HUGE = 1e30

@@ -6,11 +6,9 @@ nearer to a goal class.
 
 from __future__ import annotations
 
-from typing import Any
-
 from tfrobust.runtime import tf
+from tfrobust.typing import Tensor
 
-Tensor = Any
 _TINY = 1e-12
 
 

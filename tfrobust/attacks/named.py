@@ -8,6 +8,7 @@ from tfrobust.attacks import ATTACKS, SUITES
 from tfrobust.config import EvaluationConfig
 from tfrobust.errors import UsageError
 from tfrobust.plugins import configured, parse, settings_of, split
+from tfrobust.typing import Attack
 
 
 def check_attacks(config: EvaluationConfig) -> None:
@@ -27,7 +28,7 @@ def check_attacks(config: EvaluationConfig) -> None:
             )
 
 
-def make_attacks(config: EvaluationConfig, classes: int | None = None) -> dict[str, Any]:
+def make_attacks(config: EvaluationConfig, classes: int | None = None) -> dict[str, Attack]:
     """name -> attack, in order of cost; a suite's attacks in its published order.
 
     Args:
@@ -38,7 +39,7 @@ def make_attacks(config: EvaluationConfig, classes: int | None = None) -> dict[s
       UsageError: a name, or a setting of an attack, is unknown or out of range.
     """
     check_attacks(config)
-    attacks: dict[str, Any] = {}
+    attacks: dict[str, Attack] = {}
     order = {name: place for place, name in enumerate(ATTACKS)}
     named = _asked(config)
     plain = [item for item in named if item[0] in ATTACKS]
@@ -54,7 +55,7 @@ def make_attacks(config: EvaluationConfig, classes: int | None = None) -> dict[s
     return attacks
 
 
-def make_attack(name: str, settings: dict[str, Any]) -> Any:
+def make_attack(name: str, settings: dict[str, Any]) -> Attack:
     """One attack with some of its settings, given as text or as values.
 
     Raises:

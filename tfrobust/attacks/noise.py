@@ -23,8 +23,7 @@ from tfrobust.attacks.standing import everyone, is_correct, keep, scatter
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
-
-Tensor = Any
+from tfrobust.typing import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,7 @@ from tfrobust.attacks.runner import Attack
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
-
-Tensor = Any
+from tfrobust.typing import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

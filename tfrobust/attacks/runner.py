@@ -5,22 +5,20 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
 from tfrobust.attacks.standing import is_correct
 from tfrobust.data.arrays import as_labels
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.models.classifier import as_classifier
+from tfrobust.models.classifier import Classifier, as_classifier
 from tfrobust.models.inference import attackable, inference
 from tfrobust.runtime import tf
+from tfrobust.typing import Function, Images, Labels, Model, Tensor
 
 if TYPE_CHECKING:
     from tfrobust.threat_model import ThreatModel
-
-Tensor = Any
-Function = Callable[[Tensor], Tensor]
 
 
 class Attacked(NamedTuple):
@@ -38,8 +36,8 @@ class Attacked(NamedTuple):
 
 
 def run(
-    attack: Any, seen: Function, judge: Function, x: Tensor, y: Tensor, ball: ThreatModel,
-    seed: Tensor,
+    attack: Callable[..., Tensor], seen: Function, judge: Function, x: Tensor, y: Tensor,
+    ball: ThreatModel, seed: Tensor,
 ) -> Attacked:  # fmt: skip
     """One run of an attack; no attack judges itself.
 
@@ -87,8 +85,14 @@ class Attack:
         """What its settings come to on images (H, W, C) in a ball; '' where they say it."""
         return ""
 
+    def __call__(
+        self, model: Function, x: Tensor, y: Tensor, threat_model: ThreatModel, seed: Tensor, /
+    ) -> Tensor:
+        """One run inside a graph, as `tfrobust.typing.Attack` says; each attack has its own."""
+        raise NotImplementedError(f"{type(self).__name__} has no __call__ of its own.")
+
     def perturb(
-        self, model: Any, x: Any, y: Any, ball: ThreatModel, *, seed: int = 0,
+        self, model: Model, x: Images, y: Labels, ball: ThreatModel, *, seed: int = 0,
         batch_size: int = 128,
     ) -> np.ndarray:  # fmt: skip
         """Adversarial images: traced, projected, verified, and repeated `restarts` times.
@@ -133,7 +137,7 @@ class Attack:
         return made
 
 
-def _checked(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+def _checked(x: Images, y: Labels) -> tuple[np.ndarray, np.ndarray]:
     images, labels = np.asarray(x), np.asarray(y)
     if images.ndim != 4 or images.dtype.kind != "f" or not len(images):
         raise UsageError(
@@ -153,7 +157,7 @@ def _checked(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _step(
-    attack: Any, model: Any, shape: tuple[int, ...], ball: ThreatModel
+    attack: Attack, model: Classifier, shape: tuple[int, ...], ball: ThreatModel
 ) -> Callable[..., Attacked]:
     """`run` as a graph, for batches of any size."""
     specs = [

@@ -6,7 +6,6 @@ AutoAttack, Croce and Hein (2020), https://arxiv.org/abs/2003.01690.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,9 +15,8 @@ from tfrobust.attacks.standing import everyone, is_correct, keep, scatter, where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
-
-Tensor = Any
-Model = Callable[[Tensor], Tensor]
+from tfrobust.typing import Function as Model
+from tfrobust.typing import Tensor
 
 # The share of the image in a square is halved after each of these queries of 10,000.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -61,6 +59,13 @@ class Square(Attack):
 
     Raises:
       UsageError: a value outside its range, or an unknown loss.
+
+    Example:
+      >>> attack = tr.Square(queries=20)
+      >>> attack.needs_gradient
+      False
+      >>> attack.perturb(model, x[:8], y[:8], ball).shape == x[:8].shape
+      True
     """
 
     needs_gradient: ClassVar[bool] = False

@@ -6,11 +6,8 @@ gathers those rows, works on them, scatters the outcome back, and drops the brok
 
 from __future__ import annotations
 
-from typing import Any
-
 from tfrobust.runtime import tf
-
-Tensor = Any
+from tfrobust.typing import Tensor
 
 
 def everyone(y: Tensor) -> Tensor:

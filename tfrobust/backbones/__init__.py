@@ -30,7 +30,7 @@ _OWN = {
 }
 
 
-class _Backbones(Table):
+class _Backbones(Table[Backbone]):
     """Networks as `Backbone`s; a user's plain function of features is made one."""
 
     def __contains__(self, name: object) -> bool:

@@ -74,6 +74,11 @@ def build(
       UsageError: an unknown name, an argument out of range, or one of alpha, stem,
         convolution and position_embedding given to a network that does not take it.
       TFRobustError: the weights cannot be downloaded or read, or do not fit.
+
+    Example:
+      >>> network = tr.build("simplenet", num_classes=10, image_shape=(32, 32, 3))
+      >>> network.output_shape
+      (None, 10)
     """
     from tfrobust.backbones import BACKBONES
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 from tfrobust.runtime import keras, tf
+from tfrobust.typing import Tensor
 
-Tensor = Any
 Pair = tuple[int, int]
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tfrobust.runtime import keras, tf
-
-Tensor = Any
+from tfrobust.typing import Tensor
 
 
 @keras.utils.register_keras_serializable(package="tfrobust")

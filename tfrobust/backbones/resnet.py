@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from tfrobust.backbones.description import Backbone, Tuning, scaled
+from tfrobust.typing import Tensor
 
-Tensor = Any
 Unit = Callable[..., Tensor]
 
 _GROUPS, _WIDTH_OF_GROUP = 32, 4

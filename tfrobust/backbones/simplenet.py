@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tfrobust.backbones.description import Backbone, Tuning, scaled
-
-Tensor = Any
+from tfrobust.typing import Tensor
 
 # (channels, side of the kernel, whether the map is halved after it) of each convolution.
 _PLAIN = ((32, 7, True), (64, 3, True), (128, 3, False))

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from tfrobust.errors import UsageError
 from tfrobust.runtime import keras, tf
+from tfrobust.typing import Tensor
 
-Tensor = Any
 Pair = tuple[int, int]
 
 

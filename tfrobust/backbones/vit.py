@@ -7,11 +7,8 @@ mean of all tokens, which needs no token of its own.
 
 from __future__ import annotations
 
-from typing import Any
-
 from tfrobust.backbones.description import Backbone, Tuning, scaled
-
-Tensor = Any
+from tfrobust.typing import Tensor
 
 DEPTH, HEADS, HEAD_WIDTH, MLP_RATIO = 6, 3, 64, 2
 # An image is cut into as many patches in each direction.

@@ -38,6 +38,14 @@ class RobustCheckpoint(Callback):
       path: of the file.
       best: the best robust accuracy so far.
       epoch: its epoch, from 1; 0 before there is one.
+
+    Example:
+      >>> robust = tr.robust(model, tr.Fast(), ball)
+      >>> robust.compile("sgd", metrics=["accuracy"])
+      >>> keep = tr.callbacks.RobustCheckpoint(folder / "run", tr.PGD(steps=2))
+      >>> history = robust.fit(x, y, validation_data=(x, y), callbacks=[keep], verbose=0)
+      >>> (folder / "run" / "best.keras").is_file()
+      True
     """
 
     def __init__(

@@ -50,6 +50,14 @@ class OverfittingGuard(Callback):
 
     Raises:
       UsageError: an argument is out of its range.
+
+    Example:
+      >>> robust = tr.robust(model, tr.AdversarialTraining(), ball)
+      >>> robust.compile("sgd", metrics=["accuracy"])
+      >>> guard = tr.callbacks.OverfittingGuard(patience=3)
+      >>> history = robust.fit(x, y, validation_data=(x, y), callbacks=[guard], verbose=0)
+      >>> "val_robust_accuracy" in history.history
+      True
     """
 
     def __init__(

@@ -21,6 +21,14 @@ class TimeBudget(Callback):
 
     Raises:
       UsageError: `minutes` is not above 0.
+
+    Example:
+      >>> robust = tr.robust(model, tr.Fast(), ball)
+      >>> robust.compile("sgd")
+      >>> budget = tr.callbacks.TimeBudget(minutes=0.0001)
+      >>> history = robust.fit(x, y, epochs=50, batch_size=32, callbacks=[budget], verbose=0)
+      >>> len(history.history["loss"]) < 50
+      True
     """
 
     def __init__(self, minutes: float) -> None:

@@ -22,6 +22,15 @@ class StagedUnfreezing(Callback):
 
     Raises:
       UsageError: a stage or block is not as described.
+
+    Example:
+      >>> robust = tr.robust(model, tr.Fast(), ball)
+      >>> robust.compile("sgd")
+      >>> before = model.layers[0].get_weights()[0]
+      >>> head_only = tr.callbacks.StagedUnfreezing("head:1:0.05")
+      >>> history = robust.fit(x, y, epochs=1, callbacks=[head_only], verbose=0)
+      >>> bool((model.layers[0].get_weights()[0] == before).all())
+      True
     """
 
     def __init__(self, stages: str, blocks: list[list[str]] | None = None) -> None:

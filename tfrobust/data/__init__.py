@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ __all__ = [
 ]  # fmt: skip
 
 #: Built-in data sets: name -> read(location: Path | None, options) -> RawData.
-DATASETS = Table(
+DATASETS: Table[Callable[[Path | None, ReadOptions], Any]] = Table(
     "data set",
     {
         "digits": "tfrobust.data.digits:read",
@@ -34,7 +35,7 @@ DATASETS = Table(
 TFDS = "tfds:"
 
 #: Own images: kind of path -> read(location: Path, options) -> RawData.
-FORMATS = Table(
+FORMATS: Table[Callable[[Path, ReadOptions], RawData]] = Table(
     "image format",
     {
         "folder": "tfrobust.data.folder:read",
@@ -75,6 +76,11 @@ def load(
     Raises:
       UsageError: the name or path is unknown, or a fraction is out of range.
       TFRobustError: the data cannot be read.
+
+    Example:
+      >>> splits = tr.load("digits")
+      >>> len(splits.train), len(splits.select), len(splits.test)
+      (1295, 143, 359)
     """
     for name, value in (("select_fraction", select_fraction), ("test_fraction", test_fraction)):
         if not 0 < value < 1:

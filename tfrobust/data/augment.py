@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import numpy as np
 from scipy.special import ndtri, pdtr
@@ -19,8 +18,8 @@ from scipy.special import ndtri, pdtr
 from tfrobust.config import AugmentConfig
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
+from tfrobust.typing import Tensor
 
-Tensor = Any
 # One stream of draws for each step: switching a step on leaves the others' draws alone.
 FLIP, CROP, COLOUR, POISSON, GAUSSIAN, SALT_PEPPER = range(6)
 _LEVELS = 256

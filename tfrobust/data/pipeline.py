@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -22,9 +21,8 @@ from tfrobust.data.augment import augment as augment_batch
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
+from tfrobust.typing import Dataset, Tensor
 
-Tensor = Any
-Dataset = Any
 _NO_AUGMENTATION = AugmentConfig()
 
 

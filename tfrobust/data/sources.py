@@ -17,6 +17,7 @@ from tfrobust.data.mapped import MappedFile
 from tfrobust.data.pixels import checked_images, plain_pixels
 from tfrobust.data.types import ImageSet, ReadLog, ReadOptions
 from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.typing import Labels, Source
 
 _IMAGE_KEYS = ("image", "images", "x", "input", "inputs", "features")
 _LABEL_KEYS = ("label", "labels", "y", "target", "targets")
@@ -61,13 +62,18 @@ def as_batches(
     Raises:
       UsageError: it is no source of images.
       TFRobustError: images or labels are not as described.
+
+    Example:
+      >>> [len(labels) for _, labels in tr.as_batches(x[:50], y[:50], batch_size=32)]
+      [32, 18]
     """
     return Batches(as_images(source, labels, options=options), batch_size)
 
 
 def as_images(
-    source: Any, labels: Any = None, *, class_names: Sequence[str] | None = None,
-    channels: int | None = None, options: ReadOptions | None = None,
+    source: Source, labels: Labels | Sequence[str] | None = None, *,
+    class_names: Sequence[str] | None = None, channels: int | None = None,
+    options: ReadOptions | None = None,
 ) -> ImageSet:  # fmt: skip
     """The images and labels of a source, decoded.
 
@@ -89,6 +95,14 @@ def as_images(
     Raises:
       UsageError: it is nothing of that.
       TFRobustError: images or labels are not as described.
+
+    Example:
+      >>> images = tr.as_images((x, y))
+      >>> len(images) == len(y), images.image_shape == x.shape[1:]
+      (True, True)
+      >>> from_dataset = tr.as_images(tf.data.Dataset.from_tensor_slices((x, y)).batch(32))
+      >>> bool((from_dataset.labels == y).all())
+      True
     """
     from tfrobust.data import DATASETS, with_channels
 

@@ -100,6 +100,10 @@ class ReadOptions:
         file in `cache_dir` holds them.
       channels: of the images, as the model takes them; None is 3.
       pixel_range: (black, white) of the source's pixels, where it is not that of their type.
+
+    Example:
+      >>> tr.ReadOptions(memory_limit=1 << 30).image_size is None
+      True
     """
 
     image_size: int | None = None

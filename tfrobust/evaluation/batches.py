@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from tfrobust.attacks.standing import is_finite
 from tfrobust.runtime import tf
-
-Tensor = Any
+from tfrobust.typing import Tensor
 
 
 def even_batches(index: np.ndarray, most: int) -> list[np.ndarray]:

@@ -40,6 +40,11 @@ class Certificates:
       classes: that the model knows.
       seconds: of wall-clock time.
       notes: what was found out about the model.
+
+    Example:
+      >>> found = tr.certify(model, (x[:4], y[:4]), sigma=0.1, samples=200)
+      >>> [path.name for path in found.save(folder / "certified")]
+      ['certificates.json', 'certificates.csv', 'certified_accuracy.png']
     """
 
     model: str
@@ -57,7 +62,7 @@ class Certificates:
     @property
     def correct(self) -> np.ndarray:
         """Whether each image is certified as its own class at radius 0, bool [N]."""
-        return self.predictions == self.labels
+        return np.asarray(self.predictions == self.labels)
 
     @property
     def abstained(self) -> float:

@@ -81,6 +81,11 @@ def certify(
     Raises:
       UsageError: a setting is out of range.
       TFRobustError: data or model do not fit, or the disk is full.
+
+    Example:
+      >>> found = tr.certify(model, (x[:4], y[:4]), sigma=0.1, samples=200)
+      >>> bool(found.certified_accuracy(0.0) >= found.certified_accuracy(0.1))
+      True
     """
     _check(sigma, samples, selection, alpha, batch_size)
     start = time.perf_counter()

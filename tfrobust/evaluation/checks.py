@@ -20,13 +20,13 @@ from tfrobust.chance import above_chance, majority_rate
 from tfrobust.models.views import views
 from tfrobust.run import GUESSES
 from tfrobust.runtime import tf
+from tfrobust.typing import Attack
 
 if TYPE_CHECKING:
     from tfrobust.evaluation.evaluator import Evaluator
     from tfrobust.evaluation.report import AttackResult
     from tfrobust.threat_model import ThreatModel
 
-Attack = Any
 Flag = dict[str, str]
 # Images that the checks spend attacks of their own on.
 SAMPLE = 64
@@ -242,15 +242,16 @@ def _out_of_steps(
     last = results[-1]
     attack = attacks[last.name]
     standing = np.flatnonzero(last.outcome.correct)[:SAMPLE]
-    if not getattr(attack, "gains_by_steps", False) or attack.steps == 1 or not len(standing):
+    steps = int(getattr(attack, "steps", 1)) if getattr(attack, "gains_by_steps", False) else 1
+    if steps == 1 or not len(standing):
         return None
-    longer = dataclasses.replace(attack, steps=4 * attack.steps)
+    longer = dataclasses.replace(attack, steps=4 * steps)
     fell = int(evaluator.broken(longer, last.threat_model, standing).sum())
     if fell < 3 or fell <= 0.05 * len(standing):
         return None
     return _flag("out_of_steps", (
         f"with four times the steps {last.name} breaks another {fell} of {len(standing)} images: "
-        f"{attack.steps} steps are too few; raise --steps, or run autoattack"
+        f"{steps} steps are too few; raise --steps, or run autoattack"
     ))  # fmt: skip
 
 

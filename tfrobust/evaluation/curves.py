@@ -17,8 +17,8 @@ from tfrobust.errors import UsageError
 from tfrobust.evaluation.evaluator import Evaluator
 from tfrobust.evaluation.report import AttackResult, Outcome, RobustnessReport, wilson
 from tfrobust.threat_model import ThreatModel
+from tfrobust.typing import Attack
 
-Attack = Any
 #: Shares of the run's eps that a curve begins with; it goes on by doubling.
 SHARES = (0.25, 0.5, 1.0)
 #: Below this accuracy a curve has arrived at 0.

@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,13 +20,12 @@ from tfrobust.models.classifier import as_classifier, input_shape
 from tfrobust.models.opening import load_any
 from tfrobust.models.views import InputView
 from tfrobust.threat_model import ThreatModel
-
-Attack = Any
+from tfrobust.typing import Attack, Model, Source
 
 
 def evaluate(
-    model: Any,
-    data: Any,
+    model: Model | str | Path,
+    data: Source,
     threat_model: ThreatModel,
     attacks: str | Sequence[str] | Mapping[str, Attack] = "fgsm,pgd",
     *,
@@ -67,13 +65,17 @@ def evaluate(
     Raises:
       UsageError: unknown attacks, or data of another kind.
       TFRobustError: labels out of the model's range, outputs that are no logits.
+
+    Example:
+      >>> report = tr.evaluate(model, (x, y), tr.Linf(0.1), attacks="fgsm,pgd:steps=10")
+      >>> report.robust_accuracy <= report.clean_accuracy
+      True
     """
     start = time.perf_counter()
-    if isinstance(model, (str, Path)):
-        model = load_any(Path(model))
-    shape = input_shape(model)
+    opened: Model = load_any(model) if isinstance(model, (str, Path)) else model
+    shape = input_shape(opened)
     images = as_images(data, class_names=class_names, channels=shape[2] if shape else None)
-    judge = as_classifier(model, images.pixels(slice(0, 64)), view)
+    judge = as_classifier(opened, images.pixels(slice(0, 64)), view)
     chosen = _attacks(attacks, judge.classes)
     evaluator = Evaluator(judge, images, batch_size=batch_size, seed=seed, ledger=ledger)
     report = measure(evaluator, threat_model, chosen, name=name, sweep=tuple(sweep))

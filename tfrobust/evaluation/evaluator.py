@@ -25,9 +25,7 @@ from tfrobust.models.inference import attackable, inference
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
-
-Tensor = Any
-Attack = Any
+from tfrobust.typing import Attack, Model, Tensor
 
 
 class Evaluator:
@@ -50,7 +48,7 @@ class Evaluator:
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         data: ImageSet,
         *,
         batch_size: int = 128,

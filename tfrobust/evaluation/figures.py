@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from tfrobust.plugins import settings_of
 from tfrobust.run import write_json
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
+from tfrobust.typing import Attack, RecordedAttack
 
 __all__ = [
     "confusion_figure",
@@ -40,7 +41,6 @@ __all__ = [
     "triples_figure",
 ]
 
-Attack = Any
 #: Images that the curves are measured on, and the steps that they are measured with.
 EPS_SAMPLE, STEPS_SAMPLE = 256, 128
 EPS_STEPS, STEPS = 20, (1, 2, 5, 10, 20, 40)
@@ -162,7 +162,8 @@ def _path(
     folder: Path,
     seed: int,
 ) -> Path:
-    attack, ball = attacks.get(name), report.threat_model
+    # What bears one of these names records its path.
+    attack, ball = cast("RecordedAttack | None", attacks.get(name)), report.threat_model
     if attack is None:
         attack, ball = own_rule(name, evaluator.data.image_shape)
     points = (attack.steps + 1) * (getattr(attack, "retries", 0) + 1)
@@ -179,7 +180,7 @@ def _path(
     )  # fmt: skip
 
 
-def own_rule(name: str, image_shape: Sequence[int]) -> tuple[Attack, ThreatModel]:
+def own_rule(name: str, image_shape: Sequence[int]) -> tuple[RecordedAttack, ThreatModel]:
     """One of `PATHS` with its defaults, and the ball in which it is held by its own rule.
 
     Optimised noise is held by its penalty alone, the pixel attack by its count of pixels,
@@ -189,7 +190,7 @@ def own_rule(name: str, image_shape: Sequence[int]) -> tuple[Attack, ThreatModel
       name: a name of `PATHS`.
       image_shape: (H, W, C).
     """
-    attack = ATTACKS[name]()
+    attack = cast(RecordedAttack, ATTACKS[name]())
     ball = ThreatModel(norm=attack.own_norm)
     ball = dataclasses.replace(ball, eps=largest_radius(ball, image_shape))
     once = {"retries": 0} if "retries" in settings_of(attack) else {}
@@ -197,8 +198,9 @@ def own_rule(name: str, image_shape: Sequence[int]) -> tuple[Attack, ThreatModel
 
 
 def record_path(
-    evaluator: Evaluator, attack: Attack, threat_model: ThreatModel, index: np.ndarray, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+    evaluator: Evaluator, attack: RecordedAttack, threat_model: ThreatModel, index: np.ndarray,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """An attack's course on some images, and what the model says along it.
 
     Args:

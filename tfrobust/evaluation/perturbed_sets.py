@@ -18,9 +18,8 @@ from tfrobust.models.inference import attackable, inference
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
+from tfrobust.typing import Attack, Tensor
 
-Tensor = Any
-Attack = Any
 _NORMS = ("linf", "l2", "l0")
 
 

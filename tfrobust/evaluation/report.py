@@ -100,6 +100,14 @@ class RobustnessReport:
       seconds: of the whole evaluation.
       extra: further entries of the JSON.
       classes: K; the top 5 of 5 classes or fewer are not shown. 0 where it is not known.
+
+    Example:
+      >>> report = tr.evaluate(model, (x, y), ball, attacks="fgsm", class_names=list("0123456789"))
+      >>> report.robust.shape == y.shape
+      True
+      >>> _ = report.save(folder / "report")
+      >>> (folder / "report" / "evaluation.json").is_file()
+      True
     """
 
     model: str
@@ -118,7 +126,7 @@ class RobustnessReport:
     def robust(self) -> np.ndarray:
         """bool [N]: correct on the clean image and under every attack."""
         every = [self.clean.correct, *(attack.outcome.correct for attack in self.attacks)]
-        return np.logical_and.reduce(every)
+        return np.asarray(np.logical_and.reduce(every))
 
     @property
     def clean_accuracy(self) -> float:

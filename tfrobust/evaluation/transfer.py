@@ -16,8 +16,7 @@ from tfrobust.models.inference import attackable, inference
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf, traced_once
 from tfrobust.threat_model import ThreatModel
-
-Tensor = Any
+from tfrobust.typing import Tensor
 
 
 def transfer(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tfrobust.explain.explainers import Explainer
 
 
-class _Explainers(Table):
+class _Explainers(Table["Explainer"]):
     """Explainers as objects with their settings; a user's plain function is made one."""
 
     def __getitem__(self, name: str) -> Explainer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from tfrobust.models.classifier import as_classifier, as_graph
 from tfrobust.models.opening import load_any
 from tfrobust.models.views import InputView
 from tfrobust.plugins import configured, parse
+from tfrobust.typing import Array, Images, Model
 
 
 def explain(
-    model: Any, x: Any, method: str = "gradcam", *, target: Any = None,
+    model: Model | str | Path, x: Images, method: str = "gradcam", *,
+    target: int | Sequence[int] | Array | None = None,
     view: InputView | None = None, **options: Any,
-) -> np.ndarray:  # fmt: skip
+) -> Array:  # fmt: skip
     """Maps of what a model looks at in images.
 
     Args:
@@ -39,15 +42,21 @@ def explain(
     Raises:
       UsageError: an unknown method, or one that the model has no layers for.
       TFRobustError: the model does not take the images, or a map is not finite.
+
+    Example:
+      >>> maps = tr.explain(model, x[:2], method="saliency")
+      >>> maps.shape == x[:2].shape
+      True
+      >>> tr.explain(model, x[:2], method="smoothgrad:samples=4", target=3).dtype
+      dtype('float32')
     """
     name, given = parse(method, EXPLAINERS, "method")
     explainer = configured(EXPLAINERS[name], {**given, **options}, f"Explainer {name}")
-    if isinstance(model, (str, Path)):
-        model = load_any(Path(model))
+    opened: Model = load_any(Path(model)) if isinstance(model, (str, Path)) else model
     images = np.asarray(x, np.float32)
     if images.ndim != 4 or not len(images):
         raise UsageError(f"Expected images [N, H, W, C], N >= 1, found {list(images.shape)}.")
-    judge = as_classifier(model, images[:64], view)
+    judge = as_classifier(opened, images[:64], view)
     graph = as_graph(judge, images.shape[1:])
     if graph is None and explainer.reads_layers:
         others = [one for one in EXPLAINERS.built_in if not EXPLAINERS[one].reads_layers]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.explain.saliency import check
 from tfrobust.models.inference import inference
 from tfrobust.runtime import keras, tf
-
-Tensor = Any
+from tfrobust.typing import Tensor
 
 
 def integrated_gradients(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -11,8 +10,8 @@ from tfrobust.errors import UsageError
 from tfrobust.explain.saliency import heat
 from tfrobust.models.inference import inference
 from tfrobust.runtime import keras, tf
+from tfrobust.typing import Tensor
 
-Tensor = Any
 #: (model, x, target) -> maps, as every entry of `EXPLAINERS`.
 Explainer = Callable[[keras.Model, np.ndarray, np.ndarray], np.ndarray]
 

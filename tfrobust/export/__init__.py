@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from tfrobust.tables import Table
 
 if TYPE_CHECKING:
+    from tfrobust.export.formats import Format
     from tfrobust.export.image_bytes import MAX_PIXELS, MAX_REQUEST_PIXELS
     from tfrobust.export.saved_model import TOLERANCE, export
 
 __all__ = ["FORMATS", "MAX_PIXELS", "MAX_REQUEST_PIXELS", "TOLERANCE", "export"]
 
 #: Further formats, beside the SavedModel: a name -> a `formats.Format`.
-FORMATS = Table(
+FORMATS: Table[type[Format]] = Table(
     "export format",
     {
         "weights": "tfrobust.export.formats:Weights",

@@ -21,17 +21,18 @@ from tfrobust.export.image_bytes import assert_some, decode
 from tfrobust.models.classifier import Classifier, as_classifier, input_shape
 from tfrobust.models.inference import inference
 from tfrobust.runtime import tf
+from tfrobust.typing import Array, Model
 
 TOLERANCE = 1e-5
 
 
 def export(
-    model: Any,
+    model: Model,
     folder: Path | str,
     class_names: Sequence[str] | None = None,
     *,
     version: int = 1,
-    check_images: np.ndarray | None = None,
+    check_images: Array | None = None,
     label_names: Sequence[str] | None = None,
 ) -> Path:
     """Writes `model` as a SavedModel for inference and proves that it answers like `model`.
@@ -73,6 +74,12 @@ def export(
       TFRobustError: the files cannot be written, or the reloaded logits differ from the
         trained model's by more than `TOLERANCE` (relative to the largest logit where
         that is above 1).
+
+    Example:
+      >>> exported = tr.export(model, folder / "served", class_names=list("0123456789"))
+      >>> served = tr.load_any(exported)
+      >>> bool(np.allclose(tr.as_classifier(served, x)(x[:4]), model(x[:4]), atol=1e-4))
+      True
     """
     folder = Path(folder)
     if check_images is None:

@@ -7,7 +7,7 @@ one size) and what it gives instead (softmax, sigmoids, a dict) is settled here,
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,8 @@ from tfrobust.models.pixel_range import declared_range
 from tfrobust.models.twin import needs_twin, twin
 from tfrobust.models.views import InputView
 from tfrobust.runtime import keras, tf
+from tfrobust.typing import Array, Function, Model, Tensor
 
-Tensor = Any
-Function = Callable[[Tensor], Tensor]
 Shape = tuple[int | None, ...]
 
 # Images that a model is probed with, besides noise and black and white ones.
@@ -44,6 +43,12 @@ class Classifier:
         explainers take apart; None where there is none, or `inner` is one itself.
       range_known: whether its range of pixels is known, from the user or its first layers.
       independent: whether its classes have a sigmoid each, and no softmax over all.
+
+    Example:
+      >>> softmax = keras.Sequential([model, keras.layers.Softmax()])
+      >>> classifier = tr.as_classifier(softmax, x)
+      >>> bool(np.allclose(classifier.probabilities(classifier(x)), softmax(x), atol=1e-5))
+      True
     """
 
     inner: Any
@@ -114,14 +119,14 @@ def _whole_shape(model: Any) -> Shape | None:
     if isinstance(model, Classifier):
         return _whole_shape(model.inner)
     if hasattr(model, "batch_shape"):  # a SavedModel
-        return model.batch_shape
+        return tuple(model.batch_shape)
     inputs = heads.graph_ends(model)[0] if heads.is_keras(model) else []
     if len(inputs) == 1 and getattr(inputs[0], "shape", None) is not None:
         return tuple(inputs[0].shape)
     return None
 
 
-def as_classifier(model: Any, x: np.ndarray, view: InputView | None = None) -> Classifier:
+def as_classifier(model: Model, x: Array, view: InputView | None = None) -> Classifier:
     """Any model as a `Classifier`, tried on images.
 
     A last softmax, sigmoid or tanh is cut off where the model is a graph of layers, and
@@ -137,6 +142,11 @@ def as_classifier(model: Any, x: np.ndarray, view: InputView | None = None) -> C
     Raises:
       TFRobustError: it does not take these images, or what it returns is not one row of
         finite outputs for each.
+
+    Example:
+      >>> classifier = tr.as_classifier(model, x)
+      >>> classifier.classes
+      10
     """
     if isinstance(model, Classifier):
         return model

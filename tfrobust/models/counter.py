@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tfrobust.models.inference import Function
 from tfrobust.runtime import tf
-
-Tensor = Any
+from tfrobust.typing import Tensor
 
 
 class Counter:

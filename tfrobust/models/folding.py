@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from tfrobust.backbones.grouped import GroupedConv2D, grouped_conv2d
 from tfrobust.runtime import keras, tf
+from tfrobust.typing import Tensor
 
-Tensor = Any
 Layer = Any
 
 

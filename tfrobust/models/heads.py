@@ -16,8 +16,8 @@ import numpy as np
 
 from tfrobust.errors import TFRobustError
 from tfrobust.runtime import tf
+from tfrobust.typing import Tensor
 
-Tensor = Any
 Layer = Any
 
 # Last activations that rise with each logit, and so keep the order of the classes.

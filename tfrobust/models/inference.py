@@ -6,15 +6,12 @@ nothing in code that writes its loops as `tf.while_loop`. A model may still need
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from tfrobust.models.folding import fold
 from tfrobust.models.heads import is_keras
 from tfrobust.runtime import tf
-
-Tensor = Any
-Function = Callable[[Tensor], Tensor]
+from tfrobust.typing import Function
 
 
 def inference(model: Any) -> Function:

@@ -13,8 +13,7 @@ from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.models.untrusted import keras_version, refuse_code, refuse_operations
 from tfrobust.run import RunFolder
 from tfrobust.runtime import keras, tf
-
-Tensor = Any
+from tfrobust.typing import Tensor
 
 # How both libraries speak of a class that is not theirs.
 _UNKNOWN = (
@@ -39,6 +38,12 @@ def load_any(path: Path | str) -> Any:
     Raises:
       UsageError: there is no such file.
       TFRobustError: it is not a model that can be read, or it carries code.
+
+    Example:
+      >>> model.save(folder / "mine.keras")
+      >>> opened = tr.load_any(folder / "mine.keras")
+      >>> bool(np.allclose(opened(x), model(x), atol=1e-6))
+      True
     """
     path = Path(path)
     if path.is_dir() and (path / "saved_model.pb").is_file():

@@ -14,8 +14,8 @@ import numpy as np
 
 from tfrobust.models.heads import graph_ends, is_graph, is_keras, library_of, operations
 from tfrobust.runtime import keras, tf
+from tfrobust.typing import Tensor
 
-Tensor = Any
 Layer = Any
 
 # What does nothing in inference mode, in either Keras.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
+from tfrobust.typing import Tensor
 
-Tensor = Any
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -29,6 +28,14 @@ class InputView:
 
     Raises:
       UsageError: an empty range, a deviation of 0 or below, or lengths that differ.
+
+    Example:
+      >>> rescaling = keras.layers.Rescaling(1 / 255)
+      >>> bytes_in = keras.Sequential([keras.Input(x.shape[1:]), rescaling, model])
+      >>> view = tr.InputView((0.0, 255.0))
+      >>> found = tr.evaluate(bytes_in, (x, y), ball, attacks="fgsm", view=view)
+      >>> found.clean_accuracy == tr.evaluate(model, (x, y), ball, attacks="fgsm").clean_accuracy
+      True
     """
 
     input_range: tuple[float, float] = (0.0, 1.0)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tfrobust.training.methods import Method
 
 
-class _Methods(Table):
+class _Methods(Table["type[Method]"]):
     """Methods by name; a user's plain step is given the settings of the one it derives from."""
 
     def __getitem__(self, name: str) -> type[Method]:

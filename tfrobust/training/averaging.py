@@ -8,8 +8,7 @@ from typing import Any
 
 from tfrobust.models.heads import raw
 from tfrobust.runtime import tf
-
-Tensor = Any
+from tfrobust.typing import Tensor
 
 
 class Averages:

@@ -79,6 +79,21 @@ def fit(
         not train against this norm; nothing has been trained then.
       TFRobustError: the loss is not finite again and again, or a checkpoint cannot be
         written or read.
+
+    Example:
+      >>> import dataclasses
+      >>> from tfrobust.config import StageConfig
+      >>> splits = tr.load("digits")
+      >>> few = dataclasses.replace(splits, train=splits.train.sample(64, seed=0))
+      >>> network = tr.build("simplenet", num_classes=10, image_shape=few.train.image_shape)
+      >>> stages = (StageConfig(blocks="all", epochs=1, learning_rate=0.01),)
+      >>> training = dataclasses.replace(tr.RunConfig().training, method="standard", stages=stages)
+      >>> config = dataclasses.replace(tr.RunConfig(), training=training)
+      >>> state = tr.fit(network, few, config, tr.RunFolder(folder / "run"))
+      Stage 1 of 1: head to stem train (...).
+      epoch   1 stage 1 (all)  loss ... select: clean ...
+      >>> (folder / "run" / "history.csv").is_file()
+      True
     """
     _check_strategy(model.distribute_strategy, config)
     work = _Training(model, splits, config, run, home)

@@ -170,7 +170,12 @@ def attack_from_dict(values: dict[str, Any]) -> PGD:
 
 @dataclass(frozen=True, kw_only=True)
 class Standard(Method):
-    """Clean images alone: the baseline."""
+    """Clean images alone: the baseline.
+
+    Example:
+      >>> tr.robust(model, tr.Standard(), ball).settings
+      Standard(...)
+    """
 
     place: ClassVar[str] = "tfrobust.training.standard:Standard"
     needs_attack: ClassVar[bool] = False
@@ -214,7 +219,13 @@ class _Perturbing(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialTraining(_Perturbing, Crafted):
-    """Madry et al. (2018), https://arxiv.org/abs/1706.06083: the adversarial batch alone."""
+    """Madry et al. (2018), https://arxiv.org/abs/1706.06083: the adversarial batch alone.
+
+    Example:
+      >>> method = tr.AdversarialTraining(attack=tr.PGD(steps=2))
+      >>> tr.robust(model, method, ball).settings.attack.steps
+      2
+    """
 
     place: ClassVar[str] = "tfrobust.training.pgd:AdversarialTraining"
 
@@ -231,6 +242,10 @@ class Regularisation(Crafted):
         random start. The image is then crafted in training mode, against the network with the
         batch's own statistics and dropout, which inference never sees: leave it off where the
         network has BatchNorm and robustness is what counts.
+
+    Example:
+      >>> tr.robust(model, tr.Regularisation(adv_weight=2.0), ball).settings.adv_weight
+      2.0
     """
 
     place: ClassVar[str] = "tfrobust.training.regularised:Regularised"
@@ -266,6 +281,10 @@ class Trades(_Perturbing):
 
     Attributes:
       beta: weight of the divergence between clean and adversarial prediction.
+
+    Example:
+      >>> tr.robust(model, tr.Trades(beta=3.0), ball).settings.beta
+      3.0
     """
 
     place: ClassVar[str] = "tfrobust.training.trades:Trades"
@@ -279,6 +298,10 @@ class Mart(Crafted):
 
     Attributes:
       beta: weight of the second term.
+
+    Example:
+      >>> tr.robust(model, tr.Mart(beta=5.0), ball).settings.beta
+      5.0
     """
 
     place: ClassVar[str] = "tfrobust.training.trades:Mart"
@@ -292,6 +315,10 @@ class Fast(Method):
 
     Attributes:
       noise_reach: radius of the noise, in radii of the ball.
+
+    Example:
+      >>> tr.robust(model, tr.Fast(), ball).single_step
+      True
     """
 
     place: ClassVar[str] = "tfrobust.training.fast:Fast"
@@ -311,6 +338,10 @@ class Mixture(Crafted):
     Attributes:
       adv_probability: part of the batches that is adversarial.
       fgsm_eps: radius of the FGSM batches.
+
+    Example:
+      >>> tr.robust(model, tr.Mixture(), ball).settings
+      Mixture(...)
     """
 
     place: ClassVar[str] = "tfrobust.training.pgd:Mixture"
@@ -327,6 +358,10 @@ class Blend(Crafted):
 
     Attributes:
       blend: share of the adversarial image, in (0, 1].
+
+    Example:
+      >>> tr.robust(model, tr.Blend(), ball).settings
+      Blend(...)
     """
 
     place: ClassVar[str] = "tfrobust.training.pgd:Blend"
@@ -340,6 +375,10 @@ class Noise(Method):
 
     Attributes:
       noise_std: standard deviation, in pixel values of [0, 1].
+
+    Example:
+      >>> tr.robust(model, tr.Noise(noise_std=0.25), ball).settings.noise_std
+      0.25
     """
 
     place: ClassVar[str] = "tfrobust.training.pgd:Noise"

@@ -11,8 +11,8 @@ from tfrobust.runtime import keras, nsl, tf
 from tfrobust.training.recipe import Recipe
 from tfrobust.training.regularised import Regularised
 from tfrobust.training.step import RobustStep
+from tfrobust.typing import Tensor
 
-Tensor = Any
 _GRAD_NORM = {"linf": "infinity", "l2": "l2", "l1": "l1"}
 
 

@@ -8,8 +8,7 @@ from typing import Any
 from tfrobust.attacks.gradient import FGSM
 from tfrobust.runtime import tf
 from tfrobust.training.step import RobustStep
-
-Tensor = Any
+from tfrobust.typing import Tensor
 
 
 class AdversarialTraining(RobustStep):

@@ -13,8 +13,7 @@ from tfrobust.models.heads import raw
 from tfrobust.runtime import tf
 from tfrobust.training.recipe import Recipe
 from tfrobust.training.step import RobustStep
-
-Tensor = Any
+from tfrobust.typing import Tensor
 
 
 class Regularised(RobustStep):

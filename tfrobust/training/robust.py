@@ -32,14 +32,14 @@ from tfrobust.training import METHODS
 from tfrobust.training.batch_norm import Statistics
 from tfrobust.training.methods import (
     AdversarialTraining,
-    Method,
     attack_as_dict,
     attack_from_dict,
     from_dict,
     known_methods,
 )
+from tfrobust.typing import Method as AnyMethod
+from tfrobust.typing import Model, Tensor
 
-Tensor = Any
 _PACKAGE = "tfrobust"
 # Images that show what a model returns where its graph does not.
 _PROBED = 64
@@ -56,7 +56,7 @@ class _Robust:
     _weights_of_batch: Tensor | None = None
 
     def __init__(
-        self, model: Any, method: Method, ball: ThreatModel, validation_attack: PGD
+        self, model: Any, method: AnyMethod, ball: ThreatModel, validation_attack: PGD
     ) -> None:
         self._settle(model)
         super().__init__(model, method.recipe(ball))  # type: ignore[call-arg]
@@ -390,7 +390,7 @@ def _as_labels(y: Tensor) -> Tensor:
 
 
 def robust(
-    model: Any, method: Method | None = None, ball: ThreatModel | None = None, *,
+    model: Model, method: AnyMethod | None = None, ball: ThreatModel | None = None, *,
     validation_attack: PGD | None = None,
 ) -> Any:  # fmt: skip
     """A Keras model that trains `model` robustly, and otherwise is `model`.
@@ -412,6 +412,13 @@ def robust(
 
     Raises:
       UsageError: the model is none of Keras, or the method does not train against the norm.
+
+    Example:
+      >>> robust = tr.robust(model, tr.AdversarialTraining(), tr.Linf(0.1))
+      >>> robust.compile("sgd", metrics=["accuracy"])
+      >>> history = robust.fit(x, y, epochs=1, batch_size=32, verbose=0)
+      >>> "loss" in history.history
+      True
     """
     if not heads.is_keras(model):
         raise UsageError(f"Expected a Keras model, found {type(model).__name__}.")
@@ -446,6 +453,14 @@ def load_robust(path: Path | str) -> Any:
 
     Raises:
       TFRobustError: it is none, or carries code.
+
+    Example:
+      >>> robust = tr.robust(model, tr.AdversarialTraining(), tr.Linf(0.1))
+      >>> robust.compile("sgd")
+      >>> robust.save(folder / "robust.keras")
+      >>> again = tr.load_robust(folder / "robust.keras")
+      >>> bool(np.allclose(again.predict(x, verbose=0), model(x), atol=1e-5))
+      True
     """
     from tfrobust.models.untrusted import keras_version, refuse_code
 

@@ -11,8 +11,8 @@ from tfrobust.attacks.losses import cross_entropy
 from tfrobust.models.inference import attackable, inference
 from tfrobust.runtime import tf, traced_once
 from tfrobust.threat_model import ThreatModel
+from tfrobust.typing import Batches, Tensor
 
-Tensor = Any
 # Sums before those of the classes: clean, two attacks as a worst case and alone, images, loss.
 _KINDS = 7
 
@@ -44,7 +44,7 @@ class Selection:
     def __init__(
         self,
         model: Any,
-        batches: Any,
+        batches: Batches,
         threat_model: ThreatModel,
         *,
         steps: int,
@@ -65,7 +65,7 @@ class Selection:
         self._seed = tf.constant([seed, 0])
         self._count = traced_once(self._count_batch)
 
-    def on(self, batches: Any, *, worst_case: bool) -> Selection:
+    def on(self, batches: Batches, *, worst_case: bool) -> Selection:
         """The same measurement on other batches, without a trace of its own."""
         other = copy.copy(self)
         other.count, other._batches, other._worst_case = 0, batches, worst_case

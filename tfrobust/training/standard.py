@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tfrobust.training.step import RobustStep
-
-Tensor = Any
+from tfrobust.typing import Tensor
 
 
 class Standard(RobustStep):

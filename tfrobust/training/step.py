@@ -24,8 +24,7 @@ from tfrobust.training.averaging import Averages
 from tfrobust.training.batch_norm import Statistics, batch_norm_layers
 from tfrobust.training.recipe import Recipe
 from tfrobust.training.weight_perturbation import offsets, perturbed
-
-Tensor = Any
+from tfrobust.typing import Tensor
 
 
 class RobustStep:

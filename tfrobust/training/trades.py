@@ -7,8 +7,8 @@ from typing import Any
 from tfrobust.attacks.losses import kl_divergence
 from tfrobust.runtime import tf
 from tfrobust.training.step import RobustStep
+from tfrobust.typing import Tensor
 
-Tensor = Any
 # At x itself the divergence is at its minimum, where its gradient is 0.
 _START = 0.001
 # Keeps the logarithm of MART finite where another class has all the probability.

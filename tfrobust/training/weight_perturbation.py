@@ -12,8 +12,8 @@ from typing import Any
 
 from tfrobust.distribution import assign_own
 from tfrobust.runtime import tf
+from tfrobust.typing import Tensor
 
-Tensor = Any
 # Keeps a gradient of 0 at an offset of 0.
 _TINY = 1e-20
 

@@ -9,13 +9,13 @@ between models that saw the same images, not with published -C figures.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.tables import Table
+from tfrobust.typing import Tensor
 
-Tensor = Any
 SEVERITIES = (1, 2, 3, 4, 5)
 GROUPS = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
@@ -24,7 +24,7 @@ GROUPS = {
     "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
 }
 
-CORRUPTIONS = Table(
+CORRUPTIONS: Table[Callable[..., Tensor]] = Table(
     "corruption",
     {
         name: f"tfrobust.data.corruptions.{group}:{name}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from tfrobust.data.augment import uniform
@@ -15,8 +13,8 @@ from tfrobust.data.corruptions.geometry import (
     parameters_at,
 )
 from tfrobust.runtime import tf
+from tfrobust.typing import Tensor
 
-Tensor = Any
 _MOTION, _GLASS = 110, 120
 
 # Radius of the disk, and the Gaussian that smooths its edge.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from PIL import Image
 
@@ -16,8 +14,8 @@ from tfrobust.data.corruptions.geometry import (
     sample,
 )
 from tfrobust.runtime import tf
+from tfrobust.typing import Tensor
 
-Tensor = Any
 _AFFINE, _ELASTIC = 180, 181
 
 _CONTRAST = {32: (0.75, 0.5, 0.4, 0.3, 0.15), 64: (0.4, 0.3, 0.2, 0.1, 0.05)}

@@ -11,8 +11,8 @@ from scipy import ndimage
 
 from tfrobust.data.augment import uniform
 from tfrobust.runtime import tf
+from tfrobust.typing import Tensor
 
-Tensor = Any
 Parameters = Mapping[int, tuple[Any, ...]]
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from tfrobust.data.augment import add_poisson_noise, normal, uniform
 from tfrobust.data.corruptions.geometry import grid, parameters_at
 from tfrobust.runtime import tf
+from tfrobust.typing import Tensor
 
-Tensor = Any
 _GAUSSIAN, _IMPULSE = 100, 101
 
 # Standard deviation.

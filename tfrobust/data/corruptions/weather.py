@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from tfrobust.data.augment import normal, uniform
 from tfrobust.data.corruptions.geometry import (
@@ -13,8 +12,8 @@ from tfrobust.data.corruptions.geometry import (
     plasma,
 )
 from tfrobust.runtime import tf
+from tfrobust.typing import Tensor
 
-Tensor = Any
 _SNOW, _SNOW_ANGLE, _FROST, _FROST_HAZE, _FOG = 130, 131, 132, 140, 160
 
 # Mean and deviation of the flakes' noise, zoom, threshold, radius and deviation of the
