@@ -62,6 +62,24 @@ def add_settings(
                     _add_flags_of_plugins(parser, group, item, shown)
 
 
+def add_setting(
+    parser: argparse.ArgumentParser, group: str, name: str,
+    shown: Callable[[str, str], str] | None = None,
+) -> None:  # fmt: skip
+    """Adds the flag of one setting; the rest as in `add_settings`.
+
+    Args:
+      parser: to add to.
+      group: a name of a `RunConfig` field.
+      name: a setting of that group.
+      shown: as in `add_settings`.
+    """
+    cls = typing.get_type_hints(RunConfig)[group]
+    item = cls.__dataclass_fields__[name]
+    default = shown(group, name) if shown else show(_default_of(item))
+    _add_flag(parser, group, item, typing.get_type_hints(cls)[name], {}, default)
+
+
 def _add_flags_of_plugins(
     parser: argparse.ArgumentParser, group: str, item: Any,
     shown: Callable[[str, str], str] | None,

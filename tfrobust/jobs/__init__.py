@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tfrobust.jobs.certifying import CertifyResult, certify
     from tfrobust.jobs.comparing import CompareResult, compare
     from tfrobust.jobs.evaluation import EvaluateResult, evaluate
     from tfrobust.jobs.explanation import ExplainResult, explain
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from tfrobust.jobs.training import TrainResult, build_network, train
 
 _PLACES = {
+    "CertifyResult": "certifying", "certify": "certifying",
     "CompareResult": "comparing", "compare": "comparing",
     "EvaluateResult": "evaluation", "evaluate": "evaluation",
     "ExplainResult": "explanation", "explain": "explanation",
@@ -47,11 +49,11 @@ _PLACES = {
     "TrainResult": "training", "build_network": "training", "train": "training",
 }  # fmt: skip
 __all__ = [
-    "CompareResult", "EvaluateResult", "ExplainResult", "ExportResult", "ImbalanceResult",
-    "PerturbResult", "Plan", "PredictResult", "ReportResult", "SearchResult", "StudyResult",
-    "Subject", "TrainResult", "build_network", "compare", "evaluate", "explain", "export",
-    "imbalance", "load_splits", "make_plan", "open_subject", "perturb", "predict", "report",
-    "search", "serve", "study", "study_steps", "train",
+    "CertifyResult", "CompareResult", "EvaluateResult", "ExplainResult", "ExportResult",
+    "ImbalanceResult", "PerturbResult", "Plan", "PredictResult", "ReportResult", "SearchResult",
+    "StudyResult", "Subject", "TrainResult", "build_network", "certify", "compare", "evaluate",
+    "explain", "export", "imbalance", "load_splits", "make_plan", "open_subject", "perturb",
+    "predict", "report", "search", "serve", "study", "study_steps", "train",
 ]  # fmt: skip
 
 

@@ -100,8 +100,10 @@ class _Robust:
     def _get_metrics_result_or_logs(self, logs: Any) -> dict[str, Any]:
         """Numbers: Keras 3 leaves tensors in its history where a step is not its own."""
         found = super()._get_metrics_result_or_logs(logs)  # type: ignore[misc]
-        scalar = lambda one: tf.is_tensor(one) and one.shape.rank == 0  # noqa: E731
-        return {name: float(one) if scalar(one) else one for name, one in found.items()}
+        return {
+            name: float(one) if tf.is_tensor(one) and one.shape.rank == 0 else one
+            for name, one in found.items()
+        }
 
     def _look_at(self, x: Any) -> None:
         """Finds out on the first images what a model returns whose graph does not tell."""
