@@ -11,7 +11,7 @@ DIGITS := $(BIN)/python -m pipelines.train --backbone mobilenetv2 --resume
 MATRIX ?= core
 MATRIX_DIR ?= .venvs
 
-.PHONY: train test test-slow test-matrix check benchmarks release-check clean
+.PHONY: train test test-slow test-matrix check benchmarks docs release-check clean
 
 train: $(VENV)/.ready
 	$(DIGITS) --recipe digits_standard --output saved_models/digits-standard
@@ -53,6 +53,10 @@ $(VENV)/.ready-dev: setup.cfg constraints.txt | $(BIN)/python
 	$(INSTALL) -e ".[test,dev]"
 	touch $@ $(VENV)/.ready $(VENV)/.ready-test
 
+# The site, in build/site: a broken link or an undocumented name fails it.
+docs: $(VENV)/.ready-docs
+	$(BIN)/mkdocs build --strict
+
 # Builds sdist and wheel, installs the wheel where there is nothing else, and runs the main job
 # there, away from the sources.
 release-check: $(VENV)/.ready-dev
@@ -64,6 +68,10 @@ release-check: $(VENV)/.ready-dev
 	cd build/release && venv/bin/tfrobust-train --backbone mobilenetv2 --epochs 12 --sweep none \
 	    --no-figures --output run
 	test -f build/release/run/evaluation.json && test -d build/release/run/1
+
+$(VENV)/.ready-docs: setup.cfg constraints.txt | $(BIN)/python
+	$(INSTALL) -e ".[docs]"
+	touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -360,7 +360,7 @@ class EvaluationConfig(Checked):
 class RunConfig(Checked):
     """All settings of a run; `config.yaml` in its folder.
 
-    Example:
+    Examples:
       >>> config = tr.RunConfig()
       >>> config.threat.norm
       'linf'

@@ -11,7 +11,7 @@ class TFRobustError(Exception):
 
     The command line prints it without a traceback and exits with 1.
 
-    Example:
+    Examples:
       >>> try:
       ...     tr.load_any("no/such/model.keras")
       ... except tr.TFRobustError as error:
@@ -23,7 +23,7 @@ class TFRobustError(Exception):
 class UsageError(TFRobustError):
     """A wrong flag, name or configuration value; the command line exits with 2.
 
-    Example:
+    Examples:
       >>> issubclass(tr.UsageError, tr.TFRobustError)
       True
     """

@@ -23,7 +23,7 @@ from tfrobust.settings import from_dict, load_yaml, save_yaml
 class RunFolder:
     """The paths of a run, `saved_models/<run>/`.
 
-    Example:
+    Examples:
       >>> run = tr.RunFolder(folder / "run")
       >>> run.path.name
       'run'

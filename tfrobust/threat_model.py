@@ -31,7 +31,7 @@ class ThreatModel:
     Raises:
       UsageError: unknown norm, negative eps or empty bounds.
 
-    Example:
+    Examples:
       >>> tr.ThreatModel("l2", 0.5)
       ThreatModel(norm='l2', eps=0.5, bounds=(0.0, 1.0))
       >>> tr.ThreatModel("lp", 0.5)
@@ -134,7 +134,7 @@ class ThreatModel:
 def Linf(eps: float) -> ThreatModel:  # noqa: N802 (a kind of threat model, by its name)
     """No pixel value changes by more than `eps`, in [0, 1]: ``Linf(8 / 255)``.
 
-    Example:
+    Examples:
       >>> str(tr.Linf(8 / 255))
       'linf, eps 8/255'
     """
@@ -144,7 +144,7 @@ def Linf(eps: float) -> ThreatModel:  # noqa: N802 (a kind of threat model, by i
 def L2(eps: float) -> ThreatModel:  # noqa: N802
     """The Euclidean length of the change is at most `eps`: ``L2(0.5)``.
 
-    Example:
+    Examples:
       >>> tr.L2(0.5).norm, tr.L2(0.5).eps
       ('l2', 0.5)
     """
@@ -154,7 +154,7 @@ def L2(eps: float) -> ThreatModel:  # noqa: N802
 def L1(eps: float) -> ThreatModel:  # noqa: N802
     """The absolute changes of all values add up to at most `eps`: ``L1(12)``.
 
-    Example:
+    Examples:
       >>> tr.L1(12).norm
       'l1'
     """
@@ -164,7 +164,7 @@ def L1(eps: float) -> ThreatModel:  # noqa: N802
 def L0(pixels: int) -> ThreatModel:  # noqa: N802
     """At most so many pixels change, each by any amount: ``L0(5)``.
 
-    Example:
+    Examples:
       >>> str(tr.L0(5))
       'l0, eps 5 pixels'
     """

@@ -59,7 +59,7 @@ class APGD(Attack):
     Raises:
       UsageError: a value out of its range.
 
-    Example:
+    Examples:
       >>> report = tr.evaluate(model, (x, y), ball, attacks={"apgd": tr.APGD(steps=10)})
       >>> report.robust_accuracy < report.clean_accuracy
       True
@@ -209,7 +209,7 @@ class TargetedAPGD(APGD):
       loss: what is climbed, a name of `TARGETED_LOSSES`.
       n_targets: goal classes; at most the number of wrong classes is used.
 
-    Example:
+    Examples:
       >>> attack = tr.TargetedAPGD(steps=5, n_targets=3)
       >>> attack.perturb(model, x[:8], y[:8], ball).shape == x[:8].shape
       True

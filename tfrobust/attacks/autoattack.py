@@ -36,7 +36,7 @@ def autoattack(version: str = "standard", classes: int | None = None) -> dict[st
     Raises:
       UsageError: unknown version, or fewer than 2 classes.
 
-    Example:
+    Examples:
       >>> list(tr.autoattack("standard", classes=10))
       ['apgd-ce', 'apgd-t', 'fab-t', 'square']
     """

@@ -58,7 +58,7 @@ class FAB(Attack):
     Raises:
       UsageError: a value outside the ranges above.
 
-    Example:
+    Examples:
       >>> attack = tr.FAB(steps=5)
       >>> x_adv = attack.perturb(model, x[:8], y[:8], tr.L2(1.0))
       >>> bool((np.linalg.norm((x_adv - x[:8]).reshape(8, -1), axis=1) <= 1.0001).all())

@@ -67,7 +67,7 @@ class PGD(Attack):
       UsageError: a value out of range, or `reach_target` without `targeted`; when called,
         a loss that needs more classes than the model has.
 
-    Example:
+    Examples:
       >>> x_adv = tr.PGD(steps=10, restarts=2).perturb(model, x, y, ball, seed=0)
       >>> bool(np.abs(x_adv - x).max() <= ball.eps + 1e-6)
       True
@@ -224,7 +224,7 @@ class BIM(PGD):
     eps / steps. Targeted at the least likely class it is their iterative least-likely
     class method.
 
-    Example:
+    Examples:
       >>> tr.BIM(steps=5).resolved_step_size(0.1)
       0.02
     """
@@ -246,7 +246,7 @@ class FGSM(PGD):
     PGD with one step of length eps from x itself; all that can be chosen is the loss and
     the target.
 
-    Example:
+    Examples:
       >>> x_adv = tr.FGSM().perturb(model, x, y, ball)
       >>> moved = np.abs(x_adv - x)[(x > 0.2) & (x < 0.8)]
       >>> bool(np.allclose(moved, ball.eps, atol=1e-6))

@@ -60,7 +60,7 @@ class Square(Attack):
     Raises:
       UsageError: a value outside its range, or an unknown loss.
 
-    Example:
+    Examples:
       >>> attack = tr.Square(queries=20)
       >>> attack.needs_gradient
       False

@@ -75,7 +75,7 @@ def build(
         convolution and position_embedding given to a network that does not take it.
       TFRobustError: the weights cannot be downloaded or read, or do not fit.
 
-    Example:
+    Examples:
       >>> network = tr.build("simplenet", num_classes=10, image_shape=(32, 32, 3))
       >>> network.output_shape
       (None, 10)

@@ -39,7 +39,7 @@ class RobustCheckpoint(Callback):
       best: the best robust accuracy so far.
       epoch: its epoch, from 1; 0 before there is one.
 
-    Example:
+    Examples:
       >>> robust = tr.robust(model, tr.Fast(), ball)
       >>> robust.compile("sgd", metrics=["accuracy"])
       >>> keep = tr.callbacks.RobustCheckpoint(folder / "run", tr.PGD(steps=2))

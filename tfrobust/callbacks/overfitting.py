@@ -51,7 +51,7 @@ class OverfittingGuard(Callback):
     Raises:
       UsageError: an argument is out of its range.
 
-    Example:
+    Examples:
       >>> robust = tr.robust(model, tr.AdversarialTraining(), ball)
       >>> robust.compile("sgd", metrics=["accuracy"])
       >>> guard = tr.callbacks.OverfittingGuard(patience=3)

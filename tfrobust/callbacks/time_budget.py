@@ -22,7 +22,7 @@ class TimeBudget(Callback):
     Raises:
       UsageError: `minutes` is not above 0.
 
-    Example:
+    Examples:
       >>> robust = tr.robust(model, tr.Fast(), ball)
       >>> robust.compile("sgd")
       >>> budget = tr.callbacks.TimeBudget(minutes=0.0001)

@@ -23,7 +23,7 @@ class StagedUnfreezing(Callback):
     Raises:
       UsageError: a stage or block is not as described.
 
-    Example:
+    Examples:
       >>> robust = tr.robust(model, tr.Fast(), ball)
       >>> robust.compile("sgd")
       >>> before = model.layers[0].get_weights()[0]

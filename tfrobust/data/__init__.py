@@ -77,7 +77,7 @@ def load(
       UsageError: the name or path is unknown, or a fraction is out of range.
       TFRobustError: the data cannot be read.
 
-    Example:
+    Examples:
       >>> splits = tr.load("digits")
       >>> len(splits.train), len(splits.select), len(splits.test)
       (1295, 143, 359)

@@ -63,7 +63,7 @@ def as_batches(
       UsageError: it is no source of images.
       TFRobustError: images or labels are not as described.
 
-    Example:
+    Examples:
       >>> [len(labels) for _, labels in tr.as_batches(x[:50], y[:50], batch_size=32)]
       [32, 18]
     """
@@ -96,7 +96,7 @@ def as_images(
       UsageError: it is nothing of that.
       TFRobustError: images or labels are not as described.
 
-    Example:
+    Examples:
       >>> images = tr.as_images((x, y))
       >>> len(images) == len(y), images.image_shape == x.shape[1:]
       (True, True)

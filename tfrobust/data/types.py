@@ -101,7 +101,7 @@ class ReadOptions:
       channels: of the images, as the model takes them; None is 3.
       pixel_range: (black, white) of the source's pixels, where it is not that of their type.
 
-    Example:
+    Examples:
       >>> tr.ReadOptions(memory_limit=1 << 30).image_size is None
       True
     """

@@ -41,7 +41,7 @@ class Certificates:
       seconds: of wall-clock time.
       notes: what was found out about the model.
 
-    Example:
+    Examples:
       >>> found = tr.certify(model, (x[:4], y[:4]), sigma=0.1, samples=200)
       >>> [path.name for path in found.save(folder / "certified")]
       ['certificates.json', 'certificates.csv', 'certified_accuracy.png']

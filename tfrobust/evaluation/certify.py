@@ -82,7 +82,7 @@ def certify(
       UsageError: a setting is out of range.
       TFRobustError: data or model do not fit, or the disk is full.
 
-    Example:
+    Examples:
       >>> found = tr.certify(model, (x[:4], y[:4]), sigma=0.1, samples=200)
       >>> bool(found.certified_accuracy(0.0) >= found.certified_accuracy(0.1))
       True

@@ -66,7 +66,7 @@ def evaluate(
       UsageError: unknown attacks, or data of another kind.
       TFRobustError: labels out of the model's range, outputs that are no logits.
 
-    Example:
+    Examples:
       >>> report = tr.evaluate(model, (x, y), tr.Linf(0.1), attacks="fgsm,pgd:steps=10")
       >>> report.robust_accuracy <= report.clean_accuracy
       True

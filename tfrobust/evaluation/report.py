@@ -101,7 +101,7 @@ class RobustnessReport:
       extra: further entries of the JSON.
       classes: K; the top 5 of 5 classes or fewer are not shown. 0 where it is not known.
 
-    Example:
+    Examples:
       >>> report = tr.evaluate(model, (x, y), ball, attacks="fgsm", class_names=list("0123456789"))
       >>> report.robust.shape == y.shape
       True

@@ -43,7 +43,7 @@ def explain(
       UsageError: an unknown method, or one that the model has no layers for.
       TFRobustError: the model does not take the images, or a map is not finite.
 
-    Example:
+    Examples:
       >>> maps = tr.explain(model, x[:2], method="saliency")
       >>> maps.shape == x[:2].shape
       True

@@ -75,7 +75,7 @@ def export(
         trained model's by more than `TOLERANCE` (relative to the largest logit where
         that is above 1).
 
-    Example:
+    Examples:
       >>> exported = tr.export(model, folder / "served", class_names=list("0123456789"))
       >>> served = tr.load_any(exported)
       >>> bool(np.allclose(tr.as_classifier(served, x)(x[:4]), model(x[:4]), atol=1e-4))

@@ -44,7 +44,7 @@ class Classifier:
       range_known: whether its range of pixels is known, from the user or its first layers.
       independent: whether its classes have a sigmoid each, and no softmax over all.
 
-    Example:
+    Examples:
       >>> softmax = keras.Sequential([model, keras.layers.Softmax()])
       >>> classifier = tr.as_classifier(softmax, x)
       >>> bool(np.allclose(classifier.probabilities(classifier(x)), softmax(x), atol=1e-5))
@@ -143,7 +143,7 @@ def as_classifier(model: Model, x: Array, view: InputView | None = None) -> Clas
       TFRobustError: it does not take these images, or what it returns is not one row of
         finite outputs for each.
 
-    Example:
+    Examples:
       >>> classifier = tr.as_classifier(model, x)
       >>> classifier.classes
       10

@@ -39,7 +39,7 @@ def load_any(path: Path | str) -> Any:
       UsageError: there is no such file.
       TFRobustError: it is not a model that can be read, or it carries code.
 
-    Example:
+    Examples:
       >>> model.save(folder / "mine.keras")
       >>> opened = tr.load_any(folder / "mine.keras")
       >>> bool(np.allclose(opened(x), model(x), atol=1e-6))

@@ -36,7 +36,7 @@ def expectation(model: Any, draws: int) -> Function:
     Raises:
       UsageError: draws below 1.
 
-    Example:
+    Examples:
       >>> noisy = lambda images: model(images) + tf.random.normal([tf.shape(images)[0], 10])
       >>> steady = tr.models.expectation(noisy, draws=64)
       >>> bool(np.mean(np.argmax(steady(x), 1) == np.argmax(model(x), 1)) > 0.8)
@@ -72,7 +72,7 @@ def smoothed(model: Any, sigma: float, draws: int) -> Function:
     Raises:
       UsageError: a setting is out of range.
 
-    Example:
+    Examples:
       >>> soft = tr.models.smoothed(model, sigma=0.1, draws=16)
       >>> soft(x[:4]).shape == (4, 10)
       True
@@ -98,7 +98,7 @@ def straight_through(
       Images -> `model(transform(images))`, whose gradient is that of
       `model(substitute(images))` at the transformed images.
 
-    Example:
+    Examples:
       >>> defended = tr.models.straight_through(model, lambda images: tf.round(images * 7) / 7)
       >>> attack = tr.PGD(steps=10, early_stop=False)
       >>> bool(np.any(attack.perturb(defended, x[:4], y[:4], ball) != x[:4]))

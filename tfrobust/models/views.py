@@ -29,7 +29,7 @@ class InputView:
     Raises:
       UsageError: an empty range, a deviation of 0 or below, or lengths that differ.
 
-    Example:
+    Examples:
       >>> rescaling = keras.layers.Rescaling(1 / 255)
       >>> bytes_in = keras.Sequential([keras.Input(x.shape[1:]), rescaling, model])
       >>> view = tr.InputView((0.0, 255.0))

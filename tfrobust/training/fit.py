@@ -80,7 +80,7 @@ def fit(
       TFRobustError: the loss is not finite again and again, or a checkpoint cannot be
         written or read.
 
-    Example:
+    Examples:
       >>> import dataclasses
       >>> from tfrobust.config import StageConfig
       >>> splits = tr.load("digits")

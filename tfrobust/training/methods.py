@@ -172,7 +172,7 @@ def attack_from_dict(values: dict[str, Any]) -> PGD:
 class Standard(Method):
     """Clean images alone: the baseline.
 
-    Example:
+    Examples:
       >>> tr.robust(model, tr.Standard(), ball).settings
       Standard(...)
     """
@@ -221,7 +221,7 @@ class _Perturbing(Method):
 class AdversarialTraining(_Perturbing, Crafted):
     """Madry et al. (2018), https://arxiv.org/abs/1706.06083: the adversarial batch alone.
 
-    Example:
+    Examples:
       >>> method = tr.AdversarialTraining(attack=tr.PGD(steps=2))
       >>> tr.robust(model, method, ball).settings.attack.steps
       2
@@ -243,7 +243,7 @@ class Regularisation(Crafted):
         batch's own statistics and dropout, which inference never sees: leave it off where the
         network has BatchNorm and robustness is what counts.
 
-    Example:
+    Examples:
       >>> tr.robust(model, tr.Regularisation(adv_weight=2.0), ball).settings.adv_weight
       2.0
     """
@@ -282,7 +282,7 @@ class Trades(_Perturbing):
     Attributes:
       beta: weight of the divergence between clean and adversarial prediction.
 
-    Example:
+    Examples:
       >>> tr.robust(model, tr.Trades(beta=3.0), ball).settings.beta
       3.0
     """
@@ -299,7 +299,7 @@ class Mart(Crafted):
     Attributes:
       beta: weight of the second term.
 
-    Example:
+    Examples:
       >>> tr.robust(model, tr.Mart(beta=5.0), ball).settings.beta
       5.0
     """
@@ -316,7 +316,7 @@ class Fast(Method):
     Attributes:
       noise_reach: radius of the noise, in radii of the ball.
 
-    Example:
+    Examples:
       >>> tr.robust(model, tr.Fast(), ball).single_step
       True
     """
@@ -339,7 +339,7 @@ class Mixture(Crafted):
       adv_probability: part of the batches that is adversarial.
       fgsm_eps: radius of the FGSM batches.
 
-    Example:
+    Examples:
       >>> tr.robust(model, tr.Mixture(), ball).settings
       Mixture(...)
     """
@@ -359,7 +359,7 @@ class Blend(Crafted):
     Attributes:
       blend: share of the adversarial image, in (0, 1].
 
-    Example:
+    Examples:
       >>> tr.robust(model, tr.Blend(), ball).settings
       Blend(...)
     """
@@ -376,7 +376,7 @@ class Noise(Method):
     Attributes:
       noise_std: standard deviation, in pixel values of [0, 1].
 
-    Example:
+    Examples:
       >>> tr.robust(model, tr.Noise(noise_std=0.25), ball).settings.noise_std
       0.25
     """

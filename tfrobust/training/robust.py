@@ -415,7 +415,7 @@ def robust(
     Raises:
       UsageError: the model is none of Keras, or the method does not train against the norm.
 
-    Example:
+    Examples:
       >>> robust = tr.robust(model, tr.AdversarialTraining(), tr.Linf(0.1))
       >>> robust.compile("sgd", metrics=["accuracy"])
       >>> history = robust.fit(x, y, epochs=1, batch_size=32, verbose=0)
@@ -456,7 +456,7 @@ def load_robust(path: Path | str) -> Any:
     Raises:
       TFRobustError: it is none, or carries code.
 
-    Example:
+    Examples:
       >>> robust = tr.robust(model, tr.AdversarialTraining(), tr.Linf(0.1))
       >>> robust.compile("sgd")
       >>> robust.save(folder / "robust.keras")
