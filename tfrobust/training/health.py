@@ -17,6 +17,8 @@ TRIES = 3
 # Nothing is asked of a network before this part of the training, or this many steps.
 _PATIENCE, _LEAST_STEPS = 0.25, 100
 _SLOWER, _EASIER = 0.3, 0.5
+# Clean accuracy from which a network has clearly learnt, times that of guessing.
+_CLEARLY = 2.0
 
 
 class Snapshot:
@@ -40,8 +42,9 @@ class Health:
     """Judges each epoch, for every method, and undoes what spoiled the network.
 
     Four things are wrong: a loss that is not finite, a training loss no better than that of
-    the best constant prediction, clean accuracy on 'select' that is not above the majority
-    class, and clean accuracy that was well above it and is no more. The middle two are asked
+    the best constant prediction (unless clean accuracy on 'select' is twice that of the majority
+    class), clean accuracy that is not above the majority class, and clean accuracy that was well
+    above it and is no more. The middle two are asked
     from a quarter of the training on. Then weights and optimiser go back to the last good
     state, the learning rate falls to 0.3 of what the schedule says, from the second time on eps
     to a half as well, and the row of the history says so. The third time in vain ends training.
@@ -145,7 +148,9 @@ class Health:
                 f"clean accuracy on 'select' ({clean:.3f}) is not above that of the most frequent "
                 f"class ({guess:.3f})"
             )
-        limit = method.loss_of_guessing(self._guessing)
+        # The epoch's mean loss looks back to its first step, and rises with eps: a network that
+        # is right twice as often as guessing has left it behind, whatever that mean is.
+        limit = method.loss_of_guessing(self._guessing) if clean < _CLEARLY * guess else None
         if limit is not None and row["loss"] >= limit:
             return f"the loss ({row['loss']:.3f}) is no better than that of guessing ({limit:.3f})"
         return ""
