@@ -42,7 +42,7 @@ _EFFICIENTNET = (
 
 
 # From scratch a ResNet of this size is lost at more than this.
-_DEEP = Tuning("adam", 0.001)
+_DEEP = Tuning("adam", 0.001, low_precision=True)
 
 
 def _resnet(name: str, constructor: str, normalisation: str, md5: str, gmacs: float) -> Backbone:

@@ -110,7 +110,7 @@ def choose(
     _fit_to_side(choice, facts, given, name, pretrained)
     length = _Length(facts, given, epochs, learning_rate)
     (_fine_tuning if pretrained else _from_scratch)(choice, facts, given, name, length)
-    _method(choice, given, name, pretrained)
+    _method(choice, facts, given, name, pretrained)
     _measuring(choice, facts, given)
     return choice
 
@@ -300,7 +300,9 @@ def _augmented(
                **further)  # fmt: skip
 
 
-def _method(choice: Choice, given: Mapping[str, Any], name: str, pretrained: bool) -> None:
+def _method(
+    choice: Choice, facts: Facts, given: Mapping[str, Any], name: str, pretrained: bool
+) -> None:
     """How examples are crafted: in one step from wide noise wherever the method can."""
     from tfrobust.backbones import BACKBONES
 
@@ -318,7 +320,9 @@ def _method(choice: Choice, given: Mapping[str, Any], name: str, pretrained: boo
         clean_start=start, eps_ramp=ramp,
     )  # fmt: skip
     if method.weighs_losses:
-        _weights(choice, given, split=quick or pretrained)
+        # What sees its images once or twice learns more from twice as many than from both losses.
+        slow = _is_slow(facts, given, BACKBONES[name])
+        _weights(choice, given, split=quick or pretrained or slow)
 
 
 def _weights(choice: Choice, given: Mapping[str, Any], split: bool) -> None:
