@@ -54,3 +54,15 @@ def test_the_readme_s_snippet_runs(tmp_path, monkeypatch):
     assert (tmp_path / "runs/a/evaluation.json").is_file()
     again = tr.load_robust(tmp_path / "robust.keras")
     np.testing.assert_allclose(again.predict(x, verbose=0), model(x), atol=1e-5)
+
+
+def test_every_flag_has_a_line():
+    import inspect
+
+    from tfrobust.evaluation import checks
+
+    source = inspect.getsource(checks)
+    flags = {*re.findall(r'_flag\("(\w+)"', source), checks.GUESSES}
+    page = (ROOT / "docs/checks.md").read_text()
+    assert len(flags) >= 13
+    assert {flag for flag in flags if f"| `{flag}` |" not in page} == set()
