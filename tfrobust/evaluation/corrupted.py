@@ -12,7 +12,8 @@ import numpy as np
 
 from tfrobust.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from tfrobust.data.types import ImageSet
-from tfrobust.evaluation.batches import as_pixels
+from tfrobust.evaluation.batches import as_pixels, judge_logits
+from tfrobust.evaluation.calibration import Calibration, brier_of, expected_calibration_error
 from tfrobust.models.classifier import as_classifier
 from tfrobust.models.inference import inference
 from tfrobust.progress import Progress
@@ -42,7 +43,8 @@ def corruption_accuracy(
       seed: of the random draws; image i has the same ones in every corruption.
 
     Returns:
-      {'mean_accuracy', 'by_corruption': {name: [accuracy at severity 1 to 5]}, 'note'}.
+      {'mean_accuracy', 'by_corruption': {name: [accuracy at severity 1 to 5]}, 'calibration':
+      means over all of them, 'note'}.
 
     Raises:
       UsageError: an unknown name, or images that are too small.
@@ -50,33 +52,46 @@ def corruption_accuracy(
     logits = inference(as_classifier(model, data.pixels(slice(0, 64))))
     progress = Progress("corruptions", len(names) * len(SEVERITIES))
     found: dict[str, list[float]] = {}
+    calibrations = []
     for name in names:
         found[name] = []
         for severity in SEVERITIES:
-            found[name].append(_accuracy(logits, data, name, severity, batch_size, seed))
+            accuracy, calibration = _measured(logits, data, name, severity, batch_size, seed)
+            found[name].append(accuracy)
+            calibrations.append(calibration)
             progress.update(len(found) * len(SEVERITIES) - len(SEVERITIES) + severity)
     progress.close()
     mean = float(np.mean(list(found.values())))
-    return {"mean_accuracy": round(mean, 6), "by_corruption": found, "note": NOTE}
+    error, brier = (float(np.mean([getattr(one, key) for one in calibrations]))
+                    for key in ("error", "brier"))  # fmt: skip
+    return {
+        "mean_accuracy": round(mean, 6),
+        "by_corruption": found,
+        "calibration": Calibration(error, brier).as_dict(),
+        "note": NOTE,
+    }
 
 
-def _accuracy(
+def _measured(
     logits: Any, data: ImageSet, name: str, severity: int, batch_size: int, seed: int
-) -> float:
+) -> tuple[float, Calibration]:
     @traced_once
-    def hits(x: Any, y: Any, seeds: Any) -> Any:
-        found = tf.argmax(logits(corrupt(as_pixels(x), name, severity, seeds)), axis=1)
-        return tf.reduce_sum(tf.cast(tf.cast(found, tf.int32) == y, tf.int32))
+    def judged(x: Any, y: Any, seeds: Any) -> Any:
+        found = logits(corrupt(as_pixels(x), name, severity, seeds))
+        _, confidences, correct, _ = judge_logits(found, y)
+        return confidences, correct, brier_of(found, y)
 
-    total = 0
+    columns = []
     for first in range(0, len(data), batch_size):
         part = slice(first, min(first + batch_size, len(data)))
         rows = tf.range(part.start, part.stop)
         # A seed for each image by its place in the data: batches do not matter.
         seeds = tf.stack([tf.fill(tf.shape(rows), seed), rows], axis=1)
         y = tf.constant(data.labels[part], tf.int32)
-        total += int(hits(tf.constant(data.images[part]), y, seeds))
-    return round(total / len(data), 6)
+        columns.append([one.numpy() for one in judged(tf.constant(data.images[part]), y, seeds)])
+    confidences, correct, squared = map(np.concatenate, zip(*columns, strict=True))
+    error = expected_calibration_error(confidences, correct)
+    return round(float(correct.mean()), 6), Calibration(error, float(squared.mean()))
 
 
 def as_text(found: dict[str, Any]) -> str:
@@ -86,4 +101,6 @@ def as_text(found: dict[str, Any]) -> str:
         cells = "".join(f"{value:7.3f}" for value in row)
         lines.append(f"{name:20}{cells}{np.mean(row):8.3f}")
     lines.append(f"{'mean corruption accuracy':55}{found['mean_accuracy']:8.3f}")
+    for key, value in found.get("calibration", {}).items():
+        lines.append(f"{'mean ' + key.replace('_', ' '):55}{value:8.3f}")
     return "\n".join(lines) + f"\n({found['note']})"

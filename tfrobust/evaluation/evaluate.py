@@ -113,6 +113,7 @@ def measure(
         sweep=tuple(further),
         flags=doubts(evaluator, attacks, results),
         classes=evaluator.classifier.classes,
+        calibration=evaluator.calibration,
         seconds=time.perf_counter() - start,
     )
 

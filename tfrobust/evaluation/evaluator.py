@@ -16,6 +16,7 @@ from tfrobust.attacks.runner import run
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError
 from tfrobust.evaluation.batches import as_pixels, even_batches, judge_logits
+from tfrobust.evaluation.calibration import Calibration, brier_of, expected_calibration_error
 from tfrobust.evaluation.ledger import Ledger, Task
 from tfrobust.evaluation.report import AttackResult, Outcome
 from tfrobust.evaluation.sharing import Arrays, Share
@@ -86,8 +87,12 @@ class Evaluator:
         for wave in self._waves(clean, every, "clean accuracy", note=so_far):
             for index, column in wave:
                 columns.append(column)
-                right[:, index] = column[2:]
-        return Outcome(*map(np.concatenate, zip(*columns, strict=True)))
+                right[:, index] = column[2:4]
+        *outcome, squared = map(np.concatenate, zip(*columns, strict=True))
+        found = Outcome(*outcome)
+        error = expected_calibration_error(found.confidences, found.correct)
+        self.calibration = Calibration(error, float(squared.mean()))
+        return found
 
     def _check_labels(self) -> None:
         classes = self.classifier.classes
@@ -251,7 +256,8 @@ class Evaluator:
         return run(attack, seen, self.logits, clean, y, threat_model, seed)
 
     def _clean_batch(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        return judge_logits(self.logits(as_pixels(x)), y)
+        logits = self.logits(as_pixels(x))
+        return *judge_logits(logits, y), brier_of(logits, y)
 
     def batch(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
         """The images (as the data holds them) and labels at `index`, as tensors."""

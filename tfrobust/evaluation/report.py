@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tfrobust.evaluation.calibration import Calibration
 from tfrobust.progress import clock
 from tfrobust.run import write_json
 from tfrobust.threat_model import ThreatModel
@@ -99,6 +100,7 @@ class RobustnessReport:
       flags: what the evaluator doubts, each with its meaning.
       seconds: of the whole evaluation.
       extra: further entries of the JSON.
+      calibration: of the clean images; None where it was not measured.
       classes: K; the top 5 of 5 classes or fewer are not shown. 0 where it is not known.
 
     Examples:
@@ -121,6 +123,7 @@ class RobustnessReport:
     seconds: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
     classes: int = 0
+    calibration: Calibration | None = None
 
     @property
     def robust(self) -> np.ndarray:
@@ -215,6 +218,7 @@ class RobustnessReport:
             "flags": list(self.flags),
             "unreliable": bool(self.flags),
             "seconds": round(self.seconds, 3),
+            **({"calibration": self.calibration.as_dict()} if self.calibration else {}),
             **self.extra,
             "examples": self._examples(),
         }
@@ -235,6 +239,8 @@ class RobustnessReport:
         lines += [_line(*row) for row in rows]
         if self.attacks:
             lines.append(f"(each attack on what those before it left; {_cost(self.attacks)})")
+        if self.calibration:
+            lines.append(f"clean: {self.calibration}")
         if self.transfer:
             lines.append(_transfer_line(self.transfer))
         lines += [f"UNRELIABLE, {flag['name']}: {flag['meaning']}" for flag in self.flags]
