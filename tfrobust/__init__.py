@@ -63,6 +63,7 @@ _PLACES = {
     "load_any": "tfrobust.models.opening",
     "load_robust": "tfrobust.training.robust",
     "models": "tfrobust.models",
+    "quick": "tfrobust.attacks.quick",
     "robust": "tfrobust.training.robust",
 }
 

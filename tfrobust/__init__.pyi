@@ -10,6 +10,7 @@ from tfrobust.attacks.fab import FAB as FAB
 from tfrobust.attacks.gradient import BIM as BIM
 from tfrobust.attacks.gradient import FGSM as FGSM
 from tfrobust.attacks.gradient import PGD as PGD
+from tfrobust.attacks.quick import quick as quick
 from tfrobust.attacks.square import Square as Square
 from tfrobust.backbones import BACKBONES as BACKBONES
 from tfrobust.backbones import build as build

@@ -337,8 +337,9 @@ class EvaluationConfig(Checked):
     """How robustness is measured."""
 
     attacks: tuple[str, ...] = setting(
-        lambda: ("fgsm", "pgd"),
-        "attacks, comma-separated, each with settings if need be: pgd:steps=50, or autoattack",
+        lambda: ("quick",),
+        "attacks, comma-separated, each with settings if need be: pgd:steps=50; quick, or, the "
+        "strongest, autoattack",
         flag="attack",
     )
     steps: int = setting(20, "steps of pgd and bim", low=1)

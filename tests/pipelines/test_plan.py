@@ -74,7 +74,19 @@ def pictures(tmp_path_factory):
     return folder
 
 
-FAST = ["--no-figures", "--steps", "2", "--restarts", "1", "--sweep", "none", "--eps", "2/255"]
+FAST = [
+    "--no-figures",
+    "--attack",
+    "fgsm",
+    "--steps",
+    "2",
+    "--restarts",
+    "1",
+    "--sweep",
+    "none",
+    "--eps",
+    "2/255",
+]
 
 
 @pytest.mark.slow

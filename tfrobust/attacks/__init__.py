@@ -36,5 +36,7 @@ ATTACKS: Table[Callable[..., Attack]] = Table(
     "tfrobust.attacks",
 )
 
+#: The suite that an evaluation runs where none is named.
+QUICK = "quick"
 #: name -> version of `autoattack`, which returns name -> attack, in the published order.
-SUITES = {"autoattack": "standard", "autoattack-plus": "plus", "autoattack-rand": "rand"}
+SUITES = {QUICK: "", "autoattack": "standard", "autoattack-plus": "plus", "autoattack-rand": "rand"}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
-from tfrobust.attacks import ATTACKS, SUITES
+from tfrobust.attacks import ATTACKS, QUICK, SUITES
 from tfrobust.config import EvaluationConfig
 from tfrobust.errors import UsageError
 from tfrobust.plugins import configured, parse, settings_of, split
@@ -28,12 +29,15 @@ def check_attacks(config: EvaluationConfig) -> None:
             )
 
 
-def make_attacks(config: EvaluationConfig, classes: int | None = None) -> dict[str, Attack]:
+def make_attacks(
+    config: EvaluationConfig, classes: int | None = None, norm: str = "linf"
+) -> dict[str, Attack]:
     """name -> attack, in order of cost; a suite's attacks in its published order.
 
     Args:
       config: the evaluation's settings.
       classes: of the model; a suite takes other losses where they are few.
+      norm: of the ball; the quick suite takes attacks that work in it.
 
     Raises:
       UsageError: a name, or a setting of an attack, is unknown or out of range.
@@ -46,11 +50,12 @@ def make_attacks(config: EvaluationConfig, classes: int | None = None) -> dict[s
     for name, settings in sorted(plain, key=lambda item: order.get(item[0], len(order))):
         # What --steps and --restarts are for; the other attacks have published settings.
         if name in ATTACKS.built_in and getattr(ATTACKS[name], "takes_budget", False):
-            defaults = {"steps": config.steps, "restarts": config.restarts}
-            settings = {**_taken(name, defaults), **settings}
+            settings = {**_taken(name, _budget(config)), **settings}
         attacks[name] = make_attack(name, settings)
     for name, settings in named:
-        if name in SUITES:
+        if name == QUICK:
+            attacks.update(_quick(settings, classes, norm, config))
+        elif name in SUITES:
             attacks.update(_suite(name, settings, classes))
     return attacks
 
@@ -73,6 +78,25 @@ def _asked(config: EvaluationConfig) -> list[tuple[str, dict[str, str]]]:
 def _taken(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     known = settings_of(ATTACKS[name])
     return {key: value for key, value in settings.items() if key in known}
+
+
+def _budget(config: EvaluationConfig) -> dict[str, Any]:
+    return {"steps": config.steps, "restarts": config.restarts}
+
+
+def _quick(
+    settings: dict[str, Any], classes: int | None, norm: str, config: EvaluationConfig
+) -> dict[str, Attack]:
+    from tfrobust.attacks.quick import quick
+
+    if settings:
+        raise UsageError(f"{QUICK} has settings of its own: expected none, found {settings}.")
+    return {
+        name: dataclasses.replace(attack, **_budget(config))
+        if getattr(attack, "takes_budget", False)
+        else attack
+        for name, attack in quick(norm, classes).items()
+    }
 
 
 def _suite(name: str, settings: dict[str, Any], classes: int | None) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def evaluate(
     model: Model | str | Path,
     data: Source,
     threat_model: ThreatModel,
-    attacks: str | Sequence[str] | Mapping[str, Attack] = "fgsm,pgd",
+    attacks: str | Sequence[str] | Mapping[str, Attack] = "quick",
     *,
     name: str = "model",
     sweep: Sequence[float] = (),
@@ -76,7 +76,7 @@ def evaluate(
     shape = input_shape(opened)
     images = as_images(data, class_names=class_names, channels=shape[2] if shape else None)
     judge = as_classifier(opened, images.pixels(slice(0, 64)), view)
-    chosen = _attacks(attacks, judge.classes)
+    chosen = _attacks(attacks, judge.classes, threat_model.norm)
     evaluator = Evaluator(judge, images, batch_size=batch_size, seed=seed, ledger=ledger)
     report = measure(evaluator, threat_model, chosen, name=name, sweep=tuple(sweep))
     extra = {**report.extra, **({"notes": list(judge.notes)} if judge.notes else {})}
@@ -84,12 +84,12 @@ def evaluate(
 
 
 def _attacks(
-    attacks: str | Sequence[str] | Mapping[str, Attack], classes: int
+    attacks: str | Sequence[str] | Mapping[str, Attack], classes: int, norm: str
 ) -> Mapping[str, Attack]:
     if isinstance(attacks, Mapping):
         return attacks
     names = attacks.split(",") if isinstance(attacks, str) else attacks
-    return make_attacks(EvaluationConfig(attacks=tuple(names)), classes)
+    return make_attacks(EvaluationConfig(attacks=tuple(names)), classes, norm)
 
 
 def measure(

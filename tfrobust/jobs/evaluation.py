@@ -90,7 +90,7 @@ def evaluate(
     data = subject.test
     other = _reference(Path(reference), subject) if reference else None
     threat_model = ThreatModel.from_config(config.threat)
-    attacks = make_attacks(settings, len(data.label_names))
+    attacks = make_attacks(settings, len(data.label_names), threat_model.norm)
     _announce(attacks, data, threat_model, tell)
     ledger = _ledger(subject, attacks, resume, share.worker.is_chief, tell)
     # All have read where the evaluation stands before one of them writes.

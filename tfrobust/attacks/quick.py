@@ -1,0 +1,41 @@
+"""The suite where none is named: near AutoAttack's worst case at a part of its cost."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tfrobust.typing import Attack
+
+#: Goal classes of the targeted attack, and the steps towards each.
+TARGETS, STEPS = 3, 20
+
+
+def quick(norm: str = "linf", classes: int | None = None) -> dict[str, Attack]:
+    """FGSM, PGD on cross-entropy, and what they leave: Auto-PGD on the margin to other classes.
+
+    What keeps a score too high after PGD is most often its loss, which aims at no class, and
+    its fixed step. Auto-PGD (Croce and Hein 2020, https://arxiv.org/abs/2003.01690) towards
+    the few likeliest wrong classes finds nearly all of what the whole ensemble finds
+    (`python -m benchmarks.quick` measures how near).
+
+    Args:
+      norm: of the ball. Auto-PGD works in 'linf' and 'l2'; in the others PGD on the margin takes
+        its place.
+      classes: of the model, K; None is "at least 4". Targets are at most K - 1 in any case.
+
+    Returns:
+      name -> attack, in the order to run them, each on what the ones before it left standing.
+
+    Examples:
+      >>> list(tr.quick("linf", classes=10))
+      ['fgsm', 'pgd', 'apgd-t']
+    """
+    from tfrobust.attacks.apgd import TargetedAPGD
+    from tfrobust.attacks.gradient import FGSM, PGD
+
+    suite: dict[str, Attack] = {"fgsm": FGSM(), "pgd": PGD(restarts=2)}
+    if norm not in ("linf", "l2"):
+        return {**suite, "pgd-margin": dataclasses.replace(PGD(restarts=2), loss="margin")}
+    # The targeted DLR loss divides by the spread of four logits.
+    loss = "dlr" if classes is None or classes >= 4 else "margin"
+    return {**suite, "apgd-t": TargetedAPGD(loss=loss, n_targets=TARGETS, steps=STEPS)}
