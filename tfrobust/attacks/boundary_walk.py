@@ -48,9 +48,10 @@ class Boundary(DecisionAttack):
     Raises:
       UsageError: a value out of range.
 
-    Example:
-      >>> attack = Boundary(queries=500, early_stop=False)
-      >>> x_adv = attack.perturb(model, x, y, tr.L2(0.5))
+    Examples:
+      >>> attack = tr.Boundary(queries=20)
+      >>> attack.perturb(model, x[:8], y[:8], tr.L2(0.5)).shape == x[:8].shape
+      True
     """
 
     norms: ClassVar[tuple[str, ...]] = ("l2",)

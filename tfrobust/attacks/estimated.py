@@ -157,9 +157,10 @@ class NES(_Estimated):
     Raises:
       UsageError: a value out of range.
 
-    Example:
-      >>> attack = NES(queries=200, samples=20)
-      >>> x_adv = attack.perturb(model, x, y, ball)
+    Examples:
+      >>> attack = tr.NES(queries=20, samples=4)
+      >>> attack.perturb(model, x[:8], y[:8], ball).shape == x[:8].shape
+      True
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
@@ -217,9 +218,10 @@ class SPSA(_Estimated):
     Raises:
       UsageError: a value out of range.
 
-    Example:
-      >>> attack = SPSA(queries=200, samples=32)
-      >>> x_adv = attack.perturb(model, x, y, ball)
+    Examples:
+      >>> attack = tr.SPSA(queries=20, samples=4)
+      >>> attack.perturb(model, x[:8], y[:8], ball).shape == x[:8].shape
+      True
     """
 
     samples: int = 128

@@ -44,9 +44,10 @@ class GeoDA(DecisionAttack):
     Raises:
       UsageError: a value out of range.
 
-    Example:
-      >>> attack = GeoDA(queries=500, early_stop=False)
-      >>> x_adv = attack.perturb(model, x, y, ball)
+    Examples:
+      >>> attack = tr.GeoDA(queries=20)
+      >>> attack.perturb(model, x[:8], y[:8], ball).shape == x[:8].shape
+      True
     """
 
     sigma: float = 0.002

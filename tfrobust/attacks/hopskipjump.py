@@ -42,9 +42,10 @@ class HopSkipJump(DecisionAttack):
     Raises:
       UsageError: a value out of range.
 
-    Example:
-      >>> attack = HopSkipJump(queries=500, early_stop=False)
-      >>> x_adv = attack.perturb(model, x, y, ball)
+    Examples:
+      >>> attack = tr.HopSkipJump(queries=20, samples=4)
+      >>> attack.perturb(model, x[:8], y[:8], ball).shape == x[:8].shape
+      True
     """
 
     samples: int = 100

@@ -48,6 +48,8 @@ def make_attacks(config: EvaluationConfig, classes: int | None = None) -> dict[s
         if name in ATTACKS.built_in and getattr(ATTACKS[name], "takes_budget", False):
             defaults = {"steps": config.steps, "restarts": config.restarts}
             settings = {**_taken(name, defaults), **settings}
+        if name in ATTACKS.built_in and config.queries is not None:
+            settings = {**_taken(name, {"queries": config.queries}), **settings}
         attacks[name] = make_attack(name, settings)
     for name, settings in named:
         if name in SUITES:

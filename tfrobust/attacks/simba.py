@@ -42,9 +42,10 @@ class SimBA(Attack):
     Raises:
       UsageError: a value out of range.
 
-    Example:
-      >>> attack = SimBA(queries=200)
-      >>> x_adv = attack.perturb(model, x, y, tr.L2(0.5))
+    Examples:
+      >>> attack = tr.SimBA(queries=20)
+      >>> attack.perturb(model, x[:8], y[:8], tr.L2(0.5)).shape == x[:8].shape
+      True
     """
 
     needs_gradient: ClassVar[bool] = False

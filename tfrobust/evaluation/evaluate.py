@@ -18,7 +18,7 @@ from tfrobust.evaluation.evaluator import Evaluator
 from tfrobust.evaluation.ledger import Ledger
 from tfrobust.evaluation.report import AttackResult, Outcome, RobustnessReport
 from tfrobust.models.classifier import as_classifier, input_shape
-from tfrobust.models.endpoint import Endpoint
+from tfrobust.models.endpoint import expect_classes
 from tfrobust.models.opening import load_any
 from tfrobust.models.views import InputView
 from tfrobust.threat_model import ThreatModel
@@ -78,10 +78,10 @@ def evaluate(
     opened: Model = load_any(model) if isinstance(model, (str, Path)) else model
     shape = input_shape(opened)
     images = as_images(data, class_names=class_names, channels=shape[2] if shape else None)
-    if isinstance(opened, Endpoint) and opened.classes is None:
-        opened.expect(len(images.label_names))
+    expect_classes(opened, len(images.label_names))
     judge = as_classifier(opened, images.pixels(slice(0, 64)), view)
     chosen = _attacks(attacks, judge.classes)
+    refuse_without_gradient(judge, chosen)
     evaluator = Evaluator(judge, images, batch_size=batch_size, seed=seed, ledger=ledger)
     report = measure(evaluator, threat_model, chosen, name=name, sweep=tuple(sweep))
     extra = {**report.extra, **({"notes": list(judge.notes)} if judge.notes else {})}
@@ -107,7 +107,6 @@ def measure(
 ) -> RobustnessReport:
     """As `evaluate`, with an evaluator that is there already."""
     start = time.perf_counter()
-    refuse_without_gradient(evaluator.classifier, attacks)
     results = cascade(evaluator, attacks, threat_model)
     further = _swept(evaluator, attacks, threat_model, results, sweep)
     return RobustnessReport(

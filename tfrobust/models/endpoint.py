@@ -8,6 +8,7 @@ a model is seen but its outputs, so attacks on it are those that need no gradien
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -68,6 +69,7 @@ class Endpoint:
         self._expected: int | None = None
         self._kind, self._lock = "", threading.Lock()
         self._pool = ThreadPoolExecutor(self._client.patience.at_once, "endpoint")
+        weakref.finalize(self, self._client.close)
         self._check_ready()
         self.batch_shape = _shape_in(self._metadata())
 
@@ -199,6 +201,12 @@ class Endpoint:
                 f"{values.shape[1]}: one address has to be one model."
             )
         return values
+
+
+def expect_classes(model: object, classes: int) -> None:
+    """Tells an `Endpoint` how many classes images have; to any other model it is nothing new."""
+    if isinstance(model, Endpoint):
+        model.expect(classes)
 
 
 def told_plainly(model: Any, function: Callable[..., Any]) -> Callable[..., Any]:

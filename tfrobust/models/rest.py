@@ -100,6 +100,7 @@ class RestClient:
         self._parts: SplitResult = urlsplit(address)
         self._lock, self._free = threading.Lock(), 0.0
         self._kept = threading.local()
+        self._open: set[http.client.HTTPConnection] = set()
 
     def get(self, below: str = "") -> Any:
         """What GET answers, of what lies below the address; None where it is not supported.
@@ -182,12 +183,19 @@ class RestClient:
             self._kept.connection = kind(
                 str(self._parts.hostname), self._parts.port, timeout=self.patience.timeout
             )
+            self._open.add(self._kept.connection)
         found: http.client.HTTPConnection = self._kept.connection
         return found
 
     def _drop(self) -> None:
         self._kept.connection.close()
+        self._open.discard(self._kept.connection)
         self._kept.connection = None
+
+    def close(self) -> None:
+        """Closes what is open; for whoever asks no more."""
+        for connection in tuple(self._open):
+            connection.close()
 
     def _parsed(self, content: bytes) -> Any:
         try:
