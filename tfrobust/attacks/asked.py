@@ -81,7 +81,7 @@ def wide(values: Tensor) -> Tensor:
     return values[..., None, None, None]
 
 
-def repeat(go_on: Callable[..., Tensor], step: Callable[..., tuple], state: tuple) -> tuple:  # type: ignore[type-arg]
+def repeat(go_on: Callable[..., Tensor], step: Callable[..., tuple], state: tuple) -> tuple:
     """A loop over tensors; one turn at a time."""
     return tuple(tf.while_loop(go_on, step, state, parallel_iterations=1))
 
