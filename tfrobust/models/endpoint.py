@@ -141,8 +141,8 @@ class Endpoint:
             return np.zeros((0, self.classes or 0), np.float32)
         size = max(1, min(self._client.patience.batch, _REQUEST // (_NUMBER * x[0].size)))
         parts = [x[first : first + size] for first in range(0, len(x), size)]
-        ask = self._pool.map if len(parts) > 1 else map
-        return np.concatenate(list(ask(self._one_request, parts)))
+        # Through the pool, also one alone: several callers together keep to its size.
+        return np.concatenate(list(self._pool.map(self._one_request, parts)))
 
     def _one_request(self, x: np.ndarray) -> np.ndarray:
         answer = self._client.predict(x.tolist())
