@@ -28,7 +28,8 @@ from tfrobust.training import METHODS
 
 ALL = ("linf", "l2", "l1")
 NORMS = {"fgsm": ALL, "bim": ALL, "pgd": ALL, "fab": ALL, "fab-t": ALL, "pixel": ("l0",),
-         "optimised-noise": ALL, "uniform-noise": ALL, "gaussian-noise": ALL}  # fmt: skip
+         "optimised-noise": ALL, "uniform-noise": ALL, "gaussian-noise": ALL,
+         "simba": ("l2",), "spsa": ("linf",), "boundary": ("l2",)}  # fmt: skip
 SHORT = {"steps": 2, "queries": 10, "restarts": 1}
 
 

@@ -6,11 +6,17 @@ from tfrobust.attacks import ATTACKS as ATTACKS
 from tfrobust.attacks.apgd import APGD as APGD
 from tfrobust.attacks.apgd import TargetedAPGD as TargetedAPGD
 from tfrobust.attacks.autoattack import autoattack as autoattack
+from tfrobust.attacks.boundary_walk import Boundary as Boundary
+from tfrobust.attacks.estimated import NES as NES
+from tfrobust.attacks.estimated import SPSA as SPSA
 from tfrobust.attacks.fab import FAB as FAB
+from tfrobust.attacks.geoda import GeoDA as GeoDA
 from tfrobust.attacks.gradient import BIM as BIM
 from tfrobust.attacks.gradient import FGSM as FGSM
 from tfrobust.attacks.gradient import PGD as PGD
+from tfrobust.attacks.hopskipjump import HopSkipJump as HopSkipJump
 from tfrobust.attacks.quick import quick as quick
+from tfrobust.attacks.simba import SimBA as SimBA
 from tfrobust.attacks.square import Square as Square
 from tfrobust.backbones import BACKBONES as BACKBONES
 from tfrobust.backbones import build as build

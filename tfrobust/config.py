@@ -344,6 +344,13 @@ class EvaluationConfig(Checked):
     )
     steps: int = setting(20, "steps of pgd and bim", low=1)
     restarts: int = setting(2, "restarts of pgd", low=1)
+    queries: int | None = setting(
+        None, "model evaluations for an image, of attacks that see outputs alone (default: theirs)",
+        low=1,
+    )  # fmt: skip
+    eot: int = setting(
+        1, "attack and judge a model that draws at random as its mean over N draws", low=1
+    )
     limit: int | None = setting(
         None, "evaluate only N of the test images, drawn by the seed", low=1
     )

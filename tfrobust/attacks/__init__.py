@@ -32,6 +32,12 @@ ATTACKS: Table[Callable[..., Attack]] = Table(
         "fab": "tfrobust.attacks.fab:FAB",
         "fab-t": "tfrobust.attacks.autoattack:fab_t",
         "square": "tfrobust.attacks.square:Square",
+        "simba": "tfrobust.attacks.simba:SimBA",
+        "nes": "tfrobust.attacks.estimated:NES",
+        "spsa": "tfrobust.attacks.estimated:SPSA",
+        "geoda": "tfrobust.attacks.geoda:GeoDA",
+        "hopskipjump": "tfrobust.attacks.hopskipjump:HopSkipJump",
+        "boundary": "tfrobust.attacks.boundary_walk:Boundary",
     },
     "tfrobust.attacks",
 )

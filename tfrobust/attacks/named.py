@@ -51,6 +51,8 @@ def make_attacks(
         # What --steps and --restarts are for; the other attacks have published settings.
         if name in ATTACKS.built_in and getattr(ATTACKS[name], "takes_budget", False):
             settings = {**_taken(name, _budget(config)), **settings}
+        if name in ATTACKS.built_in and config.queries is not None:
+            settings = {**_taken(name, {"queries": config.queries}), **settings}
         attacks[name] = make_attack(name, settings)
     for name, settings in named:
         if name == QUICK:

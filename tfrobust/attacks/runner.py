@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -13,6 +13,7 @@ from tfrobust.attacks.standing import is_correct
 from tfrobust.data.arrays import as_labels
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.models.classifier import Classifier, as_classifier
+from tfrobust.models.endpoint import told_plainly
 from tfrobust.models.inference import attackable, inference
 from tfrobust.runtime import tf
 from tfrobust.typing import Function, Images, Labels, Model, Tensor
@@ -118,6 +119,7 @@ class Attack:
         """
         images, labels = _checked(x, y)
         judge = as_classifier(model, images[:64])
+        refuse_without_gradient(judge, {type(self).__name__: self})
         if not 0 <= labels.min() <= labels.max() < judge.classes:
             raise UsageError(
                 f"Expected labels in 0..{judge.classes - 1}, the model's classes, found "
@@ -135,6 +137,24 @@ class Attack:
                 made[part] = found.x_adv.numpy()
                 part = part[~found.success.numpy()]
         return made
+
+
+def refuse_without_gradient(classifier: Classifier, attacks: Mapping[str, object]) -> None:
+    """Refuses attacks that follow the gradient on a model that has none to give.
+
+    Args:
+      classifier: from `as_classifier`.
+      attacks: name -> attack.
+
+    Raises:
+      UsageError: there is such an attack.
+    """
+    blind = [name for name, one in attacks.items() if getattr(one, "needs_gradient", True)]
+    if blind and not classifier.has_gradient:
+        raise UsageError(
+            f"{', '.join(blind)}: the model is an address, which gives no gradient: expected "
+            "attacks that see outputs alone, such as square or hopskipjump."
+        )
 
 
 def _checked(x: Images, y: Labels) -> tuple[np.ndarray, np.ndarray]:
@@ -169,5 +189,5 @@ def _step(
     def step(x: Tensor, y: Tensor, seed: Tensor) -> Attacked:
         return run(attack, attackable(model), inference(model), x, y, ball, seed)
 
-    made: Callable[..., Attacked] = step
+    made: Callable[..., Attacked] = told_plainly(model, step)
     return made

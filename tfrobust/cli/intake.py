@@ -16,6 +16,7 @@ from tfrobust.run import RunFolder, doubt_of_learning
 
 if TYPE_CHECKING:
     from tfrobust.jobs.opening import Subject
+    from tfrobust.models.rest import Patience
     from tfrobust.models.views import InputView
 
 
@@ -76,6 +77,23 @@ def view_of(args: argparse.Namespace) -> InputView | None:
     return InputView(low_high, named[1], named[2])  # type: ignore[arg-type]
 
 
+def patience_of(args: argparse.Namespace) -> Patience | None:
+    """How --endpoint says that an address is asked; None where it says nothing.
+
+    Raises:
+      UsageError: a setting is unknown or out of range.
+    """
+    from tfrobust.models.rest import Patience
+    from tfrobust.plugins import configured, parse
+
+    given = getattr(args, "endpoint", None)
+    if given is None:
+        return None
+    _, settings = parse(f"endpoint:{given}", {"endpoint"}, "--endpoint")
+    made: Patience = configured(Patience, settings, "--endpoint")
+    return made
+
+
 def subject_of(args: argparse.Namespace) -> Subject:
     """The model that a verb was given, with its images and folder.
 
@@ -89,8 +107,8 @@ def subject_of(args: argparse.Namespace) -> Subject:
     # What pixels a model takes is said in tensors: TensorFlow must be quiet by now.
     import_quietly()
     return jobs.open_subject(
-        Path(args.model), given_settings(args), output=args.output, view=view_of(args),
-        class_map=args.class_map, tell=say,
+        args.model, given_settings(args), output=args.output, view=view_of(args),
+        class_map=args.class_map, patience=patience_of(args), tell=say,
     )  # fmt: skip
 
 

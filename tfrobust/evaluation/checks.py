@@ -44,6 +44,8 @@ def doubts(
       attacks: what was run.
       results: what it found, in the order run, at one radius.
     """
+    if not evaluator.classifier.has_gradient:
+        return _doubts_of_outputs(evaluator, results)
     found = [
         _constant_predictions(evaluator),
         _no_better_than_guessing(evaluator),
@@ -61,6 +63,18 @@ def doubts(
             _out_of_steps(evaluator, attacks, results),
             _never_falls(evaluator, results[0].threat_model),
         ]
+    return tuple(flag for flag in found if flag)
+
+
+def _doubts_of_outputs(evaluator: Evaluator, results: Sequence[AttackResult]) -> tuple[Flag, ...]:
+    """Of a model without gradients: what its outputs alone can tell, with few queries."""
+    found = [
+        _constant_predictions(evaluator),
+        _no_better_than_guessing(evaluator),
+        _non_finite(evaluator, results),
+        _randomised(evaluator),
+        _batch_dependent(evaluator),
+    ]
     return tuple(flag for flag in found if flag)
 
 

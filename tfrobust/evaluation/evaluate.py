@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tfrobust.attacks.named import make_attacks
+from tfrobust.attacks.runner import refuse_without_gradient
 from tfrobust.config import EvaluationConfig
 from tfrobust.data.sources import as_images
 from tfrobust.evaluation.checks import doubts
@@ -17,6 +18,7 @@ from tfrobust.evaluation.evaluator import Evaluator
 from tfrobust.evaluation.ledger import Ledger
 from tfrobust.evaluation.report import AttackResult, Outcome, RobustnessReport
 from tfrobust.models.classifier import as_classifier, input_shape
+from tfrobust.models.endpoint import expect_classes
 from tfrobust.models.opening import load_any
 from tfrobust.models.views import InputView
 from tfrobust.threat_model import ThreatModel
@@ -45,8 +47,9 @@ def evaluate(
 
     Args:
       model: any classifier: a Keras model (tf_keras or Keras 3) that ends in logits, softmax,
-        sigmoids or one output, what `load_any` returns, a path, or any callable that takes
-        images float32 [B, H, W, C].
+        sigmoids or one output, what `load_any` returns, a path, the address of a served model
+        (``http://HOST/v1/models/NAME``), or any callable that takes images float32
+        [B, H, W, C].
       data: the images to measure on, as `as_images` takes them: (x, y), a `tf.data.Dataset`,
         a built-in data set's name, a path, or an `ImageSet`. What does not fit into memory is
         kept in a file meanwhile.
@@ -75,8 +78,10 @@ def evaluate(
     opened: Model = load_any(model) if isinstance(model, (str, Path)) else model
     shape = input_shape(opened)
     images = as_images(data, class_names=class_names, channels=shape[2] if shape else None)
+    expect_classes(opened, len(images.label_names))
     judge = as_classifier(opened, images.pixels(slice(0, 64)), view)
     chosen = _attacks(attacks, judge.classes, threat_model.norm)
+    refuse_without_gradient(judge, chosen)
     evaluator = Evaluator(judge, images, batch_size=batch_size, seed=seed, ledger=ledger)
     report = measure(evaluator, threat_model, chosen, name=name, sweep=tuple(sweep))
     extra = {**report.extra, **({"notes": list(judge.notes)} if judge.notes else {})}

@@ -22,6 +22,7 @@ from tfrobust.evaluation.report import AttackResult, Outcome
 from tfrobust.evaluation.sharing import Arrays, Share
 from tfrobust.models.classifier import as_classifier
 from tfrobust.models.counter import Counter
+from tfrobust.models.endpoint import told_plainly
 from tfrobust.models.inference import attackable, inference
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf
@@ -69,7 +70,7 @@ class Evaluator:
         # two thirds to all of the time of one after the other. A GPU is busy with one.
         alone = 1 if tf.config.list_logical_devices("GPU") else 2
         self._at_once = len(self._share.devices) or alone
-        self._judge_clean = _traced(self._clean_batch, self._spec)
+        self._judge_clean = self._traced(self._clean_batch, self._spec)
         self.clean = self._run_clean()
 
     def _run_clean(self) -> Outcome:
@@ -111,7 +112,7 @@ class Evaluator:
 
         # In a graph: run eagerly, a gradient of one image computes weight gradients as well,
         # in which oneDNN is known to crash.
-        return np.asarray(_traced(gradient, self._spec)(*self.batch(index)))
+        return np.asarray(self._traced(gradient, self._spec)(*self.batch(index)))
 
     def run(
         self, name: str, attack: Attack, threat_model: ThreatModel, base: Outcome | None = None,
@@ -139,7 +140,12 @@ class Evaluator:
         judge = self._judge(attack, threat_model)
         eps = tf.constant(threat_model.eps, tf.float32)
         while task.restart < attack.restarts:
-            self._one_restart(task, judge, eps, f"{name} {threat_model}", todo)
+            try:
+                self._one_restart(task, judge, eps, f"{name} {threat_model}", todo)
+            except TFRobustError:
+                # An address that fails: what it was asked for is not asked again.
+                self._ledger.save()
+                raise
         return AttackResult(
             name=name,
             threat_model=threat_model,
@@ -228,7 +234,7 @@ class Evaluator:
                 return self._attacked(attack, threat_model, x, y, seed)
 
             spec = (*self._spec, tf.TensorSpec([2], tf.int32))
-            self._judges[key] = _traced(crafted, spec)
+            self._judges[key] = self._traced(crafted, spec)
         return self._judges[key]
 
     def _judge(self, attack: Attack, threat_model: ThreatModel) -> Callable[..., Any]:
@@ -243,7 +249,7 @@ class Evaluator:
                 return predictions, confidences, ~success, in_top5
 
             seed_and_eps = (tf.TensorSpec([2], tf.int32), tf.TensorSpec([], tf.float32))
-            self._judges[key] = _traced(judge, (*self._spec, *seed_and_eps))
+            self._judges[key] = self._traced(judge, (*self._spec, *seed_and_eps))
         return self._judges[key]
 
     def _attacked(
@@ -258,6 +264,13 @@ class Evaluator:
     def _clean_batch(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         logits = self.logits(as_pixels(x))
         return *judge_logits(logits, y), brier_of(logits, y)
+
+    def _traced(
+        self, function: Callable[..., Any], signature: tuple[Any, ...]
+    ) -> Callable[..., Any]:
+        # Attacks are written in TensorFlow's own loops: AutoGraph would only make tracing slower.
+        made = tf.function(function, input_signature=signature, autograph=False)
+        return told_plainly(self.classifier, made)
 
     def batch(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
         """The images (as the data holds them) and labels at `index`, as tensors."""
@@ -294,8 +307,3 @@ class Evaluator:
 def _accuracies(correct: np.ndarray, in_top5: np.ndarray) -> str:
     """Of bool [N] each, as progress shows them."""
     return f"(top-1 {correct.mean():.3f}, top-5 {in_top5.mean():.3f})"
-
-
-def _traced(function: Callable[..., Any], signature: tuple[Any, ...]) -> Callable[..., Any]:
-    # Attacks are written in TensorFlow's own loops: AutoGraph would only make tracing slower.
-    return tf.function(function, input_signature=signature, autograph=False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tfrobust.attacks.named import make_attacks
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.jobs.opening import Subject, as_subject, sample
+from tfrobust.models.rest import is_address
 from tfrobust.progress import Tell, silent
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def evaluate(
       TFRobustError: the model does not take the images, or a part of the work after the
         attacks has failed: what was measured before is written all the same.
     """
+    from tfrobust.attacks.runner import refuse_without_gradient
     from tfrobust.evaluation.evaluate import measure
     from tfrobust.evaluation.evaluator import Evaluator
     from tfrobust.threat_model import ThreatModel
@@ -91,6 +93,7 @@ def evaluate(
     other = _reference(Path(reference), subject) if reference else None
     threat_model = ThreatModel.from_config(config.threat)
     attacks = make_attacks(settings, len(data.label_names), threat_model.norm)
+    refuse_without_gradient(subject.model, attacks)
     _announce(attacks, data, threat_model, tell)
     ledger = _ledger(subject, attacks, resume, share.worker.is_chief, tell)
     # All have read where the evaluation stands before one of them writes.
@@ -128,6 +131,10 @@ def _narrowed(subject: Subject) -> Subject:
     config = subject.config
     sampled = sample(subject.test, config.evaluation.limit, config.seed)
     model = as_classifier_of(subject.model, sampled)
+    if config.evaluation.eot > 1:
+        from tfrobust.models.randomised import in_expectation
+
+        model = in_expectation(model, config.evaluation.eot)
     data = _named(model.classes, sampled)
     if config.evaluation.corruptions and min(data.image_shape[:2]) < 8:
         raise UsageError("--corruptions: expected images of at least 8x8 pixels.")
@@ -293,7 +300,8 @@ def _key(source: Path, data: ImageSet, config: RunConfig, attacks: dict[str, Any
     """What an evaluation depends on, as a digest: it is resumed only where all is the same."""
     from tfrobust.settings import to_dict
 
-    digest = hashlib.sha256()
+    # Of a model that is only an address nothing else is known.
+    digest = hashlib.sha256(str(source).encode() if is_address(source) else b"")
     files = sorted(source.rglob("*")) if source.is_dir() else [source]
     for file in (file for file in files if file.is_file()):
         digest.update(file.read_bytes())

@@ -16,6 +16,7 @@ from tfrobust.data import DATASETS, ReadOptions, load, read_all, with_channels
 from tfrobust.data.types import ImageSet, ReadLog, Splits
 from tfrobust.errors import UsageError
 from tfrobust.jobs.recipes import with_changes
+from tfrobust.models.rest import Patience, is_address
 from tfrobust.progress import Tell, silent
 from tfrobust.run import RunFolder, class_names, run_of
 from tfrobust.runtime import import_quietly, setup
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # What says how images of a run were split: a later command cannot change it.
 _SPLIT = ("select_fraction", "test_fraction")
+# What an address is attacked by, where nothing else is asked for.
+_WITHOUT_GRADIENT = ["square"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class _Opened:
 def open_subject(
     model: Path | str, settings: Mapping[str, Any] | None = None, *,
     output: Path | str | None = None, view: InputView | None = None,
-    class_map: str | None = None, tell: Tell = silent,
+    class_map: str | None = None, patience: Patience | None = None, tell: Tell = silent,
 ) -> Subject:  # fmt: skip
     """Opens a run folder, or a bare model, with its test images.
 
@@ -77,12 +80,15 @@ def open_subject(
     by are left out, wherever they come from; labels are those of the model, matched by name.
 
     Args:
-      model: run folder, SavedModel folder, or .keras or .h5 file.
+      model: run folder, SavedModel folder, .keras or .h5 file, or the address of a model that is
+        served, ``http://HOST/v1/models/NAME``.
       settings: laid over the run's, nested as in YAML: ``{"threat": {"eps": 4 / 255}}``. A bare
         model needs ``{"data": {"dataset": NAME_OR_PATH}}``.
-      output: folder for results; None is the run folder, or MODEL-results beside a model.
+      output: folder for results; None is the run folder, or MODEL-results beside a model,
+        NAME-results in the working directory for an address.
       view: what the model takes for pixels; None finds out, or else [0, 1].
       class_map: which class of the images is which of the model's: 'cat=2,dog=5'.
+      patience: how an address is asked.
       tell: is told what was noted on the way, a sentence each.
 
     Raises:
@@ -91,12 +97,18 @@ def open_subject(
     """
     import_quietly()
     path, given = Path(model), dict(settings or {})
-    opened = _open_model(path, given, Path(output) if output else None, tell)
+    folder = Path(output) if output else None
+    if is_address(model):
+        opened = _open_address(str(model), given, folder, patience, tell)
+    else:
+        opened = _open_model(path, given, folder, tell)
     setup(seed=opened.config.seed)
     test, log = _read(opened, given)
     test, notes = without_seen(path, test)
     from tfrobust.models.classifier import as_classifier
+    from tfrobust.models.endpoint import expect_classes
 
+    expect_classes(opened.model, len(test.label_names))
     classifier = as_classifier(opened.model, test.pixels(slice(0, 64)), view)
     test, matched = _matched(path, test, classifier.classes, class_map)
     notes = (*log.notes, *notes, *matched)
@@ -237,6 +249,29 @@ def _open_model(path: Path, given: dict[str, Any], output: Path | None, tell: Te
     model = load_any(path)
     run.create_figures()
     return _Opened(model, config, None, run, path.name, path)
+
+
+def _open_address(
+    address: str, given: dict[str, Any], output: Path | None, patience: Patience | None, tell: Tell
+) -> _Opened:
+    """A model that is served, and what is measured of it: by outputs alone, without figures.
+
+    Raises:
+      UsageError: it is no address, or no images are named.
+      TFRobustError: nothing answers there.
+    """
+    from tfrobust.models.endpoint import Endpoint
+
+    path = Path(address)
+    evaluation = {"attacks": _WITHOUT_GRADIENT, **given.get("evaluation", {}), "figures": False}
+    config = bare_config(path, {**given, "evaluation": evaluation})
+    check_attacks(config.evaluation)
+    model = Endpoint(address, patience=patience)
+    run = RunFolder(output or Path(f"{path.name.removesuffix(':predict')}-results"))
+    _refuse_overwriting(run, None)
+    run.create_figures()
+    tell(f"No figures are drawn of {model.address}: they would ask it for much and for gradients.")
+    return _Opened(model, config, None, run, model.address, path)
 
 
 def is_run(path: Path) -> bool:

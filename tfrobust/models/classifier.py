@@ -66,6 +66,11 @@ class Classifier:
         return inference(self)(x)
 
     @property
+    def has_gradient(self) -> bool:
+        """Whether gradients pass through it, which they do not to an address."""
+        return bool(getattr(self.inner, "has_gradient", True))
+
+    @property
     def plain(self) -> bool:
         """Whether the inner model itself takes [0, 1] images and returns logits."""
         return not self.before and not self.after and self.batch is None
@@ -118,7 +123,7 @@ def _whole_shape(model: Any) -> Shape | None:
     """The shape of a model's one input, batch first."""
     if isinstance(model, Classifier):
         return _whole_shape(model.inner)
-    if hasattr(model, "batch_shape"):  # a SavedModel
+    if getattr(model, "batch_shape", None) is not None:  # a SavedModel, an address
         return tuple(model.batch_shape)
     inputs = heads.graph_ends(model)[0] if heads.is_keras(model) else []
     if len(inputs) == 1 and getattr(inputs[0], "shape", None) is not None:
@@ -229,6 +234,7 @@ def _settled(made: Classifier, head: heads.Head, x: np.ndarray, model: Any) -> C
         after.append(heads.as_two_classes)
         classes = 2
         notes.append("the model has one output: it is the logit of class 1 of two classes")
+    notes += getattr(made.inner, "notes", ())
     ended = head.activation or activation
     found = dataclasses.replace(
         made, after=tuple(after), classes=classes, notes=tuple(notes),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tfrobust.models.endpoint import Endpoint
 from tfrobust.models.folding import fold
 from tfrobust.models.heads import is_keras
 from tfrobust.runtime import tf
@@ -49,13 +50,16 @@ def attackable(model: Any) -> Function:
     if hasattr(model, "around"):
         around: Function = model.around(attackable(model.twin or model.inner))
         return around
-    return _outputs(model) if needs_autograph(model) else fold(model)
+    as_it_is = isinstance(model, Endpoint) or needs_autograph(model)
+    return _outputs(model) if as_it_is else fold(model)
 
 
 def needs_autograph(model: Any) -> bool:
-    """Whether it may: all but graphs of layers of Keras and of ours."""
+    """Whether it may: all but graphs of layers of Keras and of ours, and addresses."""
     if hasattr(model, "around"):
         return needs_autograph(model.inner)
+    if isinstance(model, Endpoint):
+        return False
     if not getattr(model, "_is_graph_network", False):
         return True
     roots = {type(layer).__module__.partition(".")[0] for layer in model._flatten_layers()}

@@ -10,6 +10,8 @@ from typing import Any
 # The layers are registered where they are defined; a model file may name them.
 from tfrobust.backbones import grouped, position, unfold  # noqa: F401
 from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.models.endpoint import Endpoint
+from tfrobust.models.rest import is_address
 from tfrobust.models.untrusted import keras_version, refuse_code, refuse_operations
 from tfrobust.run import RunFolder
 from tfrobust.runtime import keras, tf
@@ -27,17 +29,19 @@ _UNKNOWN = (
 
 
 def load_any(path: Path | str) -> Any:
-    """The classifier in a run folder, SavedModel folder, or `.keras` or `.h5` file.
+    """The classifier in a run folder, SavedModel folder, `.keras` or `.h5` file, or at an address.
 
     A file of Keras 3 is opened with Keras 3, one of tf_keras with tf_keras. Nothing
     but the model's architecture and weights is read; a file that carries code is refused.
 
     Args:
-      path: run folder, SavedModel (a folder with saved_model.pb), or model file.
+      path: run folder, SavedModel (a folder with saved_model.pb), or model file; or the address
+        of a model that is served, ``http://HOST/v1/models/NAME``, as an `Endpoint`.
 
     Raises:
       UsageError: there is no such file.
-      TFRobustError: it is not a model that can be read, or it carries code.
+      TFRobustError: it is not a model that can be read, or it carries code; or nothing answers
+        at the address.
 
     Examples:
       >>> model.save(folder / "mine.keras")
@@ -45,6 +49,8 @@ def load_any(path: Path | str) -> Any:
       >>> bool(np.allclose(opened(x), model(x), atol=1e-6))
       True
     """
+    if is_address(path):
+        return Endpoint(str(path))
     path = Path(path)
     if path.is_dir() and (path / "saved_model.pb").is_file():
         refuse_operations(path)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfrobust.errors import UsageError
+from tfrobust.models.classifier import Classifier
 from tfrobust.models.inference import inference
 from tfrobust.runtime import tf
 
@@ -56,6 +57,23 @@ def expectation(model: Any, draws: int) -> Function:
         return tf.reduce_logsumexp(each, axis=0) - tf.math.log(float(draws))
 
     return mean
+
+
+def in_expectation(classifier: Classifier, draws: int) -> Classifier:
+    """A classifier as its mean over several draws, which its notes tell.
+
+    Args:
+      classifier: from `as_classifier`.
+      draws: as in `expectation`.
+
+    Raises:
+      UsageError: draws below 1.
+    """
+    note = f"the model is attacked and judged as its mean over {draws} draws (EOT)"
+    return Classifier(
+        expectation(classifier, draws), classes=classifier.classes,
+        notes=(*classifier.notes, note), range_known=classifier.range_known,
+    )  # fmt: skip
 
 
 def smoothed(model: Any, sigma: float, draws: int) -> Function:

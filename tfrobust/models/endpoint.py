@@ -1,0 +1,263 @@
+"""A model that is only an address: images are sent to it, and what it says of them comes back.
+
+TensorFlow Serving's REST form, https://www.tensorflow.org/tfx/serving/api_rest, is spoken by
+this project's own server, by TensorFlow Serving and by KServe (its protocol v1). Nothing of such
+a model is seen but its outputs, so attacks on it are those that need no gradient.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from tfrobust.errors import TFRobustError
+from tfrobust.models.rest import Patience, RestClient, as_address
+from tfrobust.runtime import tf
+from tfrobust.typing import Tensor
+
+LOGITS, PROBABILITIES, LABELS = "logits", "probabilities", "labels"
+# The outputs of one image by their names, the most telling first.
+_NAMES = {
+    "logits": LOGITS, "probabilities": PROBABILITIES, "scores": "", "label": LABELS,
+    "class_id": LABELS, "classes": LABELS,
+}  # fmt: skip
+#: What a label alone counts as: this for its class, 0 for the others.
+SCORE = 10.0
+_TINY = float(np.finfo(np.float32).tiny)
+# A number in JSON takes so many bytes, and a request is to stay below so many.
+_NUMBER, _REQUEST = 24, 8 << 20
+
+
+class Endpoint:
+    """The model at an address as a function: images in [0, 1] -> logits.
+
+    Where it answers with probabilities their logarithm is taken, and where it answers with
+    labels alone the label's class has `SCORE` and the others 0: enough for attacks that look at
+    decisions alone. Which of them it is the first answer says. The server has to be another
+    process: a graph that waits for an answer holds threads that a model beside it needs.
+
+    Args:
+      address: ``http://HOST/v1/models/NAME``, perhaps with ``/versions/N``.
+      classes: K, where it is known.
+      patience: how it is asked: batches, concurrency, tries, limits.
+
+    Attributes:
+      address: of the model.
+      classes: K; None until it is known.
+      batch_shape: (B, H, W, C) of its images with None for any, as its metadata say; or None.
+      failure: the last error, for `told_plainly`.
+
+    Raises:
+      UsageError: it is no address.
+      TFRobustError: nothing answers there, or there is no such model.
+    """
+
+    #: Whether gradients pass through it.
+    has_gradient = False
+
+    def __init__(
+        self, address: str, *, classes: int | None = None, patience: Patience | None = None
+    ) -> None:
+        self._client = RestClient(as_address(address), patience or Patience())
+        self.address, self.classes = self._client.address, classes
+        self.failure: TFRobustError | None = None
+        self._expected: int | None = None
+        self._kind, self._lock = "", threading.Lock()
+        self._pool = ThreadPoolExecutor(self._client.patience.at_once, "endpoint")
+        weakref.finalize(self, self._client.close)
+        self._check_ready()
+        self.batch_shape = _shape_in(self._metadata())
+
+    @property
+    def queries(self) -> int:
+        """Images that it was asked for so far."""
+        return self._client.images
+
+    @property
+    def notes(self) -> list[str]:
+        """What a report says of it, a sentence each."""
+        told = [f"the model is an address, {self.address}: attacks see its outputs alone, and the "
+                "figure is an upper bound that no gradient has tried"]  # fmt: skip
+        if self._kind == PROBABILITIES:
+            told.append("it answers with probabilities: their logarithm is taken")
+        if self._kind == LABELS:
+            told.append("it answers with labels alone: confidences mean nothing")
+        return told
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """float32 [B, H, W, C] in [0, 1] -> float32 logits [B, K], also in a graph.
+
+        Raises:
+          TFRobustError: there is no answer, or none that is understood; in a graph as an error
+            of TensorFlow, which `told_plainly` mends.
+        """
+        logits = tf.numpy_function(self._answered, [x], tf.float32)
+        logits.set_shape([x.shape[0], self.classes])
+        return logits
+
+    def expect(self, classes: int) -> None:
+        """Tells how many classes there are, which answers of labels alone do not.
+
+        Other answers tell themselves, and are believed.
+
+        Args:
+          classes: of the images that it is shown.
+        """
+        self._expected = classes
+
+    def _check_ready(self) -> None:
+        """Refuses an address where no model is ready; what GET does not support is passed."""
+        found = self._client.get()
+        versions = found.get("model_version_status") if isinstance(found, dict) else None
+        states = [one.get("state") for one in versions or () if isinstance(one, dict)]
+        ready = found.get("ready") if isinstance(found, dict) else None
+        if (states and "AVAILABLE" not in states) or str(ready).lower() == "false":
+            raise TFRobustError(
+                f"{self.address} is there but not ready ({', '.join(map(str, states)) or ready}): "
+                "expected a model that is available; try again once it is loaded."
+            )
+
+    def _metadata(self) -> Any:
+        """What the server tells of its signatures; None where it does not (KServe)."""
+        try:
+            return self._client.get("/metadata")
+        except TFRobustError:
+            return None
+
+    def _answered(self, x: np.ndarray) -> np.ndarray:
+        try:
+            return self._logits(x)
+        except TFRobustError as error:
+            self.failure = error
+            raise
+
+    def _logits(self, x: np.ndarray) -> np.ndarray:
+        if not len(x):
+            return np.zeros((0, self.classes or 0), np.float32)
+        size = max(1, min(self._client.patience.batch, _REQUEST // (_NUMBER * x[0].size)))
+        parts = [x[first : first + size] for first in range(0, len(x), size)]
+        # Through the pool, also one alone: several callers together keep to its size.
+        return np.concatenate(list(self._pool.map(self._one_request, parts)))
+
+    def _one_request(self, x: np.ndarray) -> np.ndarray:
+        answer = self._client.predict(x.tolist())
+        rows = answer.get("predictions") if isinstance(answer, dict) else None
+        if not isinstance(rows, list) or len(rows) != len(x):
+            found = f"{len(rows)} of them" if isinstance(rows, list) else "none"
+            raise TFRobustError(
+                f'{self.address}: expected "predictions" for {len(x)} images in its answer, found '
+                f"{found}: it does not speak TensorFlow Serving's REST form by rows."
+            )
+        kind, values = self._read(rows)
+        with self._lock:
+            self._kind = self._kind or kind or _seeming(values)
+        return self._as_logits(values)
+
+    def _read(self, rows: list[Any]) -> tuple[str, np.ndarray]:
+        """What the rows say of their kind, '' where nothing, and the outputs, float32 [B, K]."""
+        named = [_output(row) for row in rows]
+        kind, values = named[0][0], [value for _, value in named]
+        try:
+            found = np.asarray(values, np.float32)
+        except (ValueError, TypeError, OverflowError):
+            found = np.zeros(0, np.float32)
+        dimensions = 1 if kind == LABELS else 2
+        if any(one != kind for one, _ in named) or found.ndim != dimensions or not found.size:
+            raise TFRobustError(
+                f"{self.address}: expected a row of numbers, or a label, for each image, found "
+                f"{str(rows[0])[:80]!r}: make it serve logits, probabilities or labels."
+            )
+        return kind, self._one_hot(found) if kind == LABELS else found
+
+    def _one_hot(self, labels: np.ndarray) -> np.ndarray:
+        """Labels as scores, float32 [B, K]."""
+        self.classes = self.classes or self._expected
+        if self.classes is None:
+            raise TFRobustError(
+                f"{self.address} answers with labels alone, which do not tell how many classes it "
+                "knows: expected Endpoint(address, classes=K), or data that names its classes."
+            )
+        if not ((labels >= 0) & (labels < self.classes) & (labels == np.floor(labels))).all():
+            raise TFRobustError(
+                f"{self.address}: expected labels in 0..{self.classes - 1}, found "
+                f"{labels.min():g} to {labels.max():g}: give it images of its own classes."
+            )
+        hot: np.ndarray = np.eye(self.classes, dtype=np.float32)[labels.astype(np.int64)]
+        return SCORE * hot
+
+    def _as_logits(self, values: np.ndarray) -> np.ndarray:
+        if self._kind == PROBABILITIES:
+            values = np.log(np.maximum(values, _TINY))
+        if self.classes is None:
+            self.classes = values.shape[1]
+        if values.shape[1] != self.classes:
+            raise TFRobustError(
+                f"{self.address}: expected outputs of {self.classes} classes, as before, found "
+                f"{values.shape[1]}: one address has to be one model."
+            )
+        return values
+
+
+def expect_classes(model: object, classes: int) -> None:
+    """Tells an `Endpoint` how many classes images have; to any other model it is nothing new."""
+    if isinstance(model, Endpoint):
+        model.expect(classes)
+
+
+def told_plainly(model: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A traced function of a model, with what an endpoint failed by raised as it is.
+
+    A graph tells an error of Python as one of TensorFlow, with a traceback in it.
+
+    Args:
+      model: any; of all but an `Endpoint`, or a `Classifier` of one, the function itself is
+        returned.
+      function: that calls the model.
+    """
+    endpoint = getattr(model, "inner", model)
+    if not isinstance(endpoint, Endpoint):
+        return function
+
+    def call(*args: Any) -> Any:
+        try:
+            return function(*args)
+        except tf.errors.OpError as error:
+            if endpoint.failure is None:
+                raise
+            raise endpoint.failure from error
+
+    return call
+
+
+def _output(row: Any) -> tuple[str, Any]:
+    """(kind, '' where it is not told; outputs) of one image."""
+    if isinstance(row, Mapping):
+        for name, kind in _NAMES.items():
+            if name in row:
+                return kind, row[name]
+        return _output(next(iter(row.values()))) if len(row) == 1 else ("", None)
+    return (LABELS if isinstance(row, int) else ""), row
+
+
+def _seeming(values: np.ndarray) -> str:
+    """Whether outputs without a name are probabilities, by the first answer."""
+    inside = bool((values >= 0).all() and (values <= 1 + 1e-3).all())
+    # Half precision leaves a sum a hundredth off.
+    sums = values.shape[1] > 1 and bool((np.abs(values.sum(axis=1) - 1) <= 0.02).all())
+    return PROBABILITIES if inside and sums else LOGITS
+
+
+def _shape_in(metadata: Any) -> tuple[int | None, ...] | None:
+    """The shape of the one input of `serving_default`, batch first; None where it is not told."""
+    try:
+        signatures = metadata["metadata"]["signature_def"]["signature_def"]
+        [image] = signatures["serving_default"]["inputs"].values()
+        sizes = [int(one["size"]) for one in image["tensor_shape"]["dim"]]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    return tuple(None if size < 0 else size for size in sizes) if len(sizes) == 4 else None
