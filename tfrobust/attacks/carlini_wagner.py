@@ -1,0 +1,87 @@
+"""Carlini and Wagner's attack in l2: Adam on a change of variables, and a search for the weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from tfrobust.attacks.ascent import input_gradient, squared_size
+from tfrobust.attacks.boundary import column
+from tfrobust.attacks.minimal import Model, Rows, record
+from tfrobust.attacks.standing import where
+from tfrobust.attacks.tradeoff import Search, TradeOff
+from tfrobust.runtime import tf
+from tfrobust.threat_model import ThreatModel
+
+Tensor = Any
+# The inverse of the hyperbolic tangent is infinite at the bounds.
+_INSIDE = 0.999999
+_BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class CarliniWagner(TradeOff):
+    """Carlini and Wagner (2017), https://arxiv.org/abs/1608.04644, in l2.
+
+    Adam descends ||x_adv - x||^2 + weight * max(confidence - margin, 0) over w, where tanh(w)
+    spans the bounds. The authors' code rests and leaves by whole batches; here each example has
+    a pace of its own.
+
+    Attributes:
+      steps: gradient steps of each search, the most.
+      searches: weights that are tried.
+      initial: the first weight.
+      confidence: the margin that is aimed at, 0 or more; whatever is misclassified counts.
+      learning_rate: of Adam.
+
+    Raises:
+      UsageError: a value out of range; when called, another norm.
+    """
+
+    norms: ClassVar[tuple[str, ...]] = ("l2",)
+
+    def _memory(self, x: Tensor, y: Tensor, logits: Tensor, ball: ThreatModel) -> tuple[Any, ...]:
+        return _as_free(x, ball), tf.zeros_like(x), tf.zeros_like(x), self._first(y)
+
+    def _step(
+        self, model: Model, i: Tensor, rows: Rows, ball: ThreatModel
+    ) -> tuple[Rows, Tensor | None]:
+        free, first, second, search = rows.memory
+        grad, logits = input_gradient(model, rows.z, rows.y, "margin")
+        rows, wrong = record(rows, rows.z, logits, ball)
+        delta = rows.z - rows.x
+        penalty, pull = self._penalty(logits, rows.y, search)
+        descent = (2.0 * delta - column(pull) * grad) * _slope(free, ball)
+        first = _BETA_1 * first + (1.0 - _BETA_1) * descent
+        second = _BETA_2 * second + (1.0 - _BETA_2) * tf.square(descent)
+        free = free - self.learning_rate * _adam(first, second, search)
+        search, ended = self._go_on(search, wrong, squared_size(delta) + penalty)
+        nothing = tf.zeros_like(delta)
+        free = where(ended, _as_free(rows.x, ball), free)
+        memory = (free, where(ended, nothing, first), where(ended, nothing, second), search)
+        rows = rows._replace(z=_as_image(free, ball), memory=memory)
+        return rows, search.searches >= self.searches
+
+
+def _as_free(x: Tensor, ball: ThreatModel) -> Tensor:
+    """The variable of an image, without bounds."""
+    low, high = ball.bounds
+    return tf.atanh((2.0 * (x - low) / (high - low) - 1.0) * _INSIDE)
+
+
+def _as_image(free: Tensor, ball: ThreatModel) -> Tensor:
+    low, high = ball.bounds
+    return low + 0.5 * (high - low) * (tf.tanh(free) + 1.0)
+
+
+def _slope(free: Tensor, ball: ThreatModel) -> Tensor:
+    """By how much the image moves with its variable."""
+    low, high = ball.bounds
+    return 0.5 * (high - low) * (1.0 - tf.square(tf.tanh(free)))
+
+
+def _adam(first: Tensor, second: Tensor, search: Search) -> Tensor:
+    """Adam's step of length 1, unbiased by each example's own number of steps."""
+    count = column(tf.cast(search.done + 1, tf.float32))
+    mean = first / (1.0 - _BETA_1**count)
+    return mean / (tf.sqrt(second / (1.0 - _BETA_2**count)) + _EPSILON)
