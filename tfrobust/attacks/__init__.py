@@ -37,6 +37,7 @@ ATTACKS: Table[Callable[..., Attack]] = Table(
         "fab-t": "tfrobust.attacks.autoattack:fab_t",
         "sigma-zero": "tfrobust.attacks.sigma_zero:SigmaZero",
         "square": "tfrobust.attacks.square:Square",
+        "sparse-rs": "tfrobust.attacks.sparse_rs:SparseRS",
         "cw": "tfrobust.attacks.carlini_wagner:CarliniWagner",
         "ead": "tfrobust.attacks.ead:EAD",
     },

@@ -14,6 +14,7 @@ from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
 
 Tensor = Any
+_NOISE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,8 @@ class PGDL0(Attack):
     Attributes:
       steps: gradient steps.
       step_size: by how much a value changes in a step on average, before the projection.
-      random_start: start with random colours on random pixels, instead of at x.
+      random_start: start from slightly noisy pixels instead of at x. (Random colours would hold
+        their places: the projection keeps what has changed most.)
       restarts: independent runs, repeated by the caller with other seeds on the examples that
         still stand.
       loss: what is climbed, a name of `LOSSES`.
@@ -82,9 +84,13 @@ class PGDL0(Attack):
             step = _over(grad, tf.reduce_mean(tf.abs(grad), axis=[1, 2, 3], keepdims=True))
             return threat_model.project(rows.x_adv + self.step_size * step, rows.x), rows.memory
 
-        start = threat_model.random_start(x, seed) if self.random_start else x
+        start = threat_model.project(x + _noise(x, seed), x) if self.random_start else x
         climb = Climb(self.steps, lambda logits, rows: named_loss(self.loss)(logits, rows.y), move)
         return ascend(model, begin(x, y, start), climb)
+
+
+def _noise(x: Tensor, seed: Tensor) -> Tensor:
+    return tf.random.stateless_uniform(tf.shape(x), seed, -_NOISE, _NOISE)
 
 
 def _over(values: Tensor, divisor: Tensor) -> Tensor:
