@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from tfrobust.attacks.apgd_rows import any_length
 from tfrobust.attacks.boundary import search_segment
@@ -64,8 +64,6 @@ class MinimalNorm(Attack):
       UsageError: a value out of range; when called, a norm that the attack does not have.
     """
 
-    minimal: ClassVar[bool] = True
-
     steps: int = 100
     early_stop: bool = False
     final_search: int = 3
@@ -74,6 +72,11 @@ class MinimalNorm(Attack):
     def __post_init__(self) -> None:
         require(self, 1, "steps")
         require(self, 0, "final_search")
+
+    @property
+    def minimal(self) -> bool:  # type: ignore[override]
+        """Whether it goes for the nearest adversarial image, not just for one in the ball."""
+        return not self.early_stop
 
     @property
     def gradient_evaluations(self) -> int:
