@@ -7,16 +7,15 @@ from typing import Any, ClassVar
 
 from tfrobust.attacks.ascent import input_gradient, squared_size
 from tfrobust.attacks.boundary import column
-from tfrobust.attacks.minimal import Model, Rows, record
+from tfrobust.attacks.minimal import Model, Rows, adam, record
 from tfrobust.attacks.standing import where
-from tfrobust.attacks.tradeoff import Search, TradeOff
+from tfrobust.attacks.tradeoff import TradeOff
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
 
 Tensor = Any
 # The inverse of the hyperbolic tangent is infinite at the bounds.
 _INSIDE = 0.999999
-_BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +51,9 @@ class CarliniWagner(TradeOff):
         delta = rows.z - rows.x
         penalty, pull = self._penalty(logits, rows.y, search)
         descent = (2.0 * delta - column(pull) * grad) * _slope(free, ball)
-        first = _BETA_1 * first + (1.0 - _BETA_1) * descent
-        second = _BETA_2 * second + (1.0 - _BETA_2) * tf.square(descent)
-        free = free - self.learning_rate * _adam(first, second, search)
+        count = column(tf.cast(search.done + 1, tf.float32))
+        step, first, second = adam(descent, first, second, count)
+        free = free - self.learning_rate * step
         search, ended = self._go_on(search, wrong, squared_size(delta) + penalty)
         nothing = tf.zeros_like(delta)
         free = where(ended, _as_free(rows.x, ball), free)
@@ -78,10 +77,3 @@ def _slope(free: Tensor, ball: ThreatModel) -> Tensor:
     """By how much the image moves with its variable."""
     low, high = ball.bounds
     return 0.5 * (high - low) * (1.0 - tf.square(tf.tanh(free)))
-
-
-def _adam(first: Tensor, second: Tensor, search: Search) -> Tensor:
-    """Adam's step of length 1, unbiased by each example's own number of steps."""
-    count = column(tf.cast(search.done + 1, tf.float32))
-    mean = first / (1.0 - _BETA_1**count)
-    return mean / (tf.sqrt(second / (1.0 - _BETA_2**count)) + _EPSILON)

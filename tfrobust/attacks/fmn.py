@@ -22,9 +22,9 @@ class FMN(MinimalNorm):
 
     In l0, l1, l2 and linf. Each step climbs the margin and is projected onto a ball of its own
     radius: until something adversarial is found the distance at which the boundary is expected
-    and a share gamma more (which the paper does without), then smaller by that share where the
-    last image was adversarial, larger where it was not. In l0 pixels are counted, whatever the
-    number of channels, and the radius changes by at least one of them.
+    and a share gamma more (the paper does without), then smaller by that share where the last
+    image was adversarial, larger where it was not. In l0 pixels are counted, whatever the number
+    of channels, and the radius changes by at least one of them.
 
     Attributes:
       steps: gradient steps.

@@ -21,6 +21,8 @@ from tfrobust.threat_model import ThreatModel
 
 Tensor = Any
 Model = Callable[[Tensor], Tensor]
+_BETA_1, _BETA_2 = 0.9, 0.999
+_BEYOND = 1e-4
 
 
 class Rows(NamedTuple):
@@ -109,7 +111,7 @@ class MinimalNorm(Attack):
             )
         x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)
         x_adv = self._search(model, x, y, threat_model)
-        if self.final_search and threat_model.norm != "l0":
+        if threat_model.norm != "l0":
             x_adv = self._refine(model, x, y, x_adv, threat_model)
         return tf.stop_gradient(x_adv)
 
@@ -161,14 +163,22 @@ class MinimalNorm(Attack):
     def _refine(
         self, model: Model, x: Tensor, y: Tensor, x_adv: Tensor, ball: ThreatModel
     ) -> Tensor:
-        """x_adv after the final search, where it is not x and, with `early_stop`, too far."""
+        """x_adv after the final search, where it is not x and, with `early_stop`, too far.
+
+        It ends a ten-thousandth of the way farther: what lies on the boundary itself another
+        order of summation, such as that of the model before BatchNorm is folded, puts on either
+        side of it.
+        """
         enough = ball.eps if self.early_stop else 0.0
         (index,) = keep(everyone(y), ball.distance(x_adv, x) > enough)
 
         def search() -> Tensor:
             clean, far, labels = (tf.gather(each, index) for each in (x, x_adv, y))
-            nearer = search_segment(model, clean, far, labels, self.final_search)
-            return scatter(x_adv, index, nearer)
+            if self.final_search:
+                far = search_segment(model, clean, far, labels, self.final_search)
+            beyond = tf.clip_by_value(far + _BEYOND * (far - clean), *ball.bounds)
+            crossed = ~is_correct(model(beyond), labels)
+            return scatter(x_adv, index, where(crossed, beyond, far))
 
         return tf.cond(tf.size(index) > 0, search, lambda: x_adv)
 
@@ -191,6 +201,26 @@ def record(rows: Rows, points: Tensor, logits: Tensor, ball: ThreatModel) -> tup
     best = where(nearer, points, rows.best)
     distance = tf.where(nearer, reached, rows.distance)
     return rows._replace(best=best, distance=distance), wrong
+
+
+def adam(
+    gradient: Tensor, first: Tensor, second: Tensor, count: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A step of Adam with learning rate 1, Kingma and Ba (2015), https://arxiv.org/abs/1412.6980.
+
+    Args:
+      gradient: float32 [M, ...].
+      first: mean of the gradients so far, like gradient; 0 before.
+      second: mean of their squares.
+      count: of this step, from 1, float32; a scalar, or fit to broadcast.
+
+    Returns:
+      The step, and the two means for the next.
+    """
+    first = _BETA_1 * first + (1.0 - _BETA_1) * gradient
+    second = _BETA_2 * second + (1.0 - _BETA_2) * tf.square(gradient)
+    size = tf.sqrt(second / (1.0 - tf.pow(_BETA_2, count))) + 1e-8
+    return first / (1.0 - tf.pow(_BETA_1, count)) / size, first, second
 
 
 def annealed(first: float, last: float, i: Tensor, steps: int) -> Tensor:

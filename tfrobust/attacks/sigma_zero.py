@@ -7,7 +7,15 @@ from typing import Any, ClassVar
 
 from tfrobust.attacks.ascent import input_gradient
 from tfrobust.attacks.boundary import column
-from tfrobust.attacks.minimal import MinimalNorm, Model, Rows, annealed, record, require_positive
+from tfrobust.attacks.minimal import (
+    MinimalNorm,
+    Model,
+    Rows,
+    adam,
+    annealed,
+    record,
+    require_positive,
+)
 from tfrobust.attacks.standing import where
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -19,11 +27,11 @@ Tensor = Any
 class SigmaZero(MinimalNorm):
     """sigma-zero, Cina et al. (2024), https://arxiv.org/abs/2402.01879.
 
-    In l0. Descends the margin, where it is not adversarial yet, plus the share of changed pixels,
-    counted smoothly: a pixel that changed by the Euclidean length d is d^2 / (d^2 + sigma).
-    After each step pixels that changed less than a threshold are set back; the threshold rises
-    where the last image was adversarial and falls where it was not. The paper counts single
-    values, this project pixels: with one channel they are the same.
+    In l0. Adam, as in the authors' code, descends the lead of the right class, where it has one,
+    plus the share of changed pixels, counted smoothly: a pixel that changed by the Euclidean
+    length d is d^2 / (d^2 + sigma). After each step pixels that changed less than a threshold are
+    set back; the threshold rises where the last image was adversarial and falls where it was
+    not. The paper counts single values, this project pixels: with one channel they are the same.
 
     Attributes:
       steps: gradient steps.
@@ -52,7 +60,7 @@ class SigmaZero(MinimalNorm):
         require_positive(self, "step_size", "sigma", "threshold", "adaptation")
 
     def _memory(self, x: Tensor, y: Tensor, logits: Tensor, ball: ThreatModel) -> tuple[Any, ...]:
-        return (tf.fill(tf.shape(y), float(self.threshold)),)
+        return tf.fill(tf.shape(y), float(self.threshold)), tf.zeros_like(x), tf.zeros_like(x)
 
     def _step(
         self, model: Model, i: Tensor, rows: Rows, ball: ThreatModel
@@ -64,15 +72,16 @@ class SigmaZero(MinimalNorm):
             wrong, tf.zeros_like(grad), grad
         )
         largest = tf.reduce_max(tf.abs(descent), axis=[1, 2, 3], keepdims=True)
-        step = size * tf.math.divide_no_nan(descent, largest)
-        z = tf.clip_by_value(rows.z - step, *ball.bounds)
-        (threshold,) = rows.memory
+        descent = tf.math.divide_no_nan(descent, largest)
+        threshold, first, second = rows.memory
+        step, first, second = adam(descent, first, second, tf.cast(i + 1, tf.float32))
+        z = tf.clip_by_value(rows.z - size * step, *ball.bounds)
+        change = self.adaptation * size * tf.where(wrong, 1.0, -1.0)
+        threshold = tf.clip_by_value(threshold + change, 0.0, 1.0)
         changed = tf.reduce_max(tf.abs(z - rows.x), axis=3, keepdims=True) >= column(threshold)
         # Set back to x itself, not to a sum that rounds.
         z = tf.where(changed, z, rows.x)
-        change = self.adaptation * size * tf.where(wrong, 1.0, -1.0)
-        threshold = tf.clip_by_value(threshold + change, 0.0, 1.0)
-        return rows._replace(z=z, memory=(threshold,)), None
+        return rows._replace(z=z, memory=(threshold, first, second)), None
 
     def _smooth_count_gradient(self, delta: Tensor) -> Tensor:
         """The gradient of the share of changed pixels by their change, like delta."""
