@@ -74,7 +74,7 @@ def ours(name: str, norm: str) -> Run:
             settings = {"steps": problem.search_steps, "searches": problem.searches}
         if name == "deepfool":
             settings = {}
-        attack = make_attack(name, settings)
+        attack: Any = make_attack(name, settings)
         whole = ThreatModel(norm, largest_radius(ThreatModel(norm, 1.0), problem.x.shape[1:]))
         made: np.ndarray = attack.perturb(problem.model, problem.x, problem.y, whole)
         return made

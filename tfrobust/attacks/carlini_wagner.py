@@ -12,8 +12,8 @@ from tfrobust.attacks.standing import where
 from tfrobust.attacks.tradeoff import TradeOff
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
+from tfrobust.typing import Tensor
 
-Tensor = Any
 # The inverse of the hyperbolic tangent is infinite at the bounds.
 _INSIDE = 0.999999
 
@@ -35,6 +35,12 @@ class CarliniWagner(TradeOff):
 
     Raises:
       UsageError: a value out of range; when called, another norm.
+
+    Examples:
+      >>> attack = tr.CarliniWagner(steps=20, searches=3, initial=1.0)
+      >>> found = tr.minimal_distance(model, (x[:8], y[:8]), attack)
+      >>> found.norm, len(found.distances)
+      ('l2', 8)
     """
 
     norms: ClassVar[tuple[str, ...]] = ("l2",)

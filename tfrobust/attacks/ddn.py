@@ -12,8 +12,7 @@ from tfrobust.attacks.minimal import MinimalNorm, Model, Rows, annealed, record,
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
-
-Tensor = Any
+from tfrobust.typing import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +31,11 @@ class DDN(MinimalNorm):
 
     Raises:
       UsageError: a value out of range; when called, another norm.
+
+    Examples:
+      >>> found = tr.minimal_distance(model, (x[:16], y[:16]), tr.DDN(steps=30))
+      >>> found.norm, found.found
+      ('l2', 1.0)
     """
 
     gains_by_steps: ClassVar[bool] = True

@@ -10,8 +10,7 @@ from tfrobust.attacks.hyperplane import NORMS, step_onto_hyperplane
 from tfrobust.attacks.minimal import MinimalNorm, Model, Rows, record, require
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
-
-Tensor = Any
+from tfrobust.typing import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +32,11 @@ class DeepFool(MinimalNorm):
 
     Raises:
       UsageError: a value out of range; when called, another norm, or fewer than 2 classes.
+
+    Examples:
+      >>> found = tr.minimal_distance(model, (x[:16], y[:16]), tr.DeepFool(), "linf")
+      >>> 0 < found.median < 0.5
+      True
     """
 
     # It goes to a boundary and no further into the ball.

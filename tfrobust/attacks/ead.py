@@ -12,8 +12,7 @@ from tfrobust.attacks.standing import where
 from tfrobust.attacks.tradeoff import TradeOff
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
-
-Tensor = Any
+from tfrobust.typing import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +35,11 @@ class EAD(TradeOff):
 
     Raises:
       UsageError: a value out of range; when called, another norm.
+
+    Examples:
+      >>> attack = tr.EAD(steps=20, searches=3, initial=1.0)
+      >>> tr.minimal_distance(model, (x[:8], y[:8]), attack).norm
+      'l1'
     """
 
     own_norm: ClassVar[str] = "l1"

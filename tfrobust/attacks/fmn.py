@@ -12,8 +12,7 @@ from tfrobust.attacks.minimal import MinimalNorm, Model, Rows, annealed, record,
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
-
-Tensor = Any
+from tfrobust.typing import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +34,13 @@ class FMN(MinimalNorm):
 
     Raises:
       UsageError: a value out of range.
+
+    Examples:
+      >>> found = tr.minimal_distance(model, (x[:16], y[:16]), tr.FMN(steps=30), "linf")
+      >>> found.accuracy(0.0) == found.clean_accuracy
+      True
+      >>> found.accuracy(0.5)
+      0.0
     """
 
     gains_by_steps: ClassVar[bool] = True

@@ -7,7 +7,6 @@ An attack says what it knows of each example (`_memory`) and how a step changes 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,9 +17,9 @@ from tfrobust.attacks.standing import everyone, is_correct, keep, scatter, where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
+from tfrobust.typing import Function as Model
+from tfrobust.typing import Tensor
 
-Tensor = Any
-Model = Callable[[Tensor], Tensor]
 _BETA_1, _BETA_2 = 0.9, 0.999
 _BEYOND = 1e-4
 

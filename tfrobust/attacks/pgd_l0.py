@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from tfrobust.attacks.ascent import Climb, Model, Rows, ascend, begin, named_loss
 from tfrobust.attacks.losses import LOSSES
@@ -12,8 +12,8 @@ from tfrobust.attacks.runner import Attack
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
+from tfrobust.typing import Tensor
 
-Tensor = Any
 _NOISE = 0.1
 
 
@@ -35,6 +35,11 @@ class PGDL0(Attack):
 
     Raises:
       UsageError: a value out of range; when called, another norm.
+
+    Examples:
+      >>> x_adv = tr.PGDL0(steps=5).perturb(model, x[:8], y[:8], tr.L0(3))
+      >>> int((x_adv != x[:8]).any(axis=3).sum(axis=(1, 2)).max()) <= 3
+      True
     """
 
     gains_by_steps: ClassVar[bool] = True

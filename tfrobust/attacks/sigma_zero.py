@@ -19,8 +19,7 @@ from tfrobust.attacks.minimal import (
 from tfrobust.attacks.standing import where
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
-
-Tensor = Any
+from tfrobust.typing import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +42,11 @@ class SigmaZero(MinimalNorm):
 
     Raises:
       UsageError: a value that is not above 0; when called, another norm.
+
+    Examples:
+      >>> found = tr.minimal_distance(model, (x[:16], y[:16]), tr.SigmaZero(steps=50))
+      >>> found.norm, found.median >= 1
+      ('l0', True)
     """
 
     gains_by_steps: ClassVar[bool] = True

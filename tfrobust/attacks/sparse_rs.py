@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -13,9 +12,9 @@ from tfrobust.attacks.standing import everyone, is_correct, keep, scatter, where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
+from tfrobust.typing import Function as Model
+from tfrobust.typing import Tensor
 
-Tensor = Any
-Model = Callable[[Tensor], Tensor]
 # After so many queries of 10,000 the share of pixels that move is divided by so much.
 _SCHEDULE = {0: 1, 50: 2, 200: 4, 500: 5, 1000: 6, 2000: 8, 4000: 10, 6000: 12, 8000: 15}
 _LENGTH = 10_000
@@ -50,6 +49,11 @@ class SparseRS(Attack):
 
     Raises:
       UsageError: a value out of range; when called, another norm.
+
+    Examples:
+      >>> x_adv = tr.SparseRS(queries=20).perturb(model, x[:8], y[:8], tr.L0(3))
+      >>> int((x_adv != x[:8]).any(axis=3).sum(axis=(1, 2)).max()) <= 3
+      True
     """
 
     needs_gradient: ClassVar[bool] = False

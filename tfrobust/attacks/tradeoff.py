@@ -7,13 +7,13 @@ through its searches at its own pace, and leaves after the last.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from tfrobust.attacks.losses import margin
 from tfrobust.attacks.minimal import MinimalNorm, require, require_positive
 from tfrobust.runtime import tf
+from tfrobust.typing import Tensor
 
-Tensor = Any
 # A cost that fell by less than this share since the last look has come to rest.
 _RESTS = 0.9999
 _LOOKS = 10

@@ -35,6 +35,14 @@ class MinimalDistances:
       parameters: of the attack, name -> value.
       seconds: of wall-clock time.
       notes: what was found out about the model.
+
+    Examples:
+      >>> found = tr.minimal_distance(model, (x[:16], y[:16]), "ddn:steps=30")
+      >>> radii, accuracy = found.curve()
+      >>> bool(accuracy[0] == found.clean_accuracy)
+      True
+      >>> [path.name for path in found.save(folder)]
+      ['minimal_distances.json', 'minimal_distances.csv', 'minimal_distances.png']
     """
 
     model: str

@@ -25,8 +25,8 @@ from tfrobust.models.views import InputView
 from tfrobust.plugins import parse
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
+from tfrobust.typing import Tensor
 
-Tensor = Any
 Attack = Any
 # Attacked images are held for so many values at once.
 _HELD = 50_000_000
@@ -65,6 +65,11 @@ def minimal_distance(
       UsageError: an attack that stops at the first image in a ball, or a norm that it does not
         have.
       TFRobustError: data or model do not fit.
+
+    Examples:
+      >>> found = tr.minimal_distance(model, (x[:16], y[:16]), "fmn:steps=30", "linf")
+      >>> 0 < found.median < 0.5
+      True
     """
     start = time.perf_counter()
     called, made = _chosen(attack)
