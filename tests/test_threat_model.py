@@ -64,6 +64,32 @@ def test_l0_keeps_the_pixels_that_changed_most():
     np.testing.assert_array_equal(threat.project(far, x), expected)
 
 
+def test_l0_keeps_the_pixels_that_change_most_inside_the_bounds():
+    threat = ThreatModel("l0", 1)
+    x = np.array([0.9, 0.5], "float32").reshape(1, 1, 2, 1)
+    # Kept, a pixel brings the image nearer by what it changes, less what lies beyond the bounds:
+    # 2^2 - 1.9^2 = .39 of the first against .8^2 - .3^2 = .55 of the second.
+    far = np.array([2.9, 1.3], "float32").reshape(x.shape)
+    np.testing.assert_allclose(threat.project(far, x).numpy().ravel(), [0.9, 1.0], atol=1e-6)
+    # 4^2 - 3.9^2 = .79.
+    far = np.array([4.9, 1.3], "float32").reshape(x.shape)
+    np.testing.assert_allclose(threat.project(far, x).numpy().ravel(), [1.0, 0.5], atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_radii_of_their_own_are_as_one_ball_after_another(norm):
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(3, 4, 4, 3)).astype("float32")
+    far = rng.uniform(size=x.shape).astype("float32")
+    radii = np.array([0.5, 1.0, 2.0], "float32") * EPS[norm]
+    ball = ThreatModel(norm, 1.0)
+    together = ball.with_radii(tf.constant(radii)).project(tf.constant(far), tf.constant(x))
+    for row, eps in enumerate(radii):
+        alone = ThreatModel(norm, float(eps)).project(far[row : row + 1], x[row : row + 1])
+        np.testing.assert_allclose(together[row], alone[0], atol=1e-6)
+    assert ball.with_radii(tf.constant(radii)).contains(together, x).numpy().all()
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_steepest_step_reaches_the_dual_norm(norm):
     # max of <g, d> over ||d|| <= s is s * ||g||_dual; l1 shares it out by design.

@@ -7,7 +7,8 @@ state, fit for a `tf.function`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from tfrobust.config import NORMS, ThreatConfig
 from tfrobust.errors import UsageError
@@ -92,12 +93,28 @@ class ThreatModel:
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """A point of the ball and the bounds near x_adv, float32 like x.
 
-        Onto the ball it is the Euclidean projection (for 'l0': the eps pixels that
-        changed most are kept). Clipping to the bounds afterwards moves every
-        coordinate towards x, which is inside them, and so cannot leave the ball.
+        Onto the ball it is the Euclidean projection. Clipping to the bounds afterwards
+        moves every coordinate towards x, which is inside them, and so cannot leave the
+        ball. In 'l0' it is the Euclidean projection onto both: the eps pixels are kept
+        that changed most, what they change beyond the bounds taken off (Croce and Hein,
+        2019, https://arxiv.org/abs/1909.05040).
         """
-        delta = _project_ball(_flat(x_adv - x), self.norm, self.eps, _channels(x))
+        delta, eps = _flat(x_adv - x), _per_example(self.eps)
+        if self.norm == "l0":
+            beyond = _flat(x_adv - tf.clip_by_value(x_adv, *self.bounds))
+            gain = tf.square(delta) - tf.square(beyond)
+            delta = _keep_pixels(delta, gain, tf.cast(eps, tf.int32), _channels(x))
+        else:
+            delta = _project_ball(delta, self.norm, eps)
         return tf.clip_by_value(x + tf.reshape(delta, tf.shape(x)), *self.bounds)
+
+    def with_radii(self, radii: Tensor) -> ThreatModel:
+        """The same ball with a radius for each example, for `project` and `contains`.
+
+        Args:
+          radii: float32 [B], 0 or more, in the units of eps.
+        """
+        return replace(self, eps=radii)
 
     def random_start(self, x: Tensor, seed: Tensor) -> Tensor:
         """A random point of the ball and the bounds for each x.
@@ -196,18 +213,21 @@ def _pixels(flat: Tensor, channels: int) -> Tensor:
     return tf.reshape(flat, [tf.shape(flat)[0], -1, channels])
 
 
-def _project_ball(flat: Tensor, norm: str, eps: float, channels: int) -> Tensor:
+def _per_example(eps: Any) -> Any:
+    """Radii [B] as [B, 1], fit to broadcast with flat images; one radius as it is."""
+    return eps[:, None] if tf.is_tensor(eps) and eps.shape.rank == 1 else eps
+
+
+def _project_ball(flat: Tensor, norm: str, eps: Any) -> Tensor:
     if norm == "linf":
         return tf.clip_by_value(flat, -eps, eps)
     if norm == "l2":
         length = tf.norm(flat, axis=1, keepdims=True)
         return flat * tf.minimum(1.0, eps / tf.maximum(length, 1e-12))
-    if norm == "l1":
-        return _project_l1(flat, eps)
-    return _keep_pixels(flat, tf.cast(eps, tf.int32), channels)
+    return _project_l1(flat, eps)
 
 
-def _project_l1(flat: Tensor, eps: float) -> Tensor:
+def _project_l1(flat: Tensor, eps: Any) -> Tensor:
     """Soft-thresholds by the level at which the l1 norm is eps (Duchi et al., 2008)."""
     size = tf.abs(flat)
     ordered = tf.sort(size, axis=1, direction="DESCENDING")
@@ -218,10 +238,11 @@ def _project_l1(flat: Tensor, eps: float) -> Tensor:
     return tf.sign(flat) * tf.maximum(size - tf.maximum(level, 0.0), 0.0)
 
 
-def _keep_pixels(flat: Tensor, count: Tensor, channels: int) -> Tensor:
+def _keep_pixels(flat: Tensor, gain: Tensor, count: Tensor, channels: int) -> Tensor:
+    """The `count` pixels of the largest `gain`, a value for each of theirs; the others as 0."""
     pixels = _pixels(flat, channels)
-    change = tf.reduce_sum(tf.square(pixels), axis=2)
-    # The rank of each pixel by its change: ties are broken by position, so that
+    change = tf.reduce_sum(_pixels(gain, channels), axis=2)
+    # The rank of each pixel by its gain: ties are broken by position, so that
     # never more than `count` pixels are kept.
     order = tf.argsort(change, axis=1, direction="DESCENDING", stable=True)
     rank = tf.argsort(order, axis=1)

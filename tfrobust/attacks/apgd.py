@@ -65,6 +65,8 @@ class APGD(Attack):
       True
     """
 
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
+
     steps: int = 100
     rho: float = 0.75
     loss: str = "cross_entropy"

@@ -10,6 +10,7 @@ from typing import Any
 from tfrobust.attacks.hyperplane import dual_norm
 from tfrobust.attacks.losses import margin, targeted_margin
 from tfrobust.attacks.standing import is_correct, where
+from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.typing import Function as Model
 from tfrobust.typing import Tensor
@@ -35,11 +36,13 @@ def boundary_with(model: Model, z: Tensor, y: Tensor, target: Tensor) -> tuple[T
     return _linearised(tape, logits, z, y, target)
 
 
-def nearest_boundary(model: Model, z: Tensor, y: Tensor, norm: str) -> tuple[Tensor, Tensor]:
+def nearest_boundary(
+    model: Model, z: Tensor, y: Tensor, norm: str, candidates: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The boundary of y whose linearisation is nearest to z, as `boundary_with` returns it.
 
-    One forward pass serves all classes, and one backward pass each of the K - 1 wrong
-    ones. Only the nearest boundary so far is held: neither the memory nor the graph
+    One forward pass serves all classes, and one backward pass each of the wrong ones that
+    are looked at. Only the nearest boundary so far is held: neither the memory nor the graph
     grows with the number of classes.
 
     Args:
@@ -47,14 +50,17 @@ def nearest_boundary(model: Model, z: Tensor, y: Tensor, norm: str) -> tuple[Ten
       z: where to linearise, float32 [M, H, W, C].
       y: the right classes, int [M].
       norm: of distances: linf, l2 or l1.
+      candidates: the wrong classes that are looked at, int like y [M, n]; None is all.
     """
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(z)
         logits = model(z)
     classes = int(logits.shape[1])
+    count = classes - 1 if candidates is None else int(candidates.shape[1])
 
     def look(k: Tensor, nearest: Tensor, value: Tensor, slope: Tensor) -> tuple[Tensor, ...]:
-        other, grad = _linearised(tape, logits, z, y, (y + k) % classes)
+        target = (y + 1 + k) % classes if candidates is None else candidates[:, k]
+        other, grad = _linearised(tape, logits, z, y, target)
         growth = dual_norm(tf.reshape(grad, [tf.shape(grad)[0], -1]), norm)
         away = tf.abs(other) / tf.maximum(growth, 1e-30)
         better = away < nearest
@@ -62,9 +68,22 @@ def nearest_boundary(model: Model, z: Tensor, y: Tensor, norm: str) -> tuple[Ten
         return k + 1, tf.where(better, away, nearest), tf.where(better, other, value), slope
 
     zero = tf.zeros_like(logits[:, 0])
-    state = (tf.constant(1, y.dtype), zero + float("inf"), zero, tf.zeros_like(z))
-    found = tf.while_loop(lambda k, *_: k < classes, look, state, parallel_iterations=1)
+    state = (tf.constant(0, y.dtype), zero + float("inf"), zero, tf.zeros_like(z))
+    found = tf.while_loop(lambda k, *_: k < count, look, state, parallel_iterations=1)
     return found[2], found[3]
+
+
+def likely_classes(logits: Tensor, y: Tensor, count: int) -> Tensor:
+    """The likeliest wrong classes in order, at most `count`, int32 [M, min(count, K - 1)].
+
+    Raises:
+      UsageError: K is unknown or below 2.
+    """
+    classes = logits.shape[1]
+    if classes is None or classes < 2:
+        raise UsageError(f"Expected logits of 2 or more classes, found {classes!r}.")
+    own = tf.one_hot(y, classes, on_value=True, off_value=False, dtype=tf.bool)
+    return tf.math.top_k(tf.where(own, -float("inf"), logits), min(count, classes - 1)).indices
 
 
 def search_segment(model: Model, x: Tensor, x_adv: Tensor, y: Tensor, steps: int) -> Tensor:
@@ -73,7 +92,8 @@ def search_segment(model: Model, x: Tensor, x_adv: Tensor, y: Tensor, steps: int
     False position on the margin, the final search of Croce and Hein (2020),
     https://arxiv.org/abs/1907.02044: `steps` + 2 forward passes. The margin of the end
     that stays is halved each time: on a convex margin the outer end would else stay for
-    ever.
+    ever. A point is tried 1 % before where the margin is expected to be 0: on a straight
+    margin it would else be rounded to either side of it.
 
     Args:
       model: the classifier.
@@ -86,7 +106,7 @@ def search_segment(model: Model, x: Tensor, x_adv: Tensor, y: Tensor, steps: int
     def step(
         i: Tensor, inner: Tensor, outer: Tensor, below: Tensor, above: Tensor
     ) -> tuple[Tensor, ...]:
-        share = tf.clip_by_value(tf.math.divide_no_nan(above, above - below), 0.0, 1.0)
+        share = tf.clip_by_value(tf.math.divide_no_nan(above, above - below), 0.0, 1.0) * 0.99
         tried = outer + column(share) * (inner - outer)
         logits = model(tried)
         value, wrong = margin(logits, y), ~is_correct(logits, y)

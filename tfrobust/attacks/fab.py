@@ -6,8 +6,15 @@ Croce and Hein (2020), https://arxiv.org/abs/1907.02044.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from tfrobust.attacks.boundary import boundary_with, column, nearest_boundary, search_segment
+from tfrobust.attacks.boundary import (
+    boundary_with,
+    column,
+    likely_classes,
+    nearest_boundary,
+    search_segment,
+)
 from tfrobust.attacks.hyperplane import NORMS, step_onto_hyperplane
 from tfrobust.attacks.runner import Attack
 from tfrobust.attacks.standing import everyone, is_correct, keep, scatter, where
@@ -65,6 +72,8 @@ class FAB(Attack):
       True
     """
 
+    norms: ClassVar[tuple[str, ...]] = NORMS
+
     steps: int = 100
     starts: int = 1
     random_start: bool = False
@@ -76,6 +85,11 @@ class FAB(Attack):
     beta: float = 0.9
     final_search: int = 3
     early_stop: bool = True
+
+    @property
+    def minimal(self) -> bool:  # type: ignore[override]
+        """Whether it goes for the nearest adversarial image, not just for one in the ball."""
+        return not self.early_stop
 
     def __post_init__(self) -> None:
         for name in ("steps", "starts", "restarts", "n_targets"):
@@ -137,7 +151,7 @@ class _Runs:
         """The nearest adversarial points of all runs, x where there is none."""
         logits = self.model(self.x)
         correct = is_correct(logits, self.y)
-        ranks = _wrong_classes(logits, self.y, self.attack.n_targets)
+        ranks = likely_classes(logits, self.y, self.attack.n_targets)
         targets = int(ranks.shape[1]) if self.attack.targeted else 1
         distance = tf.where(correct, float("inf"), tf.zeros_like(logits[:, 0]))
 
@@ -239,15 +253,6 @@ class _Runs:
             return scatter(x_adv, index, nearer)
 
         return tf.cond(tf.size(index) > 0, search, lambda: x_adv)
-
-
-def _wrong_classes(logits: Tensor, y: Tensor, count: int) -> Tensor:
-    """The most likely wrong classes in order, at most `count`, int32 [B, min(count, K - 1)]."""
-    classes = logits.shape[1]
-    if classes is None or classes < 2:
-        raise UsageError(f"FAB: expected logits of 2 or more classes, found {classes!r}.")
-    own = tf.one_hot(y, classes, on_value=True, off_value=False, dtype=tf.bool)
-    return tf.math.top_k(tf.where(own, -float("inf"), logits), min(count, classes - 1)).indices
 
 
 def _random_direction(x: Tensor, threat_model: ThreatModel, seed: Tensor) -> Tensor:

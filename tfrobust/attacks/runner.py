@@ -73,6 +73,9 @@ class Attack:
         published settings.
       path_title: how the figure of its course calls it; '' for no such figure.
       own_norm: of the ball that holds it by its own rule, where it has one.
+      norms: of the balls that it works in; it refuses others.
+      minimal: whether what it returns is the nearest adversarial image that it found, also
+        outside the ball, which the caller projects; see `minimal_distance`.
     """
 
     needs_gradient: ClassVar[bool] = True
@@ -81,6 +84,8 @@ class Attack:
     takes_budget: ClassVar[bool] = False
     path_title: ClassVar[str] = ""
     own_norm: ClassVar[str] = "l2"
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "l0")
+    minimal: ClassVar[bool] = False
 
     def remark(self, image_shape: tuple[int, int, int], ball: ThreatModel) -> str:
         """What its settings come to on images (H, W, C) in a ball; '' where they say it."""

@@ -69,6 +69,7 @@ class Square(Attack):
     """
 
     needs_gradient: ClassVar[bool] = False
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
 
     queries: int = 5000
     p_init: float = 0.8

@@ -16,7 +16,8 @@ from tfrobust.settings import format_eps
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
+#: How figures write norms.
+NORM_NAMES = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 # Curves that reach further, in multiples of eps, are drawn on a scale of doublings.
 _LINEAR_UP_TO = 8
 _MARKERS = "osD^vP"
@@ -51,8 +52,7 @@ def eps_curve_figure(
     reach = max(curve.values[-1] for curve in curves.values())
     if reach > _LINEAR_UP_TO * first.threat_model.eps:
         _doubling_axis(axes, curves, scale)
-    unit = {"linf": "k/255", "l0": "pixels"}.get(norm, "pixel values in [0, 1]")
-    axes.set(xlabel=f"eps, {_NORMS[norm]} ({unit})")
+    axes.set(xlabel=eps_label(norm))
     # Above the eps on the line, where the legend is not.
     axes.set_title(title, pad=20)
     _finish(axes, curves)
@@ -88,9 +88,15 @@ def steps_figure(
     axes.set_xticks(steps, ["clean" if step == 0 else f"{step:g}" for step in steps], minor=False)
     axes.set_xticks([], minor=True)
     ball = first.threat_model
-    axes.set(title=title, xlabel=f"steps, {_NORMS[ball.norm]}, eps {format_eps(ball.eps)}")
+    axes.set(title=title, xlabel=f"steps, {NORM_NAMES[ball.norm]}, eps {format_eps(ball.eps)}")
     _finish(axes, curves)
     return save(figure, path)
+
+
+def eps_label(norm: str) -> str:
+    """What an axis of radii says: the norm and its unit."""
+    unit = {"linf": "k/255", "l0": "pixels"}.get(norm, "pixel values in [0, 1]")
+    return f"eps, {NORM_NAMES[norm]} ({unit})"
 
 
 def _checked(curves: Mapping[str, Curve], quantity: str) -> Curve:

@@ -1,0 +1,144 @@
+"""One call from a model, images and a minimal-norm attack to the distance of each image."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfrobust.attacks import ATTACKS
+from tfrobust.attacks.named import make_attack
+from tfrobust.attacks.standing import is_correct
+from tfrobust.data.sources import as_images
+from tfrobust.errors import UsageError
+from tfrobust.evaluation.batches import as_pixels, even_batches
+from tfrobust.evaluation.curves import largest_radius
+from tfrobust.evaluation.distances import MinimalDistances
+from tfrobust.evaluation.evaluator import Evaluator
+from tfrobust.models.classifier import as_classifier, input_shape
+from tfrobust.models.opening import load_any
+from tfrobust.models.views import InputView
+from tfrobust.plugins import parse
+from tfrobust.runtime import tf
+from tfrobust.threat_model import ThreatModel
+from tfrobust.typing import Tensor
+
+Attack = Any
+# Attacked images are held for so many values at once.
+_HELD = 50_000_000
+
+
+def minimal_distance(
+    model: Any,
+    data: Any,
+    attack: str | Attack = "fmn",
+    norm: str | None = None,
+    *,
+    name: str = "model",
+    batch_size: int = 128,
+    seed: int = 42,
+    view: InputView | None = None,
+    class_names: Sequence[str] | None = None,
+) -> MinimalDistances:
+    """How far the nearest adversarial image of each image is, as far as the attack finds it.
+
+    Every distance is measured on the image that the attack returned, and counts only where the
+    model itself misclassifies that image and its pixels are inside [0, 1].
+
+    Args:
+      model: any classifier, as `evaluate` takes it.
+      data: the images, as `evaluate` takes them.
+      attack: a minimal-norm attack, or its name with its settings, as the command line takes it:
+        'deepfool', 'cw', 'ddn', 'fmn', 'ead', 'sigma-zero', 'fab:early_stop=false'.
+      norm: of the distance, 'linf', 'l2', 'l1' or 'l0' (pixels); None is the attack's own.
+      name: what the result calls the model.
+      batch_size: images in a batch.
+      seed: of what an attack draws.
+      view: what the model takes for pixels; None finds out, or else [0, 1].
+      class_names: the classes' names, by label.
+
+    Raises:
+      UsageError: an attack that stops at the first image in a ball, or a norm that it does not
+        have.
+      TFRobustError: data or model do not fit.
+
+    Examples:
+      >>> found = tr.minimal_distance(model, (x[:16], y[:16]), "fmn:steps=30", "linf")
+      >>> 0 < found.median < 0.5
+      True
+    """
+    start = time.perf_counter()
+    called, made = _chosen(attack)
+    ball = ThreatModel(_norm(made, norm), 0.0)
+    if isinstance(model, (str, Path)):
+        model = load_any(Path(model))
+    shape = input_shape(model)
+    images = as_images(data, class_names=class_names, channels=shape[2] if shape else None)
+    judge = as_classifier(model, images.pixels(slice(0, 64)), view)
+    evaluator = Evaluator(judge, images, batch_size=batch_size, seed=seed)
+    # A ball that holds every image: whatever the attack finds comes back as it is.
+    ball = dataclasses.replace(ball, eps=largest_radius(ball, images.image_shape))
+    distances = _distances(evaluator, made, ball)
+    return MinimalDistances(
+        name, called, ball.norm, images.labels.astype(np.int32), distances, judge.classes,
+        dataclasses.asdict(made), time.perf_counter() - start, judge.notes,
+    )  # fmt: skip
+
+
+def _chosen(attack: str | Attack) -> tuple[str, Attack]:
+    """What the attack is called, and the attack."""
+    if isinstance(attack, str):
+        called, made = attack, make_attack(*parse(attack, ATTACKS, "attack"))
+    else:
+        called, made = type(attack).__name__, attack
+    if not getattr(made, "minimal", False):
+        raise UsageError(
+            "attack: expected one that looks for the nearest adversarial image, such as fmn or "
+            f"fab:early_stop=false, found {called}, which is content with any in a ball."
+        )
+    return called, made
+
+
+def _norm(attack: Attack, norm: str | None) -> str:
+    chosen = attack.own_norm if norm is None else norm
+    if chosen not in attack.norms:
+        raise UsageError(
+            f"norm: {type(attack).__name__} has {', '.join(attack.norms)}, found {chosen!r}."
+        )
+    return str(chosen)
+
+
+def _distances(evaluator: Evaluator, attack: Attack, ball: ThreatModel) -> np.ndarray:
+    """Of every image, float64 [N]; those that are misclassified without attack are at 0."""
+    distances = np.zeros(len(evaluator.data))
+    measure = _measurer(evaluator, ball)
+    todo = np.flatnonzero(evaluator.clean.correct)
+    held = max(_HELD // int(np.prod(evaluator.data.image_shape)), evaluator.batch_size)
+    for first in range(0, len(todo), held):
+        index = todo[first : first + held]
+        x_adv = evaluator.craft(attack, ball, index)
+        for part in even_batches(np.arange(len(index)), evaluator.batch_size):
+            chunk = index[part]
+            distances[chunk] = measure(tf.constant(x_adv[part]), *evaluator.batch(chunk)).numpy()
+    return distances
+
+
+def _measurer(evaluator: Evaluator, ball: ThreatModel) -> Callable[..., Any]:
+    """(x_adv, images as the data holds them, labels) -> distances, infinite where still right."""
+    shape = [None, *evaluator.data.image_shape]
+    spec = (tf.TensorSpec(shape, tf.float32),
+            tf.TensorSpec(shape, tf.as_dtype(evaluator.data.images.dtype)),
+            tf.TensorSpec([None], tf.int32))  # fmt: skip
+
+    @tf.function(input_signature=spec, autograph=False)
+    def measure(x_adv: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        clean = as_pixels(x)
+        wrong = ~is_correct(evaluator.logits(x_adv), y) & ball.contains(x_adv, clean)
+        return tf.where(wrong, ball.distance(x_adv, clean), float("inf"))
+
+    made: Callable[..., Any] = measure
+    return made
