@@ -15,7 +15,7 @@ TABLES = ("ATTACKS", "BACKBONES", "DATASETS", "EXPLAINERS", "METHODS")
 ROOMS = {
     "callbacks": ("OverfittingGuard", "RobustCheckpoint", "StagedUnfreezing", "TimeBudget"),
     "jobs": (),  # called in tests/jobs
-    "models": ("expectation", "smoothed", "straight_through"),
+    "models": ("ensemble", "expectation", "smoothed", "straight_through"),
 }
 NAMES = sorted(set(tr.__all__) - set(TABLES) - set(ROOMS))
 

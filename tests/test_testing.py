@@ -30,7 +30,7 @@ ALL = ("linf", "l2", "l1")
 NORMS = {"fgsm": ALL, "bim": ALL, "pgd": ALL, "fab": ALL, "fab-t": ALL, "pixel": ("l0",),
          "optimised-noise": ALL, "uniform-noise": ALL, "gaussian-noise": ALL,
          "simba": ("l2",), "spsa": ("linf",), "boundary": ("l2",)}  # fmt: skip
-SHORT = {"steps": 2, "searches": 2, "queries": 10, "restarts": 1}
+SHORT = {"steps": 2, "searches": 2, "queries": 10, "restarts": 1, "draws": 2}
 
 
 @pytest.mark.parametrize("name", list(ATTACKS))
