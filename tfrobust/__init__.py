@@ -81,6 +81,7 @@ _PLACES = {
     "models": "tfrobust.models",
     "quick": "tfrobust.attacks.quick",
     "robust": "tfrobust.training.robust",
+    "spatial_accuracy": "tfrobust.evaluation.spatial",
 }
 
 # What is used as a room: `tfrobust.callbacks.TimeBudget`.
