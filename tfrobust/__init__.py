@@ -82,6 +82,7 @@ _PLACES = {
     "quick": "tfrobust.attacks.quick",
     "robust": "tfrobust.training.robust",
     "spatial_accuracy": "tfrobust.evaluation.spatial",
+    "universal": "tfrobust.evaluation.universal",
 }
 
 # What is used as a room: `tfrobust.callbacks.TimeBudget`.

@@ -43,6 +43,7 @@ from tfrobust.evaluation.evaluate import evaluate as evaluate
 from tfrobust.evaluation.minimal_distance import minimal_distance as minimal_distance
 from tfrobust.evaluation.report import RobustnessReport as RobustnessReport
 from tfrobust.evaluation.spatial import spatial_accuracy as spatial_accuracy
+from tfrobust.evaluation.universal import universal as universal
 from tfrobust.explain import EXPLAINERS as EXPLAINERS
 from tfrobust.explain.explain import explain as explain
 from tfrobust.export import export as export

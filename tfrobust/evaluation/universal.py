@@ -1,0 +1,225 @@
+"""One perturbation for all images: how many of them it fools, seen and unseen.
+
+Moosavi-Dezfooli et al. (2017), https://arxiv.org/abs/1610.08401, made by gradient ascent over
+batches as by Shafahi et al. (2020), https://arxiv.org/abs/1811.11304.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfrobust.attacks.ascent import input_gradient
+from tfrobust.attacks.losses import cross_entropy
+from tfrobust.attacks.standing import is_finite
+from tfrobust.data.sources import as_images
+from tfrobust.data.types import ImageSet
+from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.models.classifier import as_classifier, input_shape
+from tfrobust.models.inference import attackable, inference
+from tfrobust.models.opening import load_any
+from tfrobust.models.views import InputView
+from tfrobust.runtime import tf
+from tfrobust.threat_model import ThreatModel
+from tfrobust.typing import Function, Tensor
+
+#: An image whose loss is above this has been fooled enough: it pulls no more (Shafahi et al.).
+_ENOUGH = 9.0
+
+
+@dataclass(frozen=True)
+class Fooled:
+    """What one perturbation does to a set of N images.
+
+    Attributes:
+      images: N.
+      fooling: the share of images whose predicted class it changes.
+      clean_accuracy: without it.
+      accuracy: with it.
+    """
+
+    images: int
+    fooling: float
+    clean_accuracy: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class UniversalPerturbation:
+    """One perturbation for all images, and what it does.
+
+    Attributes:
+      delta: float32 [H, W, C], in the ball; an image with it is clipped to the bounds.
+      ball: that it lies in.
+      train: what it does to the images that it was made on.
+      test: what it does to images that it was not made on.
+    """
+
+    delta: np.ndarray
+    ball: ThreatModel
+    train: Fooled
+    test: Fooled
+
+    def apply(self, x: np.ndarray) -> np.ndarray:
+        """Images float32 [N, H, W, C] with the perturbation, inside the bounds."""
+        return np.clip(x + self.delta, *self.ball.bounds)
+
+
+def universal(
+    model: Any, data: Any, ball: ThreatModel, *, test: Any = None, epochs: int = 10,
+    step_size: float | None = None, batch_size: int = 128, seed: int = 0,
+    view: InputView | None = None,
+) -> UniversalPerturbation:  # fmt: skip
+    """Makes one perturbation that is to fool the model on every image.
+
+    Each batch moves it one steepest step of the ball along the mean gradient of the
+    cross-entropy, of which no image counts beyond a value of 9.
+
+    Args:
+      model: any classifier, as `evaluate` takes it.
+      data: the images that it is made on, as `evaluate` takes them.
+      ball: its norm, radius and bounds; any norm but 'l0'.
+      test: images to measure it on; None sets half of `data` aside, at random by the seed.
+      epochs: passes over the images, 1 or more.
+      step_size: of a batch, in the units of eps; None is eps / 10.
+      batch_size: images in a batch.
+      seed: of the order of the images, and of what is set aside.
+      view: what the model takes for pixels; None finds out, or else [0, 1].
+
+    Raises:
+      UsageError: a setting is out of range, or there are too few images to set half aside.
+      TFRobustError: data and model do not fit.
+
+    Examples:
+      >>> found = tr.universal(model, (x, y), tr.Linf(0.1), epochs=2)
+      >>> found.delta.shape == x.shape[1:], bool(np.abs(found.delta).max() <= 0.1 + 1e-6)
+      (True, True)
+      >>> found.train.images, found.test.images
+      (32, 32)
+    """
+    _check(ball, epochs, step_size, batch_size)
+    if isinstance(model, (str, Path)):
+        model = load_any(Path(model))
+    shape = input_shape(model)
+    images = as_images(data, channels=shape[2] if shape else None)
+    judge = as_classifier(model, images.pixels(slice(0, 64)), view)
+    random = np.random.default_rng(seed)
+    made_on, others, rows = _split(images, test, random)
+    for each in (made_on, others):
+        if int(each.labels.max(initial=0)) >= judge.classes:
+            raise TFRobustError(
+                f"The data has labels up to {int(each.labels.max())}, but the model knows "
+                f"{judge.classes} classes: expected data of the classes it was trained for."
+            )
+    climb = _climber(attackable(judge), images.image_shape, ball, step_size)
+    delta = tf.zeros(images.image_shape)
+    for _ in range(epochs):
+        order = random.permutation(rows[0])
+        for first in range(0, len(order), batch_size):
+            part = np.sort(order[first : first + batch_size])
+            x, y = tf.constant(made_on.pixels(part)), tf.constant(made_on.labels[part], tf.int32)
+            delta = climb(x, y, delta)
+    look = _looker(inference(judge), images.image_shape, ball)
+    train, unseen = (
+        _fooled(look, each, which, delta, batch_size)
+        for each, which in zip((made_on, others), rows, strict=True)
+    )
+    return UniversalPerturbation(delta.numpy(), ball, train, unseen)
+
+
+def _split(
+    images: ImageSet, test: Any, random: np.random.Generator
+) -> tuple[ImageSet, ImageSet, tuple[np.ndarray, np.ndarray]]:
+    """Where it is made and where it is measured, each with the rows that are used."""
+    if test is not None:
+        others = as_images(test, channels=images.image_shape[2])
+        if others.image_shape != images.image_shape:
+            raise UsageError(
+                f"test: expected images {list(images.image_shape)} as in data, found "
+                f"{list(others.image_shape)}."
+            )
+        return images, others, (np.arange(len(images)), np.arange(len(others)))
+    if len(images) < 2:
+        raise UsageError("data: expected 2 images or more to set half aside, or give test=.")
+    order = random.permutation(len(images))
+    half = (len(images) + 1) // 2
+    return images, images, (np.sort(order[:half]), np.sort(order[half:]))
+
+
+def _climber(
+    logits: Function, shape: tuple[int, ...], ball: ThreatModel, step_size: float | None
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """(x, y, delta) -> delta after one step, as a graph."""
+    size = ball.eps / 10 if step_size is None else step_size
+    # Its size alone bounds the perturbation; the bounds are those of the images with it.
+    free = ThreatModel(ball.norm, ball.eps, (-np.inf, np.inf))
+    specs = [*_batch(shape), tf.TensorSpec(shape, tf.float32)]
+
+    def clipped(found: Tensor, y: Tensor) -> Tensor:
+        return tf.minimum(cross_entropy(found, y), _ENOUGH)
+
+    @partial(tf.function, input_signature=specs, autograph=False)
+    def climb(x: Tensor, y: Tensor, delta: Tensor) -> Tensor:
+        here = x + delta
+        low, high = ball.bounds
+        # Where a pixel is held by a bound, a step there changes nothing: it has no say.
+        grad, _ = input_gradient(logits, tf.clip_by_value(here, low, high), y, clipped)
+        grad = grad * tf.cast((here >= low) & (here <= high), tf.float32)
+        step = free.steepest_step(tf.reduce_mean(grad, axis=0, keepdims=True), size)
+        return free.project(delta[None] + step, tf.zeros_like(delta)[None])[0]
+
+    made: Callable[[Tensor, Tensor, Tensor], Tensor] = climb
+    return made
+
+
+def _looker(
+    logits: Function, shape: tuple[int, ...], ball: ThreatModel
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """(x, delta) -> the predictions without and with it, int32 [B]; a graph."""
+    specs = [_batch(shape)[0], tf.TensorSpec(shape, tf.float32)]
+
+    @partial(tf.function, input_signature=specs, autograph=False)
+    def look(x: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+        both = (logits(x), logits(tf.clip_by_value(x + delta, *ball.bounds)))
+        return predicted(both[0]), predicted(both[1])
+
+    made: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = look
+    return made
+
+
+def predicted(logits: Tensor) -> Tensor:
+    """The class of each example, int32 [B]; -1 where logits are not finite."""
+    return tf.where(is_finite(logits), tf.argmax(logits, axis=1, output_type=tf.int32), -1)
+
+
+def _batch(shape: tuple[int, ...]) -> list[Any]:
+    return [tf.TensorSpec([None, *shape], tf.float32), tf.TensorSpec([None], tf.int32)]
+
+
+def _fooled(
+    look: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], images: ImageSet, rows: np.ndarray,
+    delta: Tensor, batch_size: int,
+) -> Fooled:  # fmt: skip
+    parts = [
+        [each.numpy() for each in look(tf.constant(images.pixels(part)), delta)]
+        for part in np.array_split(rows, -(-len(rows) // batch_size))
+    ]
+    before, after = (np.concatenate(each) for each in zip(*parts, strict=True))
+    y = images.labels[rows]
+    shares = (before != after, before == y, after == y)
+    return Fooled(len(rows), *(float(np.mean(each)) for each in shares))
+
+
+def _check(ball: ThreatModel, epochs: int, step_size: float | None, batch_size: int) -> None:
+    if ball.norm == "l0":
+        raise UsageError("ball: expected the norm linf, l2 or l1, found l0.")
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if value < 1:
+            raise UsageError(f"{name}: expected 1 or more, found {value!r}.")
+    if step_size is not None and not step_size > 0:
+        raise UsageError(f"step_size: expected more than 0, found {step_size!r}.")
