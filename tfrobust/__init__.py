@@ -62,6 +62,7 @@ _PLACES = {
     "ThreatModel": "tfrobust.threat_model",
     "Trades": "tfrobust.training.methods",
     "UsageError": "tfrobust.errors",
+    "adversarial_patch": "tfrobust.evaluation.patch",
     "as_batches": "tfrobust.data.sources",
     "as_classifier": "tfrobust.models.classifier",
     "as_images": "tfrobust.data.sources",

@@ -41,6 +41,7 @@ from tfrobust.evaluation.certify import certify as certify
 from tfrobust.evaluation.distances import MinimalDistances as MinimalDistances
 from tfrobust.evaluation.evaluate import evaluate as evaluate
 from tfrobust.evaluation.minimal_distance import minimal_distance as minimal_distance
+from tfrobust.evaluation.patch import adversarial_patch as adversarial_patch
 from tfrobust.evaluation.report import RobustnessReport as RobustnessReport
 from tfrobust.evaluation.spatial import spatial_accuracy as spatial_accuracy
 from tfrobust.evaluation.universal import universal as universal

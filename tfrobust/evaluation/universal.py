@@ -20,7 +20,7 @@ from tfrobust.attacks.standing import is_finite
 from tfrobust.data.sources import as_images
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.models.classifier import as_classifier, input_shape
+from tfrobust.models.classifier import Classifier, as_classifier, input_shape
 from tfrobust.models.inference import attackable, inference
 from tfrobust.models.opening import load_any
 from tfrobust.models.views import InputView
@@ -103,6 +103,35 @@ def universal(
       (32, 32)
     """
     _check(ball, epochs, step_size, batch_size)
+    judge, (made_on, others), rows, random = opened(model, data, test, seed, view)
+    shape = made_on.image_shape
+    climb = _climber(attackable(judge), shape, ball, step_size)
+    delta = tf.zeros(shape)
+    for _ in range(epochs):
+        order = random.permutation(rows[0])
+        for first in range(0, len(order), batch_size):
+            part = np.sort(order[first : first + batch_size])
+            x, y = tf.constant(made_on.pixels(part)), tf.constant(made_on.labels[part], tf.int32)
+            delta = climb(x, y, delta)
+    look = _looker(inference(judge), shape, ball)
+    train, unseen = (
+        _fooled(look, each, which, delta, batch_size)
+        for each, which in zip((made_on, others), rows, strict=True)
+    )
+    return UniversalPerturbation(delta.numpy(), ball, train, unseen)
+
+
+def opened(
+    model: Any, data: Any, test: Any, seed: int, view: InputView | None
+) -> tuple[
+    Classifier, tuple[ImageSet, ImageSet], tuple[np.ndarray, np.ndarray], np.random.Generator
+]:
+    """The model; images to make something on and others to measure it on; which; what draws.
+
+    Raises:
+      UsageError: there are too few images.
+      TFRobustError: data and model do not fit.
+    """
     if isinstance(model, (str, Path)):
         model = load_any(Path(model))
     shape = input_shape(model)
@@ -116,20 +145,7 @@ def universal(
                 f"The data has labels up to {int(each.labels.max())}, but the model knows "
                 f"{judge.classes} classes: expected data of the classes it was trained for."
             )
-    climb = _climber(attackable(judge), images.image_shape, ball, step_size)
-    delta = tf.zeros(images.image_shape)
-    for _ in range(epochs):
-        order = random.permutation(rows[0])
-        for first in range(0, len(order), batch_size):
-            part = np.sort(order[first : first + batch_size])
-            x, y = tf.constant(made_on.pixels(part)), tf.constant(made_on.labels[part], tf.int32)
-            delta = climb(x, y, delta)
-    look = _looker(inference(judge), images.image_shape, ball)
-    train, unseen = (
-        _fooled(look, each, which, delta, batch_size)
-        for each, which in zip((made_on, others), rows, strict=True)
-    )
-    return UniversalPerturbation(delta.numpy(), ball, train, unseen)
+    return judge, (made_on, others), rows, random
 
 
 def _split(

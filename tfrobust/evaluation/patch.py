@@ -1,0 +1,198 @@
+"""An adversarial patch: one square that fools the model on any image, wherever it is put.
+
+Brown et al. (2017), "Adversarial patch", https://arxiv.org/abs/1712.09665.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tfrobust.attacks.ascent import input_gradient
+from tfrobust.attacks.losses import cross_entropy
+from tfrobust.data.types import ImageSet
+from tfrobust.errors import UsageError
+from tfrobust.evaluation.universal import Fooled, opened, predicted
+from tfrobust.models.inference import attackable, inference
+from tfrobust.models.views import InputView
+from tfrobust.runtime import tf
+from tfrobust.typing import Function, Tensor
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A square for any image, and what it does where it is put at random.
+
+    Attributes:
+      pixels: float32 [S, S, C] in [0, 1].
+      target: the class that it leads to; None leads away from the right one.
+      train: what it does to the images that it was made on.
+      test: what it does to images that it was not made on.
+      reached: of those test images that are of another class than `target`, the share that
+        the model takes for it; None without a target, or without such images.
+    """
+
+    pixels: np.ndarray
+    target: int | None
+    train: Fooled
+    test: Fooled
+    reached: float | None
+
+    def apply(self, x: np.ndarray, seed: int = 0) -> np.ndarray:
+        """Images float32 [N, H, W, C], each with the patch at a place drawn by the seed."""
+        pair = tf.constant([seed, 0], tf.int32)
+        made: np.ndarray = pasted(tf.constant(x), tf.constant(self.pixels), pair).numpy()
+        return made
+
+
+def adversarial_patch(
+    model: Any, data: Any, size: int, *, target: int | None = None, test: Any = None,
+    epochs: int = 20, step_size: float = 0.05, batch_size: int = 128, seed: int = 0,
+    view: InputView | None = None,
+) -> Patch:  # fmt: skip
+    """Makes a square that is to fool the model on every image, at any place.
+
+    Each batch, with the square at another place in each image, moves every value of it by
+    `step_size` along the sign of its mean gradient. It is neither turned nor scaled.
+
+    Args:
+      model: any classifier, as `evaluate` takes it.
+      data: the images that it is made on, as `evaluate` takes them.
+      size: its side, in pixels; up to that of the images.
+      target: the class to lead to; None leads away from each image's own.
+      test: images to measure it on; None sets half of `data` aside, at random by the seed.
+      epochs: passes over the images, 1 or more.
+      step_size: in pixel values of [0, 1], more than 0.
+      batch_size: images in a batch.
+      seed: of places, the order of the images, and what is set aside.
+      view: what the model takes for pixels; None finds out, or else [0, 1].
+
+    Raises:
+      UsageError: a setting is out of range, or there are too few images.
+      TFRobustError: data and model do not fit.
+
+    Examples:
+      >>> found = tr.adversarial_patch(model, (x, y), size=4, epochs=2)
+      >>> found.pixels.shape, found.apply(x).shape == x.shape
+      ((4, 4, 3), True)
+    """
+    for name, value in (("size", size), ("epochs", epochs), ("batch_size", batch_size)):
+        if value < 1:
+            raise UsageError(f"{name}: expected 1 or more, found {value!r}.")
+    if not step_size > 0:
+        raise UsageError(f"step_size: expected more than 0, found {step_size!r}.")
+    judge, (made_on, others), rows, random = opened(model, data, test, seed, view)
+    shape = made_on.image_shape
+    if size > min(shape[:2]):
+        raise UsageError(f"size: expected at most {min(shape[:2])}, the image's side, got {size}.")
+    if target is not None and not 0 <= target < judge.classes:
+        raise UsageError(f"target: expected a class 0 to {judge.classes - 1}, found {target!r}.")
+    climb = _climber(attackable(judge), shape, size, target, step_size)
+    patch, batches = tf.fill([size, size, shape[2]], 0.5), 0
+    for _ in range(epochs):
+        order = random.permutation(rows[0])
+        for first in range(0, len(order), batch_size):
+            part, batches = np.sort(order[first : first + batch_size]), batches + 1
+            x, y = tf.constant(made_on.pixels(part)), tf.constant(made_on.labels[part], tf.int32)
+            patch = climb(x, y, patch, tf.constant([seed, batches], tf.int32))
+    look = _looker(inference(judge), shape, size)
+    train, _ = _measured(look, made_on, rows[0], patch, batch_size, target)
+    unseen, reached = _measured(look, others, rows[1], patch, batch_size, target)
+    return Patch(patch.numpy(), target, train, unseen, reached)
+
+
+def pasted(x: Tensor, patch: Tensor, seed: Tensor) -> Tensor:
+    """Images with the patch, whole, at a random place in each; like x.
+
+    Args:
+      x: float32 [B, H, W, C].
+      patch: float32 [S, S, C], S at most H and W.
+      seed: int32 [2].
+    """
+    return _paste(x, patch, _places(x, patch, seed))
+
+
+def _places(x: Tensor, patch: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+    """For each row, and each column, of an image: that of the patch there, int32 [B, H or W]."""
+    size, found = tf.shape(patch)[0], []
+    for axis, each in zip((1, 2), tf.unstack(tf.random.experimental.stateless_split(seed, 2)),
+                          strict=True):  # fmt: skip
+        side = tf.shape(x)[axis]
+        first = tf.random.stateless_uniform([tf.shape(x)[0], 1], each, 0, side - size + 1, tf.int32)
+        found.append(tf.range(side)[None] - first)
+    return found[0], found[1]
+
+
+def _paste(x: Tensor, patch: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
+    size = tf.shape(patch)[0]
+    rows, columns = (tf.clip_by_value(each, 0, size - 1) for each in places)
+    spread = tf.gather(tf.gather(patch, rows), columns, axis=2, batch_dims=1)
+    row, column = (tf.logical_and(each >= 0, each < size) for each in places)
+    inside = (row[:, :, None] & column[:, None, :])[..., None]
+    return tf.ensure_shape(tf.where(inside, spread, x), x.shape)
+
+
+def _climber(
+    logits: Function, shape: tuple[int, ...], size: int, target: int | None, step_size: float
+) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """(x, y, patch, seed) -> the patch after one step, as a graph."""
+
+    @partial(tf.function, input_signature=_specs(shape, size), autograph=False)
+    def climb(x: Tensor, y: Tensor, patch: Tensor, seed: Tensor) -> Tensor:
+        def loss(found: Tensor, labels: Tensor) -> Tensor:
+            if target is None:
+                return cross_entropy(found, labels)
+            return -cross_entropy(found, tf.fill(tf.shape(labels), target))
+
+        with tf.GradientTape() as tape:
+            tape.watch(patch)
+            made = pasted(x, patch, seed)
+        # By the image first, where gradients that are not finite are left out; then the patch.
+        grad, _ = input_gradient(logits, made, y, loss)
+        pulled = tape.gradient(made, patch, output_gradients=grad)
+        return tf.clip_by_value(patch + step_size * tf.sign(pulled), 0.0, 1.0)
+
+    made: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = climb
+    return made
+
+
+def _looker(
+    logits: Function, shape: tuple[int, ...], size: int
+) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """(x, patch, seed) -> the predictions without and with it, int32 [B]; a graph."""
+    x, _, patch, seed = _specs(shape, size)
+
+    @partial(tf.function, input_signature=[x, patch, seed], autograph=False)
+    def look(x: Tensor, patch: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+        return predicted(logits(x)), predicted(logits(pasted(x, patch, seed)))
+
+    made: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] = look
+    return made
+
+
+def _specs(shape: tuple[int, ...], size: int) -> list[Any]:
+    return [
+        tf.TensorSpec([None, *shape], tf.float32), tf.TensorSpec([None], tf.int32),
+        tf.TensorSpec([size, size, shape[2]], tf.float32), tf.TensorSpec([2], tf.int32),
+    ]  # fmt: skip
+
+
+def _measured(
+    look: Callable[..., tuple[Tensor, Tensor]], images: ImageSet, rows: np.ndarray,
+    patch: Tensor, batch_size: int, target: int | None,
+) -> tuple[Fooled, float | None]:  # fmt: skip
+    parts = []
+    for part in np.array_split(rows, -(-len(rows) // batch_size)):
+        # Places of their own, that no step of the making has seen.
+        seed = tf.constant([-1, int(part[0])], tf.int32)
+        parts.append([each.numpy() for each in look(tf.constant(images.pixels(part)), patch, seed)])
+    before, after = (np.concatenate(each) for each in zip(*parts, strict=True))
+    y = images.labels[rows]
+    shares = (before != after, before == y, after == y)
+    others = after[y != target]
+    reached = float(np.mean(others == target)) if target is not None and len(others) else None
+    return Fooled(len(rows), *(float(np.mean(each)) for each in shares)), reached
