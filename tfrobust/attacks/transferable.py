@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tfrobust.attacks.ascent import Model, input_gradient, named_loss
 from tfrobust.attacks.losses import LOSSES
@@ -61,6 +62,8 @@ class Transferable(Attack):
       >>> bool(np.abs(x_adv - x[:4]).max() <= ball.eps + 1e-6)
       True
     """
+
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
 
     steps: int = 10
     step_size: float | None = None
