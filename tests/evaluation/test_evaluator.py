@@ -105,6 +105,13 @@ def test_an_attack_that_leaves_the_ball_gains_nothing(linear_model):
     assert report.robust.all()
 
 
+def test_batches_at_once_share_no_temporary_variable(linear_model):
+    """Grappler makes one of a chain of additions, under a name that two calls share."""
+    model = binary_model(linear_model)
+    evaluate(model, labelled_by(model, images(4)), ThreatModel("linf", 0.1), {"fgsm": FGSM()})
+    assert tf.config.optimizer.get_experimental_options()["arithmetic_optimization"] is False
+
+
 def test_batch_size_and_order_do_not_matter(linear_model):
     model = binary_model(linear_model)
     data = labelled_by(model, images(20))

@@ -28,7 +28,7 @@ from tfrobust.models.opening import load_any
 from tfrobust.models.views import InputView
 from tfrobust.progress import Progress
 from tfrobust.run import write_bytes
-from tfrobust.runtime import tf
+from tfrobust.runtime import allow_concurrent_calls, tf
 
 Tensor = Any
 #: Seconds between two saves of what is certified so far.
@@ -98,6 +98,7 @@ def certify(
     counts = _counter(inference(judge), images, judge.classes, sigma, batch_size)
     settings = f"{sigma!r} {samples} {selection} {alpha!r} {seed} {batch_size}"
     progress = _Saved(resume_from, images, settings, counts)
+    allow_concurrent_calls()
     # Between small operations cores stand idle: two images at once.
     alone = 1 if tf.config.list_logical_devices("GPU") else 2
     _certify_all(progress, counts, (sigma, samples, selection, alpha, seed), images, alone)

@@ -25,7 +25,7 @@ from tfrobust.models.counter import Counter
 from tfrobust.models.endpoint import told_plainly
 from tfrobust.models.inference import attackable, inference
 from tfrobust.progress import Progress
-from tfrobust.runtime import tf
+from tfrobust.runtime import allow_concurrent_calls, tf
 from tfrobust.threat_model import ThreatModel
 from tfrobust.typing import Attack, Model, Tensor
 
@@ -70,6 +70,7 @@ class Evaluator:
         # two thirds to all of the time of one after the other. A GPU is busy with one.
         alone = 1 if tf.config.list_logical_devices("GPU") else 2
         self._at_once = len(self._share.devices) or alone
+        allow_concurrent_calls()
         self._judge_clean = self._traced(self._clean_batch, self._spec)
         self.clean = self._run_clean()
 
