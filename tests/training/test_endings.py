@@ -179,7 +179,7 @@ def test_the_elbow_needs_kept_epochs():
 def test_kept_epochs_and_the_elbow_of_an_averaged_run_that_was_killed(
     small_cnn, run, tmp_path, monkeypatch
 ):
-    config = config_of(STAGE, method="pgd", keep_from=2, choose="elbow", awp=0.01, ema=0.5, steps=1)
+    config = config_of(STAGE, method="pgd:awp=0.01", keep_from=2, choose="elbow", ema=0.5, steps=1)
     whole, killed = small_cnn(), copy_after(monkeypatch, 2, run, tmp_path / "killed")
     state = fit(whole, SPLITS, config, run)
     models = run.checkpoints / "models"
