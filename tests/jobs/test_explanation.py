@@ -18,6 +18,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(figures_canvas, "DPI", 20)
 
 
+@pytest.mark.slow
 def test_figures_come_back_and_what_methods_are_worth(run, quick, capsys):
     lines = []
     found = jobs.explain(

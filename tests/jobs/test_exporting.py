@@ -11,6 +11,7 @@ from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.run import GUESSES
 
 
+@pytest.mark.slow
 def test_a_model_is_exported_and_a_further_format_compared(run):
     found = jobs.export(run.path, version=3, formats=("tflite",), images=4)
     assert found.saved_model == run.path / "3" and (run.path / "model.tflite").is_file()

@@ -24,6 +24,7 @@ def test_a_section_is_checked():
             make_section(wrong)
 
 
+@pytest.mark.slow
 def test_the_trials_come_back(tmp_path):
     lines = []
     plan = jobs.make_plan(SMALL, "digits_standard", epochs=1)
