@@ -8,6 +8,7 @@ import pytest
 from tfrobust.attacks.gradient import BIM
 from tfrobust.attacks.transferable import Transferable, gaussian_kernel, shrunk
 from tfrobust.errors import UsageError
+from tfrobust.evaluation.evaluate import evaluate
 from tfrobust.models import ensemble
 from tfrobust.runtime import tf
 from tfrobust.testing import small_images, small_model
@@ -92,3 +93,10 @@ def test_an_ensemble_is_the_mean_of_its_logits(problem):
 def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(UsageError):
         Transferable(**wrong)
+
+
+def test_an_attack_without_restarts_is_evaluated(problem):
+    model, x, y = (problem[0], *(each.numpy() for each in problem[1:]))
+    found = evaluate(model, (x, y), LINF, "mi:steps=3")
+    broken = np.argmax(model(Transferable(steps=3).perturb(model, x, y, LINF)), axis=1) != y
+    assert found.robust_accuracy == pytest.approx(1 - broken.mean())

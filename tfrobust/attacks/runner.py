@@ -74,6 +74,7 @@ class Attack:
       path_title: how the figure of its course calls it; '' for no such figure.
       own_norm: of the ball that holds it by its own rule, where it has one.
       norms: of the balls that it works in; it refuses others.
+      restarts: independent runs, of which an attack without a setting of that name has one.
       minimal: whether what it returns is the nearest adversarial image that it found, also
         outside the ball, which the caller projects; see `minimal_distance`.
     """
@@ -86,6 +87,8 @@ class Attack:
     own_norm: ClassVar[str] = "l2"
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "l0")
     minimal: ClassVar[bool] = False
+    # No field: of an attack that can be repeated it is one.
+    restarts = 1
 
     def remark(self, image_shape: tuple[int, int, int], ball: ThreatModel) -> str:
         """What its settings come to on images (H, W, C) in a ball; '' where they say it."""
@@ -134,7 +137,7 @@ class Attack:
         made = images.copy()
         for first in range(0, len(images), batch_size):
             part = np.arange(first, min(first + batch_size, len(images)))
-            for restart in range(getattr(self, "restarts", 1)):
+            for restart in range(self.restarts):
                 if not len(part):
                     break
                 state = tf.constant([seed + restart, int(first)], tf.int32)
