@@ -1,6 +1,7 @@
 """The example of every public name runs, and shows what it says."""
 
 import doctest
+import importlib
 import inspect
 
 import numpy as np
@@ -42,8 +43,9 @@ def names():
 
 def run_example(thing, name, given):
     if inspect.ismodule(thing):
-        # A room that was imported before is called like the function that it is named after.
-        thing = getattr(thing, name)
+        # A room that was imported before is called like the function that it is named after; in
+        # the room that name may be the function's module.
+        thing = getattr(importlib.import_module(tr._PLACES[name]), name)
     found = doctest.DocTestParser().get_doctest(inspect.getdoc(thing) or "", given, name, None, 0)
     assert found.examples, f"{name}: no example in its docstring"
     told = []
