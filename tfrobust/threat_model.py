@@ -151,6 +151,12 @@ class ThreatModel:
 def Linf(eps: float) -> ThreatModel:  # noqa: N802 (a kind of threat model, by its name)
     """No pixel value changes by more than `eps`, in [0, 1]: ``Linf(8 / 255)``.
 
+    Args:
+      eps: the radius, in pixel values of [0, 1], 0 or more.
+
+    Raises:
+      UsageError: `eps` is negative.
+
     Examples:
       >>> str(tr.Linf(8 / 255))
       'linf, eps 8/255'
@@ -160,6 +166,12 @@ def Linf(eps: float) -> ThreatModel:  # noqa: N802 (a kind of threat model, by i
 
 def L2(eps: float) -> ThreatModel:  # noqa: N802
     """The Euclidean length of the change is at most `eps`: ``L2(0.5)``.
+
+    Args:
+      eps: the radius, in pixel values of [0, 1], 0 or more.
+
+    Raises:
+      UsageError: `eps` is negative.
 
     Examples:
       >>> tr.L2(0.5).norm, tr.L2(0.5).eps
@@ -171,6 +183,12 @@ def L2(eps: float) -> ThreatModel:  # noqa: N802
 def L1(eps: float) -> ThreatModel:  # noqa: N802
     """The absolute changes of all values add up to at most `eps`: ``L1(12)``.
 
+    Args:
+      eps: the radius, in pixel values of [0, 1], 0 or more.
+
+    Raises:
+      UsageError: `eps` is negative.
+
     Examples:
       >>> tr.L1(12).norm
       'l1'
@@ -180,6 +198,12 @@ def L1(eps: float) -> ThreatModel:  # noqa: N802
 
 def L0(pixels: int) -> ThreatModel:  # noqa: N802
     """At most so many pixels change, each by any amount: ``L0(5)``.
+
+    Args:
+      pixels: how many, 0 or more; a pixel is one, whatever its number of channels.
+
+    Raises:
+      UsageError: `pixels` is negative.
 
     Examples:
       >>> str(tr.L0(5))

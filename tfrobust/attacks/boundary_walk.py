@@ -30,6 +30,8 @@ _TINY = 1e-12
 class Boundary(DecisionAttack):
     """The Boundary attack, in l2.
 
+    Brendel et al. (2018), https://arxiv.org/abs/1712.04248.
+
     Each query tries a random step along the sphere around x, and from there a small one towards
     x; it is taken where it is misclassified. Both sizes adapt to how often that happens, for
     each example on its own.

@@ -31,6 +31,8 @@ State = tuple[Tensor, ...]
 class FAB(Attack):
     """The fast adaptive boundary attack, in linf, l2 and l1.
 
+    Croce and Hein (2020), https://arxiv.org/abs/1907.02044.
+
     Every step linearises the boundary between the right class and another one, projects
     the iterate and x onto it inside the bounds, and goes to a mean of both projections.
     Where that crosses the boundary, the point is kept if it is nearer to x than all

@@ -25,6 +25,8 @@ _HALVINGS, _DOUBLINGS = 16, 6
 class GeoDA(DecisionAttack):
     """The geometric decision-based attack, in linf and l2.
 
+    Rahmati et al. (2020), https://arxiv.org/abs/2003.06468.
+
     Each turn estimates the boundary's normal at the nearest point found, by Gaussian directions
     of low frequency, goes from x along it (in linf along its sign) until the boundary, and asks
     more the nearer it has come.

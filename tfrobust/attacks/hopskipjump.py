@@ -26,6 +26,8 @@ _TINY = 1e-12
 class HopSkipJump(DecisionAttack):
     """HopSkipJump in linf and l2, as published.
 
+    Chen et al. (2020), https://arxiv.org/abs/1904.02144.
+
     Each turn estimates the boundary's normal at the nearest point found, steps along it as far
     as decisions allow, and halves the way back to x until the boundary is met.
 

@@ -25,6 +25,8 @@ _BASES = ("pixel", "dct")
 class SimBA(Attack):
     """The simple black-box attack, in l2.
 
+    Guo et al. (2019), https://arxiv.org/abs/1905.07121.
+
     Every turn takes a direction that was not tried yet: a value of the image, or a cosine wave
     of a low frequency in one channel. The step against it is tried first, the one along it where
     that does not help. Once all directions are used up they are gone through in another order.

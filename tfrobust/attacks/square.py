@@ -38,6 +38,8 @@ class _Standing(NamedTuple):
 class Square(Attack):
     """Square attack in 'linf' and 'l2', as published.
 
+    Andriushchenko et al. (2020), https://arxiv.org/abs/1912.00049.
+
     Each query changes one square at a random place, drawn for each example on its own,
     and the change stays where it raises the loss or misclassifies. In 'linf' a square
     takes the colour x +- eps, a sign for each channel, and the search starts from

@@ -234,6 +234,8 @@ class AdversarialTraining(_Perturbing, Crafted):
 class Regularisation(Crafted):
     """NSL's adversarial regularisation: a clean loss and an adversarial one.
 
+    The weighted sum of Goodfellow et al. (2015), https://arxiv.org/abs/1412.6572.
+
     Attributes:
       clean_weight, adv_weight: of the two losses.
       split_batch: each image has one of the two, in the share of their weights.
