@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -25,7 +26,15 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
-def test_the_readme_s_snippet_runs(tmp_path, monkeypatch):
+def snippets(page: str) -> list[str]:
+    """The Python on a page; so many epochs as a reader has would take minutes, the words stay."""
+    found = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
+    return [source.replace("epochs=30", "epochs=1") for source in found]
+
+
+@pytest.fixture
+def given(tmp_path, monkeypatch):
+    """What a snippet may take for given, in a folder of its own."""
     import keras
     import matplotlib
 
@@ -34,10 +43,8 @@ def test_the_readme_s_snippet_runs(tmp_path, monkeypatch):
 
     matplotlib.use("agg")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     keras.utils.set_random_seed(0)
-    (source,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    # So many epochs and images as a reader has would take minutes; the words stay.
-    source = source.replace("epochs=30", "epochs=1")
     digits = tr.load("digits").test
     x = tf.image.resize(digits.pixels(slice(0, 40)), [8, 8]).numpy()
     y = digits.labels[:40]
@@ -46,9 +53,74 @@ def test_the_readme_s_snippet_runs(tmp_path, monkeypatch):
         keras.layers.Flatten(), keras.layers.Dense(10),
     ])  # fmt: skip
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(20)
-    given = {"model": model, "x": x, "y": y, "names": list("0123456789"),
-             "test_ds": data, "train_ds": data, "val_ds": data}  # fmt: skip
-    exec(compile(source, "README.md", "exec"), given)
+    return {"tr": tr, "model": model, "x": x, "y": y, "names": list("0123456789"),
+            "test_ds": data, "train_ds": data, "val_ds": data}  # fmt: skip
+
+
+# What is not run here, by its first line, and why.
+NOT_RUN = {
+    "from tfrobust import jobs": "trains a whole network: tests/jobs calls the same functions",
+    "import tensorflow as tf": "of a reader's run: tests/test_export_images.py serves one so",
+    "import keras": "of a reader's run: tests/test_export.py loads one so",
+}
+
+
+def run_snippets(page: str, given: dict) -> None:
+    """In their order; one that begins with the name of a file is that file."""
+    for source in snippets(page):
+        first = source.splitlines()[0]
+        if first in NOT_RUN:
+            continue
+        if named := re.fullmatch(r"# (\w+)\.py", first):
+            Path(f"{named[1]}.py").write_text(source, encoding="utf-8")
+            source = f"from {named[1]} import *"
+        exec(compile(source, page, "exec"), given)
+
+
+def test_what_is_not_run_is_there():
+    pages = [str(page.relative_to(ROOT)) for page in PAGES]
+    firsts = {source.splitlines()[0] for page in pages for source in snippets(page)}
+    assert set(NOT_RUN) <= firsts
+
+
+def test_every_page_with_python_is_tested():
+    pages = {str(page.relative_to(ROOT)) for page in PAGES}
+    assert {page for page in pages if snippets(page)} == {
+        "README.md", "docs/catalogue.md", "docs/plugins.md", "docs/python.md", "docs/training.md",
+        "saved_models/README.md",
+    }  # fmt: skip
+
+
+def test_python_s_page_begins_as_the_readme_does():
+    # The same code, with other remarks; what it does is tested once, below.
+    own, other = (
+        ast.dump(ast.parse(snippets(page)[0])) for page in ("README.md", "docs/python.md")
+    )
+    assert own == other
+    assert {source.splitlines()[0] for source in snippets("docs/python.md")[1:]} <= set(NOT_RUN)
+
+
+def test_the_catalogue_s_snippet_runs(given, tmp_path):
+    run_snippets("docs/catalogue.md", given)
+    assert given["found"].distances.shape == (40,)
+    assert {path.suffix for path in (tmp_path / "results").iterdir()} == {".json", ".csv", ".png"}
+
+
+def test_training_s_snippet_runs(given, tmp_path):
+    run_snippets("docs/training.md", given)
+    assert (tmp_path / "runs/a/best.keras").is_file() and (tmp_path / "robust.keras").is_file()
+
+
+def test_the_plug_in_of_its_page_keeps_the_contract(given):
+    run_snippets("docs/plugins.md", given)
+    given["test_theirs"]()
+
+
+def test_the_readme_s_snippet_runs(given, tmp_path):
+    import tfrobust as tr
+
+    x, model = given["x"], given["model"]
+    run_snippets("README.md", given)
     assert np.abs(given["x_adv"] - x).max() <= 8 / 255 + 1e-6
     assert given["maps"].shape == (40, 8, 8)
     assert (tmp_path / "runs/a/evaluation.json").is_file()
