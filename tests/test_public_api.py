@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib
 import os
 import subprocess
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 
 import tfrobust as tr
+from tfrobust import typing
 from tfrobust.runtime import keras as keras_2
 from tfrobust.runtime import tf
+from tfrobust.testing import small_model
 
 ROOT = Path(__file__).resolve().parents[1]
 COLOURS = np.array([[0.8, 0.2, 0.2], [0.2, 0.8, 0.2], [0.2, 0.2, 0.8], [0.8, 0.8, 0.2]])
@@ -187,6 +190,28 @@ def test_the_names_are_listed_and_typed():
     assert (ROOT / "tfrobust" / "py.typed").is_file()
 
 
+def test_every_public_module_is_checked_strictly():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    (strict,) = [name for name in settings if name.startswith("mypy-tfrobust,")]
+    assert settings[strict].getboolean("warn_return_any")
+    assert set(tr._PLACES.values()) <= set(strict.removeprefix("mypy-").split(","))
+
+
+def test_what_is_public_fits_the_protocols():
+    x = np.zeros((2, 6, 6, 3), np.float32)
+    assert isinstance(tr.as_classifier(small_model(), x), typing.Classifier)
+    methods = (tr.Trades(), tr.Standard(), tr.Regularisation())
+    assert all(isinstance(method, typing.Method) for method in methods)
+    for name in tr.ATTACKS:
+        attack = tr.ATTACKS[name]()
+        assert isinstance(attack, typing.Attack), name
+        if getattr(attack, "minimal", False):
+            assert isinstance(attack, typing.MinimalAttack), name
+    assert not isinstance(lambda model, x, y, ball, seed: x, typing.Attack)
+    assert all(callable(one) for one in map(tr.EXPLAINERS.__getitem__, tr.EXPLAINERS))
+
+
 @pytest.mark.parametrize(
     "first", ["import tensorflow as tf, keras", "import keras", "import tf_keras", "import numpy"]
 )
@@ -194,6 +219,7 @@ def test_any_order_of_imports(first):
     code = f"""
 {first}
 import tfrobust as tr
+from tfrobust import typing
 import keras, numpy as np
 model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3)])
 x = np.random.default_rng(0).uniform(size=(6, 8, 8, 3)).astype("float32")

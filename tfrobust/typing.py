@@ -115,6 +115,23 @@ class RecordedAttack(Attack, Protocol):
 
 
 @runtime_checkable
+class MinimalAttack(Attack, Protocol):
+    """An attack that looks for the nearest adversarial image instead of any in a ball."""
+
+    @property
+    def minimal(self) -> bool:
+        """That it does: an attack such as FAB has it by its settings."""
+
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """The norms that it works in."""
+
+    @property
+    def own_norm(self) -> str:
+        """The norm of its distance where none is asked for."""
+
+
+@runtime_checkable
 class Method(Protocol):
     """The settings of a training method, as `tfrobust.robust` takes them: ``Trades(beta=6)``."""
 

@@ -29,8 +29,8 @@ from tfrobust.models.views import InputView
 from tfrobust.progress import Progress
 from tfrobust.run import write_bytes
 from tfrobust.runtime import allow_concurrent_calls, tf
+from tfrobust.typing import Model, Source, Tensor
 
-Tensor = Any
 #: Seconds between two saves of what is certified so far.
 _SAVED_EVERY = 20.0
 # Draws of one image are split into seeds of two kinds, which never meet.
@@ -38,8 +38,8 @@ _SELECTION, _ESTIMATION = 0, 1
 
 
 def certify(
-    model: Any,
-    data: Any,
+    model: Model | str | Path,
+    data: Source,
     sigma: float,
     *,
     samples: int = 10_000,
@@ -89,11 +89,10 @@ def certify(
     """
     _check(sigma, samples, selection, alpha, batch_size)
     start = time.perf_counter()
-    if isinstance(model, (str, Path)):
-        model = load_any(Path(model))
-    shape = input_shape(model)
+    opened: Model = load_any(model) if isinstance(model, (str, Path)) else model
+    shape = input_shape(opened)
     images = as_images(data, class_names=class_names, channels=shape[2] if shape else None)
-    judge = as_classifier(model, images.pixels(slice(0, 64)), view)
+    judge = as_classifier(opened, images.pixels(slice(0, 64)), view)
     _check_labels(images.labels, judge.classes)
     counts = _counter(inference(judge), images, judge.classes, sigma, batch_size)
     settings = f"{sigma!r} {samples} {selection} {alpha!r} {seed} {batch_size}"

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -25,16 +25,15 @@ from tfrobust.models.views import InputView
 from tfrobust.plugins import parse
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
-from tfrobust.typing import Tensor
+from tfrobust.typing import Attack, MinimalAttack, Model, Source, Tensor
 
-Attack = Any
 # Attacked images are held for so many values at once.
 _HELD = 50_000_000
 
 
 def minimal_distance(
-    model: Any,
-    data: Any,
+    model: Model | str | Path,
+    data: Source,
     attack: str | Attack = "fmn",
     norm: str | None = None,
     *,
@@ -74,11 +73,10 @@ def minimal_distance(
     start = time.perf_counter()
     called, made = _chosen(attack)
     ball = ThreatModel(_norm(made, norm), 0.0)
-    if isinstance(model, (str, Path)):
-        model = load_any(Path(model))
-    shape = input_shape(model)
+    opened: Model = load_any(model) if isinstance(model, (str, Path)) else model
+    shape = input_shape(opened)
     images = as_images(data, class_names=class_names, channels=shape[2] if shape else None)
-    judge = as_classifier(model, images.pixels(slice(0, 64)), view)
+    judge = as_classifier(opened, images.pixels(slice(0, 64)), view)
     evaluator = Evaluator(judge, images, batch_size=batch_size, seed=seed)
     # A ball that holds every image: whatever the attack finds comes back as it is.
     ball = dataclasses.replace(ball, eps=largest_radius(ball, images.image_shape))
@@ -89,7 +87,7 @@ def minimal_distance(
     )  # fmt: skip
 
 
-def _chosen(attack: str | Attack) -> tuple[str, Attack]:
+def _chosen(attack: str | Attack) -> tuple[str, MinimalAttack]:
     """What the attack is called, and the attack."""
     if isinstance(attack, str):
         called, made = attack, make_attack(*parse(attack, ATTACKS, "attack"))
@@ -100,16 +98,16 @@ def _chosen(attack: str | Attack) -> tuple[str, Attack]:
             "attack: expected one that looks for the nearest adversarial image, such as fmn or "
             f"fab:early_stop=false, found {called}, which is content with any in a ball."
         )
-    return called, made
+    return called, cast(MinimalAttack, made)
 
 
-def _norm(attack: Attack, norm: str | None) -> str:
+def _norm(attack: MinimalAttack, norm: str | None) -> str:
     chosen = attack.own_norm if norm is None else norm
     if chosen not in attack.norms:
         raise UsageError(
             f"norm: {type(attack).__name__} has {', '.join(attack.norms)}, found {chosen!r}."
         )
-    return str(chosen)
+    return chosen
 
 
 def _distances(evaluator: Evaluator, attack: Attack, ball: ThreatModel) -> np.ndarray:

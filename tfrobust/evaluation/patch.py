@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from tfrobust.evaluation.universal import Fooled, opened, predicted
 from tfrobust.models.inference import attackable, inference
 from tfrobust.models.views import InputView
 from tfrobust.runtime import tf
-from tfrobust.typing import Function, Tensor
+from tfrobust.typing import Function, Model, Source, Tensor
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ class Patch:
 
 
 def adversarial_patch(
-    model: Any, data: Any, size: int, *, target: int | None = None, test: Any = None,
-    epochs: int = 20, step_size: float = 0.05, batch_size: int = 128, seed: int = 0,
-    view: InputView | None = None,
+    model: Model | str | Path, data: Source, size: int, *, target: int | None = None,
+    test: Source | None = None, epochs: int = 20, step_size: float = 0.05,
+    batch_size: int = 128, seed: int = 0, view: InputView | None = None,
 ) -> Patch:  # fmt: skip
     """Makes a square that is to fool the model on every image, at any place.
 

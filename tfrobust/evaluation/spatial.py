@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from tfrobust.models.inference import inference
 from tfrobust.models.opening import load_any
 from tfrobust.models.views import InputView
 from tfrobust.runtime import tf
-from tfrobust.typing import Function, Tensor
+from tfrobust.typing import Function, Model, Source, Tensor
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class SpatialAccuracy:
 
 
 def spatial_accuracy(
-    model: Any, data: Any, *, degrees: float = 30.0, pixels: float = 3.0,
+    model: Model | str | Path, data: Source, *, degrees: float = 30.0, pixels: float = 3.0,
     grid: tuple[int, int] = (31, 5), draws: int | None = None, seed: int = 0,
     batch_size: int = 128, view: InputView | None = None,
 ) -> SpatialAccuracy:  # fmt: skip
@@ -94,11 +93,10 @@ def spatial_accuracy(
       (True, 27)
     """
     _check(degrees, pixels, grid, draws, batch_size)
-    if isinstance(model, (str, Path)):
-        model = load_any(Path(model))
-    shape = input_shape(model)
+    opened: Model = load_any(model) if isinstance(model, (str, Path)) else model
+    shape = input_shape(opened)
     images = as_images(data, channels=shape[2] if shape else None)
-    judge = as_classifier(model, images.pixels(slice(0, 64)), view)
+    judge = as_classifier(opened, images.pixels(slice(0, 64)), view)
     if int(images.labels.max(initial=0)) >= judge.classes:
         raise TFRobustError(
             f"The data has labels up to {int(images.labels.max())}, but the model knows "

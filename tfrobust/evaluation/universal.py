@@ -26,7 +26,7 @@ from tfrobust.models.opening import load_any
 from tfrobust.models.views import InputView
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
-from tfrobust.typing import Function, Tensor
+from tfrobust.typing import Function, Model, Source, Tensor
 
 #: An image whose loss is above this has been fooled enough: it pulls no more (Shafahi et al.).
 _ENOUGH = 9.0
@@ -67,12 +67,13 @@ class UniversalPerturbation:
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         """Images float32 [N, H, W, C] with the perturbation, inside the bounds."""
-        return np.clip(x + self.delta, *self.ball.bounds)
+        moved: np.ndarray = np.clip(x + self.delta, *self.ball.bounds)
+        return moved
 
 
 def universal(
-    model: Any, data: Any, ball: ThreatModel, *, test: Any = None, epochs: int = 10,
-    step_size: float | None = None, batch_size: int = 128, seed: int = 0,
+    model: Model | str | Path, data: Source, ball: ThreatModel, *, test: Source | None = None,
+    epochs: int = 10, step_size: float | None = None, batch_size: int = 128, seed: int = 0,
     view: InputView | None = None,
 ) -> UniversalPerturbation:  # fmt: skip
     """Makes one perturbation that is to fool the model on every image.
@@ -122,7 +123,7 @@ def universal(
 
 
 def opened(
-    model: Any, data: Any, test: Any, seed: int, view: InputView | None
+    model: Model | str | Path, data: Source, test: Source | None, seed: int, view: InputView | None
 ) -> tuple[
     Classifier, tuple[ImageSet, ImageSet], tuple[np.ndarray, np.ndarray], np.random.Generator
 ]:
@@ -132,11 +133,10 @@ def opened(
       UsageError: there are too few images.
       TFRobustError: data and model do not fit.
     """
-    if isinstance(model, (str, Path)):
-        model = load_any(Path(model))
-    shape = input_shape(model)
+    given: Model = load_any(model) if isinstance(model, (str, Path)) else model
+    shape = input_shape(given)
     images = as_images(data, channels=shape[2] if shape else None)
-    judge = as_classifier(model, images.pixels(slice(0, 64)), view)
+    judge = as_classifier(given, images.pixels(slice(0, 64)), view)
     random = np.random.default_rng(seed)
     made_on, others, rows = _split(images, test, random)
     for each in (made_on, others):

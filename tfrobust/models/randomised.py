@@ -8,19 +8,14 @@ is attacked and judged like any other model.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from tfrobust.errors import UsageError
 from tfrobust.models.classifier import Classifier
 from tfrobust.models.inference import inference
 from tfrobust.runtime import tf
-
-Tensor = Any
-Function = Callable[[Tensor], Tensor]
+from tfrobust.typing import Function, Model, Tensor
 
 
-def expectation(model: Any, draws: int) -> Function:
+def expectation(model: Model, draws: int) -> Function:
     """A model that draws at random, as its mean over several draws (EOT).
 
     The probabilities are averaged, so that both what is judged and its gradient are those of
@@ -76,7 +71,7 @@ def in_expectation(classifier: Classifier, draws: int) -> Classifier:
     )  # fmt: skip
 
 
-def smoothed(model: Any, sigma: float, draws: int) -> Function:
+def smoothed(model: Model, sigma: float, draws: int) -> Function:
     """The mean of a model over Gaussian noise on its images, as an attack sees it.
 
     What `certify` certifies names the class most often named; this is its soft form, with a
@@ -102,7 +97,7 @@ def smoothed(model: Any, sigma: float, draws: int) -> Function:
 
 
 def straight_through(
-    model: Any, transform: Function, substitute: Function | None = None
+    model: Model, transform: Function, substitute: Function | None = None
 ) -> Function:
     """A model behind a step without a useful gradient, with a substitute's gradient (BPDA).
 
