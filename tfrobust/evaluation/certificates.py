@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,20 +131,3 @@ class Certificates:
             shown = "abstain" if prediction == ABSTAINED else prediction
             rows.writerow([index, label, shown, f"{radius:.6f}"])
         return text.getvalue()
-
-    def replace(self, **changes: Any) -> Certificates:
-        """A copy with other values."""
-        return dataclasses.replace(self, **changes)
-
-
-def together(parts: Sequence[Certificates]) -> Certificates:
-    """Certificates of parts of the images under one classifier, as one.
-
-    Args:
-      parts: in the order of the images.
-    """
-    columns = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("labels", "predictions", "radii")
-    }
-    return parts[0].replace(**columns, seconds=sum(part.seconds for part in parts))

@@ -17,14 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from tfrobust.data.sources import as_images
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.evaluation.batches import as_pixels
 from tfrobust.evaluation.certificates import ABSTAINED, Certificates
-from tfrobust.models.classifier import as_classifier, input_shape
+from tfrobust.evaluation.opening import open_pair
 from tfrobust.models.inference import inference
-from tfrobust.models.opening import load_any
 from tfrobust.models.views import InputView
 from tfrobust.progress import Progress
 from tfrobust.run import write_bytes
@@ -89,11 +87,7 @@ def certify(
     """
     _check(sigma, samples, selection, alpha, batch_size)
     start = time.perf_counter()
-    opened: Model = load_any(model) if isinstance(model, (str, Path)) else model
-    shape = input_shape(opened)
-    images = as_images(data, class_names=class_names, channels=shape[2] if shape else None)
-    judge = as_classifier(opened, images.pixels(slice(0, 64)), view)
-    _check_labels(images.labels, judge.classes)
+    judge, images = open_pair(model, data, view=view, class_names=class_names)
     counts = _counter(inference(judge), images, judge.classes, sigma, batch_size)
     settings = f"{sigma!r} {samples} {selection} {alpha!r} {seed} {batch_size}"
     progress = _Saved(resume_from, images, settings, counts)
@@ -143,21 +137,21 @@ def _certify_all(
         radius = radius_of(lower_bound(int(found[best]), samples, alpha), sigma)
         return index, best if radius > 0 else ABSTAINED, radius
 
-    todo = np.flatnonzero(saved.predictions == _TODO)
+    todo = np.flatnonzero(saved.predictions == _UNDONE)
     progress = Progress("certifying", len(images), done=len(images) - len(todo))
     with ThreadPoolExecutor(at_once) as pool:
         for first in range(0, len(todo), at_once):
             for index, prediction, radius in pool.map(one, todo[first : first + at_once]):
                 saved.predictions[index], saved.radii[index] = prediction, radius
             saved.note()
-            done = saved.predictions != _TODO
+            done = saved.predictions != _UNDONE
             right = float(np.mean(saved.predictions[done] == images.labels[done]))
             progress.update(int(done.sum()), f"(certified {right:.3f})")
     progress.close()
     saved.close()
 
 
-_TODO = -2
+_UNDONE = -2
 
 
 class _Saved:
@@ -167,7 +161,7 @@ class _Saved:
         self, path: Path | str | None, images: ImageSet, settings: str, counts: Any
     ) -> None:
         self.path = Path(path) if path is not None else None
-        self.predictions = np.full(len(images), _TODO, np.int32)
+        self.predictions = np.full(len(images), _UNDONE, np.int32)
         self.radii = np.zeros(len(images))
         self._when = time.monotonic()
         self._key = _key(images, settings, counts) if self.path else ""
@@ -242,14 +236,6 @@ def _counter(
         return tf.while_loop(more, some, state, parallel_iterations=1)[1][:classes]
 
     return lambda x, seed, draws: np.asarray(count(x, seed, tf.constant(draws, tf.int32)))
-
-
-def _check_labels(labels: np.ndarray, classes: int) -> None:
-    if int(labels.max(initial=0)) >= classes:
-        raise TFRobustError(
-            f"The data has labels up to {int(labels.max())}, but the model knows {classes} classes "
-            f"(0 to {classes - 1}): certify it on the data set that it was trained for."
-        )
 
 
 def _check(sigma: float, samples: int, selection: int, alpha: float, batch_size: int) -> None:

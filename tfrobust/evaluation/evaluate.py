@@ -12,14 +12,11 @@ import numpy as np
 from tfrobust.attacks.named import make_attacks
 from tfrobust.attacks.runner import refuse_without_gradient
 from tfrobust.config import EvaluationConfig
-from tfrobust.data.sources import as_images
 from tfrobust.evaluation.checks import doubts
 from tfrobust.evaluation.evaluator import Evaluator
 from tfrobust.evaluation.ledger import Ledger
+from tfrobust.evaluation.opening import open_pair
 from tfrobust.evaluation.report import AttackResult, Outcome, RobustnessReport
-from tfrobust.models.classifier import as_classifier, input_shape
-from tfrobust.models.endpoint import expect_classes
-from tfrobust.models.opening import load_any
 from tfrobust.models.views import InputView
 from tfrobust.threat_model import ThreatModel
 from tfrobust.typing import Attack, Model, Source
@@ -75,11 +72,7 @@ def evaluate(
       True
     """
     start = time.perf_counter()
-    opened: Model = load_any(model) if isinstance(model, (str, Path)) else model
-    shape = input_shape(opened)
-    images = as_images(data, class_names=class_names, channels=shape[2] if shape else None)
-    expect_classes(opened, len(images.label_names))
-    judge = as_classifier(opened, images.pixels(slice(0, 64)), view)
+    judge, images = open_pair(model, data, view=view, class_names=class_names)
     chosen = _attacks(attacks, judge.classes, threat_model.norm)
     refuse_without_gradient(judge, chosen)
     evaluator = Evaluator(judge, images, batch_size=batch_size, seed=seed, ledger=ledger)

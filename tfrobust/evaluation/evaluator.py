@@ -18,6 +18,7 @@ from tfrobust.errors import TFRobustError
 from tfrobust.evaluation.batches import as_pixels, even_batches, judge_logits
 from tfrobust.evaluation.calibration import Calibration, brier_of, expected_calibration_error
 from tfrobust.evaluation.ledger import Ledger, Task
+from tfrobust.evaluation.opening import check_labels
 from tfrobust.evaluation.report import AttackResult, Outcome
 from tfrobust.evaluation.sharing import Arrays, Share
 from tfrobust.models.classifier import as_classifier
@@ -75,7 +76,7 @@ class Evaluator:
         self.clean = self._run_clean()
 
     def _run_clean(self) -> Outcome:
-        self._check_labels()
+        check_labels(self.data.labels, self.classifier.classes)
 
         def clean(index: np.ndarray) -> list[np.ndarray]:
             return [value.numpy() for value in self._judge_clean(*self.batch(index))]
@@ -95,15 +96,6 @@ class Evaluator:
         error = expected_calibration_error(found.confidences, found.correct)
         self.calibration = Calibration(error, float(squared.mean()))
         return found
-
-    def _check_labels(self) -> None:
-        classes = self.classifier.classes
-        top = int(self.data.labels.max())
-        if top >= classes:
-            raise TFRobustError(
-                f"The data has labels up to {top}, but the model knows {classes} classes "
-                f"(0 to {classes - 1}): evaluate it on the data set that it was trained for."
-            )
 
     def gradient_at(self, index: np.ndarray, loss: str) -> np.ndarray:
         """The input gradient of a loss at clean images, float32 [M, H, W, 3]."""

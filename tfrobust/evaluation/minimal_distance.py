@@ -13,14 +13,12 @@ import numpy as np
 from tfrobust.attacks import ATTACKS
 from tfrobust.attacks.named import make_attack
 from tfrobust.attacks.standing import is_correct
-from tfrobust.data.sources import as_images
 from tfrobust.errors import UsageError
 from tfrobust.evaluation.batches import as_pixels, even_batches
 from tfrobust.evaluation.curves import largest_radius
 from tfrobust.evaluation.distances import MinimalDistances
 from tfrobust.evaluation.evaluator import Evaluator
-from tfrobust.models.classifier import as_classifier, input_shape
-from tfrobust.models.opening import load_any
+from tfrobust.evaluation.opening import open_pair
 from tfrobust.models.views import InputView
 from tfrobust.plugins import parse
 from tfrobust.runtime import tf
@@ -73,10 +71,7 @@ def minimal_distance(
     start = time.perf_counter()
     called, made = _chosen(attack)
     ball = ThreatModel(_norm(made, norm), 0.0)
-    opened: Model = load_any(model) if isinstance(model, (str, Path)) else model
-    shape = input_shape(opened)
-    images = as_images(data, class_names=class_names, channels=shape[2] if shape else None)
-    judge = as_classifier(opened, images.pixels(slice(0, 64)), view)
+    judge, images = open_pair(model, data, view=view, class_names=class_names)
     evaluator = Evaluator(judge, images, batch_size=batch_size, seed=seed)
     # A ball that holds every image: whatever the attack finds comes back as it is.
     ball = dataclasses.replace(ball, eps=largest_radius(ball, images.image_shape))

@@ -17,11 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from tfrobust.attacks.standing import everyone, is_correct, keep, scatter
-from tfrobust.data.sources import as_images
-from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.models.classifier import as_classifier, input_shape
+from tfrobust.errors import UsageError
+from tfrobust.evaluation.opening import open_pair
 from tfrobust.models.inference import inference
-from tfrobust.models.opening import load_any
 from tfrobust.models.views import InputView
 from tfrobust.runtime import tf
 from tfrobust.typing import Function, Model, Source, Tensor
@@ -93,15 +91,7 @@ def spatial_accuracy(
       (True, 27)
     """
     _check(degrees, pixels, grid, draws, batch_size)
-    opened: Model = load_any(model) if isinstance(model, (str, Path)) else model
-    shape = input_shape(opened)
-    images = as_images(data, channels=shape[2] if shape else None)
-    judge = as_classifier(opened, images.pixels(slice(0, 64)), view)
-    if int(images.labels.max(initial=0)) >= judge.classes:
-        raise TFRobustError(
-            f"The data has labels up to {int(images.labels.max())}, but the model knows "
-            f"{judge.classes} classes: measure it on the data set that it was trained for."
-        )
+    judge, images = open_pair(model, data, view=view)
     places = None if draws else _grid(degrees, pixels, grid)
     reach = (math.radians(degrees), pixels, pixels)
     worst = _searcher(inference(judge), images.image_shape, places, draws, reach)

@@ -19,10 +19,10 @@ from tfrobust.attacks.losses import cross_entropy
 from tfrobust.attacks.standing import is_finite
 from tfrobust.data.sources import as_images
 from tfrobust.data.types import ImageSet
-from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.models.classifier import Classifier, as_classifier, input_shape
+from tfrobust.errors import UsageError
+from tfrobust.evaluation.opening import check_labels, open_pair
+from tfrobust.models.classifier import Classifier
 from tfrobust.models.inference import attackable, inference
-from tfrobust.models.opening import load_any
 from tfrobust.models.views import InputView
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -133,18 +133,10 @@ def opened(
       UsageError: there are too few images.
       TFRobustError: data and model do not fit.
     """
-    given: Model = load_any(model) if isinstance(model, (str, Path)) else model
-    shape = input_shape(given)
-    images = as_images(data, channels=shape[2] if shape else None)
-    judge = as_classifier(given, images.pixels(slice(0, 64)), view)
+    judge, images = open_pair(model, data, view=view)
     random = np.random.default_rng(seed)
     made_on, others, rows = _split(images, test, random)
-    for each in (made_on, others):
-        if int(each.labels.max(initial=0)) >= judge.classes:
-            raise TFRobustError(
-                f"The data has labels up to {int(each.labels.max())}, but the model knows "
-                f"{judge.classes} classes: expected data of the classes it was trained for."
-            )
+    check_labels(others.labels, judge.classes)
     return judge, (made_on, others), rows, random
 
 
