@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from tfrobust.attacks.asked import (
+from tfrobust.attacks.queries import (
     ask,
     ask_each,
     at_once,

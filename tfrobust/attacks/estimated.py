@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tfrobust.attacks.asked import (
+from tfrobust.attacks.losses import LOSSES
+from tfrobust.attacks.queries import (
     ask,
     ask_each,
     at_once,
@@ -17,7 +18,6 @@ from tfrobust.attacks.asked import (
     several,
     wide,
 )
-from tfrobust.attacks.losses import LOSSES
 from tfrobust.attacks.runner import Attack
 from tfrobust.attacks.standing import where
 from tfrobust.errors import UsageError

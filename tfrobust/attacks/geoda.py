@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tfrobust.attacks.asked import cosines, fold, repeat, wide
 from tfrobust.attacks.decisions import DecisionAttack, Decisions, Draw, Found
+from tfrobust.attacks.queries import cosines, fold, repeat, wide
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.typing import Tensor

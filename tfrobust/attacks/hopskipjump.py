@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tfrobust.attacks.asked import fold, repeat, wide
 from tfrobust.attacks.decisions import DecisionAttack, Decisions, Found
+from tfrobust.attacks.queries import fold, repeat, wide
 from tfrobust.attacks.standing import where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf

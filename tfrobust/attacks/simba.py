@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tfrobust.attacks.asked import ask, check_norm, check_queries, cosines, fold, repeat
 from tfrobust.attacks.losses import LOSSES
+from tfrobust.attacks.queries import ask, check_norm, check_queries, cosines, fold, repeat
 from tfrobust.attacks.runner import Attack
 from tfrobust.attacks.standing import where
 from tfrobust.errors import UsageError

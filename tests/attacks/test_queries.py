@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfrobust.attacks.asked import ask, ask_each, at_once, cosines
+from tfrobust.attacks.queries import ask, ask_each, at_once, cosines
 from tfrobust.runtime import tf
 
 X = tf.reshape(tf.range(12, dtype=tf.float32), [4, 1, 1, 3])
