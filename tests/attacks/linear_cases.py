@@ -23,6 +23,20 @@ def case(linear_model, rows=8, seed=1, weights=None):
     return model, x, y, {norm: away / np.linalg.norm(w, dual) for norm, dual in ORDER.items()}
 
 
+def exact(model):
+    """The linear model, its logits summed in float64 and so the same in a batch of any size.
+
+    An attack that walks along the boundary turns on the last bit of a logit.
+    """
+    weights, bias = (tf.cast(one, tf.float64) for one in model.layers[-1].get_weights())
+
+    def call(x):
+        flat = tf.cast(tf.reshape(x, [-1, weights.shape[0]]), tf.float64)
+        return tf.cast(flat @ weights + bias, tf.float32)
+
+    return call
+
+
 def attacked(attack, model, x, y, ball):
     """(images as the attack returns them, verified success, examples the model was asked for)."""
     return compiled(attack, model, x.shape[1:], ball)(x, y)

@@ -10,13 +10,13 @@ from tfrobust.runtime import keras as keras_2
 RNG = np.random.default_rng(0)
 
 
-def data(count=64, scale=1.0):
+def data(count=64, scale=1.0, rng=RNG):
     y = np.arange(count) % 3
-    x = np.clip(0.3 * np.eye(3)[y][:, None, None] + RNG.uniform(0.2, 0.6, (count, 8, 8, 3)), 0, 1)
+    x = np.clip(0.3 * np.eye(3)[y][:, None, None] + rng.uniform(0.2, 0.6, (count, 8, 8, 3)), 0, 1)
     return (scale * x).astype("float32"), y
 
 
-def network(library, last="softmax", classes=3, first=()):
+def network(library, last="softmax", classes=3, first=(), activation="relu"):
     # Seeded: after a command of ours TensorFlow draws nothing without a seed.
     library.utils.set_random_seed(0)
     layers = library.layers
@@ -27,12 +27,12 @@ def network(library, last="softmax", classes=3, first=()):
     # Fused, Keras 2 keeps another running variance than Keras 3: n / (n - 1) times as large.
     plain = {"fused": False} if library is keras_2 else {}
     x = layers.BatchNormalization(momentum=0.9, **plain)(x)
-    x = layers.Flatten()(layers.ReLU()(x))
+    x = layers.Flatten()(layers.Activation(activation)(x))
     return library.Model(image, layers.Dense(classes, last, name="top")(x))
 
 
-def same_start(models):
-    weights = [RNG.normal(0, 0.3, w.shape) if w.ndim > 1 else w for w in models[0].get_weights()]
+def same_start(models, rng=RNG):
+    weights = [rng.normal(0, 0.3, w.shape) if w.ndim > 1 else w for w in models[0].get_weights()]
     for model in models:
         model.set_weights(weights)
 

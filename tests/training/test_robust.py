@@ -24,16 +24,18 @@ def test_both_keras_train_alike(method, monkeypatch):
     # method is the same, and its gradients are well conditioned.
     monkeypatch.setattr(trades, "_START", 0.1)
     keras_3 = pytest.importorskip("keras", minversion="3.0")
-    x, y = data()
-    models = [network(one, None) for one in (keras_2, keras_3)]
-    same_start(models)
+    # Two Keras round differently. Where ReLU bends, that is enough to send the rest another way,
+    # about once in a few hundred draws: a smooth network, and always the same draw.
+    x, y = data(rng=np.random.default_rng(0))
+    models = [network(one, None, activation="tanh") for one in (keras_2, keras_3)]
+    same_start(models, np.random.default_rng(1))
     losses = []
     settings = {} if method in (tr.Standard, tr.Fast, tr.Noise) else {
         "attack": tr.PGD(steps=2)}  # fmt: skip
     for one, model in zip((keras_2, keras_3), models, strict=True):
         # In L2 a rounding error moves an image by as little; in linf it may turn a sign.
         wrapped = tr.robust(model, method(**settings), tr.L2(0.5))
-        wrapped.compile(one.optimizers.SGD(0.05))
+        wrapped.compile(one.optimizers.SGD(0.01))
         found = wrapped.fit(x, y, batch_size=16, epochs=5, shuffle=False, verbose=0)
         losses.append(found.history["loss"])
     # What a rounding error of TRADES grows to in the last steps depends on the processor and on
