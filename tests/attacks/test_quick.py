@@ -14,7 +14,7 @@ from tfrobust.threat_model import ThreatModel
 
 
 def test_what_it_is_in_each_norm():
-    assert list(quick("linf")) == list(quick("l2")) == ["fgsm", "pgd", "apgd-t"]
+    assert list(quick("linf")) == list(quick("l2")) == ["fgsm", "pgd", "apgd-ce", "apgd-t"]
     assert list(quick("l1")) == list(quick("l0")) == ["fgsm", "pgd", "pgd-margin"]
     assert quick("linf", 10)["apgd-t"].loss == "dlr"
     assert quick("linf", 2)["apgd-t"].loss == quick("linf", 3)["apgd-t"].loss == "margin"

@@ -73,7 +73,8 @@ def test_leaves_everything_that_a_later_verb_needs(run):
     assert len(list(csv.DictReader((folder / "history.csv").open()))) == 3
     report = json.loads((folder / "evaluation.json").read_text())
     attacks = report["attacks"]
-    assert list(attacks) == ["fgsm", "pgd", "apgd-t"] and attacks["pgd"]["parameters"]["steps"] == 3
+    assert list(attacks) == ["fgsm", "pgd", "apgd-ce", "apgd-t"]
+    assert attacks["pgd"]["parameters"]["steps"] == 3
     assert report["num_examples"] == 40 and report["threat_model"]["eps"] == 0.05
     lowest = min(attack["accuracy"] for attack in attacks.values())
     assert report["robust_accuracy"] <= lowest <= report["clean_accuracy"]
