@@ -2,27 +2,48 @@
 # make test    sets up and passes the tests
 # make test-matrix   passes them with TensorFlow 2.18 to 2.21, in environments of their own
 #   (MATRIX=all: the whole suite; MATRIX_ROWS="2.20:3.13": other pairs; MATRIX_DIR: where)
+# make coverage  passes the tests and prints the lines and branches they reach, room by room
+#
+# uv installs, in a fraction of pip's time. It reads neither pip.conf nor PIP_ variables: where the
+# index is set there, `make INSTALLER=pip test` (or tell uv by UV_DEFAULT_INDEX).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALLER ?= uv
+INSTALL_uv = $(BIN)/python -m uv pip install --quiet --python $(BIN)/python
+INSTALL_pip = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+INSTALL = $(INSTALL_$(INSTALLER)) -c constraints.txt
 DIGITS := $(BIN)/python -m pipelines.train --backbone mobilenetv2 --resume
 
 MATRIX ?= core
 MATRIX_DIR ?= .venvs
 
-.PHONY: train test test-slow test-matrix check benchmarks docs release-check clean
+# Modules are compiled when they are first imported, each once: not if nothing is written.
+unexport PYTHONDONTWRITEBYTECODE
+export UV_HTTP_TIMEOUT ?= 300
+
+# Tracing keeps one core busy: a process for each core halves the time.
+PYTEST := $(BIN)/python -m pytest
+PROCESSES := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+.PHONY: train test test-slow coverage test-matrix check benchmarks docs release-check clean
 
 train: $(VENV)/.ready
 	$(DIGITS) --recipe digits_standard --output saved_models/digits-standard
 	$(DIGITS) --reference saved_models/digits-standard --output saved_models/digits-nsl
 
-# Tracing keeps one core busy: a process for each core halves the time.
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) $(PROCESSES)
 
 test-slow: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
+
+# The commands that tests start are measured too (setup.cfg, [coverage:run]).
+coverage: $(VENV)/.ready-dev
+	rm -rf build/coverage && mkdir -p build/coverage
+	$(BIN)/python -m coverage run -m pytest $(PROCESSES)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python .ci/rooms.py
 
 test-matrix:
 	@MATRIX="$(MATRIX)" MATRIX_ROWS="$(MATRIX_ROWS)" MATRIX_DIR="$(MATRIX_DIR)" .ci/matrix
@@ -36,10 +57,10 @@ benchmarks: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.data
 	$(BIN)/python -m benchmarks.training
 
-# An old pip backtracks for minutes over these dependencies: it is renewed first.
+# An old pip backtracks for minutes over these dependencies: it is renewed where it is used.
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=24"
+	$(INSTALL_pip) --upgrade $(if $(filter pip,$(INSTALLER)),"pip>=24","uv>=0.8")
 
 $(VENV)/.ready: setup.cfg constraints.txt | $(BIN)/python
 	$(INSTALL) -e .
