@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,19 +16,62 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
-LONGEST = ("pipelines", "jobs", "training", "serving", "search")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "diagonal: of the product of its parameters those cases that have each value once; "
+        "the others are slow",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, so that no process is left with one when the others have ended."""
+    """Marks what is off the diagonals as slow; long files first, so that no process is left
+    with one when the others have ended."""
+    mark_diagonals(items)
+    longest = (ROOT / "tests" / "longest.txt").read_text().split()
+    places = {name: place for place, name in enumerate(longest)}
+    # A file that is not in the list is a short one.
+    items.sort(key=lambda item: places.get(item.nodeid.split("::")[0], len(places)))
 
-    def place(item: pytest.Item) -> int:
-        folder, *file = item.path.relative_to(ROOT / "tests").parts
-        return 0 if folder in LONGEST else 2 if file else 1
 
-    items.sort(key=place)
+def mark_diagonals(items: list[pytest.Item]) -> None:
+    """A test marked `diagonal` keeps few cases that have each value of each parameter."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("diagonal") and not item.get_closest_marker("slow"):
+            cases.setdefault(item.nodeid.split("[")[0], []).append(item)
+    for found in cases.values():
+        for item in beside_the_diagonal(found):
+            item.add_marker(pytest.mark.slow)
 
 
+def beside_the_diagonal(cases: list[pytest.Item]) -> list[pytest.Item]:
+    values = {id(item): set(item.callspec.indices.items()) for item in cases}
+    unseen = set().union(*values.values())
+    left = list(cases)
+    while unseen:
+        most = max(left, key=lambda item: len(values[id(item)] & unseen))
+        unseen -= values[id(most)]
+        left.remove(most)
+    return left
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """By default TensorFlow runs the small graphs of the tests as they are.
+
+    To optimise a graph takes longer than to run it a few times. The slow tests have it done, and
+    so have the commands that tests start.
+    """
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow and "not slow" in item.config.option.markexpr and not _GRAPHS_AS_THEY_ARE:
+        _GRAPHS_AS_THEY_ARE.append(True)
+        tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+_GRAPHS_AS_THEY_ARE: list[bool] = []
 # Graphs are traced as millions of small objects, which the collector would look at ever again.
 gc.set_threshold(200_000, 20, 50)
 

@@ -65,6 +65,7 @@ def test_every_mode_becomes_rgb(pixels_of, data: bytes, colour: tuple[int, ...])
     np.testing.assert_allclose(pixels_of(data), np.full((SIDE, SIDE, 3), colour), atol=1e-3)
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 @pytest.mark.parametrize("size", [(8, 8), (16, 16), (37, 23), (5, 11), (1, 1), (300, 2)])
 def test_resizing_agrees_with_pillow(pixels_of, kind: str, size: tuple[int, int]) -> None:

@@ -70,6 +70,7 @@ def subclassed(library):
 BUILDERS = [functional, sequential, subclassed]
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("build", BUILDERS)
 def test_a_model_is_attacked_and_measured(library, build):
     model, (x, y) = build(library), data()
@@ -87,6 +88,7 @@ def test_a_model_is_attacked_and_measured(library, build):
     assert report.robust_accuracy < report.clean_accuracy
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("build", BUILDERS)
 def test_a_model_is_explained(library, build):
     model, (x, _) = build(library), data(6)
@@ -103,6 +105,7 @@ def test_a_model_is_explained(library, build):
     assert maps.shape == (6, 12, 12) and maps.min() >= 0 and maps.max() > 0
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("build", [functional, sequential])
 def test_a_model_is_exported(library, build, tmp_path):
     model, (x, _) = build(library), data(6)
@@ -213,8 +216,10 @@ def test_what_is_public_fits_the_protocols():
 
 
 @pytest.mark.parametrize(
-    "first", ["import tensorflow as tf, keras", "import keras", "import tf_keras", "import numpy"]
-)
+    "first",
+    ["import tensorflow as tf, keras", "import tf_keras",
+     *(pytest.param(one, marks=pytest.mark.slow) for one in ("import keras", "import numpy"))],
+)  # fmt: skip
 def test_any_order_of_imports(first):
     code = f"""
 {first}

@@ -50,6 +50,7 @@ class Recorder:
         return self.model(x)
 
 
+@pytest.mark.diagonal
 @BOTH
 @pytest.mark.parametrize("attack", [
     APGD(), APGD(loss="dlr"), APGD(loss="margin"), TargetedAPGD(n_targets=3),
@@ -174,6 +175,7 @@ def test_starts_on_the_boundary_of_the_ball(norm):
     assert np.all(threat.contains(boundary_start(threat, x * 0, SEED), x * 0))
 
 
+@pytest.mark.diagonal
 @BOTH
 @pytest.mark.parametrize("attack", [APGD(steps=12), TargetedAPGD(steps=12)], ids=["ce", "t"])
 def test_stays_in_the_ball_for_any_batch_size_and_is_seeded(attack, norm, small_cnn):

@@ -23,6 +23,13 @@ ALL = [
     pytest.param(GeoDA(frequencies=1.0), "l2", id="geoda-l2"),
     pytest.param(GeoDA(frequencies=1.0), "linf", id="geoda-linf"),
 ]
+#: Each attack by default in one norm.
+EACH = [
+    pytest.param(*one.values, id=one.id, marks=pytest.mark.slow)
+    if one.id in ("hopskipjump-linf", "geoda-l2")
+    else one
+    for one in ALL
+]
 SEED = tf.constant([1, 2])
 
 
@@ -39,7 +46,7 @@ def test_comes_within_a_few_percent_of_the_distance_to_the_hyperplane(attack, no
     assert 0.9 * 8 * 3000 < asked <= 8 * 3000
 
 
-@pytest.mark.parametrize(("attack", "norm"), ALL)
+@pytest.mark.parametrize(("attack", "norm"), EACH)
 def test_one_hot_labels_are_as_good_as_logits(attack, norm, linear_model):
     model, x, y, distances = case(linear_model)
     attack = dataclasses.replace(attack, queries=400)
@@ -55,7 +62,7 @@ def test_one_hot_labels_are_as_good_as_logits(attack, norm, linear_model):
     np.testing.assert_array_equal(blind[1], success)
 
 
-@pytest.mark.parametrize(("attack", "norm"), ALL)
+@pytest.mark.parametrize(("attack", "norm"), EACH)
 def test_examples_do_not_influence_each_other(attack, norm, linear_model):
     model, x, y, _ = case(linear_model)
     attack, ball = dataclasses.replace(attack, queries=100), ThreatModel(norm, 0.05)
@@ -66,7 +73,7 @@ def test_examples_do_not_influence_each_other(attack, norm, linear_model):
     assert (call(x, y, seed=7)[0] != together).any()
 
 
-@pytest.mark.parametrize(("attack", "norm"), ALL)
+@pytest.mark.parametrize(("attack", "norm"), EACH)
 def test_what_is_wrong_without_attack_costs_one_query_and_stays(attack, norm, linear_model):
     model, x, y, _ = case(linear_model)
     x_adv, success, asked = attacked(attack, model, x, 1 - y, ThreatModel(norm, 0.05))
@@ -74,7 +81,7 @@ def test_what_is_wrong_without_attack_costs_one_query_and_stays(attack, norm, li
     np.testing.assert_array_equal(x_adv, x)
 
 
-@pytest.mark.parametrize(("attack", "norm"), ALL)
+@pytest.mark.parametrize(("attack", "norm"), EACH)
 def test_where_nothing_is_misclassified_the_image_itself_is_returned(attack, norm):
     x, y = np.full((3, 2, 2, 3), 0.5, "float32"), np.zeros(3, "int32")
     attack = dataclasses.replace(attack, queries=30, tries=10)

@@ -59,6 +59,7 @@ def compiled(attack, model, threat, side=2):
     return run
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize("norm", NORMS)
 def test_succeeds_just_above_the_minimal_radius_and_not_below(norm, targeted, linear_model):
@@ -75,6 +76,7 @@ def test_succeeds_just_above_the_minimal_radius_and_not_below(norm, targeted, li
             assert ThreatModel(norm, float(eps), WIDE).contains(x_adv, x[row : row + 1])
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize("norm", NORMS)
 def test_minimal_attack_finds_the_minimal_distance(norm, targeted, linear_model):

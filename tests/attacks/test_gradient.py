@@ -55,6 +55,7 @@ class Calls:
         return self.model(x)
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize(
     ("name", "side"), [*((name, 2) for name in ATTACKS if name != "bim"), ("bim", 16), ("pgd", 16)]
 )

@@ -37,7 +37,15 @@ EXACT = [
     (CW, "l2", 0.05),
     (SPARSE, "l1", 0.05),
 ]
-ALL = [(attack, norm) for attack, norm, _ in EXACT[2:]] + [(FMN(), "l0"), (SigmaZero(), "l0")]
+#: Each attack by default in one norm: what is common to the norms is in what they share.
+ALL = [
+    (DeepFool(steps=1), "linf"), (DDN(loss="margin", final_search=0), "l2"), (CW, "l2"),
+    (SPARSE, "l1"), (FMN(), "l0"), (SigmaZero(), "l0"),
+    *(pytest.param(attack, norm, marks=pytest.mark.slow) for attack, norm in (
+        (DeepFool(steps=1), "l2"), (FMN(final_search=0), "l2"), (FMN(final_search=0), "linf"),
+        (FMN(final_search=0), "l1"))),
+]  # fmt: skip
+CLIMBING = [pair for pair in ALL if not isinstance(getattr(pair, "values", pair)[0], DeepFool)]
 
 
 def named(value):
@@ -140,9 +148,7 @@ def test_examples_do_not_influence_each_other_and_what_is_wrong_is_left(attack, 
     assert whole.min() >= 0 and whole.max() <= 1
 
 
-@pytest.mark.parametrize(
-    ("attack", "norm"), [pair for pair in ALL if not isinstance(pair[0], DeepFool)], ids=named
-)
+@pytest.mark.parametrize(("attack", "norm"), CLIMBING, ids=named)
 def test_early_stop_ends_with_an_adversarial_image_in_the_ball(attack, norm, linear_model):
     model, x, y = problem(linear_model)
     rows = []

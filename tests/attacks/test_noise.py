@@ -49,6 +49,7 @@ class Calls:
         return self.model(x)
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("attack", [UniformNoise(tries=2), GaussianNoise(tries=2),
                                     OptimisedNoise(steps=2)])  # fmt: skip
 @pytest.mark.parametrize("norm", NORMS)

@@ -98,6 +98,7 @@ def test_l2_comes_as_far_as_the_published_algorithm_and_never_below_the_minimal_
     assert not below.any()
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 0.5)])
 @pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_every_query_is_in_the_ball_and_the_bounds(norm, eps, batch):
@@ -118,6 +119,7 @@ def test_every_query_is_in_the_ball_and_the_bounds(norm, eps, batch):
         np.testing.assert_allclose(loose.distance(point, x), eps, rtol=1e-4)
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("queries", [1, 2, 57])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_budget_is_spent_exactly_on_what_never_breaks(norm, queries, linear_model):
@@ -151,6 +153,7 @@ def test_loop_ends_once_nothing_stands(linear_model):
     assert np.array_equal(x_adv, asked[0])
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("loss", ["margin", "cross_entropy"])
 def test_more_queries_never_lower_the_loss(norm, loss, small_cnn):

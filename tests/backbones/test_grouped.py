@@ -31,6 +31,7 @@ def apart(x: Any, kernel: Any, **options: Any) -> Any:
     return tf.concat(parts, -1)
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize(("stride", "padding"), [(1, "same"), (2, "valid")])
 def test_equals_its_definition_and_gradients(

@@ -58,6 +58,7 @@ KERNELS = [(1, 1), (2, 2), (3, 3), (4, 4), (5, 2), (7, 7)]
 IMAGES = [(8, 8), (9, 9), (11, 7)]
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("strides", STRIDES)
 @pytest.mark.parametrize("dilations", DILATIONS)
@@ -224,9 +225,14 @@ def test_a_clean_process_loads_files_that_name_the_layer(folder: Path) -> None:
     assert_runs_anew(LOADED_ANEW, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
-def test_the_saved_model_needs_nothing_of_ours_and_has_our_gradients(folder: Path) -> None:
+def test_the_saved_model_needs_nothing_of_ours(folder: Path) -> None:
     assert_runs_anew(SERVED, folder)
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_the_saved_model_has_our_gradients(folder: Path) -> None:
     x, gradients = np.load(folder / "x.npy"), []
     for name in ("1", "a.keras"):
         image = tf.constant(x)

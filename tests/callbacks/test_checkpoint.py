@@ -198,6 +198,8 @@ def check_kills(name, folder, epochs, kills, seed):
     print(f"{name}: {struck} kills of {home} trainings, all equal", flush=True)
 
 
+# Without a process of its own: `test_all_callbacks_go_on_where_they_were`, above.
+@pytest.mark.slow
 def test_killed_by_signal_9_it_goes_on_to_the_same_weights(tmp_path):
     check_kills("tf_keras", tmp_path, 6, 1, seed=0)
 

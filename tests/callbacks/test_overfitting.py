@@ -86,6 +86,7 @@ def test_it_gives_the_weights_of_the_best_epoch_back(library):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("method", [tr.Fast(), tr.AdversarialTraining(attack=tr.FGSM())],
                          ids=["noise", "fgsm"])  # fmt: skip
 def test_catastrophic_overfitting_is_undone(library, method, monkeypatch, capfd):

@@ -83,6 +83,7 @@ def test_golden_values(name):
         np.testing.assert_allclose(found, GOLDEN[name, side], atol=1e-3)
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("side", [32, 64])
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_severity_grows(name, side):
@@ -144,6 +145,7 @@ def test_an_image_does_not_depend_on_its_batch(name):
     )
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (28, 100)])
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_other_sizes(name, height, width):

@@ -35,6 +35,7 @@ def images_of(kind, count=70):
 KINDS = ("uint8", "unit floats", "doubles", "whole floats", "uint16", "bool", "grey")
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch", [None, 1, 32])
 def test_a_data_set_on_disk_is_the_one_in_memory(kind, batch, tmp_path):

@@ -44,7 +44,11 @@ def images(tmp_path):
 @pytest.fixture
 def run(tmp_path, images):
     """A run folder with a model and its split, and nothing measured."""
-    made = RunFolder(tmp_path / "run")
+    return make_run(tmp_path / "run", images)
+
+
+def make_run(folder, images):
+    made = RunFolder(folder)
     made.create()
     config = RunConfig(
         data=DataConfig(dataset=str(images)), threat=ThreatConfig(eps=0.02),

@@ -53,7 +53,7 @@ def measured(model, images, output, *more):
 def test_the_command_finds_what_it_finds_on_the_file(served, file, images, tmp_path, capsys):
     bare = tmp_path / "bare.keras"
     bare.write_bytes(file.read_bytes())
-    flags = ("--attack", "square,hopskipjump", "--queries", "30")
+    flags = ("--attack", "square,hopskipjump", "--queries", "30", "--limit", "12")
     own = measured(bare, images, tmp_path / "own", *flags)
     other = measured(served.address, images, tmp_path / "other", *flags, "--endpoint", "batch=7")
     for name in ("square", "hopskipjump"):

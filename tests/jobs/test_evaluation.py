@@ -10,12 +10,9 @@ from tfrobust import jobs
 from tfrobust.errors import TFRobustError, UsageError
 
 
-@pytest.fixture
-def found(run):
-    return jobs.evaluate(run.path)
-
-
-def test_the_report_comes_as_an_object_and_lies_in_the_folder(run, found, capsys):
+def test_the_report_comes_as_an_object_and_lies_in_the_folder(run, capsys):
+    lines = []
+    found = jobs.evaluate(run.path, tell=lines.append)
     assert found.run == run and found.report.clean_accuracy == 1
     assert 0 <= found.report.robust_accuracy <= 1 and found.figures == ()
     # As plain values it is what stands in the file: a page of it needs not read that.
@@ -23,11 +20,7 @@ def test_the_report_comes_as_an_object_and_lies_in_the_folder(run, found, capsys
     for name in ("predictions.csv", "model_card.md", "leaderboard.json"):
         assert (run.path / name).is_file(), name
     assert capsys.readouterr().out == ""
-
-
-def test_what_is_told_is_the_table(run):
-    lines = []
-    found = jobs.evaluate(run.path, tell=lines.append)
+    # What is told is the table.
     assert any(found.report.as_text() in line for line in lines)
 
 
@@ -60,7 +53,8 @@ def test_a_reference_of_other_classes_is_refused(run, linear_model, tmp_path):
     assert not run.evaluation.exists()
 
 
-def test_a_page_of_the_report_is_the_page_of_the_folder(run, found, tmp_path):
+def test_a_page_of_the_report_is_the_page_of_the_folder(run, tmp_path):
+    found = jobs.evaluate(run.path)
     of_object = jobs.report([found], tmp_path / "object.html")
     of_folder = jobs.report([run.path], tmp_path / "folder.html")
     assert of_object.page.read_text() == of_folder.page.read_text()

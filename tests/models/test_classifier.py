@@ -43,6 +43,7 @@ def centred(logits):
     return logits - logits.mean(axis=1, keepdims=True)
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid", "tanh", "softsign"])
 def test_a_last_activation_is_cut_off(library, activation):
     model, logits = network(library, last=[library.layers.Activation(activation)])
@@ -237,6 +238,7 @@ def test_a_classifier_is_one_already(library):
     np.testing.assert_allclose(inference(made)(X), logits(X), atol=1e-5)
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("kind", ["subclass", "transposed", "custom"])
 def test_a_last_layer_of_another_kind_is_not_cut(library, kind):
     layers = library.layers
@@ -266,6 +268,7 @@ def test_a_last_layer_of_another_kind_is_not_cut(library, kind):
     assert found.classes == 5 and any("inverted" in note for note in found.notes)
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("how", ["divide", "shift", "multiply", "resized", "normalised", "bytes"])
 def test_what_first_operations_say_of_the_pixels(library, how):
     layers = library.layers

@@ -91,6 +91,7 @@ def test_nested_models_run_as_they_are(small_cnn):
     check_equal(model, pixels(8))
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("padding", [((0, 1), (0, 1)), 1, ((1, 0), (0, 2))])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_zeros_laid_around_an_image_become_the_convolution_s_padding(padding, stride):

@@ -79,6 +79,7 @@ def shared(library):
     return library.Model(image, layers.Dense(5)(layers.Flatten()(x)))
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("build", [tutorial, transfer, sequential, shared])
 def test_it_is_the_same_function_with_the_same_gradients(library, build):
     model = build(library)

@@ -74,8 +74,8 @@ def measured(model, *flags, output):
 
 def test_a_later_command_never_splits_a_run_anew(run, tmp_path):
     splits = load(str(tmp_path / "photos"), seed=42)
-    for place, flags in enumerate(([], ["--seed", 7], ["--test-fraction", 0.5],
-                                   ["--data", tmp_path / "photos"])):  # fmt: skip
+    others = ["--seed", 7, "--test-fraction", 0.5, "--data", tmp_path / "photos"]
+    for place, flags in enumerate(([], others)):
         found, names = measured(run.path, *flags, output=tmp_path / f"out{place}")
         assert sorted(names) == sorted(splits.test.names) and found["clean_accuracy"] == 1
 

@@ -52,6 +52,7 @@ def test_the_ramp_by_hand(small_cnn, tmp_path, monkeypatch):
     np.testing.assert_allclose(shares, [0, 0, 0, 0, *np.arange(8) / 8, 1, 1, 1, 1], atol=1e-6)
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("steps", ["first", "always"])
 @pytest.mark.parametrize("method", ["nsl", "pgd", "trades"])
 def test_while_eps_is_0_a_step_is_one_of_standard_training(small_cnn, method, steps):

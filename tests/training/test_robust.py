@@ -64,6 +64,7 @@ def test_regularisation_is_nsl_s_own_loss():
     assert isinstance(wrapped, nsl.keras.AdversarialRegularization)
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("last", ["softmax", "sigmoid", None])
 def test_the_last_activation_plays_no_part_in_training_and_stays(library, last):
     x, y = data()
@@ -81,6 +82,7 @@ def test_the_last_activation_plays_no_part_in_training_and_stays(library, last):
     assert models[0].get_layer("top").activation.__name__ == (last or "linear")
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize(
     "form", ["arrays", "pairs", "dicts", "one-hot", "weights", "class weights"]
 )
@@ -243,7 +245,7 @@ def test_the_callbacks(library, tmp_path):
     assert keep.best == pytest.approx(max(history.history["val_robust_accuracy"]))
     report = tr.evaluate(keep.path, (x, y), tr.Linf(0.05), "fgsm")
     assert report.clean_accuracy >= keep.best - 1e-6
-    budget = tr.callbacks.TimeBudget(minutes=0.02)
+    budget = tr.callbacks.TimeBudget(minutes=0.002)
     wrapped.fit(x, y, epochs=10_000, batch_size=16, callbacks=[budget], verbose=0)
 
 
@@ -259,6 +261,7 @@ def test_callbacks_refuse_what_they_cannot_do(library, tmp_path):
         tr.callbacks.TimeBudget(0)
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("kind", ["bytes", "unit"])
 def test_pixels_of_another_range_are_refused(library, kind):
     first = [library.layers.Rescaling(1 / 255)] if kind == "unit" else []

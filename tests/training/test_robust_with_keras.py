@@ -132,6 +132,7 @@ for a, b in zip(mine, theirs):
 """
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("name", ["tf_keras", "keras"])
 @pytest.mark.parametrize("script", [JIT, MIRRORED], ids=["jit", "mirrored"])
 def test_in_a_process_of_its_own(script, name):
@@ -151,6 +152,7 @@ def halves(request, library):
     put("float32")
 
 
+@pytest.mark.diagonal
 def test_float16_learns_without_nan(library, halves):
     put, when = halves
     put("mixed_float16")

@@ -89,6 +89,7 @@ def test_nsl_parameters_are_all_set_from_the_threat_model():
     assert (config.clip_value_min, config.clip_value_max) == ({"image": 0.0}, {"image": 1.0})
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("method", CRAFTING)
 @pytest.mark.parametrize("count", [1, 3])
 def test_crafting_stays_in_ball_and_bounds_for_any_batch_size(small_cnn, method, count):
@@ -157,6 +158,7 @@ def expected_means(model, wrapped, batch):
     }
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("method", ["nsl", "trades", "mart"])
 @pytest.mark.parametrize("policy", ["clean", "adversarial", "both", "none"])
 def test_only_the_named_batches_move_the_statistics(small_cnn, method, policy):
@@ -168,6 +170,7 @@ def test_only_the_named_batches_move_the_statistics(small_cnn, method, policy):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("method", ALONE)
 @pytest.mark.parametrize("policy", ["clean", "adversarial"])
 def test_the_only_batches_there_are_move_the_statistics(small_cnn, method, policy):
