@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -49,13 +50,24 @@ def mark_diagonals(items: list[pytest.Item]) -> None:
 
 
 def beside_the_diagonal(cases: list[pytest.Item]) -> list[pytest.Item]:
-    values = {id(item): set(item.callspec.indices.items()) for item in cases}
-    unseen = set().union(*values.values())
-    left = list(cases)
+    """The cases that are left once each value of each parameter has been seen."""
+    values = {
+        # Of values that cannot be compared or hashed, the one object is the same value.
+        id(item): {(name, id(value)) for name, value in item.callspec.params.items()}
+        for item in cases
+    }
+    unseen, used, left = set().union(*values.values()), Counter(), list(cases)
+
+    def worth(item: pytest.Item) -> tuple[int, int]:
+        """New values first, then those that have been used least."""
+        own = values[id(item)]
+        return len(own & unseen), -sum(used[value] for value in own)
+
     while unseen:
-        most = max(left, key=lambda item: len(values[id(item)] & unseen))
-        unseen -= values[id(most)]
-        left.remove(most)
+        chosen = max(left, key=worth)
+        unseen -= values[id(chosen)]
+        used.update(values[id(chosen)])
+        left.remove(chosen)
     return left
 
 

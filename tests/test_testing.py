@@ -33,12 +33,25 @@ NORMS = {"fgsm": ALL, "bim": ALL, "pgd": ALL, "fab": ALL, "fab-t": ALL, "pixel":
 SHORT = {"steps": 2, "searches": 2, "queries": 10, "restarts": 1, "draws": 2}
 
 
-@pytest.mark.parametrize("name", list(ATTACKS))
-def test_every_attack_keeps_the_contract(name):
+def cases():
+    """Each attack in each of its norms, on images of one channel and of three.
+
+    By default a case of each attack runs, in turn another.
+    """
+    for place, name in enumerate(ATTACKS):
+        norms = NORMS.get(name, ATTACKS[name]().norms)
+        every = [(norm, channels) for norm in norms for channels in (1, 3)]
+        for number, (norm, channels) in enumerate(every):
+            marks = [] if number == place % len(every) else [pytest.mark.slow]
+            yield pytest.param(name, norm, channels, marks=marks)
+
+
+@pytest.mark.parametrize(("name", "norm", "channels"), cases())
+def test_every_attack_keeps_the_contract(name, norm, channels):
     attack = ATTACKS[name]()
     known = {item.name for item in dataclasses.fields(attack) if item.init}
     short = {key: value for key, value in SHORT.items() if key in known}
-    check_attack(dataclasses.replace(attack, **short), NORMS.get(name, attack.norms))
+    check_attack(dataclasses.replace(attack, **short), (norm,), (channels,))
 
 
 @pytest.mark.parametrize("name", list(EXPLAINERS))

@@ -110,7 +110,9 @@ def check_method(method: Method, norms: Sequence[str] = ("linf",)) -> None:
         raise AssertionError(f"{method}: trains against {norm}, which it does not declare")
 
 
-def check_attack(attack: Attack, norms: Sequence[str] = ("linf",)) -> None:
+def check_attack(
+    attack: Attack, norms: Sequence[str] = ("linf",), channels: Sequence[int] = (1, 3)
+) -> None:
     """What every attack guarantees to the one who runs it.
 
     - It is a frozen dataclass, and can be replaced and shown; of its settings see
@@ -118,19 +120,20 @@ def check_attack(attack: Attack, norms: Sequence[str] = ("linf",)) -> None:
     - What it returns is of the images' shape, finite, and, projected by the runner, in the
       ball and the bounds; no gradient flows through it.
     - It runs in a graph, with a batch size that is not known while tracing, on one image and on
-      many, of one channel and of three.
+      many, of as many channels as are named.
     - The same seed gives the same images.
     - It calls nothing a success that the model still classifies rightly.
 
     Args:
       attack: called as ``attack(model, x, y, ball, seed)``.
       norms: that it works in.
+      channels: of the images.
     """
     assert dataclasses.is_dataclass(attack) and not isinstance(attack, type), "no dataclass"
     check_settings(attack)
     for norm in norms:
-        for channels in (1, 3):
-            _check_in(attack, ThreatModel(norm, RADII[norm]), channels)
+        for count in channels:
+            _check_in(attack, ThreatModel(norm, RADII[norm]), count)
 
 
 def _check_in(attack: Attack, ball: ThreatModel, channels: int) -> None:
