@@ -27,17 +27,23 @@ def model():
     return build("simplenet", num_classes=4, image_shape=(32, 32, 3), alpha=0.25, seed=1)
 
 
+@pytest.fixture(scope="module")
+def tflite(model, tmp_path_factory):
+    """The model's TFLite file."""
+    return convert(model, "tflite", tmp_path_factory.mktemp("tflite"))
+
+
 def original(model):
     return lambda x: model(x, training=False)
 
 
 @pytest.mark.parametrize("name", ["tflite", "onnx"])
-def test_the_floats_are_the_model_s(name, model, tmp_path):
+def test_the_floats_are_the_model_s(name, model, tflite, tmp_path):
     if name == "onnx":
         pytest.importorskip("tf2onnx")
         pytest.importorskip("onnxruntime")
     y = np.argmax(model(X), axis=1)
-    path = convert(model, name, tmp_path)
+    path = tflite if name == "tflite" else convert(model, name, tmp_path)
     np.testing.assert_allclose(load(name, path)(X), model(X), atol=1e-4)
     found = compare(name, path, original(model), X, y)
     assert (found.agreement, found.accuracy, found.original_accuracy) == (1, 1, 1)
@@ -165,21 +171,20 @@ def test_one_image_cannot_give_ranges_and_be_compared_on():
         count_compared(1, 500, ["tflite-int8"], is_run=False)
 
 
-def test_int8_is_small_and_near(model, tmp_path):
+def test_int8_is_small_and_near(model, tflite, tmp_path):
     y = np.argmax(model(X), axis=1)
-    whole, small = (convert(model, name, tmp_path, X) for name in ("tflite", "tflite-int8"))
-    assert small.stat().st_size < 0.5 * whole.stat().st_size
+    small = convert(model, "tflite-int8", tmp_path, X)
+    assert small.stat().st_size < 0.5 * tflite.stat().st_size
     found = compare("tflite-int8", small, original(model), X, y)
     spread = np.ptp(model(X))
     assert 0 < found.difference < 0.2 * spread
 
 
-def test_a_comparison_tells_what_differs(model, tmp_path):
+def test_a_comparison_tells_what_differs(model, tflite):
     """Against another model than the one it was made from."""
     other = build("simplenet", num_classes=4, image_shape=(32, 32, 3), alpha=0.25, seed=2)
-    path = convert(model, "tflite", tmp_path)
     y = np.argmax(model(X), axis=1)
-    found = compare("tflite", path, original(other), X, y)
+    found = compare("tflite", tflite, original(other), X, y)
     agree = np.mean(np.argmax(other(X), axis=1) == y)
     assert found.accuracy == 1
     assert found.agreement == pytest.approx(agree) == found.original_accuracy
