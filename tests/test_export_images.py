@@ -80,7 +80,10 @@ def test_resizing_agrees_with_pillow(pixels_of, kind: str, size: tuple[int, int]
         assert difference.max() < 1e-3
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "16-bit"])
+@pytest.mark.parametrize(
+    "mode",
+    ["RGB", "16-bit", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("L", "RGBA", "P"))],
+)
 def test_a_large_image_is_the_same_in_strips(pixels_of, mode: str) -> None:
     """Half a million pixels are resized at a time; this has three strips, the last one short."""
     noise = np.random.default_rng(3).integers(0, 256, (70, 50, 4), dtype=np.uint8)

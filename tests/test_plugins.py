@@ -241,7 +241,7 @@ def test_names_of_the_tables_stay_first():
     assert np.all([name in ATTACKS for name in ATTACKS])
 
 
-@pytest.mark.parametrize("library", ["tf_keras", "keras"])
+@pytest.mark.parametrize("library", [pytest.param("tf_keras", marks=pytest.mark.slow), "keras"])
 def test_a_network_of_one_s_own_in_a_file(module, tmp_path, library):
     made = pytest.importorskip(library)
     layers = made.layers

@@ -16,7 +16,14 @@ METHODS = [tr.Standard, tr.AdversarialTraining, tr.Regularisation, tr.Trades, tr
            tr.Mixture, tr.Blend, tr.Noise]  # fmt: skip
 
 
-@pytest.mark.parametrize("method", METHODS)
+# The methods share all but their loss; three of them run by default.
+DIFFERENT = (tr.Regularisation, tr.Trades, tr.Fast)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(one, marks=[] if one in DIFFERENT else [pytest.mark.slow]) for one in METHODS],
+)
 def test_both_keras_train_alike(method, monkeypatch):
     # Where TRADES starts, 0.001 from x, the gradient of the divergence is a difference of nearly
     # equal predictions, mostly rounding errors: two Keras, or one with BatchNorm folded and one
