@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -72,18 +73,26 @@ def beside_the_diagonal(cases: list[pytest.Item]) -> list[pytest.Item]:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """By default TensorFlow runs the small graphs of the tests as they are.
+    if "tensorflow" in sys.modules and "not slow" in item.config.option.markexpr:
+        trace_at_less_cost()
 
-    To optimise a graph takes longer than to run it a few times. The slow tests have it done, and
-    so have the commands that tests start.
+
+@cache
+def trace_at_less_cost() -> None:
+    """By default a graph is run as it is traced, and nobody notes where its operations were made.
+
+    The tests run a graph a few times, and to optimise it takes longer than that. To note the
+    whole of pytest's deep stack for each operation takes a sixth of the tracing. The slow tests
+    do without this, and so do the commands that tests start.
     """
-    tensorflow = sys.modules.get("tensorflow")
-    if tensorflow and "not slow" in item.config.option.markexpr and not _GRAPHS_AS_THEY_ARE:
-        _GRAPHS_AS_THEY_ARE.append(True)
-        tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    import tensorflow as tf
+    from tensorflow.python.framework import ops
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    here = ops.tf_stack.extract_stack()
+    ops.tf_stack.extract_stack = lambda *args, **kwargs: here
 
 
-_GRAPHS_AS_THEY_ARE: list[bool] = []
 # Graphs are traced as millions of small objects, which the collector would look at ever again.
 gc.set_threshold(200_000, 20, 50)
 
