@@ -128,10 +128,10 @@ def small_cnn():
     """A factory of small convolutional networks with BatchNorm, the same for the same seed."""
     from tfrobust.runtime import keras
 
-    def make(side: int = 8, classes: int = 4, seed: int = 0):
+    def make(side: int = 8, classes: int = 4, seed: int = 0, widths: tuple[int, ...] = (8, 16)):
         keras.utils.set_random_seed(seed)
         image = x = keras.Input((side, side, 3), name="image")
-        for width in (8, 16):
+        for width in widths:
             x = keras.layers.Conv2D(width, 3, strides=2, padding="same", use_bias=False)(x)
             x = keras.layers.BatchNormalization(momentum=0.5)(x)
             x = keras.layers.ReLU()(x)

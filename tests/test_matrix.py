@@ -31,6 +31,11 @@ def test_the_chosen_tests_exist_and_enter_every_room():
     assert {path.relative_to(tested).parts[0] for path in chosen()} >= rooms
 
 
+def test_the_files_that_begin_first_exist():
+    longest = (ROOT / "tests" / "longest.txt").read_text().split()
+    assert longest and all((ROOT / name).exists() for name in longest)
+
+
 @pytest.mark.parametrize("minor", [*MINORS, "2.21"])
 def test_what_belongs_to_tensorflow_is_of_its_minor_version(minor):
     own = ROOT / "constraints" / f"tf{minor}.txt"

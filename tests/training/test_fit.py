@@ -166,7 +166,7 @@ def test_a_wrong_later_stage_is_told_before_the_first_begins(small_cnn, tmp_path
     stages = (STAGES[0], replace(STAGES[1], blocks="99"))
     config = replace(CONFIG, training=replace(CONFIG.training, stages=stages))
     run = new_run(tmp_path)
-    with pytest.raises(UsageError, match="blocks below the head from 0 to 4, found '99'"):
+    with pytest.raises(UsageError, match="blocks below the head from 0 to 2, found '99'"):
         fit(small_cnn(), SPLITS, config, run)
     assert not run.state.exists() and not run.history.exists()
 
