@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-
 from tfrobust.cli.main import VERBS, main
 
 ROOT = Path(__file__).resolve().parents[2]
