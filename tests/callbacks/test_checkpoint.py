@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from robust_cases import assert_same, data, small
+from robust_cases import IN_KERAS_3, assert_same, data, small
 
 import tfrobust as tr
 
@@ -51,6 +51,7 @@ def stopping(library, at):
     return Stopping()
 
 
+@IN_KERAS_3
 def test_all_callbacks_go_on_where_they_were(library, tmp_path):
     x, y = data()
     given = {"batch_size": 16, "epochs": 9, "shuffle": False, "validation_data": (x, y),
@@ -99,6 +100,7 @@ def test_a_file_of_another_model_or_a_damaged_one_is_refused(library, tmp_path):
         small(library).fit(x, y, validation_data=(x, y), verbose=0, callbacks=[keep])
 
 
+@IN_KERAS_3
 def test_backup_and_restore_of_keras_resumes_bit_equal(library, tmp_path):
     x, y = data()
     given = {"batch_size": 16, "epochs": 4, "shuffle": False, "verbose": 0}

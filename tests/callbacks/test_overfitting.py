@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from robust_cases import data, small
+from robust_cases import IN_KERAS_3, data, small
 
 import tfrobust as tr
 from tfrobust.callbacks.overfitting import _first
@@ -65,6 +65,7 @@ def test_robust_overfitting(epochs, ended, weight, capfd):
     assert ("Robust overfitting" in capfd.readouterr().err) == (ended is not None)
 
 
+@IN_KERAS_3
 def test_it_gives_the_weights_of_the_best_epoch_back(library):
     x, y = data()
     model, seen = small(library, TWO_STEPS), []

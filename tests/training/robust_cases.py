@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import tfrobust as tr
 from tfrobust.runtime import keras as keras_2
 
 RNG = np.random.default_rng(0)
+# What takes long by default runs in Keras 3 alone.
+IN_KERAS_3 = pytest.mark.parametrize(
+    "library", [pytest.param("tf_keras", marks=pytest.mark.slow), "keras 3"], indirect=True
+)
 
 
 def data(count=64, scale=1.0, rng=RNG):

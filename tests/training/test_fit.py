@@ -241,7 +241,8 @@ def test_selection_counts_worst_cases(linear_model):
 
 
 def test_a_network_trained_in_mixed_precision_is_kept_in_float32(small_cnn, tmp_path):
-    run, config = new_run(tmp_path), CONFIG
+    run = new_run(tmp_path)
+    config = replace(CONFIG, training=replace(CONFIG.training, stages=STAGES[1:]))
     try:
         setup(seed=1, precision="mixed_bfloat16")
         model = small_cnn()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from robust_cases import RNG, data, network, same_start
+from robust_cases import IN_KERAS_3, RNG, data, network, same_start
 
 import tfrobust as tr
 from tfrobust.runtime import keras as keras_2
@@ -131,6 +131,7 @@ def test_images_of_no_weight_teach_nothing(library):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+@IN_KERAS_3
 def test_a_backbone_with_augmentation_and_pixels_of_0_to_255(library):
     library.utils.set_random_seed(0)
     layers = library.layers
@@ -155,6 +156,7 @@ def test_a_backbone_with_augmentation_and_pixels_of_0_to_255(library):
     assert float(tf.reduce_min(crafted)) >= 0 and float(tf.reduce_max(crafted)) <= 1
 
 
+@IN_KERAS_3
 def test_it_is_saved_and_trained_on(library, tmp_path):
     x, y = data()
     wrapped = tr.robust(network(library), tr.Trades(beta=3.0, attack=tr.PGD(steps=2)), tr.L2(0.5))
@@ -174,6 +176,7 @@ def test_it_is_saved_and_trained_on(library, tmp_path):
     assert report.clean_accuracy == pytest.approx(own, abs=1e-6)
 
 
+@IN_KERAS_3
 def test_a_subclassed_softmax_trains_as_its_logits_do(library):
     class Soft(library.Model):
         def __init__(self, base):
@@ -197,6 +200,7 @@ def test_a_subclassed_softmax_trains_as_its_logits_do(library):
     np.testing.assert_allclose(*losses, rtol=1e-3)
 
 
+@IN_KERAS_3
 def test_a_subclassed_model_and_keras_s_own_callbacks(library, tmp_path):
     base = network(library)
 
@@ -227,6 +231,7 @@ def test_wrong_arguments_are_told(library):
         wrapped.compile("adam", loss="mse")
 
 
+@IN_KERAS_3
 def test_the_callbacks(library, tmp_path):
     x, y = data()
     wrapped = tr.robust(network(library), tr.AdversarialTraining(attack=tr.PGD(steps=1)),

@@ -132,9 +132,11 @@ for a, b in zip(mine, theirs):
 """
 
 
-@pytest.mark.diagonal
-@pytest.mark.parametrize("name", ["tf_keras", "keras"])
-@pytest.mark.parametrize("script", [JIT, MIRRORED], ids=["jit", "mirrored"])
+@pytest.mark.parametrize("name", [pytest.param("tf_keras", marks=pytest.mark.slow), "keras"])
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param(JIT, marks=pytest.mark.slow, id="jit"), pytest.param(MIRRORED, id="mirrored")],
+)
 def test_in_a_process_of_its_own(script, name):
     """Two devices are made, or determinism, which XLA goes without, is off, before all else."""
     done = subprocess.run([sys.executable, "-c", script, name], cwd=ROOT, capture_output=True,
