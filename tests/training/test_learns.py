@@ -23,7 +23,7 @@ def test_defaults_learn_600_digits_in_seconds(tmp_path):
     setup(seed=1)
     whole = load("digits")
     splits = Splits(whole.train.sample(600, 0), whole.select, whole.test, whole.log)
-    given = {"backbone": {"name": "simplenet"}, "threat": {"eps": 0.05}}
+    given = {"backbone": {"name": "resnet18", "alpha": 0.1}, "threat": {"eps": 0.05}}
     config = chosen_config(facts_of(splits), given, epochs=10)
     assert config.training.method.name == "nsl"
     method = config.training.method.settings
