@@ -18,13 +18,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
+LONGEST = ROOT / "tests" / "longest.txt"
+# Of each file, in seconds.
+TOOK: Counter[str] = Counter()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers",
-        "diagonal: of the product of its parameters those cases that have each value once; "
-        "the others are slow",
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-longest", action="store_true", help="write tests/longest.txt as this run took"
     )
 
 
@@ -33,10 +34,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what is off the diagonals as slow; long files first, so that no process is left
     with one when the others have ended."""
     mark_diagonals(items)
-    longest = (ROOT / "tests" / "longest.txt").read_text().split()
-    places = {name: place for place, name in enumerate(longest)}
+    places = {name: place for place, name in enumerate(LONGEST.read_text().split())}
     # A file that is not in the list is a short one.
     items.sort(key=lambda item: places.get(item.nodeid.split("::")[0], len(places)))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    TOOK[report.nodeid.split("::")[0]] += report.duration
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Of several processes the first, which hears of all tests, writes the list."""
+    if session.config.option.write_longest and not hasattr(session.config, "workerinput"):
+        names = [name for name, seconds in TOOK.most_common() if seconds >= 3]
+        LONGEST.write_text("".join(f"{name}\n" for name in names))
 
 
 def mark_diagonals(items: list[pytest.Item]) -> None:
