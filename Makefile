@@ -4,14 +4,14 @@
 #   (MATRIX=all: the whole suite; MATRIX_ROWS="2.20:3.13": other pairs; MATRIX_DIR: where)
 # make coverage  passes the tests and prints the lines and branches they reach, room by room
 #
-# uv installs, in a fraction of pip's time. It reads neither pip.conf nor PIP_ variables: where the
-# index is set there, `make INSTALLER=pip test` (or tell uv by UV_DEFAULT_INDEX).
+# `make INSTALLER=uv test` installs in a fraction of pip's time. uv reads neither pip.conf nor PIP_
+# variables, so that where an index is set there it has to be told (UV_DEFAULT_INDEX).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-INSTALLER ?= uv
+INSTALLER ?= pip
 INSTALL_uv = $(BIN)/python -m uv pip install --quiet --python $(BIN)/python
-INSTALL_pip = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+INSTALL_pip = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 INSTALL = $(INSTALL_$(INSTALLER)) -c constraints.txt
 DIGITS := $(BIN)/python -m pipelines.train --backbone mobilenetv2 --resume
 
