@@ -12,6 +12,7 @@ from typing import Any
 
 from tfrobust.config import NORMS, ThreatConfig
 from tfrobust.errors import UsageError
+from tfrobust.l1_projection import project_l1_in_box
 from tfrobust.runtime import tf
 from tfrobust.settings import format_eps
 from tfrobust.typing import Tensor
@@ -95,15 +96,20 @@ class ThreatModel:
 
         Onto the ball it is the Euclidean projection. Clipping to the bounds afterwards
         moves every coordinate towards x, which is inside them, and so cannot leave the
-        ball. In 'l0' it is the Euclidean projection onto both: the eps pixels are kept
-        that changed most, what they change beyond the bounds taken off (Croce and Hein,
-        2019, https://arxiv.org/abs/1909.05040).
+        ball. In 'l1' and 'l0' it is the Euclidean projection onto both. Of 'l1' see Croce and
+        Hein (2021), https://arxiv.org/abs/2103.01208; in 'l0' the eps pixels are kept that
+        changed most, what they change beyond the bounds taken off (Croce and Hein, 2019,
+        https://arxiv.org/abs/1909.05040).
         """
         delta, eps = _flat(x_adv - x), _per_example(self.eps)
         if self.norm == "l0":
             beyond = _flat(x_adv - tf.clip_by_value(x_adv, *self.bounds))
             gain = tf.square(delta) - tf.square(beyond)
             delta = _keep_pixels(delta, gain, tf.cast(eps, tf.int32), _channels(x))
+        elif self.norm == "l1":
+            low, high = self.bounds
+            room = tf.where(delta > 0, high - _flat(x), _flat(x) - low)
+            delta = project_l1_in_box(delta, room, eps)
         else:
             delta = _project_ball(delta, self.norm, eps)
         return tf.clip_by_value(x + tf.reshape(delta, tf.shape(x)), *self.bounds)
@@ -245,21 +251,8 @@ def _per_example(eps: Any) -> Any:
 def _project_ball(flat: Tensor, norm: str, eps: Any) -> Tensor:
     if norm == "linf":
         return tf.clip_by_value(flat, -eps, eps)
-    if norm == "l2":
-        length = tf.norm(flat, axis=1, keepdims=True)
-        return flat * tf.minimum(1.0, eps / tf.maximum(length, 1e-12))
-    return _project_l1(flat, eps)
-
-
-def _project_l1(flat: Tensor, eps: Any) -> Tensor:
-    """Soft-thresholds by the level at which the l1 norm is eps (Duchi et al., 2008)."""
-    size = tf.abs(flat)
-    ordered = tf.sort(size, axis=1, direction="DESCENDING")
-    rank = tf.range(1, tf.shape(flat)[1] + 1, dtype=flat.dtype)
-    levels = (tf.cumsum(ordered, axis=1) - eps) / rank
-    count = tf.reduce_sum(tf.cast(ordered > levels, tf.int32), axis=1, keepdims=True)
-    level = tf.gather(levels, tf.maximum(count - 1, 0), batch_dims=1)
-    return tf.sign(flat) * tf.maximum(size - tf.maximum(level, 0.0), 0.0)
+    length = tf.norm(flat, axis=1, keepdims=True)
+    return flat * tf.minimum(1.0, eps / tf.maximum(length, 1e-12))
 
 
 def _keep_pixels(flat: Tensor, gain: Tensor, count: Tensor, channels: int) -> Tensor:

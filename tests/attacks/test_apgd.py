@@ -95,7 +95,7 @@ def test_step_size_is_halved_by_either_condition():
         x_best=other, grad_best=other,
         loss_best=tf.constant([3.0, 3.0, 2.0, 2.0, 2.0]),
         loss_best_then=tf.fill([5], 2.0),
-        halved=tf.constant([False, False, False, True, True]), broken=None,
+        halved=tf.constant([False, False, False, True, True]), broken=None, changed=None,
     )  # fmt: skip
     now = reconsider(rows, 0.75 * 22)
     # Few rises; enough; best stood still; stood still right after a halving; few again.
@@ -289,8 +289,9 @@ def test_too_few_classes_for_the_dlr_loss_are_refused(attack, classes, linear_mo
 
 def test_other_norms_are_refused(linear_model):
     model = linear_model(np.ones((12, 2)), np.zeros(2))
-    with pytest.raises(UsageError, match="l1"):
-        APGD()(model, images(1), np.zeros(1, "int32"), ThreatModel("l1", 0.1), SEED)
+    for attack in (APGD(loss="margin"), TargetedAPGD(loss="margin")):
+        with pytest.raises(UsageError, match="l0"):
+            attack(model, images(1), np.zeros(1, "int32"), ThreatModel("l0", 1), SEED)
 
 
 @pytest.mark.parametrize("wrong", [

@@ -57,22 +57,42 @@ def test_few_classes_get_the_margin_where_dlr_is_not_defined(classes, targeted, 
     assert (attacks["apgd-t"].loss, attacks["apgd-dlr"].loss) == (targeted, untargeted)
 
 
+def test_in_l1_it_is_the_published_four_with_other_counts():
+    attacks = autoattack("standard", norm="l1")
+    assert list(attacks) == list(autoattack())
+    assert settings(attacks["apgd-ce"], "loss", "steps", "restarts") == ("cross_entropy", 100, 5)
+    assert settings(attacks["apgd-t"], "loss", "steps", "restarts", "n_targets") == (
+        "dlr", 100, 1, 5,
+    )  # fmt: skip
+    assert all(attacks[name] == autoattack()[name] for name in ("fab-t", "square"))
+    assert all("l1" in attack.norms for attack in attacks.values())
+
+
+@pytest.mark.parametrize(("version", "norm"), [
+    ("plus", "l1"), ("rand", "l1"), ("standard", "l0"), ("standard", "l3"),
+])  # fmt: skip
+def test_norms_without_a_published_ensemble_are_refused(version, norm):
+    with pytest.raises(UsageError):
+        autoattack(version, norm=norm)
+
+
 @pytest.mark.parametrize(("arguments", "named"), [(("best",), "best"), (("standard", 1), "1")])
 def test_wrong_arguments_are_named(arguments, named):
     with pytest.raises(UsageError, match=named):
         autoattack(*arguments)
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_runs_on_three_classes_and_finds_the_nearest_boundary(norm, linear_model):
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(12, 3))
     model = linear_model(weights, np.zeros(3))
     x = rng.uniform(0.4, 0.6, (4, 2, 2, 3)).astype("float32")
     y = np.argmax(model(x), axis=1).astype("int32")
-    attack = autoattack("standard", classes=3)["apgd-t"]
+    attack = autoattack("standard", 3, norm)["apgd-t"]
+    dual = {"linf": 1, "l2": 2, "l1": np.inf}[norm]
     logits = x.reshape(4, -1) @ weights
-    slopes = [np.linalg.norm(weights - weights[:, [k]], {"linf": 1, "l2": 2}[norm], 0) for k in y]
+    slopes = [np.linalg.norm(weights - weights[:, [k]], dual, 0) for k in y]
     gaps = [np.delete((z[k] - z) / np.maximum(s, 1e-9), k).min()
             for z, k, s in zip(logits, y, slopes, strict=True)]  # fmt: skip
 

@@ -12,7 +12,7 @@ from tfrobust.threat_model import ThreatModel
 
 SEED = tf.constant([1, 2])
 WIDE = (-9.0, 9.0)
-DUAL = {"linf": 1, "l2": 2}
+DUAL = {"linf": 1, "l2": 2, "l1": np.inf}
 
 
 def problem(linear_model, side=2, batch=8, seed=0):
@@ -99,7 +99,7 @@ def test_l2_comes_as_far_as_the_published_algorithm_and_never_below_the_minimal_
 
 
 @pytest.mark.diagonal
-@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 0.5)])
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 0.5), ("l1", 4.0)])
 @pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_every_query_is_in_the_ball_and_the_bounds(norm, eps, batch):
     x = np.random.default_rng(0).uniform(0, 1, (batch, 8, 8, 3)).astype("float32")
@@ -175,6 +175,29 @@ def test_more_queries_never_lower_the_loss(norm, loss, small_cnn):
     seen = np.array([losses(points) for points in asked])
     np.testing.assert_allclose(losses(x_adv), seen.max(axis=0), atol=1e-6)
     assert np.all(seen.max(axis=0) > seen[0])
+
+
+def test_l1_reaches_what_random_windows_can_and_never_below_the_minimal_radius(linear_model):
+    # Two values decide. The optimum is the whole radius in one; a window has 3 x 3 pixels at least.
+    weights = np.zeros((36 * 3, 2))
+    weights[[40, 77], 1] = 1.0, -0.9
+    model = linear_model(weights, np.array([0.3, 0.0]), 6)
+    x = tf.constant(np.random.default_rng(0).uniform(0.4, 0.6, (2, 6, 6, 3)), tf.float32)
+    y = tf.argmax(model(x), axis=1, output_type=tf.int32)
+    above, below = attacked_at((4.0, 0.99), model, x, y, "l1", Square(queries=200))
+    assert above.all()
+    assert not below.any()
+
+
+def test_l1_uses_the_radius_that_the_bounds_cut_off_elsewhere(linear_model):
+    # Black and white images: half of all changes have no room at all.
+    model, _, y = problem(linear_model, side=8, batch=4)
+    x = tf.constant(np.random.default_rng(0).integers(0, 2, (4, 8, 8, 3)), tf.float32)
+    _, asked = record(Square(queries=20), model, x, y * 0, ThreatModel("l1", 5.0))
+    for point in asked[1:]:
+        if len(point) == 4:
+            distance = np.abs(point - x.numpy()).sum(axis=(1, 2, 3))
+            assert np.all(distance <= 5.0 + 1e-6)
 
 
 def test_linf_queries_are_stripes_and_then_one_square_each(linear_model):
@@ -263,5 +286,5 @@ def test_wrong_arguments_are_named(wrong, named):
 
 def test_other_norms_are_refused(linear_model):
     model, x, y = problem(linear_model)
-    with pytest.raises(UsageError, match="l1"):
-        Square()(model, x, y, ThreatModel("l1", 1.0), SEED)
+    with pytest.raises(UsageError, match="l0"):
+        Square(queries=1)(model, x, y, ThreatModel("l0", 1), SEED)

@@ -4,7 +4,8 @@ Croce and Hein (2020), "Reliable evaluation of adversarial robustness with an en
 diverse parameter-free attacks", https://arxiv.org/abs/2003.01690. Where the authors' code
 and the paper differ, the code is followed, since published figures come from it: a share
 of rises equal to rho halves the step size, and the loss after a return to the best point
-is compared with that of the point before the return.
+is compared with that of the point before the return. In l1: Croce and Hein (2021), "Mind the
+box", https://arxiv.org/abs/2103.01208.
 """
 
 from __future__ import annotations
@@ -13,16 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tfrobust.attacks.apgd_rows import (
-    Rows,
-    any_length,
-    boundary_start,
-    drop,
-    first_rows,
-    interval_lengths,
-    move,
-    reconsider,
-)
+from tfrobust.attacks.apgd_l1 import L1Course
+from tfrobust.attacks.apgd_rows import Course, Rows, any_length, drop
 from tfrobust.attacks.ascent import Model, input_gradient, require_classes
 from tfrobust.attacks.losses import LOSSES, TARGETED_LOSSES
 from tfrobust.attacks.runner import Attack
@@ -37,16 +30,20 @@ Given = tuple[Tensor, Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class APGD(Attack):
-    """Auto-PGD in 'linf' and 'l2', Croce and Hein (2020), https://arxiv.org/abs/2003.01690.
+    """Auto-PGD in 'linf', 'l2' and 'l1', Croce and Hein (2020), https://arxiv.org/abs/2003.01690.
 
     Starts at random on the ball's boundary with a step size of 2 eps and momentum 0.75.
     At each checkpoint an example's step size is halved, and its search taken back to its
     best point, if too few steps raised its loss or if its best loss has stood still.
 
+    In 'l1' (Croce and Hein 2021, https://arxiv.org/abs/2103.01208) it comes from balls of 3 and
+    2 eps, each with 30 % of the steps. A step changes the values of the largest slopes alone,
+    fewer as the best point grows sparser, and is projected onto the ball and the bounds together.
+
     Attributes:
-      steps: gradient steps; one gradient more is taken, at the start.
+      steps: gradient steps; one gradient more is taken at the start, in 'l1' of each ball.
       rho: the step size is halved where at most this share of the steps since the last
-        checkpoint raised the loss; in (0, 1].
+        checkpoint raised the loss; in (0, 1]; unused in 'l1'.
       loss: what is climbed, a name of `LOSSES`.
       eot_iter: gradients averaged at each point (expectation over transformation), for
         randomised models; loss and class are those of the last.
@@ -65,7 +62,7 @@ class APGD(Attack):
       True
     """
 
-    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
 
     steps: int = 100
     rho: float = 0.75
@@ -97,45 +94,49 @@ class APGD(Attack):
           model: [0, 1] images float32 [B, H, W, C] -> logits [B, K], in inference mode.
           x: clean images, float32 [B, H, W, C].
           y: labels, int [B].
-          threat_model: the ball; its norm is 'linf' or 'l2'.
+          threat_model: the ball; its norm is 'linf', 'l2' or 'l1'.
           seed: int32 [2], for the random start.
 
         Raises:
           UsageError: another norm, or too few classes for the DLR loss.
         """
         x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)
-        start = boundary_start(threat_model, x, seed)
-        x_adv, _, _ = self._climb(model, (x, y, y, start), threat_model)
+        course = self._course(threat_model)
+        x_adv, _, _ = self._climb(model, (x, y, y, course.start(x, seed)), course)
         return tf.stop_gradient(x_adv)
 
-    def _climb(
-        self, model: Model, given: Given, threat_model: ThreatModel
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _course(self, ball: ThreatModel) -> Course:
+        if ball.norm not in self.norms:
+            raise UsageError(
+                f"{type(self).__name__}: expected the norm {', '.join(self.norms)}, found "
+                f"{ball.norm!r}; use pgd-l0."
+            )
+        if ball.norm == "l1":
+            return L1Course(ball, self.steps)
+        return Course(ball, self.steps, self.rho)
+
+    def _climb(self, model: Model, given: Given, course: Course) -> tuple[Tensor, Tensor, Tensor]:
         """One run: x_adv like x, whether broken [B], the highest loss [B] (inf if broken).
 
         `given` is x, y, the goal classes (unused if untargeted) and where to start.
         """
         _, y, _, start = given
-        lengths = tf.constant(interval_lengths(self.steps), tf.float32)
 
         def goes_on(step: Tensor, index: Tensor, *_: Tensor) -> Tensor:
-            return (step <= self.steps) & (tf.size(index) > 0)
+            return (step < course.length) & (tf.size(index) > 0)
 
-        # Each turn looks at a point before it steps on, so that the graph holds the model
-        # once: the last of the steps + 1 turns has its step in vain, which costs little.
+        # Each turn looks at a point before it steps on, so that the graph holds the model once.
         def turn(step: Tensor, index: Tensor, rows: Rows, found: Tensor) -> tuple[Any, ...]:
-            rows, wrong = self._look(model, rows)
+            rows, wrong = self._look(model, rows, course.counts(step))
             # The broken leave seldom; most turns copy nothing.
             index, rows, found = tf.cond(
                 tf.reduce_any(wrong),
                 lambda: self._leave(index, rows, found, wrong),
                 lambda: (index, rows, found),
             )
-            steps = lengths[step]
-            rows = tf.cond(steps > 0, lambda: reconsider(rows, self.rho * steps), lambda: rows)
-            return step + 1, index, move(rows, threat_model, tf.equal(step, 0)), found
+            return step + 1, index, course.advance(rows, step), found
 
-        state = (tf.constant(0), everyone(y), first_rows(*given, threat_model), start)
+        state = (tf.constant(0), everyone(y), course.first_rows(*given), start)
         shapes = tf.nest.map_structure(any_length, state)
         _, index, rows, found = tf.while_loop(
             goes_on, turn, state, shape_invariants=shapes, parallel_iterations=1
@@ -152,9 +153,10 @@ class APGD(Attack):
         found = scatter(found, *keep(index, wrong, rows.x_adv))
         return *(drop(index, rows, wrong) if self.early_stop else (index, rows)), found
 
-    def _look(self, model: Model, rows: Rows) -> tuple[Rows, Tensor]:
+    def _look(self, model: Model, rows: Rows, counts: Tensor) -> tuple[Rows, Tensor]:
         """The gradient, the loss and the class at x_adv: the rows with them, who is wrong [M]."""
         grad, loss, wrong = self._average_gradient(model, rows)
+        wrong = wrong & counts
         better = loss > rows.loss_best
         rows = rows._replace(
             grad=grad,
@@ -234,6 +236,7 @@ class TargetedAPGD(APGD):
         x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)
         logits = model(x)
         self._require_classes(logits)
+        course = self._course(threat_model)
         goals = _wrong_classes(logits, y, self.n_targets)
 
         def goes_on(rank: Tensor, index: Tensor, *_: Tensor) -> Tensor:
@@ -242,10 +245,10 @@ class TargetedAPGD(APGD):
         def turn(rank: Tensor, index: Tensor, found: Tensor, score: Tensor) -> tuple[Tensor, ...]:
             seeds = tf.random.experimental.stateless_fold_in(seed, rank)
             # Drawn for the whole batch: no draw depends on which examples were dropped.
-            start = boundary_start(threat_model, x, seeds)
+            start = course.start(x, seeds)
             x_part, y_part = tf.gather(x, index), tf.gather(y, index)
             given = x_part, y_part, tf.gather(goals[:, rank], index), tf.gather(start, index)
-            x_adv, broken, loss = self._climb(model, given, threat_model)
+            x_adv, broken, loss = self._climb(model, given, course)
             then, highest = tf.gather(found, index), tf.gather(score, index)
             better = loss > highest
             found = scatter(found, index, where(better, x_adv, then))

@@ -1,6 +1,6 @@
 """The state of Auto-PGD: what it knows of each example, and how a step changes that.
 
-Croce and Hein (2020), https://arxiv.org/abs/2003.01690.
+Croce and Hein (2020), https://arxiv.org/abs/2003.01690; of l1 see `apgd_l1`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tfrobust.attacks.standing import keep, where
-from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
 from tfrobust.typing import Tensor
@@ -34,6 +33,36 @@ class Rows(NamedTuple):
     loss_best_then: Tensor  # At the last checkpoint.
     halved: Tensor  # Whether the last checkpoint halved the step size.
     broken: Tensor  # Whether any point was misclassified.
+    changed: Tensor  # In l1: values that the best point changed at the last checkpoint.
+
+
+class Course:
+    """How a climb goes in linf and l2: its start, and what comes after each look at a point.
+
+    A climb takes `length` turns, each a look at a point and a step; the last step is in vain.
+    """
+
+    def __init__(self, ball: ThreatModel, steps: int, rho: float) -> None:
+        self.ball, self.length, self.rho = ball, steps + 1, rho
+        self._lengths = tf.constant(interval_lengths(steps), tf.float32)
+
+    def start(self, x: Tensor, seed: Tensor) -> Tensor:
+        """Where each example begins, like x."""
+        return boundary_start(self.ball, x, seed)
+
+    def first_rows(self, x: Tensor, y: Tensor, target: Tensor, start: Tensor) -> Rows:
+        """The state before the first look, which is at `start`."""
+        return first_rows(x, y, target, start, self.ball)
+
+    def counts(self, step: Tensor) -> Tensor:
+        """Whether what is misclassified in this turn is a success, bool scalar."""
+        return tf.constant(True)
+
+    def advance(self, rows: Rows, step: Tensor) -> Rows:
+        """The checkpoint, where one is due, and a step."""
+        steps = self._lengths[step]
+        rows = tf.cond(steps > 0, lambda: reconsider(rows, self.rho * steps), lambda: rows)
+        return move(rows, self.ball, tf.equal(step, 0))
 
 
 def boundary_start(threat_model: ThreatModel, x: Tensor, seed: Tensor) -> Tensor:
@@ -46,12 +75,7 @@ def boundary_start(threat_model: ThreatModel, x: Tensor, seed: Tensor) -> Tensor
       threat_model: the ball.
       x: float32 [B, ...].
       seed: int32 [2], a stateless seed.
-
-    Raises:
-      UsageError: a norm other than 'linf' and 'l2'.
     """
-    if threat_model.norm not in ("linf", "l2"):
-        raise UsageError(f"norm: APGD knows linf and l2, found {threat_model.norm!r}; use PGD.")
     shape, axes = tf.shape(x), list(range(1, len(x.shape)))
     if threat_model.norm == "linf":
         draw = tf.random.stateless_uniform(shape, seed, -1.0, 1.0)
@@ -73,6 +97,7 @@ def first_rows(x: Tensor, y: Tensor, target: Tensor, start: Tensor, ball: Threat
         x_best=start, grad_best=nothing, loss_best=low, loss_best_then=low,
         # As if just halved: the first checkpoint does not ask whether the best stood still.
         halved=tf.ones_like(y, tf.bool), broken=tf.zeros_like(y, tf.bool),
+        changed=zero,
     )  # fmt: skip
 
 

@@ -2,10 +2,13 @@
 
 Croce and Hein (2020), https://arxiv.org/abs/2003.01690, in the order and with the settings
 of the authors' present code (https://github.com/fra31/auto-attack), in which the 'standard'
-version has the targeted attacks in place of the paper's five restarts.
+version has the targeted attacks in place of the paper's five restarts. In l1: Croce and Hein
+(2021), "Mind the box", https://arxiv.org/abs/2103.01208.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from tfrobust.errors import UsageError
 from tfrobust.typing import Attack
@@ -13,13 +16,16 @@ from tfrobust.typing import Attack
 VERSIONS = ("standard", "plus", "rand")
 
 
-def autoattack(version: str = "standard", classes: int | None = None) -> dict[str, Attack]:
+def autoattack(
+    version: str = "standard", classes: int | None = None, norm: str = "linf"
+) -> dict[str, Attack]:
     """The attacks of one version of AutoAttack, name -> attack, in the order to run them.
 
-    Each is to be run only on what the ones before it left standing, and the same for both
-    norms, 'linf' and 'l2':
+    Each is to be run only on what the ones before it left standing, and the same for the norms
+    'linf' and 'l2':
 
     - 'standard': apgd-ce, apgd-t (9 targets), fab-t (9 targets), square (5,000 queries).
+      In 'l1' apgd-ce has 5 restarts and apgd-t 5 targets.
     - 'plus': apgd-ce, apgd-dlr and fab (5 restarts each), square, apgd-t, fab-t.
     - 'rand', for randomised models: apgd-ce and apgd-dlr, each gradient averaged over 20.
 
@@ -32,22 +38,42 @@ def autoattack(version: str = "standard", classes: int | None = None) -> dict[st
     Args:
       version: one of `VERSIONS`.
       classes: of the model, K; None is "at least 4". Targets are at most K - 1 in any case.
+      norm: of the ball, 'linf', 'l2' or 'l1'; in 'l1' the version 'standard' alone is published.
 
     Raises:
-      UsageError: unknown version, or fewer than 2 classes.
+      UsageError: unknown version or norm, one that is not published, or fewer than 2 classes.
 
     Examples:
       >>> list(tr.autoattack("standard", classes=10))
       ['apgd-ce', 'apgd-t', 'fab-t', 'square']
+      >>> tr.autoattack(norm="l1")["apgd-ce"].restarts
+      5
     """
     if version not in VERSIONS:
         names = ", ".join(VERSIONS)
         raise UsageError(f"autoattack version: expected one of {names}, found {version!r}.")
     if classes is not None and classes < 2:
         raise UsageError(f"classes: expected at least 2, found {classes!r}.")
+    _check_norm(norm, version)
     known = 4 if classes is None else classes
     losses = {name: "dlr" if known >= least else "margin" for name, least in _DLR_CLASSES.items()}
-    return {"standard": _standard, "plus": _plus, "rand": _rand}[version](losses)
+    found = {"standard": _standard, "plus": _plus, "rand": _rand}[version](losses)
+    return _in_l1(found) if norm == "l1" else found
+
+
+def _check_norm(norm: str, version: str) -> None:
+    if norm not in ("linf", "l2", "l1"):
+        raise UsageError(
+            f"autoattack: expected the norm linf, l2 or l1, found {norm!r}; use sparse-rs, pgd-l0 "
+            "and sigma-zero in l0."
+        )
+    if norm == "l1" and version != "standard":
+        raise UsageError(f"autoattack version: in l1 the standard one alone, found {version!r}.")
+
+
+def _in_l1(standard: dict[str, Attack]) -> dict[str, Attack]:
+    changes = {"apgd-ce": {"restarts": 5}, "apgd-t": {"n_targets": 5}}
+    return {name: replace(attack, **changes.get(name, {})) for name, attack in standard.items()}
 
 
 def apgd_dlr() -> Attack:

@@ -37,7 +37,7 @@ def make_attacks(
     Args:
       config: the evaluation's settings.
       classes: of the model; a suite takes other losses where they are few.
-      norm: of the ball; the quick suite takes attacks that work in it.
+      norm: of the ball; suites take attacks that work in it.
 
     Raises:
       UsageError: a name, or a setting of an attack, is unknown or out of range.
@@ -58,7 +58,7 @@ def make_attacks(
         if name == QUICK:
             attacks.update(_quick(settings, classes, norm, config))
         elif name in SUITES:
-            attacks.update(_suite(name, settings, classes))
+            attacks.update(_suite(name, settings, classes, norm))
     return attacks
 
 
@@ -101,10 +101,10 @@ def _quick(
     }
 
 
-def _suite(name: str, settings: dict[str, Any], classes: int | None) -> dict[str, Any]:
+def _suite(name: str, settings: dict[str, Any], classes: int | None, norm: str) -> dict[str, Any]:
     if settings:
         raise UsageError(f"{name} has its published settings: expected none, found {settings}.")
     from tfrobust.attacks.autoattack import autoattack
 
-    found: dict[str, Any] = autoattack(SUITES[name], classes)
+    found: dict[str, Any] = autoattack(SUITES[name], classes, norm)
     return found

@@ -22,8 +22,7 @@ def quick(norm: str = "linf", classes: int | None = None) -> dict[str, Attack]:
     benchmarks.quick` measures how near).
 
     Args:
-      norm: of the ball. Auto-PGD works in 'linf' and 'l2'; in the others PGD on the margin takes
-        its place.
+      norm: of the ball. Auto-PGD does not work in 'l0', where PGD on the margin takes its place.
       classes: of the model, K; None is "at least 4". Targets are at most K - 1 in any case.
 
     Returns:
@@ -37,7 +36,7 @@ def quick(norm: str = "linf", classes: int | None = None) -> dict[str, Attack]:
     from tfrobust.attacks.gradient import FGSM, PGD
 
     suite: dict[str, Attack] = {"fgsm": FGSM(), "pgd": PGD(restarts=2)}
-    if norm not in ("linf", "l2"):
+    if norm not in TargetedAPGD.norms:
         return {**suite, "pgd-margin": dataclasses.replace(PGD(restarts=2), loss="margin")}
     # The targeted DLR loss divides by the spread of four logits.
     loss = "dlr" if classes is None or classes >= 4 else "margin"

@@ -1,7 +1,8 @@
 """Square attack: random search with square-shaped updates, without gradients.
 
 Andriushchenko et al. (2020), https://arxiv.org/abs/1912.00049, with the settings of
-AutoAttack, Croce and Hein (2020), https://arxiv.org/abs/2003.01690.
+AutoAttack, Croce and Hein (2020), https://arxiv.org/abs/2003.01690; in l1 Croce and Hein (2021),
+"Mind the box", https://arxiv.org/abs/2103.01208.
 """
 
 from __future__ import annotations
@@ -11,6 +12,18 @@ from typing import Any, ClassVar, NamedTuple
 
 from tfrobust.attacks.losses import LOSSES
 from tfrobust.attacks.runner import Attack
+from tfrobust.attacks.square_windows import (
+    corners,
+    normalised,
+    place_of,
+    pyramid,
+    pyramids,
+    read,
+    shared,
+    signs,
+    size_of,
+    write,
+)
 from tfrobust.attacks.standing import everyone, is_correct, keep, scatter, where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
@@ -21,7 +34,6 @@ from tfrobust.typing import Tensor
 # The share of the image in a square is halved after each of these queries of 10,000.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _SCHEDULE = 10_000
-_TINY = 1e-12
 
 
 class _Standing(NamedTuple):
@@ -36,7 +48,7 @@ class _Standing(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Square(Attack):
-    """Square attack in 'linf' and 'l2', as published.
+    """Square attack in 'linf', 'l2' and 'l1', as published.
 
     Andriushchenko et al. (2020), https://arxiv.org/abs/1912.00049.
 
@@ -44,7 +56,8 @@ class Square(Attack):
     and the change stays where it raises the loss or misclassifies. In 'linf' a square
     takes the colour x +- eps, a sign for each channel, and the search starts from
     vertical stripes; in 'l2' a square takes the budget of another one, shaped as a
-    two-sided pyramid, and the search starts from a grid of such pyramids. Squares shrink
+    two-sided pyramid, and the search starts from a grid of such pyramids; in 'l1' likewise, with
+    steeper pyramids, and the whole is projected onto the ball and the bounds. Squares shrink
     by the paper's schedule, stretched to `queries`. A square may lie at any place inside
     the image, the last row and column included (as in the paper; AutoAttack's code
     leaves those out).
@@ -71,7 +84,7 @@ class Square(Attack):
     """
 
     needs_gradient: ClassVar[bool] = False
-    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
 
     queries: int = 5000
     p_init: float = 0.8
@@ -102,16 +115,16 @@ class Square(Attack):
           model: [0, 1] images float32 [B, H, W, C] -> logits [B, K], in inference mode.
           x: clean images, float32 [B, H, W, C]; H, W and C are known when traced.
           y: labels, int32 [B].
-          threat_model: the ball, 'linf' or 'l2'.
+          threat_model: the ball, 'linf', 'l2' or 'l1'.
           seed: int32 [2].
 
         Raises:
-          UsageError: the norm is neither 'linf' nor 'l2'.
+          UsageError: another norm.
         """
-        if threat_model.norm not in ("linf", "l2"):
+        if threat_model.norm not in self.norms:
             raise UsageError(
-                f"Square: expected the norm linf or l2, found {threat_model.norm!r}; "
-                "choose another attack for this norm."
+                f"Square: expected the norm {', '.join(self.norms)}, found {threat_model.norm!r}; "
+                "use sparse-rs."
             )
         x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)
         sizes = self._sizes(x, threat_model.norm)
@@ -146,7 +159,7 @@ class Square(Attack):
         done = (tf.range(self.queries, dtype=tf.int64) - 1) * _SCHEDULE // self.queries
         halvings = tf.reduce_sum(tf.cast(done[:, None] > _HALVINGS, tf.float32), axis=1)
         size = tf.cast(tf.round(tf.sqrt(self.p_init * height * width * 0.5**halvings)), tf.int32)
-        if norm == "l2":
+        if norm != "linf":
             # An odd side: the pyramid has a middle.
             size = tf.maximum(size, 3)
             size = size + (size + 1) % 2
@@ -175,133 +188,70 @@ def _propose(
     standing: _Standing, size: Tensor, first: Tensor, threat_model: ThreatModel, seed: Tensor
 ) -> Tensor:
     """The next point of each example to ask the model about, [M, H, W, C]."""
-    x, best, eps, bounds = standing.x, standing.best, threat_model.eps, threat_model.bounds
+    x, best = standing.x, standing.best
     linf = threat_model.norm == "linf"
-    start, step = (_stripes, _recolour) if linf else (_pyramids, _move_budget)
+    start, step = (_stripes, _recolour) if linf else (_grid, _move_budget)
     return tf.cond(
         first,
-        lambda: tf.clip_by_value(x + eps * start(x, seed), *bounds),
-        lambda: step(x, best, eps, bounds, size, seed),
+        lambda: start(x, threat_model, seed),
+        lambda: step(x, best, threat_model, size, seed),
     )
 
 
-def _signs(draws: Tensor) -> Tensor:
-    """-1 or 1 for each draw from [0, 1)."""
-    return tf.where(draws < 0.5, -1.0, 1.0)
-
-
-def _normalised(x: Tensor, axis: Any = None) -> Tensor:
-    square = tf.reduce_sum(x**2, axis=axis, keepdims=axis is not None)
-    return x * tf.math.rsqrt(tf.maximum(square, _TINY))
-
-
-def _stripes(x: Tensor, seed: Tensor) -> Tensor:
-    """-1 or 1 for each column and channel, [M, 1, W, C]."""
+def _stripes(x: Tensor, ball: ThreatModel, seed: Tensor) -> Tensor:
+    """x with a colour of its own, +- eps, for each column and channel."""
     shape = [tf.shape(x)[0], 1, *x.shape[2:]]
-    return _signs(tf.random.stateless_uniform(shape, seed))
+    stripes = signs(tf.random.stateless_uniform(shape, seed))
+    return tf.clip_by_value(x + ball.eps * stripes, *ball.bounds)
 
 
-def _recolour(
-    x: Tensor, best: Tensor, eps: Any, bounds: tuple[float, float], size: Tensor, seed: Tensor
-) -> Tensor:
+def _recolour(x: Tensor, best: Tensor, ball: ThreatModel, size: Tensor, seed: Tensor) -> Tensor:
     """`best` with one random square set to x +- eps, the sign drawn for each channel."""
     draws = tf.random.stateless_uniform([tf.shape(x)[0], 2 + x.shape[3]], seed)
-    place = _place(_corner(draws, x, size), x, size)
-    colour = _read(x, place) + eps * _signs(draws[:, None, 2:])
-    return _write(best, place, tf.clip_by_value(colour, *bounds))
+    place = place_of(corners(draws, x, size), x, size)
+    colour = read(x, place) + ball.eps * signs(draws[:, None, 2:])
+    return write(best, place, tf.clip_by_value(colour, *ball.bounds))
 
 
-def _move_budget(
-    x: Tensor, best: Tensor, eps: Any, bounds: tuple[float, float], size: Tensor, seed: Tensor
-) -> Tensor:
+def _grid(x: Tensor, ball: ThreatModel, seed: Tensor) -> Tensor:
+    """x with a grid of pyramids."""
+    grid = pyramids(x, ball.norm, seed)
+    if ball.norm == "l1":
+        # Each window of each channel is of length 1, far beyond the ball in sum.
+        return ball.project(x + grid, x)
+    grid = normalised(grid, ball.norm, [1, 2, 3])
+    return tf.clip_by_value(x + ball.eps * grid, *ball.bounds)
+
+
+def _move_budget(x: Tensor, best: Tensor, ball: ThreatModel, size: Tensor, seed: Tensor) -> Tensor:
     """`best` with the budget of two windows, and what is unused, put into the first one.
 
     Algorithm 3 of the paper: the first window's old content, scaled to norm 1 in each
-    channel, and a pyramid of random signs are added up and given the budget. The
-    perturbation's norm is eps afterwards, until it is clipped to the bounds.
+    channel, and a pyramid of random signs are added up and given the budget. In l2 the
+    perturbation's norm is eps afterwards, until it is clipped to the bounds; in l1 each channel
+    asks for as many times its budget as there are channels, and the projection decides.
     """
-    channels = x.shape[3]
+    channels, norm = x.shape[3], ball.norm
     draws = tf.random.stateless_uniform([tf.shape(x)[0], 5 + channels], seed)
-    corner, other = _corner(draws, x, size), _corner(draws[:, 2:], x, size)
-    place, emptied = _place(corner, x, size), _place(other, x, size)
-    clean, clean_there = _read(x, place), _read(x, emptied)
-    old, old_there = _read(best, place) - clean, _read(best, emptied) - clean_there
+    corner, other = corners(draws, x, size), corners(draws[:, 2:], x, size)
+    place, emptied = place_of(corner, x, size), place_of(other, x, size)
+    clean, clean_there = read(x, place), read(x, emptied)
+    old, old_there = read(best, place) - clean, read(best, emptied) - clean_there
 
     # What lies in both windows counts once.
-    apart = tf.cast(~_shared(corner, other, size), tf.float32)[..., None]
-    freed = tf.reduce_sum(old**2, 1, True) + tf.reduce_sum(old_there**2 * apart, 1, True)
-    used = tf.reduce_sum(tf.math.squared_difference(best, x), [1, 2, 3])[:, None, None]
-    budget = freed + tf.maximum(eps**2 - used, 0.0) / channels
+    apart = tf.cast(~shared(corner, other, size), tf.float32)[..., None]
+    freed = size_of(old, norm, 1) + size_of(old_there * apart, norm, 1)
+    used = size_of(best - x, norm, [1, 2, 3])[:, 0]
+    whole = ball.eps if norm == "l1" else ball.eps**2
+    budget = freed + tf.maximum(whole - used, 0.0) / channels
 
-    pyramid = _pyramid(size)
-    flat, turned = (tf.reshape(each, [1, -1]) for each in (pyramid, tf.transpose(pyramid)))
-    pyramid = tf.where(draws[:, 4:5] < 0.5, flat, turned)[..., None]
-    shape = _normalised(old, 1) + pyramid * _signs(draws[:, None, 5:])
-    content = clean + _normalised(shape, 1) * tf.sqrt(budget)
-    return _write(_write(best, emptied, clean_there), place, tf.clip_by_value(content, *bounds))
-
-
-def _corner(draws: Tensor, x: Tensor, size: Tensor) -> Tensor:
-    """(row, column) of random windows, int32 [M, 2], from the first two draws of [M, ...]."""
-    height, width = x.shape[1:3]
-    places = tf.cast(tf.stack([height - size + 1, width - size + 1]), tf.float32)
-    return tf.cast(draws[:, :2] * places, tf.int32)
-
-
-def _place(corner: Tensor, x: Tensor, size: Tensor) -> Tensor:
-    """Where the pixels of each window are among all pixels of the batch, int32 [M, size^2].
-
-    Windows are read and written pixel by pixel, because most of them are small: masks of
-    whole images would cost more than a small model does.
-    """
-    height, width = x.shape[1:3]
-    first = (tf.range(tf.shape(x)[0]) * height + corner[:, 0]) * width + corner[:, 1]
-    side = tf.range(size)
-    return first[:, None] + tf.reshape(side[:, None] * width + side, [1, -1])
-
-
-def _read(images: Tensor, place: Tensor) -> Tensor:
-    """The pixels at `place`, [M, size^2, C]."""
-    return tf.gather(tf.reshape(images, [-1, images.shape[3]]), place)
-
-
-def _write(images: Tensor, place: Tensor, pixels: Tensor) -> Tensor:
-    """`images` with `pixels` [M, size^2, C] at `place`."""
-    flat = tf.reshape(images, [-1, images.shape[3]])
-    flat = tf.tensor_scatter_nd_update(flat, place[..., None], pixels)
-    return tf.reshape(flat, [-1, *images.shape[1:]])
-
-
-def _shared(corner: Tensor, other: Tensor, size: Tensor) -> Tensor:
-    """Which pixels of the window at `other` also lie in that at `corner`, bool [M, size^2]."""
-    offset = (other - corner)[:, None, :] + tf.range(size)[None, :, None]
-    inside = (offset >= 0) & (offset < size)
-    both = inside[:, :, None, 0] & inside[:, None, :, 1]
-    return tf.reshape(both, [-1, size * size])
-
-
-def _pyramids(x: Tensor, seed: Tensor) -> Tensor:
-    """A grid of about 5 x 5 pyramids, turned and signed at random, of norm 1, [M, H, W, C]."""
-    height, width, channels = x.shape[1:]
-    size = max(min(height, width) // 5, 1)
-    grid = height // size, width // size
-    draws = tf.random.stateless_uniform([tf.shape(x)[0], *grid, channels + 1], seed)
-    draws = tf.repeat(tf.repeat(draws, size, axis=1), size, axis=2)
-    pyramid = _pyramid(size)
-    upright, turned = (tf.tile(each, grid) for each in (pyramid, tf.transpose(pyramid)))
-    shape = tf.where(draws[..., 0] < 0.5, upright, turned)[..., None] * _signs(draws[..., 1:])
-    margins = [(side - size * n) // 2 for side, n in zip((height, width), grid, strict=True)]
-    return _normalised(tf.image.pad_to_bounding_box(shape, *margins, height, width), [1, 2, 3])
-
-
-def _pyramid(size: Tensor | int) -> Tensor:
-    """The paper's kernel eta: a positive and a negative pyramid, norm 1, [size, size]."""
-    upper = size // 2
-    levels = tf.range(1, size // 2 + 2, dtype=tf.int32)
-    heights = tf.cumsum(1 / tf.cast(levels, tf.float32) ** 2, reverse=True)
-
-    def half(rows: Any) -> Tensor:
-        down, across = (tf.abs(tf.range(n) - n // 2) for n in (rows, size))
-        return _normalised(tf.gather(heights, tf.maximum(down[:, None], across[None, :])))
-
-    return _normalised(tf.concat([half(upper), -half(size - upper)], axis=0))
+    kernel = pyramid(size, norm)
+    flat, turned = (tf.reshape(each, [1, -1]) for each in (kernel, tf.transpose(kernel)))
+    kernel = tf.where(draws[:, 4:5] < 0.5, flat, turned)[..., None]
+    shape = normalised(old, norm, 1) + kernel * signs(draws[:, None, 5:])
+    length = channels * budget if norm == "l1" else tf.sqrt(budget)
+    content = clean + normalised(shape, norm, 1) * length
+    moved = write(best, emptied, clean_there)
+    if norm == "l1":
+        return ball.project(write(moved, place, content), x)
+    return write(moved, place, tf.clip_by_value(content, *ball.bounds))

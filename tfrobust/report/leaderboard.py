@@ -45,20 +45,21 @@ def leaderboard_entry(run: RunData) -> dict[str, Any]:
         "unreliable": bool(found["unreliable"]),
         "footnote": "; ".join(_notes(found, backbone)) or None,
     }
-    if _is_standard_autoattack(found["attacks"]):
+    if _is_standard_autoattack(found["attacks"], threat["norm"]):
         entry["autoattack_acc"] = _percentage(found["attacks"]["square"]["accuracy"])
     return entry
 
 
-def _is_standard_autoattack(attacks: dict[str, Any]) -> bool:
+def _is_standard_autoattack(attacks: dict[str, Any], norm: str) -> bool:
     """Whether the first attacks were the published ones, each with its published settings."""
-    if list(attacks)[: len(_AUTOATTACK)] != _AUTOATTACK:
+    if list(attacks)[: len(_AUTOATTACK)] != _AUTOATTACK or norm == "l0":
         return False
     # Imported only here: it imports TensorFlow, which the report does without.
     from tfrobust.attacks.autoattack import autoattack
 
     # Those for fewer than 4 classes, which have another loss, are not the published ones.
-    published = {name: dataclasses.asdict(one) for name, one in autoattack("standard").items()}
+    suite = autoattack("standard", norm=norm)
+    published = {name: dataclasses.asdict(one) for name, one in suite.items()}
     asked = {name: attacks[name].get("parameters") for name in _AUTOATTACK}
     return bool(json.loads(json.dumps(published)) == asked)
 
