@@ -55,6 +55,7 @@ _PLACES = {
     "SigmaZero": "tfrobust.attacks.sigma_zero",
     "SimBA": "tfrobust.attacks.simba",
     "SparseRS": "tfrobust.attacks.sparse_rs",
+    "SparseRSPatch": "tfrobust.attacks.sparse_rs_patch",
     "Square": "tfrobust.attacks.square",
     "Standard": "tfrobust.training.methods",
     "TFRobustError": "tfrobust.errors",

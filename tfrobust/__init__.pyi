@@ -25,6 +25,7 @@ from tfrobust.attacks.quick import quick as quick
 from tfrobust.attacks.sigma_zero import SigmaZero as SigmaZero
 from tfrobust.attacks.simba import SimBA as SimBA
 from tfrobust.attacks.sparse_rs import SparseRS as SparseRS
+from tfrobust.attacks.sparse_rs_patch import SparseRSPatch as SparseRSPatch
 from tfrobust.attacks.square import Square as Square
 from tfrobust.backbones import BACKBONES as BACKBONES
 from tfrobust.backbones import build as build

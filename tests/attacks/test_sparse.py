@@ -1,4 +1,4 @@
-"""PGD-L0 and Sparse-RS: the fewest pixels of a linear model, and what they promise."""
+"""PGD-L0 and Sparse-RS: the optimum of a linear model, and what they promise."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 
 from tfrobust.attacks.pgd_l0 import PGDL0
 from tfrobust.attacks.sparse_rs import SparseRS
+from tfrobust.attacks.sparse_rs_patch import SparseRSPatch
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -79,7 +80,34 @@ def test_broken_examples_leave_the_search(linear_model):
     assert rows[0] == len(x) and rows[-1] < len(x) and sorted(rows, reverse=True) == rows
 
 
-@pytest.mark.parametrize("attack", [PGDL0, SparseRS])
+def test_a_patch_s_content_is_the_best_at_its_place_in_a_linear_model():
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(SIDE, SIDE, 3))
+    x = rng.uniform(0.3, 0.7, (3, SIDE, SIDE, 3)).astype("float32")
+    slopes = tf.constant(w.ravel(), tf.float32)
+
+    def model(z):
+        value = tf.linalg.matvec(tf.reshape(z, [-1, w.size]), slopes)
+        return tf.stack([tf.fill(tf.shape(value), 1000.0), value], axis=1)
+
+    # The budget of 5 pixels holds a square of 2 x 2.
+    x_adv = compiled(SparseRSPatch(queries=300), model)(x, np.zeros(3, "int32"), 5.0).numpy()
+    gain = np.where(w > 0, 1 - x, x) * np.abs(w)
+    for row, changed in enumerate((x_adv != x).any(axis=3)):
+        assert changed.sum() == 4 and all(np.ptp(each) < 2 for each in np.nonzero(changed))
+        found = ((x_adv[row] - x[row]) * w).sum()
+        np.testing.assert_allclose(found, gain[row][changed].sum(), rtol=1e-4)
+
+
+def test_the_patch_s_side_and_the_squares_inside_it():
+    attack, ball = SparseRSPatch(queries=10_000), ThreatModel("l0", 26)
+    assert "5 x 5" in attack.remark((9, 9, 3), ball) and "3 x 3" in attack.remark((3, 9, 3), ball)
+    inner = [int(attack._inner(tf.constant(i), tf.constant(40))) for i in (0, 10, 11, 60, 9999)]
+    # 40 times the root of .4, of .2, of .1, and of .4 / 128.
+    assert inner == [25, 25, 17, 12, 2]
+
+
+@pytest.mark.parametrize("attack", [PGDL0, SparseRS, SparseRSPatch])
 def test_other_norms_and_wrong_settings_are_refused(attack, linear_model):
     model, x, y, _ = problem(linear_model, batch=1)
     with pytest.raises(UsageError, match="l2"):

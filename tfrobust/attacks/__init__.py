@@ -50,6 +50,7 @@ ATTACKS: Table[Callable[..., Attack]] = Table(
         "hopskipjump": "tfrobust.attacks.hopskipjump:HopSkipJump",
         "boundary": "tfrobust.attacks.boundary_walk:Boundary",
         "sparse-rs": "tfrobust.attacks.sparse_rs:SparseRS",
+        "sparse-rs-patch": "tfrobust.attacks.sparse_rs_patch:SparseRSPatch",
         "cw": "tfrobust.attacks.carlini_wagner:CarliniWagner",
         "ead": "tfrobust.attacks.ead:EAD",
     },
