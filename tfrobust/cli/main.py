@@ -14,6 +14,7 @@ VERBS = {
     "train": "train a robust classifier, measure it, explain it and export it",
     "evaluate": "measure a model's accuracy, clean and under attack",
     "certify": "prove a radius for each image, by randomised smoothing",
+    "probe": "measure minimal distances, rotations, universal perturbations and patches",
     "predict": "say what a model takes single images for",
     "explain": "draw what a model looks at, clean and under attack",
     "report": "make one HTML page of a run, or of several side by side",

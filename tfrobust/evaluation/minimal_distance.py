@@ -69,8 +69,8 @@ def minimal_distance(
       True
     """
     start = time.perf_counter()
-    called, made = _chosen(attack)
-    ball = ThreatModel(_norm(made, norm), 0.0)
+    called, made = chosen(attack)
+    ball = ThreatModel(norm_of(made, norm), 0.0)
     judge, images = open_pair(model, data, view=view, class_names=class_names)
     evaluator = Evaluator(judge, images, batch_size=batch_size, seed=seed)
     # A ball that holds every image: whatever the attack finds comes back as it is.
@@ -82,8 +82,12 @@ def minimal_distance(
     )  # fmt: skip
 
 
-def _chosen(attack: str | Attack) -> tuple[str, MinimalAttack]:
-    """What the attack is called, and the attack."""
+def chosen(attack: str | Attack) -> tuple[str, MinimalAttack]:
+    """What a minimal-norm attack is called, and the attack.
+
+    Raises:
+      UsageError: it stops at the first image in a ball.
+    """
     if isinstance(attack, str):
         called, made = attack, make_attack(*parse(attack, ATTACKS, "attack"))
     else:
@@ -96,13 +100,18 @@ def _chosen(attack: str | Attack) -> tuple[str, MinimalAttack]:
     return called, cast(MinimalAttack, made)
 
 
-def _norm(attack: MinimalAttack, norm: str | None) -> str:
-    chosen = attack.own_norm if norm is None else norm
-    if chosen not in attack.norms:
+def norm_of(attack: MinimalAttack, norm: str | None) -> str:
+    """The norm that is asked for, or the attack's own.
+
+    Raises:
+      UsageError: the attack does not have it.
+    """
+    asked = attack.own_norm if norm is None else norm
+    if asked not in attack.norms:
         raise UsageError(
-            f"norm: {type(attack).__name__} has {', '.join(attack.norms)}, found {chosen!r}."
+            f"norm: {type(attack).__name__} has {', '.join(attack.norms)}, found {asked!r}."
         )
-    return chosen
+    return asked
 
 
 def _distances(evaluator: Evaluator, attack: Attack, ball: ThreatModel) -> np.ndarray:

@@ -17,7 +17,7 @@ from tfrobust.attacks.ascent import input_gradient
 from tfrobust.attacks.losses import cross_entropy
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import UsageError
-from tfrobust.evaluation.universal import Fooled, opened, predicted
+from tfrobust.evaluation.universal import Fooled, opened, predicted, save_made
 from tfrobust.models.inference import attackable, inference
 from tfrobust.models.views import InputView
 from tfrobust.runtime import tf
@@ -48,6 +48,30 @@ class Patch:
         pair = tf.constant([seed, 0], tf.int32)
         made: np.ndarray = pasted(tf.constant(x), tf.constant(self.pixels), pair).numpy()
         return made
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON entry: size and goal, and what it does to seen and unseen images."""
+        return {
+            "size": len(self.pixels), "target": self.target, "reached": self.reached,
+            "made_on": self.train.as_dict(), "measured_on": self.test.as_dict(),
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        size = len(self.pixels)
+        goal = "" if self.target is None else f", towards class {self.target}"
+        lines = [f"One patch of {size} x {size} pixels for all images, at random places{goal}",
+                 f"made on    {self.train}", f"measured on{self.test}"]  # fmt: skip
+        if self.reached is not None:
+            lines.append(f"{self.reached:.1%} of the images of other classes are taken for it")
+        return "\n".join(lines)
+
+    def save(self, folder: Path | str) -> list[Path]:
+        """Writes patch.json and patch.npz, which holds `pixels`.
+
+        Raises:
+          TFRobustError: the disk is full or the folder cannot be written.
+        """
+        return save_made(Path(folder) / "patch", self.as_dict(), pixels=self.pixels)
 
 
 def adversarial_patch(

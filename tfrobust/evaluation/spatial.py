@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from tfrobust.errors import UsageError
 from tfrobust.evaluation.opening import open_pair
 from tfrobust.models.inference import inference
 from tfrobust.models.views import InputView
+from tfrobust.run import write_json, write_text
 from tfrobust.runtime import tf
 from tfrobust.typing import Function, Model, Source, Tensor
 
@@ -38,6 +40,7 @@ class SpatialAccuracy:
       degrees: the largest turn either way.
       pixels: the largest shift any way.
       tried: places for each image, the image itself aside.
+      model: what the classifier is called.
     """
 
     labels: np.ndarray
@@ -47,6 +50,7 @@ class SpatialAccuracy:
     degrees: float
     pixels: float
     tried: int
+    model: str = "model"
 
     @property
     def clean_accuracy(self) -> float:
@@ -58,11 +62,43 @@ class SpatialAccuracy:
         """The share that is classified rightly in every place that was tried."""
         return float(np.mean(self.robust))
 
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON entry: settings and shares."""
+        return {
+            "model": self.model, "degrees": self.degrees, "pixels": self.pixels,
+            "tried": self.tried, "num_examples": len(self.labels),
+            "clean_accuracy": round(self.clean_accuracy, 6),
+            "robust_accuracy": round(self.robust_accuracy, 6),
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model}: {len(self.labels):,} images, turned by up to {self.degrees:g} degrees, "
+            f"shifted by up to {self.pixels:g} pixels, the worst of {self.tried:,} places\n"
+            f"accuracy {self.clean_accuracy:.3f} as they are, {self.robust_accuracy:.3f} at worst"
+        )
+
+    def save(self, folder: Path | str) -> list[Path]:
+        """Writes spatial.json and spatial.csv, which has a row for each image.
+
+        Raises:
+          TFRobustError: the disk is full or the folder cannot be written.
+        """
+        path = Path(folder) / "spatial"
+        rows = ["index,label,clean,robust,degrees,right,down"]
+        columns = (self.labels, self.clean, self.robust, self.broken_at)
+        for index, (label, clean, robust, at) in enumerate(zip(*columns, strict=True)):
+            place = ",".join(f"{value:.4g}" for value in at)
+            rows.append(f"{index},{label},{int(clean)},{int(robust)},{place}")
+        write_json(path.with_suffix(".json"), self.as_dict())
+        write_text(path.with_suffix(".csv"), "\n".join([*rows, ""]))
+        return [path.with_suffix(".json"), path.with_suffix(".csv")]
+
 
 def spatial_accuracy(
     model: Model | str | Path, data: Source, *, degrees: float = 30.0, pixels: float = 3.0,
     grid: tuple[int, int] = (31, 5), draws: int | None = None, seed: int = 0,
-    batch_size: int = 128, view: InputView | None = None,
+    batch_size: int = 128, view: InputView | None = None, name: str = "model",
 ) -> SpatialAccuracy:  # fmt: skip
     """Accuracy where each image is turned and shifted as its worst case would have it.
 
@@ -80,6 +116,7 @@ def spatial_accuracy(
       seed: of the draws.
       batch_size: images in a batch.
       view: what the model takes for pixels; None finds out, or else [0, 1].
+      name: what the result calls the model.
 
     Raises:
       UsageError: a setting is out of range.
@@ -105,7 +142,7 @@ def spatial_accuracy(
     broken[:, 0] = np.degrees(broken[:, 0])
     tried = draws or len(_grid(degrees, pixels, grid))
     labels = images.labels.astype(np.int32)
-    return SpatialAccuracy(labels, clean, robust, broken, degrees, pixels, tried)
+    return SpatialAccuracy(labels, clean, robust, broken, degrees, pixels, tried, name)
 
 
 def moved(x: Tensor, places: Tensor) -> Tensor:

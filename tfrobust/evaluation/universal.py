@@ -6,6 +6,8 @@ batches as by Shafahi et al. (2020), https://arxiv.org/abs/1811.11304.
 
 from __future__ import annotations
 
+import dataclasses
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +26,7 @@ from tfrobust.evaluation.opening import check_labels, open_pair
 from tfrobust.models.classifier import Classifier
 from tfrobust.models.inference import attackable, inference
 from tfrobust.models.views import InputView
+from tfrobust.run import write_bytes, write_json
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
 from tfrobust.typing import Function, Model, Source, Tensor
@@ -48,6 +51,16 @@ class Fooled:
     clean_accuracy: float
     accuracy: float
 
+    def as_dict(self) -> dict[str, float]:
+        """The JSON entry."""
+        return {key: round(value, 6) for key, value in dataclasses.asdict(self).items()}
+
+    def __str__(self) -> str:
+        return (
+            f"{self.images:6,} images: accuracy {self.clean_accuracy:.3f} without, "
+            f"{self.accuracy:.3f} with it; {self.fooling:.1%} change their class"
+        )
+
 
 @dataclass(frozen=True)
 class UniversalPerturbation:
@@ -69,6 +82,40 @@ class UniversalPerturbation:
         """Images float32 [N, H, W, C] with the perturbation, inside the bounds."""
         moved: np.ndarray = np.clip(x + self.delta, *self.ball.bounds)
         return moved
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON entry: the ball, and what it does to seen and unseen images."""
+        return {
+            "norm": self.ball.norm, "eps": self.ball.eps,
+            "made_on": self.train.as_dict(), "measured_on": self.test.as_dict(),
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        return (
+            f"One perturbation for all images, {self.ball}\n"
+            f"made on    {self.train}\nmeasured on{self.test}"
+        )
+
+    def save(self, folder: Path | str) -> list[Path]:
+        """Writes universal.json and universal.npz, which holds `delta`.
+
+        Raises:
+          TFRobustError: the disk is full or the folder cannot be written.
+        """
+        return save_made(Path(folder) / "universal", self.as_dict(), delta=self.delta)
+
+
+def save_made(path: Path, values: dict[str, Any], **arrays: np.ndarray) -> list[Path]:
+    """Writes PATH.json with the values and PATH.npz with the arrays.
+
+    Raises:
+      TFRobustError: the disk is full or the folder cannot be written.
+    """
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    write_json(path.with_suffix(".json"), values)
+    write_bytes(path.with_suffix(".npz"), content.getvalue())
+    return [path.with_suffix(".json"), path.with_suffix(".npz")]
 
 
 def universal(

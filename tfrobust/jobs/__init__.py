@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tfrobust.jobs.perturbing import PerturbResult, perturb
     from tfrobust.jobs.plan import Plan, make_plan
     from tfrobust.jobs.prediction import PredictResult, predict
+    from tfrobust.jobs.probing import ProbeResult, distances, patch, spatial, universal
     from tfrobust.jobs.reporting import ReportResult, report
     from tfrobust.jobs.searching import SearchResult, search
     from tfrobust.jobs.serving import serve
@@ -42,6 +43,8 @@ _PLACES = {
     "PerturbResult": "perturbing", "perturb": "perturbing",
     "Plan": "plan", "make_plan": "plan",
     "PredictResult": "prediction", "predict": "prediction",
+    "ProbeResult": "probing", "distances": "probing", "patch": "probing", "spatial": "probing",
+    "universal": "probing",
     "ReportResult": "reporting", "report": "reporting",
     "SearchResult": "searching", "search": "searching",
     "serve": "serving",
@@ -50,10 +53,11 @@ _PLACES = {
 }  # fmt: skip
 __all__ = [
     "CertifyResult", "CompareResult", "EvaluateResult", "ExplainResult", "ExportResult",
-    "ImbalanceResult", "PerturbResult", "Plan", "PredictResult", "ReportResult", "SearchResult",
-    "StudyResult", "Subject", "TrainResult", "build_network", "certify", "compare", "evaluate",
-    "explain", "export", "imbalance", "load_splits", "make_plan", "open_subject", "perturb",
-    "predict", "report", "search", "serve", "study", "study_steps", "train",
+    "ImbalanceResult", "PerturbResult", "Plan", "PredictResult", "ProbeResult", "ReportResult",
+    "SearchResult", "StudyResult", "Subject", "TrainResult", "build_network", "certify",
+    "compare", "distances", "evaluate", "explain", "export", "imbalance", "load_splits",
+    "make_plan", "open_subject", "patch", "perturb", "predict", "report", "search", "serve",
+    "spatial", "study", "study_steps", "train", "universal",
 ]  # fmt: skip
 
 

@@ -1,0 +1,112 @@
+"""`tfrobust probe`: what an evaluation in a ball does not measure."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from tfrobust.cli.command import Command, say
+from tfrobust.cli.flags import add_setting, add_settings
+from tfrobust.cli.intake import add_intake, shown_of_run, subject_of
+from tfrobust.cli.parser import Parser
+from tfrobust.errors import UsageError
+from tfrobust.settings import parse_number
+
+#: What is measured -> what it is, and the flags that are its own.
+PROBES = {
+    "distances": ("how far the nearest adversarial image is, and accuracy against eps",
+                  ("attack", "norms")),
+    "spatial": ("accuracy under the worst rotation and translation",
+                ("degrees", "pixels", "grid", "draws")),
+    "universal": ("one perturbation in the ball of --norm and --eps for all images",
+                  ("epochs", "step_size")),
+    "patch": ("one square for all images, put at random places",
+              ("size", "target", "epochs", "step_size")),
+}  # fmt: skip
+
+
+def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
+    """Adds the flags of the verb."""
+    add = parser.add_argument
+    kinds = "; ".join(f"{name}: {what}" for name, (what, _) in PROBES.items())
+    add("what", metavar="WHAT", choices=list(PROBES), help=kinds)
+    add("model", metavar="RUN_OR_MODEL",
+        help="run folder, SavedModel folder, or .keras or .h5 file of tf_keras or Keras 3"
+    )  # fmt: skip
+    add("--attack", type=_names, default=None, metavar="NAMES",
+        help="distances: minimal-norm attacks: fmn (unless given), deepfool, ddn, cw, ead, "
+        "sigma-zero, fab:early_stop=false")  # fmt: skip
+    add("--norms", type=_names, default=None, metavar="NAMES",
+        help="distances: linf,l2,l1,l0; each attack's own unless given")  # fmt: skip
+    add("--degrees", type=parse_number, default=None, help="spatial: the largest turn (30)")
+    add("--pixels", type=parse_number, default=None, help="spatial: the largest shift (3)")
+    add("--grid", type=_grid, default=None, metavar="TURNS,SHIFTS",
+        help="spatial: places tried: turns, and shifts along each axis (31,5)")  # fmt: skip
+    add("--draws", type=int, default=None,
+        help="spatial: so many random places for each image instead of the grid")  # fmt: skip
+    add("--size", type=int, default=None, help="patch: its side, in pixels; required")
+    add("--target", default=None, metavar="CLASS",
+        help="patch: the class to lead to, by name or number; any wrong one unless given"
+    )  # fmt: skip
+    add("--epochs", type=int, default=None,
+        help="universal, patch: passes over the half of the images that it is made on"
+    )  # fmt: skip
+    add("--step-size", type=parse_number, default=None,
+        help="universal, patch: of each batch, in pixels of [0, 1]")  # fmt: skip
+    add("--output", default=None, metavar="FOLDER",
+        help="for the results, in a folder WHAT of it (default: the run folder, or MODEL-results)"
+    )  # fmt: skip
+    add_intake(parser)
+    shown = shown_of_run(parser, words)
+    add_setting(parser, "evaluation", "limit", shown)
+    add_setting(parser, "evaluation", "batch_size", shown)
+    add_settings(parser, ["", "threat", "data"], {}, shown)
+
+
+def work(args: argparse.Namespace) -> None:
+    """Measures one of the kinds on a run folder's or a bare model."""
+    settings = _settings(args)
+    from tfrobust import jobs
+
+    if args.what == "distances":
+        jobs.distances(
+            subject_of(args), settings.get("attack", ("fmn",)), settings.get("norms", ()), tell=say
+        )
+    else:
+        getattr(jobs, args.what)(subject_of(args), tell=say, **settings)
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags of what is measured, where they are given.
+
+    Raises:
+      UsageError: one that belongs to another kind is, or one that is needed is not.
+    """
+    own = PROBES[args.what][1]
+    every = {name for _, names in PROBES.values() for name in names}
+    given = {name: getattr(args, name) for name in every if getattr(args, name) is not None}
+    for name in given:
+        if name not in own:
+            owners = ", ".join(kind for kind, (_, names) in PROBES.items() if name in names)
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag}: belongs to {owners}, found it with {args.what}.")
+    if args.what == "patch" and "size" not in given:
+        raise UsageError("patch: expected its side in pixels, --size 8.")
+    return given
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _grid(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+COMMAND = Command(
+    "probe", "Measure distances, rotations, universal perturbations and patches.", add_flags, work,
+    common=("--data", "--limit", "--attack", "--norms", "--degrees", "--pixels", "--norm", "--eps",
+            "--size", "--target", "--output"),
+)  # fmt: skip
+main, make_parser = COMMAND.main, COMMAND.parser

@@ -1,0 +1,39 @@
+"""A few images beside what a perturbation of any kind makes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tfrobust.data.types import ImageSet
+from tfrobust.evaluation.figures_images import triples_figure
+from tfrobust.models.classifier import Classifier
+from tfrobust.models.inference import inference
+from tfrobust.runtime import tf
+
+#: How many images are drawn.
+SHOWN = 6
+
+
+def changes_figure(
+    model: Classifier, data: ImageSet, rows: np.ndarray, changed: np.ndarray, path: Path | str,
+    title: str,
+) -> Path:  # fmt: skip
+    """Draws images, what was made of them, the difference, and what the model sees in both.
+
+    Args:
+      model: the classifier.
+      data: the images, with their labels and names.
+      rows: which of them, int [N].
+      changed: what was made of those, float32 [N, H, W, C].
+      path: the file; its suffix tells the format.
+      title: of the figure.
+
+    Returns:
+      `path`.
+    """
+    x, logits = data.pixels(rows), inference(model)
+    seen = [tf.nn.softmax(logits(tf.constant(each))).numpy() for each in (x, changed)]
+    colour = [np.repeat(each, 3, axis=3) if each.shape[3] == 1 else each for each in (x, changed)]
+    return triples_figure(*colour, data.labels[rows], *seen, data.label_names, path, title=title)
