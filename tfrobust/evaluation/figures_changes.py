@@ -33,7 +33,18 @@ def changes_figure(
     Returns:
       `path`.
     """
-    x, logits = data.pixels(rows), inference(model)
-    seen = [tf.nn.softmax(logits(tf.constant(each))).numpy() for each in (x, changed)]
-    colour = [np.repeat(each, 3, axis=3) if each.shape[3] == 1 else each for each in (x, changed)]
-    return triples_figure(*colour, data.labels[rows], *seen, data.label_names, path, title=title)
+    x = data.pixels(rows)
+    before, after = (_probabilities(model, each) for each in (x, changed))
+    return triples_figure(
+        _coloured(x), _coloured(changed), data.labels[rows], before, after, data.label_names, path,
+        title=title,
+    )  # fmt: skip
+
+
+def _probabilities(model: Classifier, x: np.ndarray) -> np.ndarray:
+    return np.asarray(tf.nn.softmax(inference(model)(tf.constant(x))))
+
+
+def _coloured(x: np.ndarray) -> np.ndarray:
+    """Grey images as three equal channels, as figures show them."""
+    return np.repeat(x, 3, axis=3) if x.shape[3] == 1 else x
