@@ -5,6 +5,7 @@ Brown et al. (2017), "Adversarial patch", https://arxiv.org/abs/1712.09665.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,9 @@ from tfrobust.models.views import InputView
 from tfrobust.runtime import tf
 from tfrobust.typing import Function, Model, Source, Tensor
 
+# So many steps a patch takes to settle; few images make few in a pass.
+_STEPS = 300
+
 
 @dataclass(frozen=True)
 class Patch:
@@ -35,6 +39,9 @@ class Patch:
       test: what it does to images that it was not made on.
       reached: of those test images that are of another class than `target`, the share that
         the model takes for it; None without a target, or without such images.
+      random: what a patch of random values does to the same test images at the same places: how
+        much is the making's, and how much is that something is covered.
+      random_reached: as `reached`, of that patch.
     """
 
     pixels: np.ndarray
@@ -42,6 +49,8 @@ class Patch:
     train: Fooled
     test: Fooled
     reached: float | None
+    random: Fooled
+    random_reached: float | None
 
     def apply(self, x: np.ndarray, seed: int = 0) -> np.ndarray:
         """Images float32 [N, H, W, C], each with the patch at a place drawn by the seed."""
@@ -54,15 +63,20 @@ class Patch:
         return {
             "size": len(self.pixels), "target": self.target, "reached": self.reached,
             "made_on": self.train.as_dict(), "measured_on": self.test.as_dict(),
+            "random": {**self.random.as_dict(), "reached": self.random_reached},
         }  # fmt: skip
 
     def __str__(self) -> str:
         size = len(self.pixels)
         goal = "" if self.target is None else f", towards class {self.target}"
         lines = [f"One patch of {size} x {size} pixels for all images, at random places{goal}",
-                 f"made on    {self.train}", f"measured on{self.test}"]  # fmt: skip
-        if self.reached is not None:
-            lines.append(f"{self.reached:.1%} of the images of other classes are taken for it")
+                 f"made on    {self.train}", f"measured on{self.test}",
+                 f"random one {self.random}"]  # fmt: skip
+        if self.reached is not None and self.random_reached is not None:
+            lines.append(
+                f"{self.reached:.1%} of the images of other classes are taken for that class, with "
+                f"a random patch {self.random_reached:.1%}"
+            )
         return "\n".join(lines)
 
     def save(self, folder: Path | str) -> list[Path]:
@@ -76,13 +90,14 @@ class Patch:
 
 def adversarial_patch(
     model: Model | str | Path, data: Source, size: int, *, target: int | None = None,
-    test: Source | None = None, epochs: int = 20, step_size: float = 0.05,
+    test: Source | None = None, epochs: int | None = None, step_size: float = 0.05,
     batch_size: int = 128, seed: int = 0, view: InputView | None = None,
 ) -> Patch:  # fmt: skip
     """Makes a square that is to fool the model on every image, at any place.
 
     Each batch, with the square at another place in each image, moves every value of it by
-    `step_size` along the sign of its mean gradient. It is neither turned nor scaled.
+    `step_size` along the sign of a gradient: of the mean cross-entropy, or of the target's mean
+    probability. It is neither turned nor scaled.
 
     Args:
       model: any classifier, as `evaluate` takes it.
@@ -90,7 +105,7 @@ def adversarial_patch(
       size: its side, in pixels; up to that of the images.
       target: the class to lead to; None leads away from each image's own.
       test: images to measure it on; None sets half of `data` aside, at random by the seed.
-      epochs: passes over the images, 1 or more.
+      epochs: passes over the images, 1 or more; None is as many as make 300 steps.
       step_size: in pixel values of [0, 1], more than 0.
       batch_size: images in a batch.
       seed: of places, the order of the images, and what is set aside.
@@ -106,7 +121,7 @@ def adversarial_patch(
       ((4, 4, 3), True)
     """
     for name, value in (("size", size), ("epochs", epochs), ("batch_size", batch_size)):
-        if value < 1:
+        if value is not None and value < 1:
             raise UsageError(f"{name}: expected 1 or more, found {value!r}.")
     if not step_size > 0:
         raise UsageError(f"step_size: expected more than 0, found {step_size!r}.")
@@ -118,7 +133,8 @@ def adversarial_patch(
         raise UsageError(f"target: expected a class 0 to {judge.classes - 1}, found {target!r}.")
     climb = _climber(attackable(judge), shape, size, target, step_size)
     patch, batches = tf.fill([size, size, shape[2]], 0.5), 0
-    for _ in range(epochs):
+    passes = epochs or math.ceil(_STEPS / math.ceil(len(rows[0]) / batch_size))
+    for _ in range(passes):
         order = random.permutation(rows[0])
         for first in range(0, len(order), batch_size):
             part, batches = np.sort(order[first : first + batch_size]), batches + 1
@@ -127,7 +143,9 @@ def adversarial_patch(
     look = _looker(inference(judge), shape, size)
     train, _ = _measured(look, made_on, rows[0], patch, batch_size, target)
     unseen, reached = _measured(look, others, rows[1], patch, batch_size, target)
-    return Patch(patch.numpy(), target, train, unseen, reached)
+    noise = tf.random.stateless_uniform(tf.shape(patch), [seed, -1])
+    random_one = _measured(look, others, rows[1], noise, batch_size, target)
+    return Patch(patch.numpy(), target, train, unseen, reached, *random_one)
 
 
 def pasted(x: Tensor, patch: Tensor, seed: Tensor) -> Tensor:
@@ -171,7 +189,7 @@ def _climber(
         def loss(found: Tensor, labels: Tensor) -> Tensor:
             if target is None:
                 return cross_entropy(found, labels)
-            return -cross_entropy(found, tf.fill(tf.shape(labels), target))
+            return _shared_log(-cross_entropy(found, tf.fill(tf.shape(labels), target)))
 
         with tf.GradientTape() as tape:
             tape.watch(patch)
@@ -183,6 +201,16 @@ def _climber(
 
     made: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = climb
     return made
+
+
+def _shared_log(log_p: Tensor) -> Tensor:
+    """Parts [B] whose gradients sum up to that of the log of the mean probability.
+
+    The mean of the logs would be ruled by the images that no patch can lead to the target.
+    """
+    # One image whose logits are not finite takes nothing from the others.
+    known = tf.where(tf.math.is_finite(log_p), log_p, tf.float32.min)
+    return tf.stop_gradient(tf.nn.softmax(known)) * log_p
 
 
 def _looker(
