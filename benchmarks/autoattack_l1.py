@@ -19,6 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from benchmarks.attacks import IMAGES, REFERENCE
 from tfrobust.errors import TFRobustError, UsageError
 
 _STEPS, _RESTARTS, _TARGETS = 100, 5, 5
+_NAMES = ("apgd-ce", "apgd-t")
 Runs = dict[str, Callable[[], np.ndarray]]
 
 
@@ -37,10 +39,12 @@ def ours(model: Any, x: np.ndarray, y: np.ndarray, eps: float) -> Runs:
     from tfrobust.threat_model import L1
 
     attacks = autoattack(classes=int(model.output_shape[-1]), norm="l1")
-    return {
-        name: lambda name=name: attacks[name].perturb(model, x, y, L1(eps), batch_size=250)
-        for name in ("apgd-ce", "apgd-t")
-    }
+    return {name: partial(_perturb, attacks[name], model, x, y, L1(eps)) for name in _NAMES}
+
+
+def _perturb(attack: Any, model: Any, x: np.ndarray, y: np.ndarray, ball: Any) -> np.ndarray:
+    made: np.ndarray = attack.perturb(model, x, y, ball, batch_size=250)
+    return made
 
 
 def theirs(model: Any, x: np.ndarray, y: np.ndarray, eps: float) -> Runs:
