@@ -16,18 +16,15 @@ REFERENCE_HELP = (
     "run folder or model file: attack this model, and show the same images to it and to the "
     "evaluated one (transfer)"
 )
-_ORIGINAL_HELP = (
-    "; for a .tflite or .onnx file the model that it was made of, which it is compared with "
-    "(default: the run that such a file lies in, 'none' leaves it out)"
-)
+_ORIGINAL_HELP = "; of a .tflite or .onnx file what it was made of, by default the run it is in"
 
 
 def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     """Adds the flags of the verb."""
     parser.add_argument(
         "model", metavar="RUN_OR_MODEL",
-        help="run folder, SavedModel folder, .keras or .h5 file of tf_keras or Keras 3, .tflite or "
-        ".onnx file, or the address of a model that is served: http://HOST/v1/models/NAME",
+        help="run folder, SavedModel folder, .keras, .h5, .tflite or .onnx file, or the address of "
+        "a served model: http://HOST/v1/models/NAME",
     )  # fmt: skip
     parser.add_argument(
         "--endpoint", default=None, metavar="NAME=VALUE,...",

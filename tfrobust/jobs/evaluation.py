@@ -17,7 +17,10 @@ from tfrobust.models.rest import is_address
 from tfrobust.progress import Tell, silent
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tfrobust.config import RunConfig
+    from tfrobust.data.corruption_sets import CorruptionSet
     from tfrobust.data.types import ImageSet
     from tfrobust.evaluation.evaluator import Evaluator
     from tfrobust.evaluation.ledger import Ledger
@@ -98,6 +101,7 @@ def evaluate(
     attacks = make_attacks(settings, len(data.label_names), threat_model.norm)
     refuse_without_gradient(subject.model, attacks)
     _announce(attacks, data, threat_model, tell)
+    published = _published_set(subject)
     ledger = _ledger(subject, attacks, resume, share.worker.is_chief, tell)
     # All have read where the evaluation stands before one of them writes.
     share.gather([])
@@ -108,7 +112,8 @@ def evaluate(
     report = measure(evaluator, threat_model, attacks, name=subject.name, sweep=settings.sweep)
     if not _goes_on(share, evaluator, tell):
         return None
-    report, failures = _completed(_with_intake(report, subject), subject, attacks, other, tell)
+    report = _with_intake(report, subject)
+    report, failures = _completed(report, subject, attacks, other, published, tell)
     found = EvaluateResult(subject.run, report, data.label_names)
     _publish(found, subject, tell)
     if settings.figures:
@@ -139,7 +144,8 @@ def _narrowed(subject: Subject) -> Subject:
 
         model = in_expectation(model, config.evaluation.eot)
     data = _named(model.classes, sampled)
-    if config.evaluation.corruptions and min(data.image_shape[:2]) < 8:
+    asked = config.evaluation
+    if asked.corruptions and not asked.corruption_set and min(data.image_shape[:2]) < 8:
         raise UsageError("--corruptions: expected images of at least 8x8 pixels.")
     return dataclasses.replace(subject, model=model, test=data)
 
@@ -216,7 +222,7 @@ def _share(strategy: str, tell: Tell) -> Share:
 
 def _completed(
     report: RobustnessReport, subject: Subject, attacks: dict[str, Any],
-    other: tuple[Any, str] | None, tell: Tell,
+    other: tuple[Any, str] | None, published: tuple[CorruptionSet, np.ndarray] | None, tell: Tell,
 ) -> tuple[RobustnessReport, list[str]]:  # fmt: skip
     """With transfer and corruptions, where they are asked for; and what failed of them."""
     failures: list[str] = []
@@ -225,7 +231,11 @@ def _completed(
         report, failures = found or report, failures + why
     if subject.config.evaluation.corruptions:
         before = report
-        found, why = _tried("corruptions", lambda: _with_corruptions(before, subject, tell))
+        found, why = _tried(
+            "corruptions",
+            lambda: _with_published(before, subject, *published, other, tell)
+            if published else _with_corruptions(before, subject, tell),
+        )  # fmt: skip
         report, failures = found or report, failures + why
     return report, failures
 
@@ -299,6 +309,39 @@ def _with_corruptions(report: RobustnessReport, subject: Subject, tell: Tell) ->
     found = corruption_accuracy(
         subject.model, subject.test, batch_size=config.evaluation.batch_size, seed=config.seed
     )
+    tell(f"\n{as_text(found)}")
+    return dataclasses.replace(report, extra={**report.extra, "corruptions": found})
+
+
+def _published_set(subject: Subject) -> tuple[CorruptionSet, np.ndarray] | None:
+    """The published set that is asked for, and what its labels are in the model's.
+
+    Raises:
+      UsageError: it is none, or its classes or channels are not the model's.
+    """
+    asked = subject.config.evaluation
+    if not asked.corruptions or not asked.corruption_set:
+        return None
+    from tfrobust.data.corruption_sets import labels_for, open_corruption_set
+
+    if subject.test.image_shape[2] != 3:
+        raise UsageError("--corruptions DIR: published sets are of colour, the model is not.")
+    found = open_corruption_set(asked.corruption_set)
+    return found, labels_for(found, subject.test.label_names, subject.model.classes)
+
+
+def _with_published(
+    report: RobustnessReport, subject: Subject, data: CorruptionSet, labels: np.ndarray,
+    other: tuple[Any, str] | None, tell: Tell,
+) -> RobustnessReport:  # fmt: skip
+    from tfrobust.evaluation.published_corruptions import as_text, published_accuracy
+
+    settings, (height, width, _) = subject.config.evaluation, subject.test.image_shape
+    found = published_accuracy(
+        subject.model, data, labels, size=(width, height), batch_size=settings.batch_size,
+        limit=settings.limit, seed=subject.config.seed,
+        baselines={other[1]: other[0]} if other else None,
+    )  # fmt: skip
     tell(f"\n{as_text(found)}")
     return dataclasses.replace(report, extra={**report.extra, "corruptions": found})
 
