@@ -1,22 +1,27 @@
 """Minimal-norm attacks side by side with other libraries', on the reference model, in one run.
 
     python -m benchmarks.minimal_norm
-    python -m benchmarks.minimal_norm --images 200 --steps 100 --only ddn fmn-l2
+    python -m benchmarks.minimal_norm --images 50 --only ddn fmn-l2 --libraries tfrobust Foolbox
 
 For each attack and library: the median distance over the rightly classified images, the share
 that an adversarial image was found for, and seconds. Whatever a library returns is judged here:
 misclassified by the Keras model itself, inside [0, 1], and its distance taken anew. All have the
-same steps and searches. Ours are timed with tracing and verification, as `perturb` runs them.
+same steps, searches and, of attacks that see decisions alone, queries. Ours are timed with tracing
+and verification, as `perturb` runs them. Seconds are those of the clock and those that processors
+spent, which tell how libraries compare where the machine has other work.
 
 Where they differ by design: adv-lib rounds DDN's images to 256 levels unless told not to, as here;
 DeepFool's steps know no bounds but ours; Foolbox and adv-lib count single values in l0, and what
 they return is counted here by pixels, as ours is; ART searches Carlini and Wagner's step by
-halving and doubling it besides.
+halving and doubling it besides. Peers' decision-based attacks count steps: how many queries they
+took is told below their line, and the first image that is misclassified is found by each
+library in its own way.
 
 The other libraries are no dependencies of tfrobust; one that is missing is left out, with the
-reason. They are installed as for `benchmarks.attacks`, and
+reason. For torch's build without CUDA and all of them:
 
-    pip install --no-deps git+https://github.com/jeromerony/adversarial-library
+    pip install -c constraints.txt torch torchvision --index-url https://download.pytorch.org/whl/cpu
+    pip install -c constraints.txt -e ".[benchmark]"
 """
 
 from __future__ import annotations
@@ -25,134 +30,23 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from benchmarks.attacks import IMAGES, REFERENCE
+from benchmarks.minimal_libraries import (
+    Problem,
+    Run,
+    adv_lib,
+    art,
+    art_decisions,
+    foolbox,
+    foolbox_decisions,
+    ours,
+)
 from tfrobust.errors import TFRobustError, UsageError
-
-Tensor = Any
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What all attack.
-
-    Attributes:
-      model: Keras classifier, [0, 1] images -> logits.
-      x: images, float32 [N, H, W, 3] in [0, 1].
-      y: labels, int32 [N].
-      steps: of the attacks that make one search.
-      search_steps: of each search of the attacks that make several.
-      searches: how many those make.
-    """
-
-    model: Any
-    x: np.ndarray
-    y: np.ndarray
-    steps: int
-    search_steps: int
-    searches: int
-
-
-Run = Callable[[Problem], np.ndarray]
-
-
-def ours(name: str, norm: str) -> Run:
-    """An attack of tfrobust, by its name."""
-
-    def run(problem: Problem) -> np.ndarray:
-        from tfrobust.attacks.named import make_attack
-        from tfrobust.evaluation.curves import largest_radius
-        from tfrobust.threat_model import ThreatModel
-
-        settings: dict[str, Any] = {"steps": problem.steps}
-        if name in ("cw", "ead"):
-            settings = {"steps": problem.search_steps, "searches": problem.searches}
-        if name == "deepfool":
-            settings = {}
-        attack: Any = make_attack(name, settings)
-        whole = ThreatModel(norm, largest_radius(ThreatModel(norm, 1.0), problem.x.shape[1:]))
-        made: np.ndarray = attack.perturb(problem.model, problem.x, problem.y, whole)
-        return made
-
-    return run
-
-
-def foolbox(attack: str, kind: str = "", **settings: Any) -> Run:
-    """An attack of Foolbox, by its class; `kind` says which budget it takes."""
-
-    def run(problem: Problem) -> np.ndarray:
-        from tfrobust.runtime import tf  # isort: skip  # settles Keras first
-        import foolbox as library
-
-        # Compiled, beyond what Foolbox's documentation does.
-        compiled = tf.function(lambda x: problem.model(x, training=False))
-        classifier = library.TensorFlowModel(compiled, bounds=(0, 1))
-        budget = _budget(problem, kind, "steps", "binary_search_steps")
-        made = getattr(library.attacks, attack)(**budget, **settings)
-        # Labels like the predictions: mixed types lead its EagerPy to a function NumPy 2 dropped.
-        x, y = tf.constant(problem.x), tf.constant(problem.y, tf.int64)
-        return np.asarray(made(classifier, x, y, epsilons=None)[1])
-
-    return run
-
-
-def art(attack: str, kind: str = "", **settings: Any) -> Run:
-    """An attack of the Adversarial Robustness Toolbox, by its class."""
-
-    def run(problem: Problem) -> np.ndarray:
-        from tfrobust.runtime import keras, tf  # isort: skip  # settles Keras before ART imports it
-        from art.attacks import evasion
-        from art.estimators.classification import TensorFlowV2Classifier
-
-        classes = int(problem.model.output_shape[-1])
-        classifier = TensorFlowV2Classifier(
-            model=problem.model, nb_classes=classes, input_shape=problem.x.shape[1:],
-            loss_object=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            clip_values=(0.0, 1.0),
-        )  # fmt: skip
-        budget = _budget(problem, kind, "max_iter", "binary_search_steps")
-        made = getattr(evasion, attack)(
-            classifier, batch_size=128, verbose=False, **budget, **settings
-        )
-        return np.asarray(made.generate(x=problem.x, y=tf.one_hot(problem.y, classes).numpy()))
-
-    return run
-
-
-def adv_lib(attack: str, kind: str = "", step_name: str = "steps", **settings: Any) -> Run:
-    """An attack of the adversarial-library, by its function, on the same network in torch."""
-
-    def run(problem: Problem) -> np.ndarray:
-        import torch
-        from adv_lib import attacks
-
-        from benchmarks.torch_twin import twin
-
-        torch.set_num_threads(os.cpu_count() or 1)
-        pair = twin(problem.model, problem.x, tolerance=1e-4)
-        labels = torch.from_numpy(problem.y.astype(np.int64))
-        budget = _budget(problem, kind, step_name, "binary_search_steps")
-        images = pair.images(problem.x).contiguous()
-        return pair.pixels(
-            getattr(attacks, attack)(pair.module, images, labels, **budget, **settings)
-        )
-
-    return run
-
-
-def _budget(problem: Problem, kind: str, steps: str, searches: str) -> dict[str, int]:
-    """What an attack's budget is called -> what it is: 'one' search, 'several', or its own."""
-    if kind == "one":
-        return {steps: problem.steps}
-    if kind == "several":
-        return {steps: problem.search_steps, searches: problem.searches}
-    return {}
-
 
 #: Attack -> (norm, library -> its attack).
 CASES: dict[str, tuple[str, dict[str, Run]]] = {
@@ -207,7 +101,32 @@ CASES: dict[str, tuple[str, dict[str, Run]]] = {
         "Foolbox": foolbox("EADAttack", "several", decision_rule="L1"),
         "ART": art("ElasticNet", "several", decision_rule="L1", beta=1e-2),
     }),
+    "boundary": ("l2", {
+        "tfrobust": ours("boundary", "l2"),
+        "Foolbox": foolbox_decisions("BoundaryAttack"),
+        # A turn tries up to 10 steps along the sphere; most of the time fewer are misclassified.
+        "ART": art_decisions(
+            "BoundaryAttack", each=4, targeted=False, num_trial=1, sample_size=10
+        ),
+    }),
+    "hopskipjump-l2": ("l2", {
+        "tfrobust": ours("hopskipjump", "l2"),
+        "Foolbox": foolbox_decisions("HopSkipJumpAttack", constraint="l2"),
+        "ART": art_decisions("HopSkipJump", norm=2),
+    }),
+    "hopskipjump-linf": ("linf", {
+        "tfrobust": ours("hopskipjump", "linf"),
+        "Foolbox": foolbox_decisions("HopSkipJumpAttack", constraint="linf"),
+        "ART": art_decisions("HopSkipJump", norm=float("inf")),
+    }),
+    "geoda": ("l2", {
+        "tfrobust": ours("geoda", "l2"),
+        "ART": art_decisions("GeoDA", norm=2),
+    }),
 }  # fmt: skip
+
+
+_LIBRARIES = ("tfrobust", "Foolbox", "ART", "adv-lib")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -215,30 +134,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         problem = _problem(args)
-        print(f"{len(problem.x)} images, {args.steps} steps, or {args.searches} searches of "
-              f"{args.search_steps}; {os.cpu_count()} processor cores\n")  # fmt: skip
-        print(f"{'attack':<15}{'library':<12}{'median':>10}{'found':>8}{'seconds':>10}")
+        budget = f"{args.steps} steps, or {args.searches} searches of {args.search_steps}"
+        print(
+            f"{len(problem.x)} images, {budget}, or {args.queries} queries; {os.cpu_count()} cores"
+        )
+        print(f"{'attack':<17}{'library':<12}{'median':>10}{'found':>8}{'seconds':>10}{'cpu':>10}")
         for name in args.only or CASES:
-            _measure(name, problem)
+            _measure(name, problem, args.libraries)
     except TFRobustError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     return 0
 
 
-def _measure(name: str, problem: Problem) -> None:
+def _measure(name: str, problem: Problem, chosen: Sequence[str]) -> None:
     norm, libraries = CASES[name]
     for library, run in libraries.items():
-        start = time.perf_counter()
+        if chosen and library not in chosen:
+            continue
+        start, spent = time.perf_counter(), time.process_time()
         try:
             x_adv = run(problem)
         except ImportError as error:
-            print(f"{name:<15}{library:<12}  skipped: {error}")
+            print(f"{name:<17}{library:<12}  skipped: {error}")
             continue
-        seconds = time.perf_counter() - start
+        # Whatever another library runs into is no reason to stop.
+        except Exception as error:
+            print(f"{name:<17}{library:<12}  failed: {type(error).__name__}: {error}", flush=True)
+            continue
+        seconds, spent = time.perf_counter() - start, time.process_time() - spent
         found = _judged(problem, library, norm, x_adv, seconds)
-        print(f"{name:<15}{library:<12}{found.median:10.5f}{found.found:8.3f}{seconds:10.1f}",
-              flush=True)  # fmt: skip
+        print(f"{name:<17}{library:<12}{found.median:10.5f}{found.found:8.3f}{seconds:10.1f}"
+              f"{spent:10.1f}", flush=True)  # fmt: skip
 
 
 def _judged(problem: Problem, library: str, norm: str, x_adv: np.ndarray, seconds: float) -> Any:
@@ -271,7 +198,8 @@ def _problem(args: argparse.Namespace) -> Problem:
     with np.load(IMAGES) as content:
         x, y = content["x"][: args.images], content["y"][: args.images]
     pixels = x.astype(np.float32) / np.float32(255)
-    return Problem(model, pixels, y.astype(np.int32), args.steps, args.search_steps, args.searches)
+    budget = (args.steps, args.search_steps, args.searches, args.queries)
+    return Problem(model, pixels, y.astype(np.int32), *budget)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -282,10 +210,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--only", nargs="*", choices=list(CASES), default=[], help="only these attacks")
-    add("--images", type=int, default=100, help="how many of the reference model's")
+    add("--libraries", nargs="*", choices=_LIBRARIES, default=[], help="only these")
+    add("--images", type=int, default=200, help="how many of the reference model's")
     add("--steps", type=int, default=100, help="of the attacks that make one search")
     add("--search-steps", type=int, default=100, help="of each of several searches")
     add("--searches", type=int, default=9, help="for the weight of misclassification")
+    add("--queries", type=int, default=1000, help="of attacks that see decisions alone")
     return parser
 
 

@@ -358,7 +358,14 @@ class EvaluationConfig(Checked):
     figures: bool = setting(
         True, "draw curves, classes, confusion, examples, attack paths and saliency"
     )
-    corruptions: bool = setting(False, "measure mean corruption accuracy as well")
+    corruptions: bool = setting(
+        False,
+        "measure mean corruption accuracy as well: on images corrupted here, or, of a folder that "
+        "is named, on that copy of CIFAR-10-C, TinyImageNet-C or ImageNet-C",
+        or_path="corruption_set",
+    )
+    #: The folder of a published set; None corrupts the images here.
+    corruption_set: str | None = None
     sweep: tuple[float, ...] = setting(
         (), "further eps to run the attacks at, comma-separated, or none: 1/255,2/255", low=0
     )

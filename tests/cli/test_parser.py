@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tfrobust.cli.flags import given_settings
 from tfrobust.cli.parser import Parser
 from tfrobust.cli.train import make_parser
 
@@ -38,3 +39,19 @@ def test_a_common_flag_that_is_none_is_our_mistake():
     parser = Parser(common=("--none",))
     with pytest.raises(KeyError):
         parser.settle()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], {}),
+        (["--corruptions"], {"corruptions": True, "corruption_set": None}),
+        (["--no-corruptions"], {"corruptions": False, "corruption_set": None}),
+        (["--corruptions", "DIR"], {"corruptions": True, "corruption_set": "DIR"}),
+    ],
+)
+def test_a_switch_that_may_name_a_folder(words, expected):
+    given = given_settings(make_parser().parse_args(words))
+    assert given.get("evaluation", {}) == expected
+    with pytest.raises(SystemExit):
+        make_parser().parse_args(["--no-corruptions", "DIR"])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from tfrobust import jobs
+from tfrobust.cli.main import main
 from tfrobust.errors import TFRobustError, UsageError
 
 
@@ -45,8 +47,6 @@ def test_a_bare_model_has_a_folder_beside_it(run, images):
 
 
 def test_a_reference_of_other_classes_is_refused(run, linear_model, tmp_path):
-    import numpy as np
-
     linear_model(np.zeros((192, 2)), np.zeros(2), side=8).save(tmp_path / "two.keras")
     with pytest.raises(UsageError):
         jobs.evaluate(run.path, reference=tmp_path / "two.keras")
@@ -73,3 +73,22 @@ def test_a_folder_that_is_no_run_is_told(tmp_path):
         jobs.evaluate(tmp_path)
     with pytest.raises(TFRobustError):
         jobs.open_subject(tmp_path / "none.keras", {"data": {"dataset": "digits"}})
+
+
+def test_a_published_set_of_corruptions_is_measured_beside(run, images, tmp_path, capsys):
+    """Four severities of the run's own images, and one of black ones."""
+    with np.load(images) as content:
+        x, y = content["x"], content["y"]
+    folder = tmp_path / "My-C"
+    folder.mkdir()
+    np.save(folder / "fog.npy", np.concatenate([x, x, x, x, 0 * x]))
+    np.save(folder / "labels.npy", np.tile(y, 5))
+    settings = {"evaluation": {"corruptions": True, "corruption_set": str(folder), "limit": 20}}
+    found = jobs.evaluate(jobs.open_subject(run.path, settings), reference=run.path)
+    told = found.values["corruptions"]
+    assert told["set"] == "My-C" and told["by_corruption"]["fog"][:4] == [1] * 4
+    assert told["by_corruption"]["fog"][4] < 1
+    assert [one["value"] for one in told["mce"]] == [1] and "20 images" in told["note"]
+    for wrong in (tmp_path / "none", tmp_path):
+        assert main(["evaluate", str(run.path), "--corruptions", str(wrong)]) == 2
+    assert "CIFAR-10-C" in capsys.readouterr().err

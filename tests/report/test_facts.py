@@ -19,6 +19,10 @@ CORRUPTED = {"mean_accuracy": 0.456, "note": "made here",
              "by_corruption": {"gaussian_noise": [0.9, 0.8, 0.7, 0.6, 0.123]}}  # fmt: skip
 TRANSFER = {"reference": "plain", "attack": "pgd", "eps": 2 / 255, "eps_text": "2/255",
             "accuracy": {"plain": 0.051, "robust": 0.588}}  # fmt: skip
+CONVERTED = {"original": "plain", "images": 24, "agreement": 0.875,
+             "clean_accuracy": {"original": 0.9, "converted": 0.8},
+             "attacks": {"square": {"original": 0.7, "converted": 0.6}},
+             "robust_accuracy": {"original": 0.5, "converted": 0.417}}  # fmt: skip
 EXPLAINED = """\
 model,method,images,attacked,deletion,deletion_95,stability,stability_95,random_half,\
 random_half_95,completeness,completeness_95
@@ -32,7 +36,7 @@ def whole(evaluated_as) -> RunData:
     """Results with all that an evaluation can hold."""
     folder = evaluated_as("whole")
     found = json.loads((folder / "evaluation.json").read_text())
-    found |= {"transfer": TRANSFER, "corruptions": CORRUPTED}
+    found |= {"transfer": TRANSFER, "corruptions": CORRUPTED, "conversion": CONVERTED}
     (folder / "evaluation.json").write_text(json.dumps(found))
     (folder / "explanations.csv").write_text(EXPLAINED)
     assert report.main([str(folder)]) == 0
@@ -85,6 +89,11 @@ def test_transfer_and_corruptions_are_told(whole, page) -> None:
     assert "crafted on plain: plain 0.051, robust 0.588." in card
     assert "Mean accuracy over 1 corruptions: 0.456 (made here)." in card
     assert transfer({"transfer": None}) is None
+
+
+def test_a_conversion_is_told_beside_its_original(whole, page) -> None:
+    assert "<td>square</td><td>70.0 %</td><td>60.0 %</td>" in page and "87.5 % of the clean" in page
+    assert "worst case 0.500 and 0.417." in model_card(whole)
 
 
 def test_explanations_have_every_measure_with_its_interval(whole, page) -> None:

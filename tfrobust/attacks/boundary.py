@@ -115,7 +115,9 @@ def search_segment(model: Model, x: Tensor, x_adv: Tensor, y: Tensor, steps: int
         below = tf.where(wrong, 0.5 * below, value)
         return i + 1, inner, outer, below, tf.where(wrong, value, 0.5 * above)
 
-    state = (tf.constant(0), x, x_adv, margin(model(x), y), margin(model(x_adv), y))
+    # Both ends in one pass: each further one is traced and optimised anew.
+    ends = margin(model(tf.concat([x, x_adv], axis=0)), tf.concat([y, y], axis=0))
+    state = (tf.constant(0), x, x_adv, *tf.split(ends, 2))
     found = tf.while_loop(lambda i, *_: i < steps, step, state, parallel_iterations=1)
     return found[2]
 

@@ -13,8 +13,8 @@ from tfrobust.attacks.standing import is_correct
 from tfrobust.data.arrays import as_labels
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.models.classifier import Classifier, as_classifier
-from tfrobust.models.endpoint import told_plainly
 from tfrobust.models.inference import attackable, inference
+from tfrobust.models.outside import told_plainly
 from tfrobust.runtime import tf
 from tfrobust.typing import Function, Images, Labels, Model, Tensor
 
@@ -160,8 +160,8 @@ def refuse_without_gradient(classifier: Classifier, attacks: Mapping[str, object
     blind = [name for name, one in attacks.items() if getattr(one, "needs_gradient", True)]
     if blind and not classifier.has_gradient:
         raise UsageError(
-            f"{', '.join(blind)}: the model is an address, which gives no gradient: expected "
-            "attacks that see outputs alone, such as square or hopskipjump."
+            f"{', '.join(blind)}: the model shows its outputs alone and gives no gradient: "
+            "expected attacks that need none, such as square or hopskipjump."
         )
 
 

@@ -46,7 +46,8 @@ class TradeOff(MinimalNorm):
     """Descends size + weight * max(confidence - margin, 0) for several weights.
 
     The weight is raised tenfold until it does, and bisected from then on. An example whose cost
-    has come to rest begins its next search early.
+    has come to rest on the right side of the boundary begins its next search early; beyond it the
+    cost goes up and down while the distance still falls.
 
     Attributes:
       steps: gradient steps of each search, the most.
@@ -103,7 +104,7 @@ class TradeOff(MinimalNorm):
         """
         done, crossed = search.done + 1, search.crossed | wrong
         looks = tf.equal(done % max(self.steps // _LOOKS, 1), 0)
-        rests = looks & (cost > _RESTS * search.cost)
+        rests = looks & (cost > _RESTS * search.cost) & ~crossed
         ended = rests | (done >= self.steps)
         high = tf.where(ended & crossed, tf.minimum(search.high, search.weight), search.high)
         low = tf.where(ended & ~crossed, tf.maximum(search.low, search.weight), search.low)

@@ -16,21 +16,22 @@ REFERENCE_HELP = (
     "run folder or model file: attack this model, and show the same images to it and to the "
     "evaluated one (transfer)"
 )
+_ORIGINAL_HELP = "; of a .tflite or .onnx file what it was made of, by default the run it is in"
 
 
 def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     """Adds the flags of the verb."""
     parser.add_argument(
         "model", metavar="RUN_OR_MODEL",
-        help="run folder, SavedModel folder, .keras or .h5 file of tf_keras or Keras 3, or the "
-        "address of a model that is served: http://HOST/v1/models/NAME",
+        help="run folder, SavedModel folder, .keras, .h5, .tflite or .onnx file, or the address of "
+        "a served model: http://HOST/v1/models/NAME",
     )  # fmt: skip
     parser.add_argument(
         "--endpoint", default=None, metavar="NAME=VALUE,...",
         help="how an address is asked: batch=32, at_once=4, timeout=30, tries=5, wait=0.2, and no "
         "more than most=N images in all or rate=N in a second",
     )  # fmt: skip
-    parser.add_argument("--reference", default=None, help=REFERENCE_HELP)
+    parser.add_argument("--reference", default=None, help=REFERENCE_HELP + _ORIGINAL_HELP)
     parser.add_argument(
         "--output",
         default=None,

@@ -111,6 +111,13 @@ def _add_flag(
         "default": argparse.SUPPRESS,
         "help": f"{item.metadata['help']} (default: {default})".replace("%", "%%"),
     }
+    if hint is bool and "or_path" in item.metadata:
+        beside = f"set:{group}.{item.metadata['or_path']}"
+        section.add_argument(
+            *names, f"--no-{flag}", nargs="?", metavar="DIR", action=_OnOffOrPath, beside=beside,
+            **kwargs,
+        )  # fmt: skip
+        return
     if hint is bool:
         section.add_argument(*names, action=argparse.BooleanOptionalAction, **kwargs)
         return
@@ -126,6 +133,24 @@ def _add_flag(
     else:
         kwargs["metavar"] = flag.upper().replace("-", "_")
     section.add_argument(*names, type=_parser_of(hint), **kwargs)
+
+
+class _OnOffOrPath(argparse.Action):
+    """--NAME, --no-NAME, or --NAME DIR, which sets another setting as well."""
+
+    def __init__(self, *args: Any, beside: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.beside = beside
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        """Sets both settings."""
+        is_on = not str(option_string).startswith("--no-")
+        if values is not None and not is_on:
+            parser.error(f"argument {option_string}: expected nothing behind it, found {values!r}")
+        setattr(namespace, self.dest, is_on)
+        setattr(namespace, self.beside, values)
 
 
 def shown_setting(config: RunConfig, group: str, name: str) -> str:

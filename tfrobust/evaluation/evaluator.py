@@ -23,8 +23,8 @@ from tfrobust.evaluation.report import AttackResult, Outcome
 from tfrobust.evaluation.sharing import Arrays, Share
 from tfrobust.models.classifier import as_classifier
 from tfrobust.models.counter import Counter
-from tfrobust.models.endpoint import told_plainly
 from tfrobust.models.inference import attackable, inference
+from tfrobust.models.outside import told_plainly
 from tfrobust.progress import Progress
 from tfrobust.runtime import allow_concurrent_calls, tf
 from tfrobust.threat_model import ThreatModel

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from tfrobust.data.types import ImageSet
 from tfrobust.evaluation.batches import as_pixels
 from tfrobust.models.classifier import as_classifier
 from tfrobust.models.inference import attackable, inference
+from tfrobust.models.outside import told_plainly
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf, traced_once
 from tfrobust.threat_model import ThreatModel
@@ -51,46 +52,79 @@ def transfer(
     Returns:
       {'reference', 'attack', 'eps', 'eps_text', 'accuracy': {name: accuracy}}.
     """
-    sample = data.pixels(slice(0, 64))
-    # The reference may be among the models: it is looked at once.
-    known = {id(one): as_classifier(one, sample) for one in (reference, *models.values())}
-    seen, judges = known[id(reference)], [known[id(one)] for one in models.values()]
-    step = traced_once(_counter(seen, judges, attack, threat_model, seed))
-    total = _total(step, data, batch_size)
-    rates = (total / len(data)).round(6).tolist()
+    hits = transferred(
+        reference, list(models.values()), data, attack, threat_model, batch_size=batch_size,
+        seed=seed,
+    )  # fmt: skip
+    return transfer_entry(hits, models, threat_model, reference_name, attack_name)
+
+
+def transfer_entry(
+    hits: np.ndarray, names: Iterable[str], threat_model: ThreatModel, reference_name: str,
+    attack_name: str = "pgd",
+) -> dict[str, Any]:  # fmt: skip
+    """What `transfer` returns, of what `transferred` does."""
+    rates = hits.mean(axis=1).round(6).tolist()
     return {
         "reference": reference_name,
         "attack": attack_name,
         "eps": threat_model.eps,
         "eps_text": threat_model.eps_text,
-        "accuracy": dict(zip(models, rates, strict=True)),
+        "accuracy": dict(zip(names, rates, strict=True)),
     }
 
 
-def _counter(
+def transferred(
+    reference: Any, models: Sequence[Any], data: ImageSet, attack: Any, threat_model: ThreatModel,
+    *, batch_size: int = 128, seed: int = 42,
+) -> np.ndarray:  # fmt: skip
+    """Which images each model is right on after they were perturbed on `reference`.
+
+    Args:
+      reference: the model that the attack sees.
+      models: those to measure.
+      data: the images.
+      attack: how to perturb.
+      threat_model: the ball.
+      batch_size: images in a batch.
+      seed: of random starts.
+
+    Returns:
+      bool [models, N].
+    """
+    sample = data.pixels(slice(0, 64))
+    # The reference may be among the models: it is looked at once.
+    known = {id(one): as_classifier(one, sample) for one in (reference, *models)}
+    seen, judges = known[id(reference)], [known[id(one)] for one in models]
+    step = traced_once(_hits(seen, judges, attack, threat_model, seed))
+    for judge in judges:
+        step = told_plainly(judge, step)
+    return _over(step, data, batch_size)
+
+
+def _hits(
     reference: Any, models: list[Any], attack: Any, threat_model: ThreatModel, seed: int
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """(images, labels, the first one's place [1]) -> hits of each model, int64 [models]."""
+    """(images, labels, the first one's place [1]) -> hits of each model, bool [models, B]."""
     classifiers = [inference(model) for model in models]
 
-    def count(x: Tensor, y: Tensor, first: Tensor) -> Tensor:
+    def hits(x: Tensor, y: Tensor, first: Tensor) -> Tensor:
         start = tf.stack([seed, first[0]])
         clean = as_pixels(x)
         seen, judge = attackable(reference), inference(reference)
         x_adv = run(attack, seen, judge, clean, y, threat_model, start).x_adv
-        hits = [is_correct(f(x_adv), y) for f in classifiers]
-        return tf.reduce_sum(tf.cast(tf.stack(hits), tf.int64), axis=1)
+        return tf.stack([is_correct(f(x_adv), y) for f in classifiers])
 
-    return count
+    return hits
 
 
-def _total(step: Callable[..., Tensor], data: ImageSet, batch_size: int) -> np.ndarray:
-    """What `step` counts over all batches."""
-    progress, counts = Progress("transfer", len(data)), []
+def _over(step: Callable[..., Tensor], data: ImageSet, batch_size: int) -> np.ndarray:
+    """What `step` finds for all batches, side by side."""
+    progress, found = Progress("transfer", len(data)), []
     for first in range(0, len(data), batch_size):
         part = slice(first, first + batch_size)
         y = tf.constant(data.labels[part], tf.int32)
-        counts.append(step(tf.constant(data.images[part]), y, tf.constant([first])).numpy())
+        found.append(step(tf.constant(data.images[part]), y, tf.constant([first])).numpy())
         progress.update(min(first + batch_size, len(data)))
     progress.close()
-    return np.sum(counts, axis=0)
+    return np.concatenate(found, axis=1)

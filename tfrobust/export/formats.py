@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tfrobust.errors import TFRobustError
 from tfrobust.plugins import configured, parse
 from tfrobust.run import write_bytes
 from tfrobust.settings import Checked, setting
@@ -105,27 +103,10 @@ class TFLite(Format):
         """Sets up TensorFlow's converter."""
 
     def load(self, path: Path) -> Run:
-        """By TensorFlow's own interpreter, image by image."""
-        from tfrobust.runtime import tf
+        """By TensorFlow's own interpreter."""
+        from tfrobust.models.exported import open_exported
 
-        with warnings.catch_warnings():
-            # TensorFlow tells that a later one than ours goes without.
-            warnings.filterwarnings("ignore", r"\s*Warning: tf.lite.Interpreter is deprecated")
-            interpreter = tf.lite.Interpreter(model_path=str(path), num_threads=2)
-        where = interpreter.get_input_details()[0]["index"]
-        out = interpreter.get_output_details()[0]["index"]
-
-        def run(x: np.ndarray) -> np.ndarray:
-            rows = []
-            for image in x:
-                interpreter.resize_tensor_input(where, [1, *image.shape])
-                interpreter.allocate_tensors()
-                interpreter.set_tensor(where, image[None])
-                interpreter.invoke()
-                rows.append(interpreter.get_tensor(out)[0])
-            return np.stack(rows)
-
-        return run
+        return open_exported(path).outputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,16 +158,9 @@ class ONNX(Format):
 
     def load(self, path: Path) -> Run:
         """By onnxruntime on the processor."""
-        try:
-            onnxruntime = importlib.import_module("onnxruntime")
-        except ImportError as error:
-            raise TFRobustError(
-                f"onnx needs the package {error.name} to be checked: pip install "
-                "'tfrobust[portable]' -c constraints.txt."
-            ) from error
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
-        return lambda x: session.run(None, {name: x})[0]
+        from tfrobust.models.exported import open_exported
+
+        return open_exported(path).outputs
 
 
 def logits_of(model: keras.Model) -> tuple[Any, Any]:

@@ -17,7 +17,10 @@ from tfrobust.models.rest import is_address
 from tfrobust.progress import Tell, silent
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tfrobust.config import RunConfig
+    from tfrobust.data.corruption_sets import CorruptionSet
     from tfrobust.data.types import ImageSet
     from tfrobust.evaluation.evaluator import Evaluator
     from tfrobust.evaluation.ledger import Ledger
@@ -67,7 +70,9 @@ def evaluate(
 
     Args:
       subject: from `open_subject`, whose configuration says what to measure; or a run folder.
-      reference: a model to attack instead, whose images both models are shown (transfer).
+      reference: a model to attack instead, whose images both models are shown (transfer). Of a
+        `.tflite` or `.onnx` file in a run folder the default is that run's model, and 'none' is
+        none. A file is besides compared with it: both under the same attacks.
       resume: go on with an evaluation of the same model, images and settings that was killed.
       strategy: spread the work over all GPUs of this machine ('mirrored') or over the workers
         in TF_CONFIG ('multiworker').
@@ -90,11 +95,13 @@ def evaluate(
     share = _share(strategy, tell)
     subject = _narrowed(subject)
     data = subject.test
-    other = _reference(Path(reference), subject) if reference else None
+    origin = reference or _origin(subject, tell)
+    other = _reference(Path(origin), subject) if origin and str(origin) != "none" else None
     threat_model = ThreatModel.from_config(config.threat)
     attacks = make_attacks(settings, len(data.label_names), threat_model.norm)
     refuse_without_gradient(subject.model, attacks)
     _announce(attacks, data, threat_model, tell)
+    published = _published_set(subject)
     ledger = _ledger(subject, attacks, resume, share.worker.is_chief, tell)
     # All have read where the evaluation stands before one of them writes.
     share.gather([])
@@ -105,7 +112,8 @@ def evaluate(
     report = measure(evaluator, threat_model, attacks, name=subject.name, sweep=settings.sweep)
     if not _goes_on(share, evaluator, tell):
         return None
-    report, failures = _completed(_with_intake(report, subject), subject, other, tell)
+    report = _with_intake(report, subject)
+    report, failures = _completed(report, subject, attacks, other, published, tell)
     found = EvaluateResult(subject.run, report, data.label_names)
     _publish(found, subject, tell)
     if settings.figures:
@@ -136,7 +144,8 @@ def _narrowed(subject: Subject) -> Subject:
 
         model = in_expectation(model, config.evaluation.eot)
     data = _named(model.classes, sampled)
-    if config.evaluation.corruptions and min(data.image_shape[:2]) < 8:
+    asked = config.evaluation
+    if asked.corruptions and not asked.corruption_set and min(data.image_shape[:2]) < 8:
         raise UsageError("--corruptions: expected images of at least 8x8 pixels.")
     return dataclasses.replace(subject, model=model, test=data)
 
@@ -167,12 +176,17 @@ def _reference(path: Path, subject: Subject) -> tuple[Any, str]:
     """The model that images are crafted on and its name, refused before the work if it is unfit.
 
     Raises:
-      UsageError: it knows other classes.
+      UsageError: it knows other classes, or gives no gradient to craft by.
       TFRobustError: it does not take the images.
     """
     from tfrobust.models.opening import load_any
 
     other = as_classifier_of(load_any(path), subject.test)
+    if not other.has_gradient:
+        raise UsageError(
+            f"--reference: {path} shows its outputs alone: expected a model that images can be "
+            "crafted on by its gradient, such as a run folder."
+        )
     if other.classes != subject.model.classes:
         raise UsageError(
             f"--reference: {path} knows {other.classes} classes, the model "
@@ -207,16 +221,21 @@ def _share(strategy: str, tell: Tell) -> Share:
 
 
 def _completed(
-    report: RobustnessReport, subject: Subject, other: tuple[Any, str] | None, tell: Tell
-) -> tuple[RobustnessReport, list[str]]:
+    report: RobustnessReport, subject: Subject, attacks: dict[str, Any],
+    other: tuple[Any, str] | None, published: tuple[CorruptionSet, np.ndarray] | None, tell: Tell,
+) -> tuple[RobustnessReport, list[str]]:  # fmt: skip
     """With transfer and corruptions, where they are asked for; and what failed of them."""
     failures: list[str] = []
     if other:
-        found, why = _tried("transfer", lambda: _with_transfer(report, subject, *other))
+        found, why = _tried("transfer", lambda: _with_transfer(report, subject, attacks, *other))
         report, failures = found or report, failures + why
     if subject.config.evaluation.corruptions:
         before = report
-        found, why = _tried("corruptions", lambda: _with_corruptions(before, subject, tell))
+        found, why = _tried(
+            "corruptions",
+            lambda: _with_published(before, subject, *published, other, tell)
+            if published else _with_corruptions(before, subject, tell),
+        )  # fmt: skip
         report, failures = found or report, failures + why
     return report, failures
 
@@ -236,7 +255,7 @@ def _ledger(
 ) -> Ledger:
     from tfrobust.evaluation.ledger import Ledger
 
-    key = _key(subject.source, subject.test, subject.config, attacks)
+    key = _key(subject, attacks)
     path = subject.run.path / "evaluation-progress.npz"
     ledger = Ledger(path, key, resume=resume, writes=writes)
     if ledger.resumed:
@@ -256,6 +275,10 @@ def _publish(found: EvaluateResult, subject: Subject, tell: Tell) -> None:
     report, data, run = found.report, subject.test, found.run
     size = f"{len(data)} test images"
     tell(f"\n{report.model}: {size}, {report.threat_model}\n{report.as_text()}")
+    if compared := report.extra.get("conversion"):
+        from tfrobust.evaluation.conversion import as_text
+
+        tell(f"\n{as_text(compared, report.model)}")
     # They show what the evaluation before found; figures of this one are drawn later, if at all.
     if removed := remove_evaluation_figures(run.figures):
         tell(f"Removed {removed} figures of the evaluation before.")
@@ -290,19 +313,54 @@ def _with_corruptions(report: RobustnessReport, subject: Subject, tell: Tell) ->
     return dataclasses.replace(report, extra={**report.extra, "corruptions": found})
 
 
+def _published_set(subject: Subject) -> tuple[CorruptionSet, np.ndarray] | None:
+    """The published set that is asked for, and what its labels are in the model's.
+
+    Raises:
+      UsageError: it is none, or its classes or channels are not the model's.
+    """
+    asked = subject.config.evaluation
+    if not asked.corruptions or not asked.corruption_set:
+        return None
+    from tfrobust.data.corruption_sets import labels_for, open_corruption_set
+
+    if subject.test.image_shape[2] != 3:
+        raise UsageError("--corruptions DIR: published sets are of colour, the model is not.")
+    found = open_corruption_set(asked.corruption_set)
+    return found, labels_for(found, subject.test.label_names, subject.model.classes)
+
+
+def _with_published(
+    report: RobustnessReport, subject: Subject, data: CorruptionSet, labels: np.ndarray,
+    other: tuple[Any, str] | None, tell: Tell,
+) -> RobustnessReport:  # fmt: skip
+    from tfrobust.evaluation.published_corruptions import as_text, published_accuracy
+
+    settings, (height, width, _) = subject.config.evaluation, subject.test.image_shape
+    found = published_accuracy(
+        subject.model, data, labels, size=(width, height), batch_size=settings.batch_size,
+        limit=settings.limit, seed=subject.config.seed,
+        baselines={other[1]: other[0]} if other else None,
+    )  # fmt: skip
+    tell(f"\n{as_text(found)}")
+    return dataclasses.replace(report, extra={**report.extra, "corruptions": found})
+
+
 def _named(classes: int, data: ImageSet) -> ImageSet:
     """The data with a name for every class of the model, also those without images."""
     further = tuple(map(str, range(len(data.label_names), classes)))
     return dataclasses.replace(data, label_names=data.label_names + further)
 
 
-def _key(source: Path, data: ImageSet, config: RunConfig, attacks: dict[str, Any]) -> str:
+def _key(subject: Subject, attacks: dict[str, Any]) -> str:
     """What an evaluation depends on, as a digest: it is resumed only where all is the same."""
     from tfrobust.settings import to_dict
 
+    source, data, config = subject.source, subject.test, subject.config
     # Of a model that is only an address nothing else is known.
     digest = hashlib.sha256(str(source).encode() if is_address(source) else b"")
     files = sorted(source.rglob("*")) if source.is_dir() else [source]
+    files += getattr(subject.model.inner, "further_files", ())
     for file in (file for file in files if file.is_file()):
         digest.update(file.read_bytes())
     digest.update(data.labels.tobytes())
@@ -315,21 +373,36 @@ def _key(source: Path, data: ImageSet, config: RunConfig, attacks: dict[str, Any
     return digest.hexdigest()
 
 
+def _origin(subject: Subject, tell: Tell) -> Path | None:
+    """The run that a converted model lies in, whose model it was made of; None for others."""
+    from tfrobust.run import run_of
+
+    run = run_of(subject.source) if subject.is_converted else None
+    if run is None or not run.best_model.is_file():
+        return None
+    tell(f"Note: the file lies in the run {run.path}: it is compared with that model "
+         "(--reference none leaves it out).")  # fmt: skip
+    return run.path
+
+
 def _with_transfer(
-    report: RobustnessReport, subject: Subject, other: Any, name: str
+    report: RobustnessReport, subject: Subject, attacks: dict[str, Any], other: Any, name: str
 ) -> RobustnessReport:
     from tfrobust.attacks.gradient import PGD
-    from tfrobust.evaluation.transfer import transfer
+    from tfrobust.evaluation.transfer import transfer_entry, transferred
 
-    settings = subject.config.evaluation
-    figures = transfer(
-        other,
-        {name: other, report.model: subject.model},
-        subject.test,
-        PGD(steps=settings.steps),
-        report.threat_model,
-        reference_name=name,
-        batch_size=settings.batch_size,
-        seed=subject.config.seed,
-    )
-    return dataclasses.replace(report, transfer=figures)
+    settings, seed = subject.config.evaluation, subject.config.seed
+    hits = transferred(
+        other, [other, subject.model], subject.test, PGD(steps=settings.steps),
+        report.threat_model, batch_size=settings.batch_size, seed=seed,
+    )  # fmt: skip
+    entry = transfer_entry(hits, (name, report.model), report.threat_model, name)
+    report = dataclasses.replace(report, transfer=entry)
+    if not subject.is_converted:
+        return report
+    from tfrobust.evaluation.conversion import conversion
+    from tfrobust.evaluation.evaluator import Evaluator
+
+    original = Evaluator(other, subject.test, batch_size=settings.batch_size, seed=seed)
+    found = conversion(report, original, attacks, hits, original_name=name)
+    return dataclasses.replace(report, extra={**report.extra, "conversion": found})

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # What says how images of a run were split: a later command cannot change it.
 _SPLIT = ("select_fraction", "test_fraction")
-# What an address is attacked by, where nothing else is asked for.
+# What a model that shows its outputs alone is attacked by, where nothing else is asked for.
 _WITHOUT_GRADIENT = ["square"]
 
 
@@ -56,6 +56,11 @@ class Subject:
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
 
+    @property
+    def is_converted(self) -> bool:
+        """Whether the model is a file that was made of another model."""
+        return bool(getattr(self.model.inner, "converted", False))
+
 
 @dataclass(frozen=True)
 class _Opened:
@@ -80,10 +85,11 @@ def open_subject(
     by are left out, wherever they come from; labels are those of the model, matched by name.
 
     Args:
-      model: run folder, SavedModel folder, .keras or .h5 file, or the address of a model that is
-        served, ``http://HOST/v1/models/NAME``.
+      model: run folder, SavedModel folder, .keras, .h5, .tflite or .onnx file, or the address of
+        a model that is served, ``http://HOST/v1/models/NAME``.
       settings: laid over the run's, nested as in YAML: ``{"threat": {"eps": 4 / 255}}``. A bare
-        model needs ``{"data": {"dataset": NAME_OR_PATH}}``.
+        model needs ``{"data": {"dataset": NAME_OR_PATH}}``, unless it is a .tflite or .onnx file
+        in a run folder, which is measured as that run is.
       output: folder for results; None is the run folder, or MODEL-results beside a model,
         NAME-results in the working directory for an address.
       view: what the model takes for pixels; None finds out, or else [0, 1].
@@ -106,7 +112,7 @@ def open_subject(
     test, log = _read(opened, given)
     test, notes = without_seen(path, test)
     from tfrobust.models.classifier import as_classifier
-    from tfrobust.models.endpoint import expect_classes
+    from tfrobust.models.outside import expect_classes
 
     expect_classes(opened.model, len(test.label_names))
     classifier = as_classifier(opened.model, test.pixels(slice(0, 64)), view)
@@ -232,6 +238,7 @@ def _open_model(path: Path, given: dict[str, Any], output: Path | None, tell: Te
     Raises:
       UsageError: there is no such run or model, or a bare model without images.
     """
+    from tfrobust.models.exported import is_exported
     from tfrobust.models.opening import load_any
 
     check_attacks(with_changes(RunConfig(), given).evaluation)
@@ -243,12 +250,32 @@ def _open_model(path: Path, given: dict[str, Any], output: Path | None, tell: Te
         run.create()
         source = RunFolder(path).best_model
         return _Opened(load_any(path), config, trained, run, path.name, source)
-    config = bare_config(path, given)
+    config = _exported_config(path, given, tell) if is_exported(path) else bare_config(path, given)
     run = RunFolder(output or path.with_name(f"{path.name}-results"))
     _refuse_overwriting(run, None)
     model = load_any(path)
     run.create_figures()
     return _Opened(model, config, None, run, path.name, path)
+
+
+def _exported_config(path: Path, given: dict[str, Any], tell: Tell) -> RunConfig:
+    """What is measured of a file for another runtime: by outputs alone, without figures.
+
+    One in a run folder is measured on that run's images, unless others are named.
+    """
+    changed = _by_outputs(given)
+    tell(f"No figures are drawn of {path.name}: they would ask it for gradients.")
+    run = run_of(path)
+    if run is None or "dataset" in given.get("data", {}):
+        return bare_config(path, changed)
+    tell(f"Note: the file lies in the run {run.path}: its images and eps are that run's.")
+    return run_config(run.read_config(), changed, tell)
+
+
+def _by_outputs(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings for a model that shows its outputs alone."""
+    evaluation = {"attacks": _WITHOUT_GRADIENT, **given.get("evaluation", {}), "figures": False}
+    return {**given, "evaluation": evaluation}
 
 
 def _open_address(
@@ -263,8 +290,7 @@ def _open_address(
     from tfrobust.models.endpoint import Endpoint
 
     path = Path(address)
-    evaluation = {"attacks": _WITHOUT_GRADIENT, **given.get("evaluation", {}), "figures": False}
-    config = bare_config(path, {**given, "evaluation": evaluation})
+    config = bare_config(path, _by_outputs(given))
     check_attacks(config.evaluation)
     model = Endpoint(address, patience=patience)
     run = RunFolder(output or Path(f"{path.name.removesuffix(':predict')}-results"))

@@ -67,7 +67,7 @@ class Classifier:
 
     @property
     def has_gradient(self) -> bool:
-        """Whether gradients pass through it, which they do not to an address."""
+        """Whether gradients pass through it, which they do not where it runs outside."""
         return bool(getattr(self.inner, "has_gradient", True))
 
     @property
@@ -123,7 +123,7 @@ def _whole_shape(model: Any) -> Shape | None:
     """The shape of a model's one input, batch first."""
     if isinstance(model, Classifier):
         return _whole_shape(model.inner)
-    if getattr(model, "batch_shape", None) is not None:  # a SavedModel, an address
+    if getattr(model, "batch_shape", None) is not None:  # a SavedModel, another file, an address
         return tuple(model.batch_shape)
     inputs = heads.graph_ends(model)[0] if heads.is_keras(model) else []
     if len(inputs) == 1 and getattr(inputs[0], "shape", None) is not None:
@@ -222,13 +222,11 @@ def _settled(made: Classifier, head: heads.Head, x: np.ndarray, model: Any) -> C
             "a sigmoid, or as many outputs as classes."
         )
     finite = outputs[np.isfinite(outputs).all(axis=1)]
-    activation = "" if head.known else heads.bounded_by(finite)
-    if activation and activation != heads.SOFTMAX and _is_linear(made, probe):
-        activation = ""
+    activation = _activation(made, head, finite, probe)
     if activation:
         after.append(heads.inverse(activation))
-        notes.append(f"the model's outputs are those of {_article(activation)}, and its graph does "
-                     "not show what lies before it: they are inverted")  # fmt: skip
+        notes.append(f"the model's outputs are those of {_article(activation)}, and what lies "
+                     "before it is not seen: they are inverted")  # fmt: skip
     classes = outputs.shape[1]
     if classes == 1:
         after.append(heads.as_two_classes)
@@ -241,6 +239,16 @@ def _settled(made: Classifier, head: heads.Head, x: np.ndarray, model: Any) -> C
         independent=ended == heads.SIGMOID and outputs.shape[1] > 1,
     )  # fmt: skip
     return dataclasses.replace(found, twin=_twin(found, probe))
+
+
+def _activation(made: Classifier, head: heads.Head, outputs: np.ndarray, x: np.ndarray) -> str:
+    """What the model's outputs come from, as it says or as they look like; '' for logits."""
+    told: str | None = "" if head.known else getattr(made.inner, "activation", None)
+    # A layer of Keras has an attribute of that name, a function.
+    if isinstance(told, str):
+        return told
+    found = heads.bounded_by(outputs)
+    return "" if found and found != heads.SOFTMAX and _is_linear(made, x) else found
 
 
 def _twin(made: Classifier, x: np.ndarray) -> Any:
@@ -408,7 +416,8 @@ def _before(
     found = view or declared_range(model) or (InputView((0.0, 255.0)) if integer else InputView())
     if not found.is_plain:
         yield found.function(shape[2])
-        how = "as given" if view else "by its input's type" if integer else "by its first layers"
+        by_type = integer or getattr(model, "pixel_range", None)
+        how = "as given" if view else "by its input's type" if by_type else "by its first layers"
         notes.append(f"the model takes pixels of {found} ({how}); eps is in [0, 1] all the same")
     whole = _whole_shape(model)
     if whole is not None and len(whole) == 3 and shape[2] == 1:

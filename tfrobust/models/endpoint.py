@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from tfrobust.errors import TFRobustError
+from tfrobust.models.outside import Outside
 from tfrobust.models.rest import Patience, RestClient, as_address
-from tfrobust.runtime import tf
-from tfrobust.typing import Tensor
 
 LOGITS, PROBABILITIES, LABELS = "logits", "probabilities", "labels"
 # The outputs of one image by their names, the most telling first.
@@ -33,7 +32,7 @@ _TINY = float(np.finfo(np.float32).tiny)
 _NUMBER, _REQUEST = 24, 8 << 20
 
 
-class Endpoint:
+class Endpoint(Outside):
     """The model at an address as a function: images in [0, 1] -> logits.
 
     Where it answers with probabilities their logarithm is taken, and where it answers with
@@ -57,15 +56,11 @@ class Endpoint:
       TFRobustError: nothing answers there, or there is no such model.
     """
 
-    #: Whether gradients pass through it.
-    has_gradient = False
-
     def __init__(
         self, address: str, *, classes: int | None = None, patience: Patience | None = None
     ) -> None:
         self._client = RestClient(as_address(address), patience or Patience())
         self.address, self.classes = self._client.address, classes
-        self.failure: TFRobustError | None = None
         self._expected: int | None = None
         self._kind, self._lock = "", threading.Lock()
         self._pool = ThreadPoolExecutor(self._client.patience.at_once, "endpoint")
@@ -88,17 +83,6 @@ class Endpoint:
         if self._kind == LABELS:
             told.append("it answers with labels alone: confidences mean nothing")
         return told
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """float32 [B, H, W, C] in [0, 1] -> float32 logits [B, K], also in a graph.
-
-        Raises:
-          TFRobustError: there is no answer, or none that is understood; in a graph as an error
-            of TensorFlow, which `told_plainly` mends.
-        """
-        logits = tf.numpy_function(self._answered, [x], tf.float32)
-        logits.set_shape([x.shape[0], self.classes])
-        return logits
 
     def expect(self, classes: int) -> None:
         """Tells how many classes there are, which answers of labels alone do not.
@@ -129,14 +113,12 @@ class Endpoint:
         except TFRobustError:
             return None
 
-    def _answered(self, x: np.ndarray) -> np.ndarray:
-        try:
-            return self._logits(x)
-        except TFRobustError as error:
-            self.failure = error
-            raise
+    def outputs(self, x: np.ndarray) -> np.ndarray:
+        """float32 [B, H, W, C] in [0, 1] -> float32 logits [B, K].
 
-    def _logits(self, x: np.ndarray) -> np.ndarray:
+        Raises:
+          TFRobustError: there is no answer, or none that is understood.
+        """
         if not len(x):
             return np.zeros((0, self.classes or 0), np.float32)
         size = max(1, min(self._client.patience.batch, _REQUEST // (_NUMBER * x[0].size)))
@@ -201,37 +183,6 @@ class Endpoint:
                 f"{values.shape[1]}: one address has to be one model."
             )
         return values
-
-
-def expect_classes(model: object, classes: int) -> None:
-    """Tells an `Endpoint` how many classes images have; to any other model it is nothing new."""
-    if isinstance(model, Endpoint):
-        model.expect(classes)
-
-
-def told_plainly(model: Any, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A traced function of a model, with what an endpoint failed by raised as it is.
-
-    A graph tells an error of Python as one of TensorFlow, with a traceback in it.
-
-    Args:
-      model: any; of all but an `Endpoint`, or a `Classifier` of one, the function itself is
-        returned.
-      function: that calls the model.
-    """
-    endpoint = getattr(model, "inner", model)
-    if not isinstance(endpoint, Endpoint):
-        return function
-
-    def call(*args: Any) -> Any:
-        try:
-            return function(*args)
-        except tf.errors.OpError as error:
-            if endpoint.failure is None:
-                raise
-            raise endpoint.failure from error
-
-    return call
 
 
 def _output(row: Any) -> tuple[str, Any]:

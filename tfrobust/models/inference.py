@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfrobust.models.endpoint import Endpoint
 from tfrobust.models.folding import fold
 from tfrobust.models.heads import is_keras
+from tfrobust.models.outside import Outside
 from tfrobust.runtime import tf
 from tfrobust.typing import Function
 
@@ -50,15 +50,15 @@ def attackable(model: Any) -> Function:
     if hasattr(model, "around"):
         around: Function = model.around(attackable(model.twin or model.inner))
         return around
-    as_it_is = isinstance(model, Endpoint) or needs_autograph(model)
+    as_it_is = isinstance(model, Outside) or needs_autograph(model)
     return _outputs(model) if as_it_is else fold(model)
 
 
 def needs_autograph(model: Any) -> bool:
-    """Whether it may: all but graphs of layers of Keras and of ours, and addresses."""
+    """Whether it may: all but graphs of layers of Keras and of ours, and what runs outside."""
     if hasattr(model, "around"):
         return needs_autograph(model.inner)
-    if isinstance(model, Endpoint):
+    if isinstance(model, Outside):
         return False
     if not getattr(model, "_is_graph_network", False):
         return True

@@ -11,6 +11,7 @@ from typing import Any
 from tfrobust.backbones import grouped, position, unfold  # noqa: F401
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.models.endpoint import Endpoint
+from tfrobust.models.exported import is_exported, open_exported
 from tfrobust.models.rest import is_address
 from tfrobust.models.untrusted import keras_version, refuse_code, refuse_operations
 from tfrobust.run import RunFolder
@@ -29,13 +30,14 @@ _UNKNOWN = (
 
 
 def load_any(path: Path | str) -> Any:
-    """The classifier in a run folder, SavedModel folder, `.keras` or `.h5` file, or at an address.
+    """The classifier in a run folder, SavedModel folder or model file, or at an address.
 
     A file of Keras 3 is opened with Keras 3, one of tf_keras with tf_keras. Nothing
     but the model's architecture and weights is read; a file that carries code is refused.
 
     Args:
-      path: run folder, SavedModel (a folder with saved_model.pb), or model file; or the address
+      path: run folder, SavedModel (a folder with saved_model.pb), or model file: `.keras` or
+        `.h5`; `.tflite` or `.onnx`, which show their outputs and no gradient; or the address
         of a model that is served, ``http://HOST/v1/models/NAME``, as an `Endpoint`.
 
     Raises:
@@ -59,8 +61,11 @@ def load_any(path: Path | str) -> Any:
     if not path.is_file():
         raise UsageError(
             f"Model {path} not found: expected a run folder with a trained model, a SavedModel "
-            "folder, or a .keras or .h5 file; train one with 'python -m pipelines.train'."
+            "folder, or a .keras, .h5, .tflite or .onnx file; train one with 'python -m "
+            "pipelines.train'."
         )
+    if is_exported(path):
+        return open_exported(path)
     return _load_file(path)
 
 

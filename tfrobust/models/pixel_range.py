@@ -60,8 +60,8 @@ def _constant(layer: Any) -> float | None:
 
 
 def declared_range(model: Any) -> InputView | None:
-    """What the first layers of a graph say of its pixels; None where they say nothing."""
-    return _scan(model)[0]
+    """What a file's input or a graph's first layers say of pixels; None where they say nothing."""
+    return getattr(model, "pixel_range", None) or _scan(model)[0]
 
 
 def _scan(model: Any) -> tuple[InputView | None, bool]:

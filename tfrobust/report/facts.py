@@ -99,6 +99,17 @@ def transfer(found: dict[str, Any]) -> dict[str, Any] | None:
     return {"head": head, "rows": list(entry["accuracy"].items())}
 
 
+def conversion(found: dict[str, Any]) -> dict[str, Any] | None:
+    """`original`, `agreement` and `rows` of (what, original, converted); None where it is none."""
+    entry = found.get("conversion")
+    if not entry:
+        return None
+    rows = {"clean": entry["clean_accuracy"], **entry["attacks"],
+            "worst case": entry["robust_accuracy"]}  # fmt: skip
+    both = [(what, one["original"], one["converted"]) for what, one in rows.items()]
+    return {"original": entry["original"], "agreement": entry["agreement"], "rows": both}
+
+
 def settings(config: dict[str, Any]) -> list[tuple[str, Any]]:
     """(name, value) of the settings that a reader asks for first."""
     found = []

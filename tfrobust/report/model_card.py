@@ -8,6 +8,7 @@ from typing import Any
 from tfrobust.progress import clock
 from tfrobust.report.facts import (
     attack_settings,
+    conversion,
     environment,
     file_name,
     method_of,
@@ -86,6 +87,11 @@ def _further(found: dict[str, Any]) -> Iterator[str]:
     if moved:
         rows = ", ".join(f"{name} {accuracy:.3f}" for name, accuracy in moved["rows"])
         yield f"Transfer, {moved['head']}: {rows}."
+    if converted := conversion(found):
+        rows = ", ".join(
+            f"{what} {own:.3f} and {made:.3f}" for what, own, made in converted["rows"]
+        )
+        yield f"Beside the model that it was made of, {converted['original']}: {rows}."
     if corrupted:
         yield (
             f"Mean accuracy over {len(corrupted['by_corruption'])} corruptions: "

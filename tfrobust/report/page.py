@@ -13,6 +13,7 @@ from markupsafe import Markup
 from tfrobust.report.charts import Line, chart
 from tfrobust.report.facts import (
     attack_settings,
+    conversion,
     cost,
     environment,
     robustness_rows,
@@ -82,6 +83,7 @@ def _shown(run: RunData, number: int) -> dict[str, Any]:
         "attacks": attack_settings(found["attacks"]),
         "cost": list(cost(found["attacks"])),
         "transfer": transfer(found),
+        "conversion": conversion(found),
         "corruptions": found.get("corruptions"),
         "explanations": explanations(run.explanations),
         "explanations_note": run.explanations_note,

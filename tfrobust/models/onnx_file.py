@@ -1,0 +1,261 @@
+"""ONNX files: read and refused where they are not harmless, then run by onnxruntime."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from tfrobust.errors import TFRobustError
+from tfrobust.models import heads
+from tfrobust.models.exported import Ends
+
+# Operations of ONNX itself and of onnxruntime, which runs quantised models by its own.
+_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
+# What loads a program for a device from a file.
+_REFUSED = ("EPContext",)
+_PASSING = ("Identity", "Reshape", "Flatten", "Squeeze", "Cast", "QuantizeLinear",
+            "DequantizeLinear", "Transpose")  # fmt: skip
+_ACTIVATIONS = {"Softmax": heads.SOFTMAX, "Sigmoid": heads.SIGMOID, "Tanh": heads.TANH,
+                "LogSoftmax": "", "QLinearSoftmax": heads.SOFTMAX,
+                "QLinearSigmoid": heads.SIGMOID}  # fmt: skip
+_SUMS = ("Gemm", "MatMul", "Conv", "Add", "Sub", "GlobalAveragePool", "AveragePool", "ReduceMean",
+         "QLinearConv", "QLinearMatMul", "QGemm", "QLinearAdd", "ConvInteger", "Mul")  # fmt: skip
+# What an image goes through before the first operation that tells its layout.
+_POINTWISE = ("Mul", "Add", "Sub", "Div", "Cast", "Identity", "QuantizeLinear", "DequantizeLinear",
+              "DynamicQuantizeLinear", "Pad", "Clip")  # fmt: skip
+
+
+class ONNXFile:
+    """An `.onnx` file on the processor.
+
+    Args:
+      path: the file.
+
+    Attributes:
+      name: what reports call its kind.
+      ends: its input and output.
+      further_files: those beside it that hold its weights.
+
+    Raises:
+      TFRobustError: it is broken, holds custom operations or reads files outside of its folder,
+        has several inputs or outputs, or a package is missing.
+    """
+
+    name = "ONNX"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        onnxruntime, proto = _package("onnxruntime", path), _read(path)
+        self.further_files = _refuse(path, proto)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
+        # It raises classes of its own, of which none is documented.
+        except Exception as error:
+            raise _broken(path, error) from error
+        self._input, self._output = self._one_each()
+        self.ends = self._described(proto)
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        """Images as the file takes them -> its outputs as floats, a row for each.
+
+        Raises:
+          TFRobustError: it does not take so many, or images of that size.
+        """
+        try:
+            found = self._session.run([self._output], {self._input.name: x})[0]
+        except Exception as error:
+            raise TFRobustError(
+                f"Model {self._path} does not take {list(x.shape)} ({_first_line(error)}): give it "
+                "images of its own size, or have them resized by --image-size."
+            ) from error
+        return np.atleast_1d(np.asarray(found)).astype(np.float32)
+
+    def _one_each(self) -> tuple[Any, str]:
+        """The one input, and the name of the output that holds the classes."""
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1:
+            raise TFRobustError(
+                f"Model {self._path} takes {len(inputs)} inputs "
+                f"({', '.join(one.name for one in inputs)}): expected images alone."
+            )
+        names = [one.name for one in outputs]
+        chosen = names if len(names) == 1 else [name for name in names if name == "logits"]
+        if len(chosen) != 1:
+            raise TFRobustError(
+                f"Model {self._path} has several outputs ({', '.join(names)}): expected one, or "
+                "one named 'logits'; export a model of that output alone."
+            )
+        return inputs[0], chosen[0]
+
+    def _described(self, proto: Any) -> Ends:
+        shape = tuple(size if isinstance(size, int) and size > 0 else None
+                      for size in self._input.shape or ())  # fmt: skip
+        kind = str(self._input.type).removeprefix("tensor(").removesuffix(")")
+        names = {"float": "float32", "double": "float64", "float16": "float16"}
+        try:
+            dtype = np.dtype(names.get(kind, kind))
+        except TypeError:  # texts, sequences
+            dtype = np.dtype(object)
+        activation = _activation(proto.graph, self._output)
+        return Ends(shape, dtype, activation=activation,
+                    channels_first=_channels_first(proto.graph, self._input.name))  # fmt: skip
+
+
+def _package(name: str, path: Path) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise TFRobustError(
+            f"{path} needs the package {error.name or name}: pip install 'tfrobust[portable]' "
+            "-c constraints.txt."
+        ) from error
+
+
+def _read(path: Path) -> Any:
+    """The file as a protocol buffer, without what lies in other files."""
+    onnx = _package("onnx", path)
+    try:
+        proto = onnx.load_model(str(path), load_external_data=False)
+    except Exception as error:
+        raise _broken(path, error) from error
+    if not proto.graph.node:
+        raise _broken(path, "it has no graph")
+    return proto
+
+
+def _refuse(path: Path, proto: Any) -> tuple[Path, ...]:
+    """Refuses custom operations, and data in files that lie outside of the model's folder.
+
+    Returns:
+      The files inside of it that hold data.
+
+    Raises:
+      TFRobustError: there is one.
+    """
+    own = {(one.domain, one.name) for one in proto.functions}
+    custom = sorted({
+        f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        for node in _nodes(proto)
+        if (node.domain not in _DOMAINS and (node.domain, node.op_type) not in own)
+        or node.op_type in _REFUSED
+    })  # fmt: skip
+    if custom:
+        raise TFRobustError(
+            f"Model {path} is refused: it holds custom operations ({', '.join(custom[:5])}), which "
+            "run code outside of onnxruntime: export it with ONNX's own operations alone."
+        )
+    external = [one for one in _tensors(proto)
+                if one.external_data or one.data_location == one.EXTERNAL]  # fmt: skip
+    places = {pair.value for one in external for pair in one.external_data
+              if pair.key == "location"}  # fmt: skip
+    if external and not places:
+        raise _broken(path, "it keeps weights in a file that it does not name")
+    return tuple(_inside(path, place) for place in sorted(places))
+
+
+def _inside(path: Path, location: str) -> Path:
+    """A file of weights in the model's folder.
+
+    Raises:
+      TFRobustError: it is outside of it, or not there.
+    """
+    folder, parts = path.parent.resolve(), PurePosixPath(location.replace("\\", "/")).parts
+    target = (folder / location).resolve()
+    inside = parts and ".." not in parts and not PurePosixPath(location).is_absolute()
+    if not inside or ":" in parts[0] or folder not in target.parents:
+        raise TFRobustError(
+            f"Model {path} is refused: it reads its weights from {location!r}, outside of its "
+            "folder; if you trust it, save it anew as one file."
+        )
+    if not target.is_file():
+        raise TFRobustError(
+            f"Model {path} keeps weights in {location!r}, which is not there: copy that file "
+            "beside it."
+        )
+    return target
+
+
+def _graphs(proto: Any) -> Iterator[Any]:
+    """The graph, and those inside of its operations, and of its functions."""
+    waiting = [proto.graph]
+    inner = [node for function in proto.functions for node in function.node]
+    while waiting or inner:
+        graph = waiting.pop() if waiting else None
+        if graph is not None:
+            yield graph
+        for node in [*inner, *(graph.node if graph is not None else ())]:
+            for one in node.attribute:
+                waiting += [*one.graphs, *([one.g] if one.HasField("g") else ())]
+        inner = []
+
+
+def _nodes(proto: Any) -> Iterator[Any]:
+    for function in proto.functions:
+        yield from function.node
+    for graph in _graphs(proto):
+        yield from graph.node
+
+
+def _tensors(proto: Any) -> Iterator[Any]:
+    """Every tensor that a file holds or names."""
+    for graph in _graphs(proto):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+    for attribute in (one for node in _nodes(proto) for one in node.attribute):
+        yield from attribute.tensors
+        if attribute.HasField("t"):
+            yield attribute.t
+        for sparse in attribute.sparse_tensors:
+            yield from (sparse.values, sparse.indices)
+        if attribute.HasField("sparse_tensor"):
+            yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
+
+
+def _activation(graph: Any, name: str) -> str | None:
+    """What a graph's output ends in: '' for logits, None where that is not plain."""
+    made_by = {output: node for node in graph.node for output in node.output}
+    for _ in range(len(graph.node)):
+        node = made_by.get(name)
+        if node is None:
+            return None
+        if node.op_type not in _PASSING:
+            return "" if node.op_type in _SUMS else _ACTIVATIONS.get(node.op_type)
+        name = node.input[0]
+    return None
+
+
+def _channels_first(graph: Any, name: str) -> bool | None:
+    """Whether the first operation that cares takes [C, H, W], as all of ONNX's do."""
+    for _ in range(len(graph.node)):
+        users = [node for node in graph.node if name in node.input]
+        if not users:
+            return None
+        if users[0].op_type == "Transpose":
+            order = [list(one.ints) for one in users[0].attribute if one.name == "perm"]
+            return order != [[0, 3, 1, 2]]
+        if users[0].op_type not in _POINTWISE:
+            return users[0].op_type not in ("Reshape", "Flatten", "MatMul", "Gemm") or None
+        name = users[0].output[0]
+    return None
+
+
+def _broken(path: Path, why: object) -> TFRobustError:
+    return TFRobustError(
+        f"Model {path} cannot be read by onnxruntime ({_first_line(why)}): expected a whole .onnx "
+        "file of a version that it knows; export or copy it anew."
+    )
+
+
+def _first_line(why: object) -> str:
+    # Before 'failed:' it repeats the path.
+    text = str(why).rpartition("failed:")[2].strip() or type(why).__name__
+    return text.splitlines()[0][:300]

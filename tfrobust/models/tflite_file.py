@@ -1,0 +1,197 @@
+"""TensorFlow Lite files: read and refused where they are not harmless, then run."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfrobust.errors import TFRobustError
+from tfrobust.models import heads
+from tfrobust.models.exported import Ends
+from tfrobust.runtime import tf
+
+# Numbers of TensorFlow Lite's schema.
+_CUSTOM = (32, 173)  # its own, and those of StableHLO
+_PASSING = (114, 6, 22, 43, 53)  # quantize, dequantize, reshape, squeeze, cast
+_ACTIVATIONS = {25: heads.SOFTMAX, 14: heads.SIGMOID, 28: heads.TANH, 50: ""}
+# What ends in a plain sum: add, pools, convolutions, dense, mul, mean, sub, batch matmul.
+_SUMS = (0, 1, 3, 4, 9, 17, 18, 40, 41, 126)
+# A tensor of more elements than this is none of a classifier.
+_MOST_ELEMENTS = 1 << 31
+
+
+class TFLiteFile:
+    """A `.tflite` file with TensorFlow's own interpreter.
+
+    Args:
+      path: the file.
+
+    Attributes:
+      name: what reports call its kind.
+      ends: its input and output.
+      further_files: none.
+
+    Raises:
+      TFRobustError: it is broken, holds custom operations or tensors beyond all measure, or has
+        several inputs or outputs.
+    """
+
+    name = "TensorFlow Lite"
+    further_files: tuple[Path, ...] = ()
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        content = path.read_bytes()
+        activation = _read(path, content)
+        try:
+            self._interpreter = _interpreter(content)
+            self._interpreter.allocate_tensors()
+            self._input, self._output = self._one_each()
+        except TFRobustError:
+            raise
+        # What a broken buffer runs it into, a SystemError among others.
+        except Exception as error:
+            raise _broken(path, error) from error
+        self.ends = self._described(activation)
+        self._size: tuple[int, ...] = ()
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        """Images as the file takes them -> its outputs as floats, a row for each.
+
+        Raises:
+          TFRobustError: it does not take so many, or images of that size.
+        """
+        try:
+            if x.shape != self._size:
+                self._interpreter.resize_tensor_input(self._input["index"], x.shape)
+                self._interpreter.allocate_tensors()
+                self._size = x.shape
+            self._interpreter.set_tensor(self._input["index"], x)
+            self._interpreter.invoke()
+            found = np.asarray(self._interpreter.get_tensor(self._output["index"]))
+        except Exception as error:
+            self._size = ()
+            raise TFRobustError(
+                f"Model {self._path} does not take {list(x.shape)} ({_first_line(error)}): give it "
+                "images of its own size, or have them resized by --image-size."
+            ) from error
+        scale, zero = self._output["quantization"]
+        return (found.astype(np.float32) - zero) * scale if scale else found.astype(np.float32)
+
+    def _one_each(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The details of the one input and of the output that holds the classes."""
+        inputs = self._interpreter.get_input_details()
+        outputs = self._interpreter.get_output_details()
+        if len(inputs) != 1:
+            raise TFRobustError(
+                f"Model {self._path} takes {len(inputs)} inputs "
+                f"({', '.join(one['name'] for one in inputs)}): expected images alone."
+            )
+        if len(outputs) == 1:
+            return inputs[0], outputs[0]
+        named = [one for one in outputs if "logits" in one["name"]]
+        if len(named) != 1:
+            raise TFRobustError(
+                f"Model {self._path} has several outputs "
+                f"({', '.join(one['name'] for one in outputs)}): expected one, or one named "
+                "'logits'; convert a model of that output alone."
+            )
+        return inputs[0], named[0]
+
+    def _described(self, activation: str | None) -> Ends:
+        one, other = self._input, self._output
+        signature = one.get("shape_signature", one["shape"])
+        # A batch of 1 is what converters write where any will do: it is tried.
+        shape = tuple(None if size < 0 else int(size) for size in signature)
+        scale, zero = one["quantization"]
+        whole = np.dtype(other["dtype"]).kind != "f"
+        return Ends(
+            (None if shape[:1] == (1,) else shape[0], *shape[1:]) if shape else shape,
+            np.dtype(one["dtype"]), float(scale), int(zero), activation,
+            output_step=float(other["quantization"][0]) if whole else 0.0,
+        )  # fmt: skip
+
+
+def _interpreter(content: bytes) -> Any:
+    with warnings.catch_warnings():
+        # TensorFlow tells that a later one than ours goes without.
+        warnings.filterwarnings("ignore", r"\s*Warning: tf.lite.Interpreter is deprecated")
+        return tf.lite.Interpreter(model_content=content, num_threads=os.cpu_count() or 1)
+
+
+def _read(path: Path, content: bytes) -> str | None:
+    """The activation that the graph ends in, once nothing in it was refused.
+
+    Raises:
+      TFRobustError: it is no such file, or holds what is not harmless.
+    """
+    if content[4:8] != b"TFL3":
+        raise _broken(path, "it does not begin as one")
+    schema = importlib.import_module("tensorflow.lite.python.schema_py_generated")
+    # A broken buffer leads its reader anywhere.
+    try:
+        model = schema.Model.GetRootAs(content, 0)
+        codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
+        numbers = [max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) for code in codes]
+        custom = [(code.CustomCode() or b"?").decode(errors="replace")
+                  for code, number in zip(codes, numbers, strict=True)
+                  if number in _CUSTOM or code.CustomCode()]  # fmt: skip
+        largest = _largest_tensor(model)
+        activation = _activation(model.Subgraphs(0), numbers)
+    except Exception as error:
+        raise _broken(path, error) from error
+    if custom:
+        raise TFRobustError(
+            f"Model {path} is refused: it holds custom operations ({', '.join(custom[:5])}), which "
+            "run code outside of TensorFlow Lite: convert it with its built-in operations alone."
+        )
+    if largest > _MOST_ELEMENTS:
+        raise TFRobustError(
+            f"Model {path} is refused: one of its tensors has {largest:,} elements, expected at "
+            f"most {_MOST_ELEMENTS:,}."
+        )
+    return activation
+
+
+def _largest_tensor(model: Any) -> int:
+    largest = 0
+    for graph in (model.Subgraphs(i) for i in range(model.SubgraphsLength())):
+        for tensor in (graph.Tensors(i) for i in range(graph.TensorsLength())):
+            sizes = [abs(int(tensor.Shape(i))) for i in range(tensor.ShapeLength())]
+            elements = 1
+            for size in sizes:
+                elements *= size
+            largest = max(largest, elements)
+    return largest
+
+
+def _activation(graph: Any, numbers: list[int]) -> str | None:
+    """What a graph of one output ends in: '' for logits, None where that is not plain."""
+    if graph.OutputsLength() != 1:
+        return None
+    tensor = graph.Outputs(0)
+    for place in reversed(range(graph.OperatorsLength())):
+        operator = graph.Operators(place)
+        if tensor not in [operator.Outputs(i) for i in range(operator.OutputsLength())]:
+            continue
+        number = numbers[operator.OpcodeIndex()]
+        if number not in _PASSING:
+            return "" if number in _SUMS else _ACTIVATIONS.get(number)
+        tensor = operator.Inputs(0)
+    return None
+
+
+def _broken(path: Path, why: object) -> TFRobustError:
+    return TFRobustError(
+        f"Model {path} cannot be read by TensorFlow Lite ({_first_line(why)}): expected a whole "
+        ".tflite file; convert or copy it anew."
+    )
+
+
+def _first_line(why: object) -> str:
+    return (str(why).strip() or type(why).__name__).splitlines()[0]
