@@ -1,4 +1,4 @@
-"""What guessing reaches, and whether an accuracy is above it by more than chance."""
+"""What chance does: the accuracy of guessing, what is above it, and confidence intervals."""
 
 from __future__ import annotations
 
@@ -38,6 +38,17 @@ def above_chance(correct: int, total: int, rate: float) -> bool:
     from scipy.stats import binom
 
     return total > 0 and bool(binom.sf(correct - 1, total, min(rate, 1.0)) < _LEVEL)
+
+
+def wilson(successes: int, total: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a proportion (Wilson, 1927)."""
+    if total == 0:
+        return 0.0, 1.0
+    z = 1.959964
+    p, shrink = successes / total, 1 + z * z / total
+    centre = (p + z * z / (2 * total)) / shrink
+    half = z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total)) / shrink
+    return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
 def _counts(labels: ArrayLike) -> list[int]:

@@ -13,13 +13,19 @@ Each check raises `AssertionError` with what is wrong.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
+from matplotlib.text import Text
 
 from tfrobust.attacks.runner import Attacked, run
 from tfrobust.errors import UsageError
+from tfrobust.figures.figure import Figure, encoded
+from tfrobust.figures.style import DARK, LIGHT, SMALLEST, contrast, using
 from tfrobust.models.inference import inference
 from tfrobust.plugins import configured, settings_of
 from tfrobust.runtime import keras, tf
@@ -190,6 +196,96 @@ def check_explainer(explain: Explainer, channels: int = 3) -> None:
     assert np.allclose(maps[2:3], alone, atol=1e-3 * scale), "depends on the batch"
     other = explain(model, x, (y + 1) % _CLASSES)
     assert not np.allclose(maps, other), "does not depend on the class"
+
+
+def check_figure(figure: type[Figure[Any]], data: Any) -> None:
+    """What every figure guarantees.
+
+    - Its settings are those of `check_settings`; it has a title, a group and what it needs.
+    - It draws the same on a light and on a dark ground, as PNG and as SVG, and leaves
+      matplotlib's settings as they were.
+    - Its letters are large enough to be read at half size, stand out from their ground, lie
+      inside the picture and not on one another.
+
+    Args:
+      figure: the class.
+      data: an example of what it needs.
+    """
+    check_settings(figure)
+    name = figure.__name__
+    assert figure.title and figure.group, f"{name}: no title or no group"
+    assert type(data) is figure.needs, f"{name}: needs {figure.needs}, found {type(data)}"
+    settings = dict(matplotlib.rcParams)
+    texts = []
+    for colours, kind, head in ((LIGHT, "png", b"\x89PNG"), (DARK, "svg", b"<?xml")):
+        with using(colours):
+            drawing = figure().draw(data)
+            assert encoded(drawing, kind, dpi=20).startswith(head), f"{name}: no {kind}"
+            found = _texts(drawing)
+            texts.append([text.get_text() for text in found])
+            for text in found:
+                _check_text(name, text, drawing)
+            _check_apart(name, [text for text in found if text in drawing.texts])
+            for axes in drawing.get_axes():
+                _check_ticks(name, axes)
+    assert texts[0] == texts[1], f"{name}: light and dark say different things"
+    assert dict(matplotlib.rcParams) == settings, f"{name}: changes matplotlib's settings"
+
+
+def _texts(drawing: Drawing) -> list[Text]:
+    """All words that are seen."""
+    drawing.draw_without_rendering()
+    hidden = {id(text) for axes in drawing.get_axes() for text in _undrawn(axes)}
+    return [
+        text for text in drawing.findobj(Text)
+        if text.get_visible() and text.get_text().strip() and id(text) not in hidden
+    ]  # fmt: skip
+
+
+def _undrawn(axes: Axes) -> Iterator[Text]:
+    """Labels of ticks beyond the ends of their axis, or of an axis that is off."""
+    for axis in (axes.xaxis, axes.yaxis):
+        if not axes.axison:
+            yield axis.label
+        low, high = sorted(axis.get_view_interval())
+        slack = 1e-9 * max(abs(low), abs(high), 1.0)
+        for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
+            if not axes.axison or not low - slack <= tick.get_loc() <= high + slack:
+                yield from (tick.label1, tick.label2)
+
+
+def _check_text(name: str, text: Text, drawing: Drawing) -> None:
+    words, size = text.get_text(), float(text.get_fontsize())
+    assert size >= SMALLEST, f"{name}: {words!r} has {size} points, below {SMALLEST}"
+    box, whole = text.get_window_extent(), drawing.bbox
+    inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= whole.x1 + 1 and box.y1 <= whole.y1 + 1
+    assert inside, f"{name}: {words!r} is cropped"
+    # Words on bars and heat maps have a ground of their own.
+    axes = text.axes
+    if not isinstance(axes, Axes) or text in (axes.title, axes.xaxis.label, axes.yaxis.label):
+        found = contrast(text.get_color(), drawing.get_facecolor())
+        assert found >= 3, f"{name}: {words!r} has a contrast of {found:.1f}"
+
+
+def _check_ticks(name: str, axes: Axes) -> None:
+    if not axes.axison:
+        return
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        hidden = {id(text) for text in _undrawn(axes)}
+        shown = [one for one in labels if one.get_text() and id(one) not in hidden]
+        # What is turned has a box that is larger than its letters.
+        _check_apart(name, [one for one in shown if not one.get_rotation()])
+
+
+def _check_apart(name: str, texts: Sequence[Text]) -> None:
+    boxes = [text.get_window_extent() for text in texts]
+    for i, box in enumerate(boxes):
+        for k, other in enumerate(boxes[:i]):
+            wide = min(box.x1, other.x1) - max(box.x0, other.x0)
+            high = min(box.y1, other.y1) - max(box.y0, other.y0)
+            words = f"{texts[i].get_text()!r} and {texts[k].get_text()!r}"
+            # Boxes of lines that follow one another share a little of their empty edges.
+            assert wide <= 0.5 or high <= 2, f"{name}: {words} lie on one another"
 
 
 def check_backbone(features: Callable[[Tensor], Tensor]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tfrobust.attacks.gradient import FGSM, PGD
+from tfrobust.chance import wilson
 from tfrobust.errors import UsageError
 from tfrobust.evaluation.curves import (
     Curve,
@@ -19,7 +20,6 @@ from tfrobust.evaluation.curves import (
     sweep_curve,
 )
 from tfrobust.evaluation.evaluate import evaluate
-from tfrobust.evaluation.report import wilson
 from tfrobust.threat_model import ThreatModel
 
 EPS = 8 / 255

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from tfrobust.attacks.gradient import FGSM, PGD
+from tfrobust.chance import wilson
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError
 from tfrobust.evaluation.evaluate import evaluate
 from tfrobust.evaluation.evaluator import Evaluator
-from tfrobust.evaluation.report import wilson
 from tfrobust.evaluation.transfer import transfer
 from tfrobust.runtime import keras, tf
 from tfrobust.threat_model import ThreatModel

@@ -12,8 +12,8 @@ import pytest
 import tfrobust as tr
 from tfrobust.attacks.runner import Attack
 from tfrobust.errors import UsageError
-from tfrobust.evaluation.distances import MinimalDistances
-from tfrobust.evaluation.figures_distances import distances_figure
+from tfrobust.evaluation.distances import MinimalDistances, distance_curves
+from tfrobust.figures.distances import MinimalDistancesFigure
 
 DUAL = {"linf": 1, "l2": 2, "l1": np.inf}
 
@@ -117,9 +117,13 @@ def test_saved_and_drawn(tmp_path):
     assert [path.suffix for path in paths] == [".json", ".csv", ".png"]
     assert json.loads(paths[0].read_text())["num_examples"] == 4
     assert paths[1].read_text().splitlines()[3:] == ["2,0,2", "3,0,inf"]
-    assert distances_figure([one, other], tmp_path / "both.png").stat().st_size > 10_000
+    axes = MinimalDistancesFigure().draw(distance_curves([one, other])).axes[0]
+    # Each median is marked at the accuracy there.
+    dots = [line.get_xydata()[0].tolist() for line in axes.get_lines() if line.get_marker() == "o"]
+    expected = [[one.median, one.accuracy(one.median)] for one in (one, other)]
+    assert dots == [pair for pair in expected if np.isfinite(pair[0]) and pair[0]] and dots
     distances([np.inf, np.inf]).save(tmp_path / "none")
     with pytest.raises(UsageError, match="l1, l2"):
-        distances_figure([one, distances([1], norm="l1")], tmp_path / "no.png")
+        distance_curves([one, distances([1], norm="l1")])
     with pytest.raises(UsageError, match="none"):
-        distances_figure([], tmp_path / "no.png")
+        distance_curves([])

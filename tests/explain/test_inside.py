@@ -7,12 +7,11 @@ import pytest
 
 from tfrobust.errors import UsageError
 from tfrobust.explain.feature_maps import FeatureMap, channel_layers, feature_maps, is_shown
-from tfrobust.explain.figures_features import (
-    channel_figure,
-    class_image_figure,
-    feature_map_figure,
-)
+from tfrobust.explain.figure_data import channel_rows, layer_means
 from tfrobust.explain.maximise import maximise
+from tfrobust.figures.channels import Channels
+from tfrobust.figures.class_images import ClassImages, MaximisedImages
+from tfrobust.figures.feature_maps import FeatureMaps
 from tfrobust.runtime import keras, tf
 
 RNG = np.random.default_rng(0)
@@ -94,51 +93,48 @@ def test_channels_are_evenly_spaced() -> None:
 # --- their figures ------------------------------------------------------------------------
 
 
-def test_feature_maps_of_models_and_images_share_a_scale(
-    kept, shown, said, model, x, tmp_path
-) -> None:
+def test_feature_maps_of_models_and_images_share_a_scale(shown, said, model, x) -> None:
     clean, attacked = feature_maps(model, x[:1]), feature_maps(model, x[1:])
     maps = {name: {"clean": clean, "adversarial": attacked} for name in ("nsl", "plain")}
-    assert feature_map_figure(maps, tmp_path / "feature_maps.png").is_file()
-    found = shown(kept[0])
+    drawn = FeatureMaps().draw(layer_means(maps))
+    found = shown(drawn)
     # 4 layers, 2 models, 2 images; the first layer's means over 5 channels come first.
     assert len(found) == 16
     np.testing.assert_allclose(found[0], clean[0].values[0].mean(axis=-1), atol=1e-6)
     np.testing.assert_allclose(found[1], attacked[0].values[0].mean(axis=-1), atol=1e-6)
-    ranges = [axes.images[0].get_clim() for axes in kept[0].axes]
+    ranges = [axes.images[0].get_clim() for axes in drawn.axes]
     assert ranges[0] == ranges[1] == (min(m.min() for m in found[:2]),
                                       max(m.max() for m in found[:2]))  # fmt: skip
-    words = said(kept[0])
+    words = said(drawn)
     assert {"nsl", "plain", "first", "4×4×5", "logits", "3"} <= set(words)
 
 
-def test_models_of_other_layers_do_not_compare(model, x, tmp_path) -> None:
+def test_models_of_other_layers_do_not_compare(model, x) -> None:
     found = feature_maps(model, x)
     with pytest.raises(UsageError, match="the same layers"):
-        feature_map_figure({"a": {"clean": found}, "b": {"clean": found[1:]}}, tmp_path / "a.png")
+        layer_means({"a": {"clean": found}, "b": {"clean": found[1:]}})
 
 
-def test_channels_of_the_layers_that_are_asked_for(kept, shown, said, model, x, tmp_path) -> None:
+def test_channels_of_the_layers_that_are_asked_for(shown, said, model, x) -> None:
     found = feature_maps(model, x[:1])
-    channel_figure(found, tmp_path / "channels.png")
-    channel_figure(found, tmp_path / "channels.png", layers=["second"])
-    assert {"first", "4×4×5", "second", "2×2×5"} <= set(said(kept[0]))
-    pictures = shown(kept[0])
-    assert len(pictures) == 10 and len(shown(kept[1])) == 5
+    every, asked = (Channels().draw(channel_rows(found, one)) for one in (None, ["second"]))
+    assert {"first", "4×4×5", "second", "2×2×5"} <= set(said(every))
+    pictures = shown(every)
+    assert len(pictures) == 10 and len(shown(asked)) == 5
     np.testing.assert_array_equal(pictures[3], found[0].values[0, :, :, 3])
-    np.testing.assert_array_equal(shown(kept[1])[2], found[1].values[0, :, :, 2])
-    assert "first" not in said(kept[1])
+    np.testing.assert_array_equal(shown(asked)[2], found[1].values[0, :, :, 2])
+    assert "first" not in said(asked)
 
 
 @pytest.mark.parametrize(
     ("layers", "message"),
     [(["third", "second"], "of first, second; found third"), (["magic"], "found magic")],
 )
-def test_layers_without_a_map_have_no_channels(model, x, layers, message, tmp_path) -> None:
+def test_layers_without_a_map_have_no_channels(model, x, layers, message) -> None:
     with pytest.raises(UsageError, match=message):
-        channel_figure(feature_maps(model, x[:1]), tmp_path / "a.png", layers=layers)
+        channel_rows(feature_maps(model, x[:1]), layers)
     with pytest.raises(UsageError, match="of which there is none; found none"):
-        channel_figure(feature_maps(model, x[:1])[2:], tmp_path / "a.png")
+        channel_rows(feature_maps(model, x[:1])[2:])
 
 
 # --- activation maximisation --------------------------------------------------------------
@@ -188,15 +184,13 @@ def test_maximise_refuses_what_is_no_class(colours, classes, steps) -> None:
 LONG = "mobilenetv2_with_a_longer-name"
 
 
-def test_class_images_are_shown_with_their_words(kept, shown, said, beside, tmp_path) -> None:
+def test_class_images_are_shown_with_their_words(shown, said, beside) -> None:
     pictures = RNG.random((2, 2, 4, 4, 3))
     names = ("cat", "dog", "goldfish, Carassius auratus, which is a long word")
-    path = tmp_path / "classes.png"
-    assert (
-        class_image_figure({"nsl": pictures[0], "plain": pictures[1]}, [2, 0], names, path) == path
-    )
-    found = shown(kept[0])
+    images = {"nsl": pictures[0], "plain": pictures[1]}
+    drawn = ClassImages().draw(MaximisedImages(images, [2, 0], names))
+    found = shown(drawn)
     np.testing.assert_allclose(np.stack(found), pictures.reshape(4, 4, 4, 3))
-    assert said(kept[0])[1:] == ["goldfish", "cat", "nsl", "plain"]
-    class_image_figure({LONG: pictures[0], "plain": pictures[1]}, [2, 0], names, path)
-    assert beside(kept[1], LONG)
+    assert said(drawn)[1:] == ["goldfish", "cat", "nsl", "plain"]
+    images = {LONG: pictures[0], "plain": pictures[1]}
+    assert beside(ClassImages().draw(MaximisedImages(images, [2, 0], names)), LONG)

@@ -9,7 +9,7 @@ from tfrobust.errors import UsageError
 from tfrobust.explain import measures
 from tfrobust.explain.integrated_gradients import integrated_gradients
 from tfrobust.explain.saliency import saliency
-from tfrobust.explain.worth import COLUMNS, RANDOM, as_csv, as_text, measure
+from tfrobust.explain.scorecard import COLUMNS, RANDOM, as_csv, as_text, measure
 from tfrobust.runtime import keras, tf
 
 SIDE = 4

@@ -6,16 +6,14 @@ import pytest
 
 from tfrobust import jobs
 from tfrobust.errors import UsageError
-from tfrobust.evaluation import figures_canvas
-from tfrobust.explain import figures
+from tfrobust.figures import figure
 from tfrobust.jobs import explanation
 
 
 @pytest.fixture
 def quick(monkeypatch):
     monkeypatch.setattr(explanation, "ROWS", 1)
-    monkeypatch.setattr(figures, "_DPI", 20)
-    monkeypatch.setattr(figures_canvas, "DPI", 20)
+    monkeypatch.setattr(figure.encoded, "__defaults__", (20,))
 
 
 @pytest.mark.slow

@@ -12,9 +12,10 @@ from PIL import Image
 
 from pipelines import explain
 from tfrobust.explain import maximise
-from tfrobust.explain.columns import COLUMNS
-from tfrobust.explain.made import ATTACKED, made
+from tfrobust.explain.measure_names import COLUMNS
 from tfrobust.figures import FIGURES
+from tfrobust.figures import figure as figure_room
+from tfrobust.figures.provenance import TABLE, provenance
 from tfrobust.jobs import explanation
 from tfrobust.runtime import keras
 
@@ -47,13 +48,9 @@ def case(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch) -> None:
     """A few steps to the images of classes, and small pictures of few images."""
-    from tfrobust.evaluation import figures_canvas
-    from tfrobust.explain import figures
-
     monkeypatch.setattr(maximise, "maximise", functools.partial(maximise.maximise, steps=2))
     monkeypatch.setattr(explanation, "ROWS", 1)
-    monkeypatch.setattr(figures, "_DPI", 20)
-    monkeypatch.setattr(figures_canvas, "DPI", 20)
+    monkeypatch.setattr(figure_room.encoded, "__defaults__", (20,))
 
 
 def run(case: Path, model: str, output: str, *more: str) -> int:
@@ -74,8 +71,8 @@ def test_two_models_are_drawn_and_measured_side_by_side(case, capsys) -> None:
     for path in (folder / "figures").glob("*.png"):
         assert min(Image.open(path).size) > 20 and f"Figure: {path}" in said
     # What each was made with, for the report.
-    notes = made(folder / "figures")
-    assert set(notes) == set(ATTACKED)
+    notes = provenance(folder / "figures")
+    assert set(notes) == {TABLE, *(n for n in written if FIGURES[n].shows_attack)}
     assert notes["maps"] == {"attack": "PGD with 20 steps", "norm": "linf", "eps": 8 / 255}
     with (folder / "explanations.csv").open() as file:
         rows = list(csv.DictReader(file))

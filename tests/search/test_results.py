@@ -8,8 +8,8 @@ import pytest
 
 from tfrobust.config import RunConfig
 from tfrobust.errors import TFRobustError
-from tfrobust.search.figures_factors import accuracy_text, values_of
-from tfrobust.search.figures_grid import of_round
+from tfrobust.figures.factor import accuracy_text
+from tfrobust.search.figure_data import of_round, values_of
 from tfrobust.search.plan import Search, finer, grid
 from tfrobust.search.report import write_report
 from tfrobust.search.results import Row, ranked, read_table, shown, write_table
@@ -75,7 +75,7 @@ def test_best_yaml_is_the_whole_configuration_of_the_best(tmp_path):
         "12 complete, 1 failed" in text
         and "a wider space may be better: batch_size, learning_rate." in text
     )
-    drawn = {path.name for path in (tmp_path / "figures").iterdir()}
+    drawn = {path.name for path in (tmp_path / "figures").glob("*.png")}
     assert drawn == {
         "factor_batch_size.png", "factor_learning_rate.png", "factor_weights.png", "trials.png",
         "grid_1_batch_size_learning_rate.png", "grid_1_batch_size_weights.png",
@@ -86,7 +86,7 @@ def test_best_yaml_is_the_whole_configuration_of_the_best(tmp_path):
 def test_one_trial_and_none_need_no_special_care(tmp_path):
     search = Search(parse_space("batch_size=16"), RunConfig())
     write_report(search, [row(0, {"batch_size": 16}, 0.5)], tmp_path)
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"trials.png"}
+    assert {path.name for path in (tmp_path / "figures").glob("*.png")} == {"trials.png"}
     text = write_report(search, [Row(0, "0000", 0, "running", {})], tmp_path)
     assert "1 running" in text and "run again later" in text
 

@@ -1,4 +1,4 @@
-"""The history of `fit` as a table and a picture."""
+"""The history of `fit` as a table and a figure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from tfrobust.callbacks.base import Callback, Logs
 from tfrobust.errors import TFRobustError
+from tfrobust.figures.training import LearningCurves, TrainingHistory
 from tfrobust.run import write_text
-from tfrobust.training.curves import curves
 from tfrobust.training.state import as_csv
 
 # What Keras calls it, and what the history of a run does.
@@ -86,12 +86,8 @@ class RobustHistory(Callback):
         Raises:
           TFRobustError: they cannot be written.
         """
-        if not self.rows:
-            return
-        try:
-            curves(self.rows, self.folder / "curves.png")
-        except OSError as error:
-            raise TFRobustError(f"{self.folder} cannot be written to: {error}.") from error
+        if self.rows:
+            LearningCurves().save(TrainingHistory(self.rows), self.folder / "curves.png")
 
     def state(self) -> dict[str, Any]:
         """The rows."""

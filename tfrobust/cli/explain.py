@@ -10,7 +10,7 @@ from tfrobust.cli.flags import add_settings
 from tfrobust.cli.intake import add_intake, shown_of_run, subject_of
 from tfrobust.cli.parser import Parser
 from tfrobust.explain import EXPLAINERS
-from tfrobust.explain.asked import methods_asked
+from tfrobust.explain.selectors import methods_asked
 from tfrobust.jobs.explanation import CLASSES, check_counts
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tfrobust.figures.certificates import CertifiedAccuracy, CertifiedCurves, RadiusCurve
 from tfrobust.run import write_json, write_text
 
 #: The prediction of an image whose certification abstained.
@@ -114,13 +115,19 @@ class Certificates:
         Raises:
           TFRobustError: the disk is full or the folder cannot be written.
         """
-        from tfrobust.evaluation.figures_certificates import certified_figure
-
         folder = Path(folder)
         write_json(folder / "certificates.json", self.as_dict())
         write_text(folder / "certificates.csv", self._table())
-        picture = certified_figure([self], folder / "certified_accuracy.png")
+        figure = CertifiedAccuracy()
+        picture = figure.save(self.figure_data(), folder / "certified_accuracy.png")
         return [folder / "certificates.json", folder / "certificates.csv", picture]
+
+    def figure_data(self) -> CertifiedCurves:
+        """Certified accuracy against the radius, as its figure takes it."""
+        name = f"{self.model}, sigma {self.sigma:g}"
+        radii, accuracy = self.curve()
+        curve = RadiusCurve(name, radii, accuracy, len(self.labels))
+        return CertifiedCurves([curve], 1 / self.classes)
 
     def _table(self) -> str:
         text = io.StringIO()

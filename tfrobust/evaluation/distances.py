@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tfrobust.errors import UsageError
+from tfrobust.figures.certificates import RadiusCurve
+from tfrobust.figures.distances import DistanceCurves, MinimalDistancesFigure
 from tfrobust.run import write_json, write_text
 from tfrobust.settings import format_eps
 
@@ -136,12 +139,11 @@ class MinimalDistances:
         Raises:
           TFRobustError: the disk is full or the folder cannot be written.
         """
-        from tfrobust.evaluation.figures_distances import distances_figure
-
         path = Path(folder) / "minimal_distances"
         write_json(path.with_suffix(".json"), self.as_dict())
         write_text(path.with_suffix(".csv"), self._table())
-        picture = distances_figure([self], path.with_suffix(".png"))
+        figure = MinimalDistancesFigure()
+        picture = figure.save(distance_curves([self]), path.with_suffix(".png"))
         return [path.with_suffix(".json"), path.with_suffix(".csv"), picture]
 
     def _table(self) -> str:
@@ -156,6 +158,25 @@ class MinimalDistances:
     @property
     def _attacked(self) -> np.ndarray:
         return self.distances[self.distances > 0]
+
+
+def distance_curves(found: Sequence[MinimalDistances]) -> DistanceCurves:
+    """Accuracy against eps of several models or attacks, as their figure takes it.
+
+    Raises:
+      UsageError: there is none, or their norms differ.
+    """
+    norms = {one.norm for one in found}
+    if len(norms) != 1:
+        named = ", ".join(sorted(norms)) or "none"
+        raise UsageError(f"Expected minimal distances of one norm to draw, found {named}.")
+    curves = [_curve_of(one) for one in found]
+    return DistanceCurves(curves, [o.median for o in found], found[0].norm, 1 / found[0].classes)
+
+
+def _curve_of(one: MinimalDistances) -> RadiusCurve:
+    radii, accuracy = one.curve()
+    return RadiusCurve(f"{one.model}, {one.attack}", radii, accuracy, len(one.labels))
 
 
 def _finite(value: float) -> float | None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tfrobust.chance import wilson
 from tfrobust.evaluation.calibration import Calibration
+from tfrobust.figures.accuracies import Accuracy, AttackedAccuracies, RobustnessBars
+from tfrobust.figures.outcomes import Outcomes
 from tfrobust.progress import clock
 from tfrobust.run import write_json
 from tfrobust.threat_model import ThreatModel
@@ -156,24 +159,24 @@ class RobustnessReport:
 
     def plot(self) -> Any:
         """Accuracy without attack and under each, with 95 % intervals: a matplotlib Figure."""
-        from tfrobust.evaluation.figures_canvas import new_figure
+        found = [("clean", self.clean.correct)]
+        found += [(attack.name, attack.outcome.correct) for attack in self.attacks]
+        found.append(("worst case", self.robust))
+        bars = {name: Accuracy(int(correct.sum()), len(correct)) for name, correct in found}
+        title = f"{self.model}: {len(self.labels):,} images, {self.threat_model}"
+        return RobustnessBars().draw(AttackedAccuracies(bars, title))
 
-        bars = [("clean", self.clean.correct)]
-        bars += [(attack.name, attack.outcome.correct) for attack in self.attacks]
-        bars.append(("worst case", self.robust))
-        figure = new_figure(max(4.0, 1.2 * len(bars)), 3.6)
-        axes = figure.subplots()
-        for place, (_, correct) in enumerate(bars):
-            low, high = wilson(int(correct.sum()), len(correct))
-            rate = float(correct.mean())
-            axes.bar(place, rate, color="#2a6f97")
-            axes.errorbar(place, rate, [[rate - low], [high - rate]], color="#333333", capsize=3)
-            axes.text(place, high + 0.02, f"{rate:.3f}", ha="center")
-        axes.set_xticks(range(len(bars)), [name for name, _ in bars])
-        axes.set_ylim(0, 1.12)
-        axes.set_ylabel("accuracy")
-        axes.set_title(f"{self.model}: {len(self.labels):,} images, {self.threat_model}")
-        return figure
+    def outcomes(self, class_names: Sequence[str]) -> Outcomes:
+        """What the model predicts, clean and under all attacks, as figures take it.
+
+        Args:
+          class_names: by label.
+        """
+        # Of each image the last attack holds the worst case of all before it.
+        last = self.attacks[-1].outcome if self.attacks else self.clean
+        return Outcomes(
+            self.labels, self.clean.predictions, last.predictions, self.robust, class_names
+        )
 
     @property
     def broken_by(self) -> list[str | None]:
@@ -263,17 +266,6 @@ class RobustnessReport:
                 row += [top, label_names[top], f"{outcome.confidences[i]:.4f}"]
             writer.writerow(row)
         return text.getvalue()
-
-
-def wilson(successes: int, total: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a proportion (Wilson, 1927)."""
-    if total == 0:
-        return 0.0, 1.0
-    z = 1.959964
-    p, shrink = successes / total, 1 + z * z / total
-    centre = (p + z * z / (2 * total)) / shrink
-    half = z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total)) / shrink
-    return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
 def accuracy_entry(correct: np.ndarray, name: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from tfrobust.progress import Tell, silent
 
 if TYPE_CHECKING:
     from tfrobust.data.types import ImageSet
-    from tfrobust.evaluation.comparison import Cell, Comparison
+    from tfrobust.report.comparison import Cell, Comparison
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ def compare(
     sets, reported = dict(sets or {}), dict(reported or {})
     _refuse_unknown(reported, sets)
     import_quietly()
-    from tfrobust.evaluation.comparison import comparison_figure
+    from tfrobust.figures.accuracies import ModelsSideBySide
+    from tfrobust.report.comparison import accuracies
 
     paths = {name: Path(path) for name, path in models.items()}
     found = _compared(paths, sets, reported, tell)
@@ -63,7 +64,8 @@ def compare(
     output = Path(output)
     write_text(output / "comparison.csv", found.as_csv())
     write_text(output / "comparison.md", found.as_text() + "\n")
-    return CompareResult(found, comparison_figure(found, output / "comparison.png", title))
+    path = output / "comparison.png"
+    return CompareResult(found, ModelsSideBySide().save(accuracies(found, title), path))
 
 
 def _refuse_unknown(reported: Mapping[str, float], columns: Mapping[str, Any]) -> None:
@@ -76,7 +78,7 @@ def _refuse_unknown(reported: Mapping[str, float], columns: Mapping[str, Any]) -
 def _compared(
     paths: Mapping[str, Path], sets: Mapping[str, str], reported: dict[str, float], tell: Tell
 ) -> Comparison:
-    from tfrobust.evaluation.comparison import (
+    from tfrobust.report.comparison import (
         EVALUATION_NOTE,
         Comparison,
         differences,
@@ -97,8 +99,8 @@ def _compared(
 
 
 def _measured(path: Path, sets: Mapping[str, str], tell: Tell) -> dict[str, Cell]:
-    from tfrobust.evaluation.comparison import accuracy_on
     from tfrobust.models.opening import load_any
+    from tfrobust.report.comparison import accuracy_on
 
     model = load_any(path)
     return {

@@ -292,7 +292,7 @@ def _draw(
     found: EvaluateResult, evaluator: Evaluator, attacks: dict[str, Any], config: RunConfig,
     tell: Tell,
 ) -> tuple[Path, ...]:  # fmt: skip
-    from tfrobust.evaluation.figures import evaluation_figures
+    from tfrobust.jobs.evaluation_figures import evaluation_figures
 
     folder = found.run.figures
     files = evaluation_figures(

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfrobust.errors import UsageError
-from tfrobust.explain.asked import classes_asked, layers_asked, methods_asked, titles
+from tfrobust.explain.selectors import classes_asked, layers_asked, methods_asked, titles
 from tfrobust.jobs.opening import Subject, as_subject, require_layers, sample
 from tfrobust.plugins import configured
 from tfrobust.progress import Tell, silent
 
 if TYPE_CHECKING:
-    from tfrobust.explain.chosen import Chosen
+    from tfrobust.explain.examples import Chosen
     from tfrobust.explain.explainers import Explainer
-    from tfrobust.explain.worth import Worth
+    from tfrobust.explain.scorecard import Worth
     from tfrobust.run import RunFolder
 
 # Of methods, classes or layers: one by one, or in one text with commas.
@@ -37,7 +37,7 @@ class ExplainResult:
 
     Attributes:
       run: the folder with the figures.
-      figures: the pictures, in the order in which they were drawn.
+      figures: the files, in the order in which they were drawn.
       measured: model -> what each method is worth on it; empty where nothing was measured.
     """
 
@@ -182,8 +182,9 @@ def explain_examples(subject: Subject, per_group: int = 3, tell: Tell = silent) 
     """Attacks a few hundred test images, picks some of each kind, and draws their maps."""
     from tfrobust.attacks.gradient import PGD
     from tfrobust.evaluation.evaluator import Evaluator
-    from tfrobust.explain.figures import Examples, pick, saliency_figure
-    from tfrobust.explain.made import record
+    from tfrobust.explain.figure_data import Examples, pick, saliency_maps
+    from tfrobust.figures import draw_figures
+    from tfrobust.figures.provenance import record
     from tfrobust.threat_model import ThreatModel
 
     model, config, run = subject.model, subject.config, subject.run
@@ -194,11 +195,12 @@ def explain_examples(subject: Subject, per_group: int = 3, tell: Tell = silent) 
     index = pick(pool.labels, evaluator.clean.predictions, attacked, per_group, config.seed)
     x = pool.pixels(index)
     examples = Examples(x, pool.labels[index], evaluator.craft(attack, threat_model, index))
-    path = run.figures / "saliency.png"
-    saliency_figure(model, examples, pool.label_names, path, seed=config.seed)
-    record(run.figures, "saliency", config.threat.norm, config.threat.eps)
-    tell(f"Figure: {path}")
-    return path
+    maps = saliency_maps(model, examples, pool.label_names, seed=config.seed)
+    found = draw_figures(maps, run.figures)
+    for path in found:
+        record(run.figures, path.stem, config.threat.norm, config.threat.eps)
+        tell(f"Figure: {path}")
+    return found[0]
 
 
 @dataclass
@@ -213,24 +215,22 @@ class _Explaining:
 
     def draw(self) -> None:
         """Overlay, top-5, methods side by side."""
-        from tfrobust.explain.figures_maps import models_figure, overlay_figure
-        from tfrobust.explain.figures_scores import top5_figure
+        from tfrobust.explain.figure_data import maps_by_model, overlays
+        from tfrobust.figures.gallery import ImagePairs
 
-        chosen, names = self._shown, self.subject.test.label_names
-        x, y, adversarial = chosen.x, chosen.labels, chosen.adversarial
+        shown, names = self._shown, self.subject.test.label_names
+        x, y, adversarial = shown.x, shown.labels, shown.adversarial
         model, x_adv = self.models[self._first], adversarial[self._first]
-        self._drawn(overlay_figure(model, x, x_adv, y, names, self._path("overlay")))
+        self._draw(overlays(model, x, x_adv, y, names))
         p_clean, p_adv = (self._probabilities(model, one) for one in (x, x_adv))
-        self._drawn(top5_figure(x, x_adv, y, p_clean, p_adv, names, self._path("top5")))
-        self._drawn(models_figure(
-            self.models, x, adversarial, y, names, self._path("maps"), methods=titles(self.methods),
-            explainers=self.methods,
-        ))  # fmt: skip
+        self._draw(ImagePairs(x, x_adv, y, p_clean, p_adv, names))
+        explainers = {title: self.methods[name] for name, title in titles(self.methods).items()}
+        self._draw(maps_by_model(self.models, x, adversarial, y, names, explainers))
 
     def draw_inside(self, layers: list[str] | None) -> None:
         """Feature maps, and the channels of some layers, where the networks have any."""
         from tfrobust.explain.feature_maps import channel_layers
-        from tfrobust.explain.figures_features import channel_figure, feature_map_figure
+        from tfrobust.explain.figure_data import channel_rows, layer_means
 
         maps = self._feature_maps()
         if not maps[self._first]["clean"]:
@@ -238,26 +238,25 @@ class _Explaining:
                 "Feature maps: the network has no convolution or dense layer; none are drawn."
             )
             return
-        self._drawn(feature_map_figure(maps, self._path("feature_maps")))
+        self._draw(layer_means(maps))
         if not channel_layers(self.models[self._first]):
             self.tell("Channels: no convolution has a map larger than 1x1; none are drawn.")
             return
-        clean = maps[self._first]["clean"]
-        self._drawn(channel_figure(clean, self._path("channels"), layers=layers))
+        self._draw(channel_rows(maps[self._first]["clean"], layers))
 
     def draw_classes(self, classes: list[int]) -> None:
-        """The image that each of the classes asks for."""
-        from tfrobust.explain.figures_features import class_image_figure
+        """The image that maximises the logit of each of the classes."""
         from tfrobust.explain.maximise import maximise
+        from tfrobust.figures.class_images import MaximisedImages
 
         names, seed = self.subject.test.label_names, self.subject.config.seed
-        asked = {name: maximise(model, classes, seed=seed) for name, model in self.models.items()}
-        self._drawn(class_image_figure(asked, classes, names, self._path("classes")))
+        found = {name: maximise(model, classes, seed=seed) for name, model in self.models.items()}
+        self._draw(MaximisedImages(found, classes, names))
 
     def measure(self, count: int) -> dict[str, list[Worth]]:
         """Measures the methods, tells the table and leaves it as CSV with its curves."""
-        from tfrobust.explain.figures_scores import faithfulness_figure
-        from tfrobust.explain.worth import as_csv, as_text, measure
+        from tfrobust.explain.scorecard import as_csv, as_text, measure
+        from tfrobust.figures.faithfulness import DeletionCurves
         from tfrobust.run import write_text
 
         chosen = self._images(count)
@@ -276,7 +275,7 @@ class _Explaining:
         write_text(path, as_csv(table))
         self._record("explanations")
         curves = {n: {w.method: w.curves for w in rows} for n, rows in table.items()}
-        self._drawn(faithfulness_figure(curves, self._path("faithfulness")))
+        self._draw(DeletionCurves(curves))
         self.tell(f"Table: {path}")
         return table
 
@@ -293,7 +292,7 @@ class _Explaining:
         return self._images(ROWS, mixed=True)
 
     def _images(self, count: int, *, mixed: bool = False) -> Chosen:
-        from tfrobust.explain.chosen import choose
+        from tfrobust.explain.examples import choose
         from tfrobust.threat_model import ThreatModel
 
         pool = sample(self.subject.test, max(POOL, 2 * count), self.subject.config.seed + 1)
@@ -323,17 +322,17 @@ class _Explaining:
         found: np.ndarray = tf.nn.softmax(tf.cast(model(x, training=False), tf.float32)).numpy()
         return found
 
-    def _path(self, name: str) -> Path:
-        return self.subject.run.figures / f"{name}.png"
+    def _draw(self, data: Any) -> None:
+        """Draws the figures of explanations that need these data, and notes what with."""
+        from tfrobust.figures import draw_figures
 
-    def _drawn(self, path: Path) -> None:
-        """Says that a figure is drawn, and notes what with."""
-        self._record(path.stem)
-        self.figures.append(path)
-        self.tell(f"Figure: {path}")
+        for path in draw_figures(data, self.subject.run.figures, group="explanation"):
+            self._record(path.stem)
+            self.figures.append(path)
+            self.tell(f"Figure: {path}")
 
     def _record(self, name: str) -> None:
-        from tfrobust.explain.made import record
+        from tfrobust.figures.provenance import record
 
         record(
             self.subject.run.figures,

@@ -186,19 +186,20 @@ class _Training:
         self, run: RunFolder, config: RunConfig, splits: Splits, home: RunFolder | None = None
     ) -> None:
         """Builds the network, trains it and draws the curves."""
-        from tfrobust.data.summary import save_figure
+        from tfrobust.data.summary import data_summary
         from tfrobust.distribution import lost_workers, this_worker
-        from tfrobust.training.curves import curves
+        from tfrobust.figures import draw_figures
+        from tfrobust.figures.training import TrainingHistory
         from tfrobust.training.fit import fit
 
-        save_figure(splits, config.data.dataset, run.figures / "data.png")
+        draw_figures(data_summary(splits, config.data.dataset), run.figures)
         with self.spread.scope():
             model = build_network(config, splits, self.tell)
         with lost_workers(this_worker(self.spread)):
             state = fit(model, splits, config, run, resume=self.resume, home=home)
         chosen = "the best" if config.training.choose == "best" else "the lowest loss"
         self.tell(f"Kept the model of epoch {state.best_epoch}, {chosen} on 'select'.")
-        curves(state.rows, run.figures / "curves.png", state.elbow)
+        draw_figures(TrainingHistory(state.rows, state.elbow), run.figures)
 
 
 def _introduce(config: RunConfig, splits: Splits, tell: Tell) -> None:

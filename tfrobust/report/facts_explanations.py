@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tfrobust.explain.columns import COLUMNS, HEADS
+from tfrobust.explain.measure_names import COLUMNS, HEADS
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,6 @@ from tfrobust.report.runs import RunData
 from tfrobust.run import write_text
 from tfrobust.settings import format_eps
 
-# Figures that are seen without a click.
-_UNFOLDED = ("data", "triples")
-
 
 def write_page(runs: Sequence[RunData], path: Path, *, title: str | None = None) -> Path:
     """Writes the report of one run, or of several side by side.
@@ -53,7 +50,6 @@ def write_page(runs: Sequence[RunData], path: Path, *, title: str | None = None)
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     templates.filters |= {"percent": _percent, "interval": _interval, "picture": _picture}
-    templates.globals["unfolded"] = _UNFOLDED
     template = templates.get_template("page.html")
     text = template.render(
         title=title or " and ".join(run.name for run in runs),

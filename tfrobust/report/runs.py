@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.explain.made import ATTACKED, made
-from tfrobust.figures import FIGURES, title_of
+from tfrobust.figures import FIGURES, figure_of, place_of, title_of
+from tfrobust.figures.figure import dark_path
+from tfrobust.figures.provenance import TABLE, provenance, shows_attack
 from tfrobust.run import RunFolder
 from tfrobust.settings import format_eps, load_yaml
 
@@ -24,12 +25,16 @@ class Picture:
       title: what the page calls it.
       path: the file.
       note: which attack it shows, where that is not the evaluation's; or empty.
+      dark: the same on a dark ground; None in runs of before.
+      unfolded: whether it is seen without a click.
     """
 
     name: str
     title: str
     path: Path
     note: str = ""
+    dark: Path | None = None
+    unfolded: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ def read_run(path: Path, evaluation: dict[str, Any] | None = None) -> RunData:
         history=[_numbers(row) for row in _table(run.history)],
         evaluation=evaluation,
         explanations=_table(path / "explanations.csv"),
-        explanations_note=notes["explanations"],
+        explanations_note=notes[TABLE],
         figures=_figures(run.figures, notes),
     )
 
@@ -129,27 +134,37 @@ def remove_evaluation_figures(folder: Path) -> int:
     Returns:
       How many there were.
     """
-    paths = [folder / f"{name}.png" for name, one in FIGURES.items() if one.of_evaluation]
-    found = [path for path in paths if path.is_file()]
-    for path in [*found, folder / "curves.json"]:
+    found = [path for path in folder.glob("*.png") if _of_evaluation(path.stem)]
+    for path in found:
         path.unlink(missing_ok=True)
+        dark_path(path).unlink(missing_ok=True)
+    (folder / "curves.json").unlink(missing_ok=True)
     return len(found)
 
 
+def _of_evaluation(stem: str) -> bool:
+    name = figure_of(stem)
+    return name is not None and FIGURES[name].group == "evaluation"
+
+
 def _figures(folder: Path, notes: dict[str, str]) -> list[Picture]:
-    order = {name: place for place, name in enumerate(FIGURES)}
-    found = sorted(folder.glob("*.png"), key=lambda p: (order.get(p.stem, len(order)), p.stem))
-    return [
-        Picture(p.stem, title_of(p.stem), p,
-                notes.get(p.stem, ""))
-        for p in found
-    ]  # fmt: skip
+    found = sorted(folder.glob("*.png"), key=lambda path: place_of(path.stem))
+    return [_picture(path, notes.get(path.stem, "")) for path in found]
+
+
+def _picture(path: Path, note: str) -> Picture:
+    name, dark = figure_of(path.stem), dark_path(path)
+    unfolded = name is not None and FIGURES[name].unfolded
+    return Picture(
+        path.stem, title_of(path.stem), path, note, dark if dark.is_file() else None, unfolded
+    )
 
 
 def _notes(folder: Path, evaluated: dict[str, Any]) -> dict[str, str]:
-    """What each explanation was made with, and where that is not what was evaluated."""
-    known = made(folder)
-    return {name: _note(known.get(name), evaluated) for name in ATTACKED}
+    """What each figure of attacked images was made with, and where that is not the evaluation's."""
+    known = provenance(folder)
+    names = [TABLE, *(path.stem for path in folder.glob("*.png") if shows_attack(path.stem))]
+    return {name: _note(known.get(name), evaluated) for name in names}
 
 
 def _note(entry: dict[str, Any] | None, evaluated: dict[str, Any]) -> str:

@@ -118,7 +118,7 @@ def _fit(
     model: Any, splits: Splits, config: RunConfig, run: RunFolder, report: Report
 ) -> dict[str, Any]:
     """Trains and returns the history's row of the epoch whose model is kept."""
-    from tfrobust.training.curves import curves
+    from tfrobust.figures.training import LearningCurves, TrainingHistory
     from tfrobust.training.fit import fit
 
     def on_epoch(row: dict[str, Any]) -> None:
@@ -126,8 +126,8 @@ def _fit(
             raise Pruned
 
     state = fit(model, splits, config, run, resume=True, on_epoch=on_epoch)
-    with contextlib.suppress(OSError):
-        curves(state.rows, run.figures / "curves.png")
+    with contextlib.suppress(TFRobustError):
+        LearningCurves().save(TrainingHistory(state.rows), run.figures / "curves.png")
     return next(row for row in state.rows if row["epoch"] == state.best_epoch)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tfrobust.config import RunConfig
 from tfrobust.progress import clock
-from tfrobust.search.figures import search_figures
+from tfrobust.search.figure_data import search_figures
 from tfrobust.search.plan import Search, at_the_edge, key_of
 from tfrobust.search.results import METRICS, Row, complete, front, ranked, shown, write_table
 from tfrobust.search.space import Factor, apply, base_value

@@ -23,7 +23,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from tfrobust.errors import TFRobustError
-from tfrobust.explain.figures_maps import overlaid
+from tfrobust.explain.overlay import overlaid
 from tfrobust.serving.batcher import Batcher
 from tfrobust.serving.decoder import Decoder
 from tfrobust.serving.limits import Busy, Gate, Limits, Refused

@@ -1,0 +1,24 @@
+"""Images with what counts in red."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tfrobust.explain.saliency import heat, scale
+
+_RED = np.array([1.0, 0.0, 0.0], np.float32)
+
+
+def overlaid(x: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Images with what counts in red: [N, H, W, 3] in [0, 1].
+
+    The images lose colour first, so that red is nothing but the map; each map is scaled by
+    its own 99th percentile (`scale`), so that the smallest gradients show.
+
+    Args:
+      x: float32 [N, H, W, C] in [0, 1].
+      maps: of an explainer, signed or 0 and more.
+    """
+    grey = x.mean(axis=-1, keepdims=True) * np.ones(3, np.float32)
+    strength = 0.9 * scale(heat(maps))[..., None]
+    return np.asarray((1 - strength) * (0.75 * grey + 0.25 * x) + strength * _RED)

@@ -1,0 +1,51 @@
+"""What figures were made with: those of explanations outlive the evaluation beside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tfrobust.figures import FIGURES, figure_of
+from tfrobust.run import write_json
+
+#: The attack that all of them show.
+ATTACK = "PGD with 20 steps"
+#: The table of measures, which depends on the ball as figures of attacked images do.
+TABLE = "explanations"
+
+
+def shows_attack(name: str) -> bool:
+    """Whether what a figure's file, or the table, shows depends on the ball."""
+    figure = figure_of(name)
+    return name == TABLE or (figure is not None and FIGURES[figure].shows_attack)
+
+
+def record(folder: Path, name: str, norm: str, eps: float) -> None:
+    """Notes in `made.json` which ball a figure, or the table, was made with.
+
+    Args:
+      folder: of the figures.
+      name: the figure's, without suffix; one that no attack is in is not noted.
+      norm: of the ball.
+      eps: its radius.
+
+    Raises:
+      TFRobustError: the file cannot be written.
+    """
+    if shows_attack(name):
+        entry = {"attack": ATTACK, "norm": norm, "eps": float(eps)}
+        write_json(_file(folder), {**provenance(folder), name: entry})
+
+
+def provenance(folder: Path) -> dict[str, dict[str, Any]]:
+    """Name -> 'attack', 'norm' and 'eps'; empty where nothing is noted or it cannot be read."""
+    try:
+        found = json.loads(_file(folder).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _file(folder: Path) -> Path:
+    return folder / "made.json"

@@ -1,0 +1,224 @@
+"""Several models side by side: one table, one figure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfrobust.chance import wilson
+from tfrobust.data.types import ImageSet
+from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.evaluation.evaluator import Evaluator
+from tfrobust.figures.accuracies import Accuracies, Accuracy
+from tfrobust.settings import format_eps
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One accuracy: `hits` of `total` images.
+
+    Attributes:
+      hits: images that were right.
+      total: all images.
+      doubted: its evaluation raised flags.
+      aside: a score beside the main ones, left out of a crowded figure.
+    """
+
+    hits: int
+    total: int
+    doubted: bool = False
+    aside: bool = False
+
+    @property
+    def accuracy(self) -> float:
+        """In [0, 1]."""
+        return self.hits / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval."""
+        return wilson(self.hits, self.total)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Accuracies of models (rows) on what they were put to (columns).
+
+    Attributes:
+      columns: what was measured, in order.
+      rows: model -> column -> accuracy; a model may lack some.
+      reported: column -> a score from elsewhere to hold them against.
+      note: a line below the table.
+      ranked: whether the best of each column is marked.
+    """
+
+    columns: tuple[str, ...]
+    rows: Mapping[str, Mapping[str, Cell]]
+    reported: Mapping[str, float]
+    note: str = ""
+    ranked: bool = True
+
+    def as_text(self) -> str:
+        """The table as Markdown, best of each column in bold."""
+        lines = ["| model | " + " | ".join(self.columns) + " |"]
+        lines.append("|---" * (len(self.columns) + 1) + "|")
+        best = {
+            name: max(self._values(name), default=None) if self.ranked else None
+            for name in self.columns
+        }
+        for model, cells in self.rows.items():
+            shown = [_shown(cells.get(name), best[name]) for name in self.columns]
+            lines.append(f"| {model} | " + " | ".join(shown) + " |")
+        if self.reported:
+            shown = [f"{self.reported[n]:.4g}" if n in self.reported else "" for n in self.columns]
+            lines.append("| reported | " + " | ".join(shown) + " |")
+        if any(cell.doubted for cells in self.rows.values() for cell in cells.values()):
+            lines.append("\n? its evaluation raised doubts, see evaluation.json.")
+        if self.note:
+            lines.append("\n" + self.note)
+        return "\n".join(lines)
+
+    def as_csv(self) -> str:
+        """One line for each accuracy, with its interval."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["model", "measured_on", "accuracy", "low", "high", "images", "reported"])
+        for model, cells in self.rows.items():
+            for name, cell in cells.items():
+                low, high = cell.interval
+                scores = [f"{value:.6f}" for value in (cell.accuracy, low, high)]
+                writer.writerow([model, name, *scores, cell.total, self.reported.get(name, "")])
+        return text.getvalue()
+
+    def _values(self, column: str) -> list[float]:
+        return [cells[column].accuracy for cells in self.rows.values() if column in cells]
+
+
+def _shown(cell: Cell | None, best: float | None) -> str:
+    if cell is None:
+        return ""
+    text = f"{cell.accuracy:.3f}{' ?' if cell.doubted else ''}"
+    return f"**{text}**" if cell.accuracy == best else text
+
+
+# What the columns of `from_evaluation` mean.
+EVALUATION_NOTE = (
+    "Each attack: what it and those before it left standing; worst case: what all of them left."
+)
+
+
+def from_evaluation(path: Path) -> dict[str, Cell]:
+    """The accuracies in an `evaluation.json`: clean, attacks, worst case, transfer, sweep.
+
+    Returns:
+      Column -> accuracy. A column names the attack, where it aims, the norm unless it is
+      linf, and eps, so that only what was measured alike meets in one.
+
+    Raises:
+      UsageError: there is no such file.
+      TFRobustError: it is not an evaluation.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path} not found: evaluate the run first, with pipelines.evaluate.")
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return _cells(values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TFRobustError(
+            f"{path} is not an evaluation of tfrobust ({type(error).__name__}: {error})."
+        ) from error
+
+
+def differences(paths: Sequence[Path]) -> list[str]:
+    """Why evaluations cannot be held against each other, a sentence each; none where they can.
+
+    Args:
+      paths: of files `evaluation.json` that `from_evaluation` has read.
+    """
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    told = []
+    names = {tuple(one["classes"]) for one in found if one.get("classes")}
+    if len(names) > 1:
+        shown = " against ".join(", ".join(each[:4]) + (", ..." if len(each) > 4 else "")
+                                 for each in sorted(names)[:3])  # fmt: skip
+        told.append(f"their classes differ ({shown})")
+    # Evaluations of before have no digest: their labels tell what can be told.
+    digests = {one.get("images_sha256") for one in found}
+    known = digests if None not in digests else {_labels_of(one) for one in found}
+    if len(known) > 1:
+        counts = ", ".join(f"{path.parent.name} {one['num_examples']:,}"
+                           for path, one in zip(paths, found, strict=True))  # fmt: skip
+        told.append(f"they were measured on different test images ({counts} images)")
+    return told
+
+
+def _labels_of(values: dict[str, Any]) -> tuple[int, ...]:
+    labels = values.get("examples", {}).get("label")
+    return tuple(labels) if labels else (values["num_examples"],)
+
+
+def _cells(values: dict[str, Any]) -> dict[str, Cell]:
+    total, doubted = int(values["num_examples"]), bool(values["unreliable"])
+
+    def cell(value: float, *, doubt: bool = doubted, aside: bool = False) -> Cell:
+        return Cell(round(value * total), total, doubt, aside)
+
+    ball, attacks = values["threat_model"], values["attacks"]
+    found = {"clean": cell(values["clean_accuracy"], doubt=False)}
+    found["clean top-5"] = cell(values["clean_top5_accuracy"], doubt=False, aside=True)
+    for name, entry in attacks.items():
+        found[_column(name, entry, ball, ball["eps_text"])] = cell(entry["accuracy"])
+    if len(attacks) > 1:
+        found[f"worst case {_at(ball, ball['eps_text'])}"] = cell(values["robust_accuracy"])
+    transfer = values["transfer"]
+    if transfer and values["model"] in transfer["accuracy"]:
+        name = f"transfer {_at(ball, transfer['eps_text'])}"
+        found[name] = cell(transfer["accuracy"][values["model"]])
+    for entry in values["sweep"]:
+        eps = format_eps(entry["eps"], ball["norm"])
+        found[_column(entry["attack"], entry, ball, eps)] = cell(entry["accuracy"], aside=True)
+    return found
+
+
+def _column(name: str, entry: dict[str, Any], ball: dict[str, Any], eps: str) -> str:
+    settings = entry["parameters"]
+    # FAB and APGD's targets are all classes in turn, and in their names.
+    aim = settings.get("target", "").replace("_", " ") if settings.get("targeted") else ""
+    return " ".join(filter(None, (name, aim, _at(ball, eps))))
+
+
+def _at(ball: dict[str, Any], eps: str) -> str:
+    return eps if ball["norm"] == "linf" else f"{ball['norm']} {eps}"
+
+
+def accuracy_on(model: Any, data: ImageSet, batch_size: int = 256) -> Cell:
+    """Plain accuracy on a set of images, perturbed already or not.
+
+    Raises:
+      TFRobustError: the model does not take these images or labels, or returns
+        probabilities.
+    """
+    correct = Evaluator(model, data, batch_size=batch_size).clean.correct
+    return Cell(int(correct.sum()), len(correct))
+
+
+def accuracies(found: Comparison, title: str) -> Accuracies:
+    """The table as its figure takes it: with the columns that fit, at most 40 bars.
+
+    Above that the columns beside the main ones are left to the table.
+    """
+    columns = found.columns
+    if len(columns) * len(found.rows) > 40:
+        aside = {name for cells in found.rows.values() for name, cell in cells.items()
+                 if cell.aside}  # fmt: skip
+        columns = tuple(n for n in columns if n not in aside or n in found.reported)
+    rows = {
+        model: {name: Accuracy(cell.hits, cell.total) for name, cell in cells.items()}
+        for model, cells in found.rows.items()
+    }
+    return Accuracies(columns, rows, title, found.reported)
