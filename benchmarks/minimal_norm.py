@@ -170,7 +170,7 @@ def _measure(name: str, problem: Problem, chosen: Sequence[str]) -> None:
 
 def _judged(problem: Problem, library: str, norm: str, x_adv: np.ndarray, seconds: float) -> Any:
     """The distances of what a library returned, by the Keras model itself."""
-    from tfrobust.evaluation.distances import MinimalDistances
+    from tfrobust.radii.distances import MinimalDistances
     from tfrobust.runtime import tf
     from tfrobust.threat_model import ThreatModel
 

@@ -18,8 +18,8 @@ from rest_server import Server
 from tfrobust.attacks.gradient import PGD
 from tfrobust.attacks.square import Square
 from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.evaluation.checkpoint import Checkpoint
 from tfrobust.evaluation.evaluate import evaluate
-from tfrobust.evaluation.ledger import Ledger
 from tfrobust.export import export
 from tfrobust.models.classifier import as_classifier
 from tfrobust.models.endpoint import SCORE, Endpoint
@@ -159,21 +159,26 @@ def test_labels_alone_take_the_number_of_classes_from_the_images():
 
 
 def test_an_evaluation_that_meets_its_limit_goes_on_where_it_stopped(tmp_path):
-    def work(endpoint, ledger):
+    def work(endpoint, checkpoint):
         return evaluate(
-            endpoint, (X, Y), BALL, {"square": Square(queries=20)}, batch_size=2, ledger=ledger
+            endpoint,
+            (X, Y),
+            BALL,
+            {"square": Square(queries=20)},
+            batch_size=2,
+            checkpoint=checkpoint,
         )
 
     with Server(rows(lambda x: logits_of(x).tolist())).running() as server:
         whole = Endpoint(server.address)
-        expected = work(whole, Ledger())
-        path, limit = tmp_path / "ledger.npz", whole.queries - 60
+        expected = work(whole, Checkpoint())
+        path, limit = tmp_path / "checkpoint.npz", whole.queries - 60
         with pytest.raises(TFRobustError, match="limit") as failure:
-            work(Endpoint(server.address, patience=Patience(most=limit)), Ledger(path, "key"))
+            work(Endpoint(server.address, patience=Patience(most=limit)), Checkpoint(path, "key"))
         assert "\n" not in str(failure.value) and path.is_file()
-        ledger, rest = Ledger(path, "key", resume=True), Endpoint(server.address)
-        found = work(rest, ledger)
-        assert ledger.resumed and rest.queries < whole.queries
+        checkpoint, rest = Checkpoint(path, "key", resume=True), Endpoint(server.address)
+        found = work(rest, checkpoint)
+        assert checkpoint.resumed and rest.queries < whole.queries
     np.testing.assert_array_equal(
         found.attacks[0].outcome.predictions, expected.attacks[0].outcome.predictions
     )

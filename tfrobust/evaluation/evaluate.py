@@ -12,11 +12,11 @@ import numpy as np
 from tfrobust.attacks.named import make_attacks
 from tfrobust.attacks.runner import refuse_without_gradient
 from tfrobust.config import EvaluationConfig
+from tfrobust.evaluation.checkpoint import Checkpoint
 from tfrobust.evaluation.checks import doubts
 from tfrobust.evaluation.evaluator import Evaluator
-from tfrobust.evaluation.ledger import Ledger
-from tfrobust.evaluation.opening import open_pair
 from tfrobust.evaluation.report import AttackResult, Outcome, RobustnessReport
+from tfrobust.models.pairs import open_pair
 from tfrobust.models.views import InputView
 from tfrobust.threat_model import ThreatModel
 from tfrobust.typing import Attack, Model, Source
@@ -32,7 +32,7 @@ def evaluate(
     sweep: Sequence[float] = (),
     batch_size: int = 128,
     seed: int = 42,
-    ledger: Ledger | None = None,
+    checkpoint: Checkpoint | None = None,
     view: InputView | None = None,
     class_names: Sequence[str] | None = None,
 ) -> RobustnessReport:
@@ -58,7 +58,7 @@ def evaluate(
         not attacked in a larger one, nor one that withstood them in a larger in a smaller.
       batch_size: images in a batch.
       seed: of random starts.
-      ledger: keeps the outcomes so far on disk, for an evaluation that is killed.
+      checkpoint: keeps the outcomes so far on disk, for an evaluation that is killed.
       view: what the model takes for pixels; None finds out, or else [0, 1].
       class_names: the classes' names, by label.
 
@@ -75,7 +75,7 @@ def evaluate(
     judge, images = open_pair(model, data, view=view, class_names=class_names)
     chosen = _attacks(attacks, judge.classes, threat_model.norm)
     refuse_without_gradient(judge, chosen)
-    evaluator = Evaluator(judge, images, batch_size=batch_size, seed=seed, ledger=ledger)
+    evaluator = Evaluator(judge, images, batch_size=batch_size, seed=seed, checkpoint=checkpoint)
     report = measure(evaluator, threat_model, chosen, name=name, sweep=tuple(sweep))
     extra = {**report.extra, **({"notes": list(judge.notes)} if judge.notes else {})}
     return dataclasses.replace(report, extra=extra, seconds=time.perf_counter() - start)

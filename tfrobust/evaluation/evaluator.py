@@ -17,14 +17,14 @@ from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError
 from tfrobust.evaluation.batches import as_pixels, even_batches, judge_logits
 from tfrobust.evaluation.calibration import Calibration, brier_of, expected_calibration_error
-from tfrobust.evaluation.ledger import Ledger, Task
-from tfrobust.evaluation.opening import check_labels
+from tfrobust.evaluation.checkpoint import Checkpoint, Task
 from tfrobust.evaluation.report import AttackResult, Outcome
 from tfrobust.evaluation.sharing import Arrays, Share
 from tfrobust.models.classifier import as_classifier
 from tfrobust.models.counter import Counter
 from tfrobust.models.inference import attackable, inference
 from tfrobust.models.outside import told_plainly
+from tfrobust.models.pairs import check_labels
 from tfrobust.progress import Progress
 from tfrobust.runtime import allow_concurrent_calls, tf
 from tfrobust.threat_model import ThreatModel
@@ -44,7 +44,7 @@ class Evaluator:
       data: the images; labels in 0..K-1.
       batch_size: images in a batch.
       seed: of random starts.
-      ledger: keeps the outcomes so far, for an evaluation that is killed.
+      checkpoint: keeps the outcomes so far, for an evaluation that is killed.
       share: this process's part of the work, where several evaluate together, each of which
         ends with all of the outcomes; and the devices that this one spreads it over.
     """
@@ -56,14 +56,14 @@ class Evaluator:
         *,
         batch_size: int = 128,
         seed: int = 42,
-        ledger: Ledger | None = None,
+        checkpoint: Checkpoint | None = None,
         share: Share | None = None,
     ) -> None:
         self.data, self.batch_size, self.seed = data, batch_size, seed
         self.classifier = as_classifier(model, data.pixels(slice(0, 64)))
         self.logits = inference(self.classifier)
         self._model, self._counter = self.classifier, Counter()
-        self._ledger, self._share = ledger or Ledger(), share or Share()
+        self._checkpoint, self._share = checkpoint or Checkpoint(), share or Share()
         images = tf.TensorSpec([None, *data.image_shape], tf.as_dtype(data.images.dtype))
         self._spec = (images, tf.TensorSpec([None], tf.int32))
         self._judges: dict[Any, Callable[..., Any]] = {}
@@ -126,10 +126,10 @@ class Evaluator:
         """
         base = base or self.clean
         todo = base.correct if robust is None else base.correct & ~robust
-        # All that the outcome depends on: the ledger may hold another run of that name.
+        # All that the outcome depends on: the checkpoint may hold another run of that name.
         digest = hashlib.sha256(f"{attack} {threat_model!r}".encode() + base.correct.tobytes())
         digest.update(todo.tobytes() if robust is not None else b"")
-        task = self._ledger.task(f"{name} {digest.hexdigest()[:16]}", base)
+        task = self._checkpoint.task(f"{name} {digest.hexdigest()[:16]}", base)
         judge = self._judge(attack, threat_model)
         eps = tf.constant(threat_model.eps, tf.float32)
         while task.restart < attack.restarts:
@@ -137,7 +137,7 @@ class Evaluator:
                 self._one_restart(task, judge, eps, f"{name} {threat_model}", todo)
             except TFRobustError:
                 # An address that fails: what it was asked for is not asked again.
-                self._ledger.save()
+                self._checkpoint.save()
                 raise
         return AttackResult(
             name=name,
@@ -178,7 +178,7 @@ class Evaluator:
             forward, backward = np.sum([part[0] for part in parts], axis=0)
             task.forward, task.backward = task.forward + int(forward), task.backward + int(backward)
             task.seconds, start = task.seconds + time.perf_counter() - start, time.perf_counter()
-            self._ledger.note()
+            self._checkpoint.note()
         task.restart, task.position, task.standing = task.restart + 1, 0, None
 
     def craft(self, attack: Attack, threat_model: ThreatModel, index: np.ndarray) -> np.ndarray:

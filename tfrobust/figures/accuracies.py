@@ -119,7 +119,7 @@ class RobustnessBars(Figure[AttackedAccuracies]):
         for place, (name, one) in enumerate(data.bars.items()):
             colour = theme().clean if name == "clean" else theme().attacked
             _bars(axes, [one], np.array([place]), 0.8, colour, name, digits=3)
-        axes.set_xticks(range(len(data.bars)), [_broken(name) for name in data.bars])
+        axes.set_xticks(range(len(data.bars)), list(data.bars))
         axes.set(ylim=(0, 1.12), ylabel="accuracy, with 95 % interval")
         tidy(axes, "y")
         axes.set_title(data.title)

@@ -10,7 +10,7 @@ from tfrobust.jobs.opening import Subject, as_subject, sample
 from tfrobust.progress import Tell, silent
 
 if TYPE_CHECKING:
-    from tfrobust.evaluation.certificates import Certificates
+    from tfrobust.radii.certificates import Certificates
     from tfrobust.run import RunFolder
 
 
@@ -49,7 +49,7 @@ def certify(
       UsageError: a setting is out of range.
       TFRobustError: the model does not take the images, or the disk is full.
     """
-    from tfrobust.evaluation.certify import certify as certified
+    from tfrobust.radii.certify import certify as certified
 
     subject = as_subject(subject, tell)
     data = sample(subject.test, subject.config.evaluation.limit, subject.config.seed)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from tfrobust.config import RunConfig
     from tfrobust.data.corruption_sets import CorruptionSet
     from tfrobust.data.types import ImageSet
+    from tfrobust.evaluation.checkpoint import Checkpoint
     from tfrobust.evaluation.evaluator import Evaluator
-    from tfrobust.evaluation.ledger import Ledger
     from tfrobust.evaluation.report import RobustnessReport
     from tfrobust.evaluation.sharing import Share
     from tfrobust.report.runs import RunData
@@ -102,11 +102,11 @@ def evaluate(
     refuse_without_gradient(subject.model, attacks)
     _announce(attacks, data, threat_model, tell)
     published = _published_set(subject)
-    ledger = _ledger(subject, attacks, resume, share.worker.is_chief, tell)
+    checkpoint = _checkpoint(subject, attacks, resume, share.worker.is_chief, tell)
     # All have read where the evaluation stands before one of them writes.
     share.gather([])
     evaluator = Evaluator(
-        subject.model, data, batch_size=settings.batch_size, seed=config.seed, ledger=ledger,
+        subject.model, data, batch_size=settings.batch_size, seed=config.seed, checkpoint=checkpoint,
         share=share,
     )  # fmt: skip
     report = measure(evaluator, threat_model, attacks, name=subject.name, sweep=settings.sweep)
@@ -120,7 +120,7 @@ def evaluate(
         figures, why = _tried("figures", lambda: _draw(found, evaluator, attacks, config, tell))
         found = dataclasses.replace(found, figures=figures or ())
         failures += why
-    ledger.close()
+    checkpoint.close()
     if failures:
         raise TFRobustError(
             f"The evaluation is written to {found.run.evaluation}, without what failed: "
@@ -250,19 +250,19 @@ def _announce(
             tell(f"{name}: {remark}")
 
 
-def _ledger(
+def _checkpoint(
     subject: Subject, attacks: dict[str, Any], resume: bool, writes: bool, tell: Tell
-) -> Ledger:
-    from tfrobust.evaluation.ledger import Ledger
+) -> Checkpoint:
+    from tfrobust.evaluation.checkpoint import Checkpoint
 
     key = _key(subject, attacks)
     path = subject.run.path / "evaluation-progress.npz"
-    ledger = Ledger(path, key, resume=resume, writes=writes)
-    if ledger.resumed:
+    checkpoint = Checkpoint(path, key, resume=resume, writes=writes)
+    if checkpoint.resumed:
         tell("Going on with the evaluation.")
-    elif resume and ledger.path is not None and ledger.path.is_file():
+    elif resume and checkpoint.path is not None and checkpoint.path.is_file():
         tell("The evaluation that was begun is of other settings: begins anew.")
-    return ledger
+    return checkpoint
 
 
 def _publish(found: EvaluateResult, subject: Subject, tell: Tell) -> None:

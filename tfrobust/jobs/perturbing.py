@@ -30,9 +30,9 @@ from tfrobust.run import RunFolder, class_names
 if TYPE_CHECKING:
     from tfrobust.data.perturbed import Source
     from tfrobust.data.types import Splits
-    from tfrobust.evaluation.perturbed_files import SetFolder
-    from tfrobust.evaluation.perturbed_sets import SetPlan
     from tfrobust.models.classifier import Classifier
+    from tfrobust.sets.manifest import SetFolder
+    from tfrobust.sets.perturbed import SetPlan
 
 # An attack's name, and the attack.
 Named = tuple[str, Any]
@@ -93,8 +93,8 @@ def perturb(
 
     import_quietly()
     from tfrobust.data.perturbed import sources
-    from tfrobust.evaluation.perturbed_files import SetFolder, file_digest
-    from tfrobust.evaluation.perturbed_sets import Perturber
+    from tfrobust.sets.manifest import SetFolder, file_digest
+    from tfrobust.sets.perturbed import Perturber
 
     setup(seed=config.seed)
     attacks = _one_attack(attack), _one_attack(pixel_attack)
@@ -176,7 +176,7 @@ def _make_plans(
 ) -> list[SetPlan]:
     """The sets that were asked for, in the order in which they are built."""
     from tfrobust.attacks.pixel import PixelAttack, pixel_count
-    from tfrobust.evaluation.perturbed_sets import SetPlan
+    from tfrobust.sets.perturbed import SetPlan
     from tfrobust.threat_model import ThreatModel
 
     noise, pixel = attacks

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tfrobust.attacks.spatial import moved, spatial_accuracy
 from tfrobust.errors import UsageError
-from tfrobust.evaluation.spatial import moved, spatial_accuracy
 from tfrobust.runtime import tf
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tfrobust.attacks import patch
+from tfrobust.attacks.patch import adversarial_patch, pasted
 from tfrobust.errors import UsageError
-from tfrobust.evaluation import patch
-from tfrobust.evaluation.patch import adversarial_patch, pasted
 from tfrobust.runtime import tf
 
 

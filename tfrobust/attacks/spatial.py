@@ -19,8 +19,8 @@ import numpy as np
 
 from tfrobust.attacks.standing import everyone, is_correct, keep, scatter
 from tfrobust.errors import UsageError
-from tfrobust.evaluation.opening import open_pair
 from tfrobust.models.inference import inference
+from tfrobust.models.pairs import open_pair
 from tfrobust.models.views import InputView
 from tfrobust.run import write_json, write_text
 from tfrobust.runtime import tf

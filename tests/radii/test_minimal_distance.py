@@ -12,8 +12,8 @@ import pytest
 import tfrobust as tr
 from tfrobust.attacks.runner import Attack
 from tfrobust.errors import UsageError
-from tfrobust.evaluation.distances import MinimalDistances, distance_curves
 from tfrobust.figures.distances import MinimalDistancesFigure
+from tfrobust.radii.distances import MinimalDistances, distance_curves
 
 DUAL = {"linf": 1, "l2": 2, "l1": np.inf}
 

@@ -11,7 +11,7 @@ from tfrobust.attacks.pixel import PixelAttack
 from tfrobust.data.perturbed import Source, digests
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.evaluation.perturbed_sets import Perturber, SetPlan
+from tfrobust.sets.perturbed import Perturber, SetPlan
 from tfrobust.threat_model import ThreatModel
 
 EPS = 8 / 255

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tfrobust.attacks.universal import universal
 from tfrobust.errors import UsageError
-from tfrobust.evaluation.universal import universal
 from tfrobust.threat_model import ThreatModel
 
 

@@ -22,9 +22,9 @@ from tfrobust.attacks.standing import is_finite
 from tfrobust.data.sources import as_images
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import UsageError
-from tfrobust.evaluation.opening import check_labels, open_pair
 from tfrobust.models.classifier import Classifier
 from tfrobust.models.inference import attackable, inference
+from tfrobust.models.pairs import check_labels, open_pair
 from tfrobust.models.views import InputView
 from tfrobust.run import write_bytes, write_json
 from tfrobust.runtime import tf

@@ -42,7 +42,7 @@ class Task:
     seconds: float = 0.0
 
 
-class Ledger:
+class Checkpoint:
     """The tasks of one evaluation, kept on disk where a path is given.
 
     Guarantee: an evaluation that is killed and resumed ends with the result of an

@@ -14,8 +14,8 @@ import numpy as np
 
 from tfrobust.data.perturbed import SOURCES
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.evaluation.perturbed_sets import PerturbedSet, SetPlan
 from tfrobust.run import write_json, write_text
+from tfrobust.sets.perturbed import PerturbedSet, SetPlan
 
 _CHUNK = 1 << 20
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-import tfrobust.evaluation.certify as certify_module
+import tfrobust.radii.certify as certify_module
 from tfrobust.attacks.gradient import PGD
 from tfrobust.attacks.runner import run
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.evaluation.certificates import ABSTAINED
-from tfrobust.evaluation.certify import certify, lower_bound, radius_of
 from tfrobust.models import smoothed
+from tfrobust.radii.certificates import ABSTAINED
+from tfrobust.radii.certify import certify, lower_bound, radius_of
 from tfrobust.runtime import keras, tf
 from tfrobust.threat_model import ThreatModel
 

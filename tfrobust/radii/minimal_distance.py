@@ -16,11 +16,11 @@ from tfrobust.attacks.standing import is_correct
 from tfrobust.errors import UsageError
 from tfrobust.evaluation.batches import as_pixels, even_batches
 from tfrobust.evaluation.curves import largest_radius
-from tfrobust.evaluation.distances import MinimalDistances
 from tfrobust.evaluation.evaluator import Evaluator
-from tfrobust.evaluation.opening import open_pair
+from tfrobust.models.pairs import open_pair
 from tfrobust.models.views import InputView
 from tfrobust.plugins import parse
+from tfrobust.radii.distances import MinimalDistances
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
 from tfrobust.typing import Attack, MinimalAttack, Model, Source, Tensor

@@ -16,9 +16,9 @@ import numpy as np
 
 from tfrobust.attacks.ascent import input_gradient
 from tfrobust.attacks.losses import cross_entropy
+from tfrobust.attacks.universal import Fooled, opened, predicted, save_made
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import UsageError
-from tfrobust.evaluation.universal import Fooled, opened, predicted, save_made
 from tfrobust.models.inference import attackable, inference
 from tfrobust.models.views import InputView
 from tfrobust.runtime import tf

@@ -9,8 +9,8 @@ import pytest
 
 from tfrobust.attacks.gradient import PGD
 from tfrobust.data.types import ImageSet
+from tfrobust.evaluation.checkpoint import Checkpoint
 from tfrobust.evaluation.evaluate import evaluate
-from tfrobust.evaluation.ledger import Ledger
 from tfrobust.threat_model import ThreatModel
 
 ATTACKS = {"pgd": PGD(steps=3, restarts=2), "again": PGD(steps=2, loss="margin", restarts=2)}
@@ -22,7 +22,7 @@ class Killed(Exception):
 
 
 @dataclass
-class Mortal(Ledger):
+class Mortal(Checkpoint):
     """Saves whenever it can and dies after some times."""
 
     def __init__(self, path, lives, **kwargs):
@@ -36,8 +36,10 @@ class Mortal(Ledger):
             raise Killed
 
 
-def work(model, data, ledger):
-    return evaluate(model, data, THREAT, ATTACKS, sweep=(0.02,), batch_size=8, ledger=ledger)
+def work(model, data, checkpoint):
+    return evaluate(
+        model, data, THREAT, ATTACKS, sweep=(0.02,), batch_size=8, checkpoint=checkpoint
+    )
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def test_the_result_is_the_same_wherever_it_was_killed(case, tmp_path, lives):
     assert 0 < whole.robust.sum() < len(data)
     with pytest.raises(Killed):
         work(model, data, Mortal(path, lives))
-    resumed = Ledger(path, "key", resume=True)
+    resumed = Checkpoint(path, "key", resume=True)
     assert resumed.resumed
     assert facts(work(model, data, resumed)) == facts(whole)
     resumed.close()
@@ -77,7 +79,7 @@ def test_another_key_or_a_broken_file_begins_anew(case, tmp_path):
     path = tmp_path / "progress.npz"
     with pytest.raises(Killed):
         work(model, data, Mortal(path, 5))
-    assert not Ledger(path, "other", resume=True).resumed
-    assert not Ledger(path, "key").resumed
+    assert not Checkpoint(path, "other", resume=True).resumed
+    assert not Checkpoint(path, "key").resumed
     path.write_bytes(path.read_bytes()[:100])
-    assert not Ledger(path, "key", resume=True).resumed
+    assert not Checkpoint(path, "key", resume=True).resumed
