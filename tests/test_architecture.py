@@ -62,6 +62,54 @@ def test_imports_run_one_way(path):
     assert imported_rooms(path) <= allowed
 
 
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def imported_files(path: Path, known: frozenset[str]) -> set[str]:
+    """The files that a file imports when it runs, also those of its functions' imports."""
+    found = set()
+    for node in nodes(path, checked_only=False):
+        if isinstance(node, ast.ImportFrom) and node.module in known:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in known else node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names} & known
+    return found - {name_of(path)}
+
+
+def circle(imports: dict[str, set[str]]) -> list[str]:
+    """Names that import one another in turn; empty where there are none."""
+    done: set[str] = set()
+
+    def follow(name: str, way: list[str]) -> list[str]:
+        if name in way:
+            return way[way.index(name) :]
+        if name in done:
+            return []
+        for other in sorted(imports[name]):
+            if found := follow(other, [*way, name]):
+                return found
+        done.add(name)
+        return []
+
+    return next((found for name in sorted(imports) if (found := follow(name, []))), [])
+
+
+def test_no_files_import_each_other_in_a_circle():
+    # The face of the package imports each public name when it is first used.
+    paths = {name_of(path): path for path in FILES if path != PACKAGE / "__init__.py"}
+    known = frozenset(paths)
+    assert circle({name: imported_files(path, known) for name, path in paths.items()}) == []
+
+
+def test_a_circle_is_found():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
+
+
 def test_the_modules_of_verbs_import_the_command_line_alone():
     for path in (PACKAGE.parent / "pipelines").rglob("*.py"):
         assert imported_rooms(path) <= {"cli", "jobs"}, path
@@ -90,8 +138,11 @@ def test_every_package_holds_a_table_of_its_plug_ins():
     from tfrobust.data import DATASETS, FORMATS
     from tfrobust.data.corruptions import CORRUPTIONS
     from tfrobust.explain import EXPLAINERS
+    from tfrobust.figures import FIGURES
     from tfrobust.training import METHODS
 
-    for table in (ATTACKS, BACKBONES, CORRUPTIONS, DATASETS, FORMATS, EXPLAINERS, METHODS):
+    for table in (
+        ATTACKS, BACKBONES, CORRUPTIONS, DATASETS, FORMATS, EXPLAINERS, FIGURES, METHODS,
+    ):  # fmt: skip
         for name in table:
             assert callable(table[name]) or hasattr(table[name], "name"), name

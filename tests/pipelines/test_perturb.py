@@ -14,7 +14,7 @@ from tfrobust.config import DataConfig
 from tfrobust.data import load_all
 from tfrobust.jobs.opening import load_splits
 from tfrobust.runtime import keras
-from tfrobust.sets import manifest
+from tfrobust.sets import manifest as set_files
 
 SIDE = 8
 SIZES = {"augmented_train": 12, "perturbed_train": 6, "perturbed_validation": 5, "hold_out": 4,
@@ -158,7 +158,7 @@ def test_killed_between_two_files_and_resumed_it_ends_with_the_same_sets(
     files, built, tmp_path, monkeypatch, moment, capsys
 ):
     """The second set's arrays are there, but not its manifest, or not its entry."""
-    write, calls = getattr(manifest, moment), []
+    write, calls = getattr(set_files, moment), []
 
     def killed(*args):
         calls.append(args)
@@ -167,7 +167,7 @@ def test_killed_between_two_files_and_resumed_it_ends_with_the_same_sets(
         write(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(manifest, moment, killed)
+        patch.setattr(set_files, moment, killed)
         assert perturb.main(command(files, tmp_path)) == 1
     assert list(json.loads((tmp_path / "sets.json").read_text())["sets"]) == ["augmented_train"]
     before = (tmp_path / "augmented_train.npz").stat().st_mtime_ns

@@ -75,7 +75,7 @@ def test_nsl_is_adversarial_regularisation_with_a_clean_loss():
 
 @pytest.mark.parametrize("method", list(METHODS))
 def test_every_method_takes_what_is_chosen(method):
-    from tfrobust.training.recipe import check_trainable
+    from tfrobust.training.from_config import check_trainable
 
     config = chosen_config(SMALL, {"training": {"method": method}})
     check_trainable(config)

@@ -15,6 +15,7 @@ from tfrobust.models.folding import fold
 from tfrobust.plugins import Choice, settings_of
 from tfrobust.runtime import keras, tf
 from tfrobust.training import METHODS
+from tfrobust.training.from_config import recipe_from
 from tfrobust.training.recipe import Recipe
 from tfrobust.training.step import mean_cross_entropy
 from tfrobust.training.weight_perturbation import offsets, perturbed
@@ -276,7 +277,7 @@ def test_recipe_takes_everything_from_the_config():
         steps=7, step_size=0.02, random_start=False, target="least_likely", awp_warmup=2.5,
         label_smoothing=0.1, ema=0.9, batch_norm="both", clean_start=0.1,
     )  # fmt: skip
-    found = Recipe.from_config(config, THREAT, 3, steps_per_epoch=8)
+    found = recipe_from(config, THREAT, 3, steps_per_epoch=8)
     # 2.5 epochs of 8 steps.
     assert replace(found, method=None) == Recipe(
         THREAT, PGD(steps=7, step_size=0.02, random_start=False, early_stop=False, targeted=True),
@@ -292,7 +293,7 @@ def test_every_setting_of_a_method_reaches_the_recipe(name):
     for key, kind in settings_of(METHODS[name]).items():
         other = others[kind](getattr(METHODS[name](), key))
         config = TrainingConfig(method=Choice(name, {key: other}))
-        recipe = Recipe.from_config(config, THREAT, 3)
+        recipe = recipe_from(config, THREAT, 3)
         assert getattr(recipe, key) == getattr(recipe.method, key) == other
 
 

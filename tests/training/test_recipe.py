@@ -16,7 +16,7 @@ from tfrobust.errors import UsageError
 from tfrobust.runtime import keras
 from tfrobust.threat_model import ThreatModel
 from tfrobust.training import METHODS
-from tfrobust.training.recipe import Recipe, check_trainable
+from tfrobust.training.from_config import check_trainable, recipe_from
 
 EPS = {"linf": 0.1, "l2": 0.5, "l1": 1.0, "l0": 2.0}
 
@@ -51,7 +51,7 @@ def test_what_is_not_refused_trains(linear_model, method, norm):
     config = config_of(method, norm)
     check_trainable(config)
     linear = Linear(linear_model)
-    recipe = Recipe.from_config(config.training, ThreatModel(norm, EPS[norm]), seed=0)
+    recipe = recipe_from(config.training, ThreatModel(norm, EPS[norm]), seed=0)
     recipe = replace(recipe, attack=PGD(steps=1, early_stop=False))
     wrapped = METHODS[method].step()(linear.model, recipe)
     wrapped.compile(keras.optimizers.SGD(0.1))
@@ -63,7 +63,7 @@ def test_the_check_needs_no_tensorflow():
     code = (
         "import sys\n"
         "from tfrobust.config import RunConfig\n"
-        "from tfrobust.training.recipe import check_trainable\n"
+        "from tfrobust.training.from_config import check_trainable\n"
         "check_trainable(RunConfig())\n"
         "assert 'tensorflow' not in sys.modules"
     )

@@ -80,7 +80,7 @@ def build(
       >>> network.output_shape
       (None, 10)
     """
-    from tfrobust.backbones import BACKBONES
+    from tfrobust.backbones.table import BACKBONES
 
     backbone = BACKBONES[name]
     _check_shapes(backbone, num_classes, image_shape, resize)
@@ -120,7 +120,7 @@ def _check_shapes(
 
 def _options(backbone: Backbone, given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that the network takes; another that asks for something is an error."""
-    from tfrobust.backbones import BACKBONES
+    from tfrobust.backbones.table import BACKBONES
 
     for name, value in given.items():
         choices = {"stem": STEMS, "convolution": CONVOLUTIONS}.get(name)

@@ -63,7 +63,7 @@ def blocks(model: keras.Model) -> tuple[Block, ...]:
 
 def _block_names(model_name: str, layers: Sequence[Any]) -> list[str]:
     """The block's name of each layer."""
-    from tfrobust.backbones import BACKBONES
+    from tfrobust.backbones.table import BACKBONES
 
     if model_name in BACKBONES:
         names = [_match(layer.name, BACKBONES[model_name].blocks) for layer in layers]

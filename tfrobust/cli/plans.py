@@ -24,15 +24,21 @@ def make_plan(args: argparse.Namespace) -> Plan:
     )
 
 
-def shown_in_help(words: Sequence[str] | None) -> Callable[[str, str], str] | None:
+def shown_in_help(
+    words: Sequence[str] | None, make_parser: Callable[[], argparse.ArgumentParser]
+) -> Callable[[str, str], str] | None:
     """(group, setting) -> the default that --help shows beside these flags.
 
     That is what the run would take: the recipe's value, or, where settings are chosen for the
     images, 'chosen' with the value for some images. None where no help is asked for.
+
+    Args:
+      words: of the command line.
+      make_parser: makes a parser of the flags of training.
     """
     if not words or not set(HELP) & set(words):
         return None
-    plan = _plan_of(words)
+    plan = _plan_of(words, make_parser())
     config = plan.config
     fixed = chosen_config(SOME_IMAGES, {}) if plan.chosen else None
 
@@ -50,11 +56,8 @@ def _is_chosen(group: str, name: str) -> bool:
     return name in values or name in values.get("method", {})
 
 
-def _plan_of(words: Sequence[str]) -> Plan:
+def _plan_of(words: Sequence[str], parser: argparse.ArgumentParser) -> Plan:
     """The plan that the flags beside --help make; of wrong flags the one without any."""
-    from tfrobust.cli.train import make_parser
-
-    parser = make_parser()
     beside = [word for word in words if word not in HELP]
     try:
         return make_plan(parser.parse_known_args(beside)[0])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tfrobust.backbones import BACKBONES
+from tfrobust.cli import train
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.flags import Names, add_settings, given_settings
 from tfrobust.cli.plans import make_plan, shown_in_help
@@ -54,7 +55,7 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
     )  # fmt: skip
     _add_search_flags(parser.add_argument_group("search settings (default: the recipe's, else)"))
     choices = {"backbone": Names([*BACKBONES, AUTO])}
-    add_settings(parser, GROUPS[:-1], choices, shown_in_help(words))
+    add_settings(parser, GROUPS[:-1], choices, shown_in_help(words, train.make_parser))
 
 
 def _add_search_flags(group: Any) -> None:

@@ -44,7 +44,7 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
     )  # fmt: skip
     parser.add_argument("--reference", default=None, help=REFERENCE_HELP)
     choices = {"backbone": Names([*BACKBONES, AUTO])}
-    add_settings(parser, GROUPS, choices, shown_in_help(words))
+    add_settings(parser, GROUPS, choices, shown_in_help(words, make_parser))
     parser.epilog = (
         f"Built-in data sets: {', '.join(DATASETS)}; or the path of a folder or zip with one "
         "folder per class, an .npz with x and y, or a .pt file. "

@@ -163,13 +163,13 @@ def _read(dataset: str, data_dir: str | None, options: ReadOptions) -> RawData:
 
 def _as_raw(dataset: str, found: Any) -> RawData:
     """What a reader returned; one of a user's own may return images and labels alone."""
-    from tfrobust.data.sources import as_images
+    from tfrobust.data.in_memory import images_in_memory
     from tfrobust.data.types import RawData, ReadLog
 
     if isinstance(found, RawData):
         return found
     try:
-        return RawData(as_images(found), None, ReadLog())
+        return RawData(images_in_memory(found, None, None, ReadOptions()), None, ReadLog())
     except UsageError as error:
         raise UsageError(f"Data set {dataset!r}: {error}") from error
 

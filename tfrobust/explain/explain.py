@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfrobust.errors import UsageError
-from tfrobust.explain import EXPLAINERS
+from tfrobust.explain.table import EXPLAINERS
 from tfrobust.models.classifier import as_classifier, as_graph
 from tfrobust.models.opening import load_any
 from tfrobust.models.views import InputView

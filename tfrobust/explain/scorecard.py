@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from tfrobust.explain import EXPLAINERS, measures
+from tfrobust.explain import measures
 from tfrobust.explain.measure_names import COLUMNS
 from tfrobust.explain.saliency import heat
+from tfrobust.explain.table import EXPLAINERS
 from tfrobust.runtime import keras
 
 #: A map that says nothing, which every method has to beat.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tfrobust.errors import UsageError
-from tfrobust.explain import EXPLAINERS
+from tfrobust.explain.table import EXPLAINERS
 from tfrobust.plugins import chosen, split
 
 if TYPE_CHECKING:

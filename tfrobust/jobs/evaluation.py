@@ -106,8 +106,8 @@ def evaluate(
     # All have read where the evaluation stands before one of them writes.
     share.gather([])
     evaluator = Evaluator(
-        subject.model, data, batch_size=settings.batch_size, seed=config.seed, checkpoint=checkpoint,
-        share=share,
+        subject.model, data, batch_size=settings.batch_size, seed=config.seed,
+        checkpoint=checkpoint, share=share,
     )  # fmt: skip
     report = measure(evaluator, threat_model, attacks, name=subject.name, sweep=settings.sweep)
     if not _goes_on(share, evaluator, tell):

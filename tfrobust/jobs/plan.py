@@ -12,7 +12,7 @@ from tfrobust.errors import UsageError
 from tfrobust.jobs.recipes import DEFAULT_RECIPES, read_recipe, resolve
 from tfrobust.settings import from_dict, merge, to_dict
 from tfrobust.training.defaults import AUTO, Facts, chosen_config
-from tfrobust.training.recipe import check_trainable
+from tfrobust.training.from_config import check_trainable
 
 if TYPE_CHECKING:
     from tfrobust.data.types import Splits

@@ -22,6 +22,7 @@ from tfrobust.training import METHODS
 from tfrobust.training.budget import Budget
 from tfrobust.training.callbacks import EpochEnd, Schedule
 from tfrobust.training.elbow import find_elbow
+from tfrobust.training.from_config import recipe_from
 from tfrobust.training.guard import Guard
 from tfrobust.training.health import Health, Snapshot
 from tfrobust.training.recipe import Recipe
@@ -122,7 +123,7 @@ class _Training:
         self.threat_model = ThreatModel.from_config(config.threat)
         self.spread = model.distribute_strategy.num_replicas_in_sync > 1
         self.steps = steps_per_epoch(len(self.train), training.batch_size, self.spread)
-        self.recipe = Recipe.from_config(training, self.threat_model, config.seed, self.steps)
+        self.recipe = recipe_from(training, self.threat_model, config.seed, self.steps)
         # Measuring and saving go on here, whatever the training is spread over.
         self.local = keras.models.clone_model(model) if self.spread else model
         with model.distribute_strategy.scope():
