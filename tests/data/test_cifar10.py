@@ -16,7 +16,7 @@ from tensorflow_datasets.core.download.checksums import compute_url_info
 
 from tfrobust.data.cifar10 import read
 from tfrobust.data.cifar10_files import find
-from tfrobust.data.prepared import remote
+from tfrobust.data.tfds import remote
 from tfrobust.data.types import ReadOptions
 from tfrobust.errors import TFRobustError
 

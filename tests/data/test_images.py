@@ -12,7 +12,7 @@ from PIL import Image
 
 from tfrobust.data import collect as collect_module
 from tfrobust.data import mapped as mapped_module
-from tfrobust.data.collect import Item, collect
+from tfrobust.data.decode_all import Item, collect
 from tfrobust.data.images import decode, measure, to_uint8
 from tfrobust.data.types import ReadLog, ReadOptions
 from tfrobust.errors import TFRobustError, UsageError

@@ -7,7 +7,7 @@ import pytest
 
 from tfrobust.config import BackboneConfig, DataConfig, EvaluationConfig, RunConfig, ThreatConfig
 from tfrobust.data import load
-from tfrobust.data.contents import Seen
+from tfrobust.data.digests import Seen
 from tfrobust.run import RunFolder
 
 COLOURS = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200], [200, 200, 60]])

@@ -13,7 +13,7 @@ from PIL import Image
 from pipelines import compare, evaluate, export, predict
 from tfrobust.config import DataConfig, RunConfig, ThreatConfig
 from tfrobust.data import load
-from tfrobust.data.contents import Seen
+from tfrobust.data.digests import Seen
 from tfrobust.jobs import evaluation
 from tfrobust.run import RunFolder
 from tfrobust.runtime import keras, tf

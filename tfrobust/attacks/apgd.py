@@ -19,7 +19,6 @@ from tfrobust.attacks.apgd_rows import Course, Rows, any_length, drop
 from tfrobust.attacks.ascent import Model, input_gradient, require_classes
 from tfrobust.attacks.losses import LOSSES, TARGETED_LOSSES
 from tfrobust.attacks.runner import Attack
-from tfrobust.attacks.standing import everyone, is_correct, keep, scatter, where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -136,7 +135,7 @@ class APGD(Attack):
             )
             return step + 1, index, course.advance(rows, step), found
 
-        state = (tf.constant(0), everyone(y), course.first_rows(*given), start)
+        state = (tf.constant(0), all_rows(y), course.first_rows(*given), start)
         shapes = tf.nest.map_structure(any_length, state)
         _, index, rows, found = tf.while_loop(
             goes_on, turn, state, shape_invariants=shapes, parallel_iterations=1
@@ -255,7 +254,7 @@ class TargetedAPGD(APGD):
             score = scatter(score, index, tf.where(better, loss, highest))
             return rank + 1, *keep(index, ~broken), found, score
 
-        (index,) = keep(everyone(y), is_correct(logits, y))
+        (index,) = keep(all_rows(y), is_correct(logits, y))
         state = (tf.constant(0), index, x, tf.fill(tf.shape(y), -float("inf")))
         shapes = tf.nest.map_structure(any_length, state)
         found = tf.while_loop(goes_on, turn, state, shapes, parallel_iterations=1)[2]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tfrobust.attacks.standing import keep, where
+from tfrobust.attacks.active_rows import keep, where
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
 from tfrobust.typing import Tensor

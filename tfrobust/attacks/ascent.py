@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from tfrobust.attacks.active_rows import all_rows, is_correct, keep, scatter, where
 from tfrobust.attacks.losses import LOSSES
-from tfrobust.attacks.standing import everyone, is_correct, keep, scatter, where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.typing import Function as Model
@@ -118,7 +118,7 @@ def begin(x: Tensor, y: Tensor, x_adv: Tensor, memory: Tensor | None = None) -> 
     """The whole batch at its starting points `x_adv`, float32 like x."""
     y = tf.convert_to_tensor(y)
     # The labels stand in for a memory that is not needed: the loop's state keeps its form.
-    return Rows(everyone(y), tf.convert_to_tensor(x), y, x_adv, y if memory is None else memory)
+    return Rows(all_rows(y), tf.convert_to_tensor(x), y, x_adv, y if memory is None else memory)
 
 
 def record(model: Model, start: Rows, climb: Climb) -> Path:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tfrobust.attacks.active_rows import is_correct, where
 from tfrobust.attacks.hyperplane import dual_norm
 from tfrobust.attacks.losses import margin, targeted_margin
-from tfrobust.attacks.standing import is_correct, where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.typing import Function as Model

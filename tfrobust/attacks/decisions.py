@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+from tfrobust.attacks.active_rows import where
 from tfrobust.attacks.queries import (
     ask,
     ask_each,
@@ -23,7 +24,6 @@ from tfrobust.attacks.queries import (
     wide,
 )
 from tfrobust.attacks.runner import Attack
-from tfrobust.attacks.standing import where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from tfrobust.attacks.active_rows import where
 from tfrobust.attacks.ascent import input_gradient, squared_size
 from tfrobust.attacks.boundary import column
 from tfrobust.attacks.minimal import Model, Rows, record, require
-from tfrobust.attacks.standing import where
 from tfrobust.attacks.tradeoff import TradeOff
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel

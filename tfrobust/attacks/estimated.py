@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from tfrobust.attacks.active_rows import where
 from tfrobust.attacks.losses import LOSSES
 from tfrobust.attacks.queries import (
     ask,
@@ -19,7 +20,6 @@ from tfrobust.attacks.queries import (
     wide,
 )
 from tfrobust.attacks.runner import Attack
-from tfrobust.attacks.standing import where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel

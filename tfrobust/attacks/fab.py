@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from tfrobust.attacks.active_rows import all_rows, is_correct, keep, scatter, where
 from tfrobust.attacks.boundary import (
     boundary_with,
     column,
@@ -17,7 +18,6 @@ from tfrobust.attacks.boundary import (
 )
 from tfrobust.attacks.hyperplane import NORMS, step_onto_hyperplane
 from tfrobust.attacks.runner import Attack
-from tfrobust.attacks.standing import everyone, is_correct, keep, scatter, where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -200,7 +200,7 @@ class _Runs:
                 index, z = keep(index, self._wanted(tf.gather(distance, index)), z)
             return i + 1, index, z, x_adv, distance
 
-        index, z = keep(everyone(self.y), self._wanted(distance), start)
+        index, z = keep(all_rows(self.y), self._wanted(distance), start)
         state = (tf.constant(0), index, z, x_adv, distance)
         rows, images = tf.TensorShape([None]), tf.TensorShape([None, *self.x.shape[1:]])
         shapes = (tf.TensorShape([]), rows, images, x_adv.shape, distance.shape)
@@ -247,7 +247,7 @@ class _Runs:
     def _search(self, x_adv: Tensor, distance: Tensor) -> Tensor:
         """x_adv after the final search, where something was found that is still too far."""
         found = self._wanted(distance) & tf.math.is_finite(distance)
-        (index,) = keep(everyone(self.y), found)
+        (index,) = keep(all_rows(self.y), found)
 
         def search() -> Tensor:
             x, far, y = (tf.gather(values, index) for values in (self.x, x_adv, self.y))

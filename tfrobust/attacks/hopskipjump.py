@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from tfrobust.attacks.active_rows import where
 from tfrobust.attacks.decisions import DecisionAttack, Decisions, Found
 from tfrobust.attacks.queries import fold, repeat, wide
-from tfrobust.attacks.standing import where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.typing import Tensor

@@ -6,7 +6,7 @@ https://arxiv.org/abs/1907.02044), on whole batches and without Python state.
 
 from __future__ import annotations
 
-from tfrobust.attacks.standing import where
+from tfrobust.attacks.active_rows import where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.typing import Tensor

@@ -10,10 +10,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from tfrobust.attacks.active_rows import all_rows, is_correct, keep, scatter, where
 from tfrobust.attacks.apgd_rows import any_length
 from tfrobust.attacks.boundary import search_segment
 from tfrobust.attacks.runner import Attack
-from tfrobust.attacks.standing import everyone, is_correct, keep, scatter, where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -155,7 +155,7 @@ class MinimalNorm(Attack):
     def _begin(self, model: Model, x: Tensor, y: Tensor, ball: ThreatModel) -> Rows:
         """The examples that are classified rightly: the others are adversarial as they are."""
         logits = model(x)
-        index, x, y, logits = keep(everyone(y), is_correct(logits, y), x, y, logits)
+        index, x, y, logits = keep(all_rows(y), is_correct(logits, y), x, y, logits)
         distance = tf.fill(tf.shape(y), float("inf"))
         return Rows(index, x, y, x, x, distance, self._memory(x, y, logits, ball))
 
@@ -169,7 +169,7 @@ class MinimalNorm(Attack):
         side of it.
         """
         enough = ball.eps if self.early_stop else 0.0
-        (index,) = keep(everyone(y), ball.distance(x_adv, x) > enough)
+        (index,) = keep(all_rows(y), ball.distance(x_adv, x) > enough)
 
         def search() -> Tensor:
             clean, far, labels = (tf.gather(each, index) for each in (x, x_adv, y))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from tfrobust.attacks.active_rows import all_rows, is_correct, keep, scatter
 from tfrobust.attacks.ascent import (
     Climb,
     Model,
@@ -19,7 +20,6 @@ from tfrobust.attacks.ascent import (
 )
 from tfrobust.attacks.losses import margin
 from tfrobust.attacks.runner import Attack
-from tfrobust.attacks.standing import everyone, is_correct, keep, scatter
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -253,7 +253,7 @@ def _worst_draw(
         x_adv, worst = scatter(x_adv, rows, drawn), scatter(worst, rows, score)
         return i + 1, x_adv, worst, keep(index, standing)[0]
 
-    state = (tf.constant(0), x, tf.fill(tf.shape(y), -float("inf")), everyone(y))
+    state = (tf.constant(0), x, tf.fill(tf.shape(y), -float("inf")), all_rows(y))
     shapes = (state[0].shape, x.shape, state[2].shape, tf.TensorShape([None]))
     _, x_adv, _, _ = tf.while_loop(
         lambda i, x_adv, worst, index: (i < tries) & (tf.size(index) > 0),

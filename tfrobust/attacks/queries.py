@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from tfrobust.attacks.active_rows import is_correct, scatter
 from tfrobust.attacks.losses import LOSSES
-from tfrobust.attacks.standing import is_correct, scatter
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel

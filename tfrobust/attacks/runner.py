@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
-from tfrobust.attacks.standing import is_correct
+from tfrobust.attacks.active_rows import is_correct
 from tfrobust.data.arrays import as_labels
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.models.classifier import Classifier, as_classifier

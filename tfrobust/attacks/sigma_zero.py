@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from tfrobust.attacks.active_rows import where
 from tfrobust.attacks.ascent import input_gradient
 from tfrobust.attacks.boundary import column
 from tfrobust.attacks.minimal import (
@@ -16,7 +17,6 @@ from tfrobust.attacks.minimal import (
     record,
     require_positive,
 )
-from tfrobust.attacks.standing import where
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
 from tfrobust.typing import Tensor

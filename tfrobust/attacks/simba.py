@@ -9,10 +9,10 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from tfrobust.attacks.active_rows import where
 from tfrobust.attacks.losses import LOSSES
 from tfrobust.attacks.queries import ask, check_norm, check_queries, cosines, fold, repeat
 from tfrobust.attacks.runner import Attack
-from tfrobust.attacks.standing import where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+from tfrobust.attacks.active_rows import all_rows, is_correct, keep, scatter, where
 from tfrobust.attacks.losses import LOSSES
 from tfrobust.attacks.minimal import require
 from tfrobust.attacks.runner import Attack
-from tfrobust.attacks.standing import everyone, is_correct, keep, scatter, where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -115,7 +115,7 @@ class SparseRS(Attack):
             return i + 1, standing, x_adv
 
         nothing = tf.zeros([tf.shape(y)[0], pixels])
-        start = _Standing(everyone(y), x, y, x, nothing, tf.fill(tf.shape(y), -float("inf")))
+        start = _Standing(all_rows(y), x, y, x, nothing, tf.fill(tf.shape(y), -float("inf")))
         some, images = tf.TensorShape([None]), tf.TensorShape([None, *x.shape[1:]])
         shapes = _Standing(some, images, some, images, tf.TensorShape([None, pixels]), some)
         _, standing, x_adv = tf.while_loop(

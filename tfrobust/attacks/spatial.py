@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tfrobust.attacks.standing import everyone, is_correct, keep, scatter
+from tfrobust.attacks.active_rows import all_rows, is_correct, keep, scatter
 from tfrobust.errors import UsageError
 from tfrobust.models.inference import inference
 from tfrobust.models.pairs import open_pair
@@ -208,7 +208,7 @@ def _searcher(
             return i + 1, keep(index, right)[0], broken
 
         clean = is_correct(logits(x), y)
-        (index,) = keep(everyone(y), clean)
+        (index,) = keep(all_rows(y), clean)
         state = (tf.constant(0), index, tf.zeros([tf.size(y), 3]))
         shapes = (state[0].shape, tf.TensorShape([None]), tf.TensorShape([None, 3]))
         _, index, broken = tf.while_loop(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+from tfrobust.attacks.active_rows import all_rows, is_correct, keep, scatter, where
 from tfrobust.attacks.losses import LOSSES
 from tfrobust.attacks.runner import Attack
 from tfrobust.attacks.square_windows import (
@@ -24,7 +25,7 @@ from tfrobust.attacks.square_windows import (
     size_of,
     write,
 )
-from tfrobust.attacks.standing import everyone, is_correct, keep, scatter, where
+from tfrobust.attacks.active_rows import all_rows, is_correct, keep, scatter, where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -144,7 +145,7 @@ class Square(Attack):
             )
             return i + 1, standing, x_adv
 
-        start = _Standing(everyone(y), x, y, x, tf.fill(tf.shape(y), -float("inf")))
+        start = _Standing(all_rows(y), x, y, x, tf.fill(tf.shape(y), -float("inf")))
         some, images = tf.TensorShape([None]), tf.TensorShape([None, *x.shape[1:]])
         shapes = (tf.TensorShape([]), _Standing(some, images, some, images, some), x.shape)
         _, standing, x_adv = tf.while_loop(

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from tfrobust.attacks.active_rows import is_finite
 from tfrobust.attacks.ascent import input_gradient
 from tfrobust.attacks.losses import cross_entropy
-from tfrobust.attacks.standing import is_finite
 from tfrobust.data.sources import as_images
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import UsageError

@@ -1,6 +1,6 @@
 """A small Vision Transformer for images of 32 to 64 pixels.
 
-Dosovitskiy et al., "An Image is Worth 16x16 Words", https://arxiv.org/abs/2010.11929:
+Dosovitskiy et al., "An Image is Scorecard 16x16 Words", https://arxiv.org/abs/2010.11929:
 pre-norm blocks of attention and a two-layer perceptron. Here the class is read from the
 mean of all tokens, which needs no token of its own.
 """

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfrobust.data.collect import Item, collect
+from tfrobust.data.decode_all import Item, collect
 from tfrobust.data.images import reason
 from tfrobust.data.pixels import checked_images, plain_pixels
 from tfrobust.data.types import ImageSet, RawData, ReadLog, ReadOptions

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 
 from tfrobust.data import cifar10_files
 from tfrobust.data.download import fetch
-from tfrobust.data.prepared import is_prepared, prepared, read_prepared, remote
+from tfrobust.data.tfds import is_prepared, prepared, read_prepared, remote
 from tfrobust.data.types import RawData, ReadOptions
 
 

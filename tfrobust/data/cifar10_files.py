@@ -12,7 +12,7 @@ import numpy as np
 
 from tfrobust.data import folder
 from tfrobust.data.archives import unpack
-from tfrobust.data.collect import Item, collect
+from tfrobust.data.decode_all import Item, collect
 from tfrobust.data.pickle_tree import Call, parse
 from tfrobust.data.types import RawData, ReadLog, ReadOptions
 from tfrobust.errors import TFRobustError

@@ -13,7 +13,7 @@ from typing import NamedTuple, NoReturn
 
 from tfrobust.data.archives import open_zip
 from tfrobust.data.arrays import SPLITS, sorted_names
-from tfrobust.data.collect import Item, collect
+from tfrobust.data.decode_all import Item, collect
 from tfrobust.data.images import Source
 from tfrobust.data.types import RawData, ReadLog, ReadOptions
 from tfrobust.errors import TFRobustError

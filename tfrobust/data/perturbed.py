@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from tfrobust.data.arrays import read_plain
-from tfrobust.data.contents import digests
+from tfrobust.data.digests import digests
 from tfrobust.data.types import ImageSet, Splits
 from tfrobust.errors import TFRobustError, UsageError
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tfrobust.data.contents import duplicates
+from tfrobust.data.digests import duplicates
 from tfrobust.data.types import ImageSet, Splits
 from tfrobust.figures.dataset import DataSummary, shown_labels
 

@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from tfrobust.data.archives import cache_folder
-from tfrobust.data.collect import Item, collect
+from tfrobust.data.decode_all import Item, collect
 from tfrobust.data.mapped import disk_told
-from tfrobust.data.prepared import prepared
+from tfrobust.data.tfds import prepared
 from tfrobust.data.types import RawData, ReadLog, ReadOptions
 from tfrobust.errors import TFRobustError, UsageError
 

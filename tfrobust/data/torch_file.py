@@ -13,7 +13,7 @@ from PIL import Image
 
 from tfrobust.data.archives import open_zip
 from tfrobust.data.arrays import as_labels, label_names
-from tfrobust.data.collect import Item, collect
+from tfrobust.data.decode_all import Item, collect
 from tfrobust.data.images import Source, reason
 from tfrobust.data.pickle_tree import Call, Record
 from tfrobust.data.torch_archive import TorchArchive, kind

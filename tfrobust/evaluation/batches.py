@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfrobust.attacks.standing import is_finite
+from tfrobust.attacks.active_rows import is_finite
 from tfrobust.runtime import tf
 from tfrobust.typing import Tensor
 

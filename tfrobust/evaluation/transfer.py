@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from tfrobust.attacks.active_rows import is_correct
 from tfrobust.attacks.runner import run
-from tfrobust.attacks.standing import is_correct
 from tfrobust.data.types import ImageSet
 from tfrobust.evaluation.batches import as_pixels
 from tfrobust.models.classifier import as_classifier

@@ -18,7 +18,7 @@ _TRIED = 48
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ExampleImages:
     """Images and what PGD-20 makes of them against each model.
 
     Attributes:
@@ -40,7 +40,7 @@ class Chosen:
 def choose(
     models: Mapping[str, Any], data: ImageSet, threat_model: ThreatModel, count: int, *,
     seed: int = 42, mixed: bool = False,
-) -> Chosen:  # fmt: skip
+) -> ExampleImages:  # fmt: skip
     """The first images that every model classifies correctly; others only where these run out.
 
     An image that is wrong without an attack is not attacked: its adversarial image is the
@@ -64,7 +64,9 @@ def choose(
         kept = _in_turns(np.sum(held, axis=0), len(held))[:count]
         index, made = index[kept], {name: x[kept] for name, x in made.items()}
     attacked = {name: one.clean.correct[index] for name, one in evaluators.items()}
-    return Chosen(data.pixels(index), data.labels[index], made, attacked, int(right[index].sum()))
+    return ExampleImages(
+        data.pixels(index), data.labels[index], made, attacked, int(right[index].sum())
+    )
 
 
 def _crafted(evaluator: Evaluator, threat_model: ThreatModel, index: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ _BATCH = 32
 
 
 @dataclass(frozen=True)
-class Worth:
+class Scorecard:
     """What one method's maps are worth on one model.
 
     Attributes:
@@ -66,7 +66,7 @@ def measure(
     seed: int = 0,
     explainers: Mapping[str, measures.Explainer] | None = None,
     shown: Callable[[str], Any] | None = None,
-) -> list[Worth]:
+) -> list[Scorecard]:
     """Measures methods on images and on their adversarial ones.
 
     What is explained is the class that the model predicts on the clean image, on the
@@ -131,15 +131,15 @@ def _faithfulness(
     return measures.deletion(*arguments, steps=steps), measures.insertion(*arguments, steps=steps)
 
 
-def _joined(method: str, batches: Sequence[Measured]) -> Worth:
+def _joined(method: str, batches: Sequence[Measured]) -> Scorecard:
     first, second = (np.concatenate([pair[kind] for _, pair in batches]) for kind in (0, 1))
     values = {"deletion": measures.area(first), "insertion": measures.area(second)}
     for column in batches[0][0]:
         values[column] = np.concatenate([of[column] for of, _ in batches])
-    return Worth(method, values, (first, second))
+    return Scorecard(method, values, (first, second))
 
 
-def _of_the_attacked(worth: Worth, attacked: np.ndarray | None) -> Worth:
+def _of_the_attacked(worth: Scorecard, attacked: np.ndarray | None) -> Scorecard:
     """Without the stability of images that were not attacked."""
     if attacked is None:
         return worth
@@ -151,7 +151,7 @@ def _parts(count: int) -> Iterator[slice]:
     return (slice(begin, begin + _BATCH) for begin in range(0, count, _BATCH))
 
 
-def as_csv(table: Mapping[str, Sequence[Worth]]) -> str:
+def as_csv(table: Mapping[str, Sequence[Scorecard]]) -> str:
     """Models and methods as lines, with the mean and half-interval of each column.
 
     'images' is how many all columns but stability are of, 'attacked' how many that one is of.
@@ -171,7 +171,7 @@ def as_csv(table: Mapping[str, Sequence[Worth]]) -> str:
     return file.getvalue()
 
 
-def as_text(table: Mapping[str, Sequence[Worth]]) -> str:
+def as_text(table: Mapping[str, Sequence[Scorecard]]) -> str:
     """The table for people, and the meaning of its columns below it."""
     wide = max(len(model) for model in table) + 2
     lines = [f"{'':{wide}}{'':22}" + "".join(f"{column:>14}" for column in COLUMNS)]
@@ -184,7 +184,7 @@ def as_text(table: Mapping[str, Sequence[Worth]]) -> str:
     return "\n".join([*lines, *_left_out(table)])
 
 
-def _left_out(table: Mapping[str, Sequence[Worth]]) -> Iterator[str]:
+def _left_out(table: Mapping[str, Sequence[Scorecard]]) -> Iterator[str]:
     """Of which models stability is measured on some of the images only."""
     for model, rows in table.items():
         known, total = rows[0].images("stability"), len(rows[0].curves[0])

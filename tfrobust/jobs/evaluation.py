@@ -152,7 +152,7 @@ def _narrowed(subject: Subject) -> Subject:
 
 def _with_intake(report: RobustnessReport, subject: Subject) -> RobustnessReport:
     """With what tells which images were seen, and how the model was taken."""
-    from tfrobust.data.contents import digest_of_all
+    from tfrobust.data.digests import digest_of_all
 
     notes = [*subject.notes, *subject.model.notes]
     facts: dict[str, Any] = {"images_sha256": digest_of_all(subject.test)}

@@ -18,9 +18,9 @@ from tfrobust.plugins import configured
 from tfrobust.progress import Tell, silent
 
 if TYPE_CHECKING:
-    from tfrobust.explain.examples import Chosen
+    from tfrobust.explain.examples import ExampleImages
     from tfrobust.explain.explainers import Explainer
-    from tfrobust.explain.scorecard import Worth
+    from tfrobust.explain.scorecard import Scorecard
     from tfrobust.run import RunFolder
 
 # Of methods, classes or layers: one by one, or in one text with commas.
@@ -43,7 +43,7 @@ class ExplainResult:
 
     run: RunFolder
     figures: tuple[Path, ...]
-    measured: Mapping[str, Sequence[Worth]] = field(default_factory=dict)
+    measured: Mapping[str, Sequence[Scorecard]] = field(default_factory=dict)
 
 
 def check_counts(per_group: int, measure: int, class_images: int) -> None:
@@ -253,7 +253,7 @@ class _Explaining:
         found = {name: maximise(model, classes, seed=seed) for name, model in self.models.items()}
         self._draw(MaximisedImages(found, classes, names))
 
-    def measure(self, count: int) -> dict[str, list[Worth]]:
+    def measure(self, count: int) -> dict[str, list[Scorecard]]:
         """Measures the methods, tells the table and leaves it as CSV with its curves."""
         from tfrobust.explain.scorecard import as_csv, as_text, measure
         from tfrobust.figures.faithfulness import DeletionCurves
@@ -287,11 +287,11 @@ class _Explaining:
         return next(iter(self.models))
 
     @functools.cached_property
-    def _shown(self) -> Chosen:
+    def _shown(self) -> ExampleImages:
         """The images of the figures."""
         return self._images(ROWS, mixed=True)
 
-    def _images(self, count: int, *, mixed: bool = False) -> Chosen:
+    def _images(self, count: int, *, mixed: bool = False) -> ExampleImages:
         from tfrobust.explain.examples import choose
         from tfrobust.threat_model import ThreatModel
 

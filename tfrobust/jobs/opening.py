@@ -170,7 +170,7 @@ def without_seen(model: Path, test: ImageSet) -> tuple[ImageSet, tuple[str, ...]
     Raises:
       UsageError: none is left.
     """
-    from tfrobust.data.contents import Seen
+    from tfrobust.data.digests import Seen
 
     run = run_of(model)
     seen = Seen.load(run.seen) if run else None

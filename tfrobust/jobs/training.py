@@ -173,7 +173,7 @@ class _Training:
 
     def begin(self, config: RunConfig, splits: Splits, here: dict[str, Any]) -> None:
         """Leaves in the folder what the run is, and tells it."""
-        from tfrobust.data.contents import Seen
+        from tfrobust.data.digests import Seen
 
         self.run.create()
         self.run.write_config(config)

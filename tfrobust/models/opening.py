@@ -13,7 +13,7 @@ from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.models.endpoint import Endpoint
 from tfrobust.models.exported import is_exported, open_exported
 from tfrobust.models.rest import is_address
-from tfrobust.models.untrusted import keras_version, refuse_code, refuse_operations
+from tfrobust.models.safe_open import keras_version, refuse_code, refuse_operations
 from tfrobust.run import RunFolder
 from tfrobust.runtime import keras, tf
 from tfrobust.typing import Tensor

@@ -11,8 +11,8 @@ from typing import Any, cast
 import numpy as np
 
 from tfrobust.attacks import ATTACKS
+from tfrobust.attacks.active_rows import is_correct
 from tfrobust.attacks.named import make_attack
-from tfrobust.attacks.standing import is_correct
 from tfrobust.errors import UsageError
 from tfrobust.evaluation.batches import as_pixels, even_batches
 from tfrobust.evaluation.curves import largest_radius

@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from tfrobust.report.facts import file_name
 from tfrobust.report.runs import RunData
+from tfrobust.report.summary import file_name
 
 _AUTOATTACK = ["apgd-ce", "apgd-t", "fab-t", "square"]
 

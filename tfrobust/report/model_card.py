@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tfrobust.progress import clock
-from tfrobust.report.facts import (
+from tfrobust.report.runs import RunData
+from tfrobust.report.summary import (
     attack_settings,
     conversion,
     environment,
@@ -18,8 +19,7 @@ from tfrobust.report.facts import (
     transfer,
     weighs_clean,
 )
-from tfrobust.report.facts_data import data_rows
-from tfrobust.report.runs import RunData
+from tfrobust.report.summary_data import data_rows
 from tfrobust.settings import format_eps
 
 # Packages whose version decides what the figures are; the rest is in environment.json.

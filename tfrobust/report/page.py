@@ -11,7 +11,8 @@ import jinja2
 from markupsafe import Markup
 
 from tfrobust.report.charts import Line, chart
-from tfrobust.report.facts import (
+from tfrobust.report.runs import RunData
+from tfrobust.report.summary import (
     attack_settings,
     conversion,
     cost,
@@ -21,9 +22,8 @@ from tfrobust.report.facts import (
     training_seconds,
     transfer,
 )
-from tfrobust.report.facts_data import data_rows
-from tfrobust.report.facts_explanations import explanations
-from tfrobust.report.runs import RunData
+from tfrobust.report.summary_data import data_rows
+from tfrobust.report.summary_explanations import explanations
 from tfrobust.run import write_text
 from tfrobust.settings import format_eps
 

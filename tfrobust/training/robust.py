@@ -464,7 +464,7 @@ def load_robust(path: Path | str) -> Any:
       >>> bool(np.allclose(again.predict(x, verbose=0), model(x), atol=1e-5))
       True
     """
-    from tfrobust.models.untrusted import keras_version, refuse_code
+    from tfrobust.models.safe_open import keras_version, refuse_code
 
     library = "keras" if keras_version(Path(path)).startswith("3.") else "tf_keras"
     refuse_code(Path(path))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tfrobust.data.archives import cache_folder
 from tfrobust.data.download import fetch
-from tfrobust.data.prepared import is_prepared, prepared, read_prepared, remote
+from tfrobust.data.tfds import is_prepared, prepared, read_prepared, remote
 from tfrobust.data.tiny_imagenet import layout
 from tfrobust.data.tiny_imagenet.tiny_imagenet_dataset_builder import Builder
 from tfrobust.data.types import RawData, ReadOptions

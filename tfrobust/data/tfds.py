@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from tfrobust.data.archives import cache_folder
-from tfrobust.data.collect import Item, collect
+from tfrobust.data.decode_all import Item, collect
 from tfrobust.data.download import Remote
 from tfrobust.data.mapped import disk_told
 from tfrobust.data.types import RawData, ReadLog, ReadOptions

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from pipelines import report
-from tfrobust.report.facts import attack_settings, robustness_rows, transfer
-from tfrobust.report.facts_data import data_rows
-from tfrobust.report.facts_explanations import explanations
 from tfrobust.report.model_card import model_card
 from tfrobust.report.runs import RunData, read_run
+from tfrobust.report.summary import attack_settings, robustness_rows, transfer
+from tfrobust.report.summary_data import data_rows
+from tfrobust.report.summary_explanations import explanations
 
 CORRUPTED = {"mean_accuracy": 0.456, "note": "made here",
              "by_corruption": {"gaussian_noise": [0.9, 0.8, 0.7, 0.6, 0.123]}}  # fmt: skip
@@ -153,8 +153,8 @@ def test_side_by_side_tells_norm_and_attacks(whole, tmp_path) -> None:
 def test_regularisation_without_a_clean_loss_is_told():
     """`nsl` whose clean loss weighs nothing is adversarial training, and the card says so."""
     from tfrobust.config import RunConfig
-    from tfrobust.report.facts import weighs_clean
     from tfrobust.report.model_card import _origin
+    from tfrobust.report.summary import weighs_clean
     from tfrobust.settings import to_dict
 
     config = to_dict(RunConfig())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tfrobust.data import prepared as prepared_module
-from tfrobust.data.prepared import prepared, read_prepared
+from tfrobust.data.tfds import prepared, read_prepared
 from tfrobust.data.tiny_imagenet import tiny_imagenet_dataset_builder
 from tfrobust.data.types import ReadOptions
 from tfrobust.errors import TFRobustError

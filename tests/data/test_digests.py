@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tfrobust.data.contents import Seen, digest_of_all, duplicates
+from tfrobust.data.digests import Seen, digest_of_all, duplicates
 from tfrobust.data.types import ImageSet, ReadLog, Splits
 from tfrobust.errors import TFRobustError
 

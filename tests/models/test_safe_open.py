@@ -12,7 +12,7 @@ import pytest
 from tfrobust.errors import TFRobustError
 from tfrobust.models.inference import inference
 from tfrobust.models.opening import load_any
-from tfrobust.models.untrusted import keras_version
+from tfrobust.models.safe_open import keras_version
 from tfrobust.runtime import keras, tf
 
 

@@ -1,7 +1,7 @@
-"""Work only on what still stands: the part of a batch that a loop goes on with.
+"""The active rows of a batch: those that an attack has not yet broken.
 
-A loop keeps whole-batch results and `index`, int32 [M], the rows that still stand. It
-gathers those rows, works on them, scatters the outcome back, and drops the broken ones.
+A loop keeps results for the whole batch and `index`, int32 [M], the active rows. It gathers
+those rows, works on them, scatters the results back, and drops the rows that were broken.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from tfrobust.runtime import tf
 from tfrobust.typing import Tensor
 
 
-def everyone(y: Tensor) -> Tensor:
-    """The rows of a whole batch, int32 [B]."""
+def all_rows(y: Tensor) -> Tensor:
+    """Every row of a batch, int32 [B]."""
     return tf.range(tf.shape(y)[0], dtype=tf.int32)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from tfrobust.report.facts import file_name
 from tfrobust.report.runs import RunData
+from tfrobust.report.summary import file_name
 
 # Class names that are spelled out.
 _NAMED = 12
