@@ -24,6 +24,7 @@ from tfrobust.figures.grid import GridScores
 from tfrobust.figures.maps import MapsByModel, MapsOfMethod, MapsOfModel
 from tfrobust.figures.outcomes import Outcomes
 from tfrobust.figures.overlay import Overlays
+from tfrobust.figures.run_lines import RunByEpoch, RunLine, RunsByEps
 from tfrobust.figures.saliency import Predicted, SaliencyMaps
 from tfrobust.figures.training import TrainingHistory
 from tfrobust.figures.trials import Ranking, TrialAxis, TrialLines, TrialPairs
@@ -158,6 +159,14 @@ CASES: dict[str, Callable[[], Any]] = {
     "channels": lambda: ChannelRows([LayerChannels("conv", (4, 4, 5), RNG.random((5, 4, 4)))]),
     "classes": lambda: MaximisedImages({"robust": images(3), "other": images(3)}, [0, 1, 3], NAMES),
     "curves": history,
+    "runs_against_eps": lambda: RunsByEps(
+        [RunLine(f"a-run-with-a-long-name-{i}", [0, 0.025, 0.03, 0.1], [0.9, 0.6, 0.55, 0.1], i)
+         for i in range(5)], "linf",
+    ),
+    "run_against_epochs": lambda: RunByEpoch(
+        [RunLine("select, clean", list(range(1, 41)), [0.9] * 40, 0, dashed=True),
+         RunLine("select, PGD", list(range(1, 41)), [0.4] * 40)], [3.5],
+    ),
     "grid": lambda: GridScores(
         "Accuracy on the grid", "batch_size", "learning_rate", ["16", "32"], ["0.001", "0.01"],
         {"clean": np.array([[0.3, 0.9], [np.nan, 0.5]]), "robust (PGD)": RNG.random((2, 2))},

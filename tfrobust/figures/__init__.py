@@ -43,6 +43,8 @@ FIGURES: Table[type[Figure[Any]]] = Table(
         "channels": "tfrobust.figures.channels:Channels",
         "classes": "tfrobust.figures.class_images:ClassImages",
         "curves": "tfrobust.figures.training:LearningCurves",
+        "runs_against_eps": "tfrobust.figures.run_lines:RunsAgainstEps",
+        "run_against_epochs": "tfrobust.figures.run_lines:RunAgainstEpochs",
         "grid": "tfrobust.figures.grid:GridMaps",
         "factor": "tfrobust.figures.factor:AgainstFactor",
         "trials": "tfrobust.figures.trials:BestTrials",

@@ -8,9 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
-from tfrobust.report.charts import Line, chart
+from tfrobust.figures.figure import Figure, encoded
+from tfrobust.figures.run_lines import (
+    RunAgainstEpochs,
+    RunByEpoch,
+    RunLine,
+    RunsAgainstEps,
+    RunsByEps,
+)
+from tfrobust.figures.style import THEMES, using
 from tfrobust.report.runs import RunData
 from tfrobust.report.summary import (
     attack_settings,
@@ -25,7 +32,6 @@ from tfrobust.report.summary import (
 from tfrobust.report.summary_data import data_rows
 from tfrobust.report.summary_explanations import explanations
 from tfrobust.run import write_text
-from tfrobust.settings import format_eps
 
 
 def write_page(runs: Sequence[RunData], path: Path, *, title: str | None = None) -> Path:
@@ -66,7 +72,6 @@ def _shown(run: RunData, number: int) -> dict[str, Any]:
     return {
         "name": run.name,
         "id": f"run-{number}",
-        "colour": number % 6,
         "evaluation": found,
         "eps": found["threat_model"]["eps_text"],
         "ball": f"{found['threat_model']['norm']}, eps {found['threat_model']['eps_text']}",
@@ -87,21 +92,17 @@ def _shown(run: RunData, number: int) -> dict[str, Any]:
     }
 
 
-def _eps_chart(runs: Sequence[RunData]) -> Markup | None:
-    """Accuracy against the radius, a curve for each run, by its strongest attack."""
+def _eps_chart(runs: Sequence[RunData]) -> dict[str, str] | None:
+    """Accuracy against the radius, a line for each run, by its strongest attack."""
     norms = {run.evaluation["threat_model"]["norm"] for run in runs}
     curves = [_eps_points(run.evaluation) for run in runs]
     if len(norms) > 1 or all(len(points) < 3 for points in curves):
         return None
-    lines = [Line(run.name, points, i) for i, (run, points) in
-             enumerate(zip(runs, curves, strict=True))]  # fmt: skip
-    norm = norms.pop()
-    ticks = sorted({eps for points in curves for eps, _ in points})
-    kept = _spread(ticks)
-    return chart(
-        lines, title="Accuracy against the radius of the attack", x_label=f"eps ({norm})",
-        x_ticks=[(eps, format_eps(eps, norm) if eps else "0") for eps in kept],
-    )  # fmt: skip
+    lines = [
+        RunLine(run.name, [x for x, _ in points], [y for _, y in points], number)
+        for number, (run, points) in enumerate(zip(runs, curves, strict=True))
+    ]
+    return _embedded(RunsAgainstEps(), RunsByEps(lines, norms.pop()))
 
 
 def _eps_points(found: dict[str, Any]) -> list[tuple[float, float]]:
@@ -112,16 +113,7 @@ def _eps_points(found: dict[str, Any]) -> list[tuple[float, float]]:
     return sorted(points.items())
 
 
-def _spread(ticks: list[float]) -> list[float]:
-    """Ticks that are not too near to each other to be read."""
-    kept: list[float] = []
-    for tick in ticks:
-        if not kept or tick - kept[-1] > 0.07 * ticks[-1]:
-            kept.append(tick)
-    return kept
-
-
-def _training_chart(run: RunData, number: int) -> Markup | None:
+def _training_chart(run: RunData, number: int) -> dict[str, str] | None:
     """Accuracy on 'select' after each epoch, and where stages begin."""
     rows = run.history
     if len(rows) < 2:
@@ -129,13 +121,22 @@ def _training_chart(run: RunData, number: int) -> Markup | None:
     lines = []
     for column, name, dashed in (("select_clean", "clean", True), ("select_pgd", "PGD", False)):
         points = [(row["epoch"], row[column]) for row in rows if row.get(column) is not None]
-        lines.append(Line(f"select, {name}", points, number, dashed))
-    marks = [b["epoch"] - 0.5 for a, b in zip(rows, rows[1:], strict=False)
-             if a["stage"] != b["stage"]]  # fmt: skip
-    every = max(1, len(rows) // 8)
-    ticks = [(row["epoch"], f"{row['epoch']:.0f}") for row in rows[::every]]
-    return chart(lines, title=f"Training of {run.name}", x_label="epoch", x_ticks=ticks,
-                 marks=marks)  # fmt: skip
+        if points:
+            x, accuracy = zip(*points, strict=True)
+            lines.append(RunLine(f"select, {name}", x, accuracy, number, dashed))
+    stages = [b["epoch"] - 0.5 for a, b in zip(rows, rows[1:], strict=False)
+              if a["stage"] != b["stage"]]  # fmt: skip
+    return _embedded(RunAgainstEpochs(), RunByEpoch(lines, stages)) if lines else None
+
+
+def _embedded(figure: Figure[Any], data: Any) -> dict[str, str]:
+    """A figure as a page holds it: 'title', and 'light' and 'dark' as SVG."""
+    found = {"title": figure.title}
+    for name, colours in THEMES.items():
+        with using(colours):
+            svg = encoded(figure.draw(data), "svg")
+        found[name] = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+    return found
 
 
 def _percent(value: float | None) -> str:
