@@ -196,7 +196,7 @@ class StageConfig(Checked):
     )
     warmup_epochs: float = setting(0.0, "epochs of linear warm-up", low=0)
     patience: int | None = setting(
-        None, "end the stage when the training loss has not improved for so many epochs", low=1
+        None, "end the stage when the training loss has not improved for this many epochs", low=1
     )
     min_delta: float = setting(0.01, "what counts as an improvement of the loss", low=0)
     clean_weight: float | None = setting(None, "clean_weight of this stage, if another", low=0)
@@ -276,7 +276,7 @@ class TrainingConfig(Checked):
     )  # fmt: skip
     select_steps: int = setting(10, "PGD steps of that attack", low=1)
     early_stopping: int | None = setting(
-        None, "end training after so many epochs without a better one on 'select'", low=1
+        None, "end training after this many epochs without an improvement on 'select'", low=1
     )
     time_limit: float | None = setting(
         None,

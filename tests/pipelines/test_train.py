@@ -172,7 +172,7 @@ def test_finished_run_is_not_overwritten(run, capsys):
     assert train.main([*SMALL, "--output", str(folder)]) == 2
     assert "add --resume" in capsys.readouterr().err
     assert train.main(["--resume", "--eps", "0.2", "--output", str(folder)]) == 2
-    assert "goes on with the settings" in capsys.readouterr().err
+    assert "uses the settings" in capsys.readouterr().err
 
 
 VERBS = ("train", "evaluate", "perturb", "predict", "explain", "export", "search", "report",

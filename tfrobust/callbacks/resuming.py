@@ -116,7 +116,7 @@ class Resumable:
                 return told, [file[f"a{i}"] for i in range(len(file.files) - 1)]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise TFRobustError(
-                f"{self._path} cannot be resumed from ({error}): remove it to start anew."
+                f"{self._path} cannot be resumed from ({error}): remove it to start over."
             ) from error
 
 

@@ -29,7 +29,7 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     add("--noise-batch-size", type=int, default=500, help="noisy images in a batch")
     add("--output", default=None, metavar="FOLDER",
         help="for the results (default: the run folder, or MODEL-results)")  # fmt: skip
-    add("--resume", action="store_true", help="go on with a certification that was killed")
+    add("--resume", action="store_true", help="resume a certification that was interrupted")
     add_intake(parser)
     shown = shown_of_run(parser, words)
     add_setting(parser, "evaluation", "limit", shown)

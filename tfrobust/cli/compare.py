@@ -20,7 +20,7 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
         "on these images: an .npz, folder, zip or .pt, or 'test' for a run's own test images; may "
         "be repeated (default: show what evaluation.json of each run says)")  # fmt: skip
     add("--reported", action="append", default=[], metavar="NAME=ACCURACY",
-        help="a figure from elsewhere to show in that column; may be repeated")  # fmt: skip
+        help="a score reported elsewhere, shown in that column; may be repeated")  # fmt: skip
     add("--title", default="Models side by side", help="of the figure")
     add("--output", default="comparison", help="folder for table and figure")
 

@@ -13,8 +13,8 @@ from tfrobust.cli.parser import Parser
 from tfrobust.data import DATASETS
 
 REFERENCE_HELP = (
-    "run folder or model file: attack this model, and show the same images to it and to the "
-    "evaluated one (transfer)"
+    "source model of a transfer attack, a run folder or model file: examples crafted on it are "
+    "evaluated on both"
 )
 _ORIGINAL_HELP = "; of a .tflite or .onnx file what it was made of, by default the run it is in"
 
@@ -28,8 +28,8 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--endpoint", default=None, metavar="NAME=VALUE,...",
-        help="how an address is asked: batch=32, at_once=4, timeout=30, tries=5, wait=0.2, and no "
-        "more than most=N images in all or rate=N in a second",
+        help="how requests are sent to an address: batch=32, at_once=4, timeout=30, tries=5, "
+        "wait=0.2; limits: most=N images in total, rate=N per second",
     )  # fmt: skip
     parser.add_argument("--reference", default=None, help=REFERENCE_HELP + _ORIGINAL_HELP)
     parser.add_argument(
@@ -38,7 +38,7 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
         help="folder for the results (default: the run folder, or MODEL-results beside the model)",
     )
     parser.add_argument(
-        "--resume", action="store_true", help="go on with an evaluation that was killed"
+        "--resume", action="store_true", help="resume an evaluation that was interrupted"
     )
     parser.add_argument(
         "--strategy", default="none", choices=("none", "mirrored", "multiworker"),

@@ -30,12 +30,13 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     add("--target-layer", default=None, metavar="NAME",
         help="layer of class-activation maps (default: the last map above 1x1)")  # fmt: skip
     add("--measure", type=int, default=0, metavar="IMAGES",
-        help="measure the methods on so many images: faithful, stable, sane?")  # fmt: skip
+        help="number of images to measure the methods on (faithfulness, stability, sanity "
+        "checks); 0 skips it")  # fmt: skip
     add("--class-images", type=int, default=CLASSES, metavar="CLASSES",
-        help="climb to the image that each of the first so many classes asks for; 0 for none"
+        help="number of classes to visualise by activation maximisation, from the first; 0 skips it"
     )  # fmt: skip
     add("--classes", default=None, metavar="NAMES",
-        help="classes to climb for, by name or number, in place of the first ones")  # fmt: skip
+        help="classes to visualise instead, by name or number")  # fmt: skip
     add("--layers", default=None, metavar="NAMES",
         help="convolutions whose channels are drawn (default: 8 from the image up)")  # fmt: skip
     add_intake(parser)

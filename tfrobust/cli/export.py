@@ -25,7 +25,11 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     add("--formats", default="", metavar="NAMES",
         help=f"further formats, each compared on real images: {', '.join(FORMATS)}")  # fmt: skip
     add("--images", type=int, default=500, help="test images that further formats run on")
-    add("--export-anyway", action="store_true", help="also a model that is no better than guessing")
+    add(
+        "--export-anyway",
+        action="store_true",
+        help="export even a model that is no better than guessing",
+    )
     add_intake(parser)
     add_settings(parser, ["data"], {}, shown_of_run(parser, words))
 

@@ -33,7 +33,7 @@ def add_intake(parser: argparse.ArgumentParser) -> None:
     add("--input-std", default=None, metavar="NUMBERS",
         help="deviation that it wants divided by; 'imagenet' is .229,.224,.225")  # fmt: skip
     add("--class-map", default=None, metavar="DATA=MODEL,...",
-        help="which class of the images is which of the model's, by name or number")  # fmt: skip
+        help="maps classes of the images to classes of the model, by name or number")  # fmt: skip
 
 
 def shown_of_run(parser: Parser, words: Sequence[str]) -> Callable[[str, str], str] | None:

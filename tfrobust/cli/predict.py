@@ -58,7 +58,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 COMMAND = Command(
-    "predict", "Say what a model takes single images for.", add_flags, work,
+    "predict", "Classify individual images.", add_flags, work,
     common=("--top", "--output", "--skip-broken", "--input-range"),
 )  # fmt: skip
 main, make_parser = COMMAND.main, COMMAND.parser

@@ -85,7 +85,7 @@ def _add_search_flags(group: Any) -> None:
     group.add_argument(
         "--isolate", action=argparse.BooleanOptionalAction, default=True,
         help="a process for each trial: a crash costs one trial, and memory does not grow by some "
-        "20 MB a trial, but each starts TensorFlow anew (default: yes)",
+        "20 MB a trial, but each one has to start TensorFlow (default: yes)",
     )  # fmt: skip
     group.add_argument(
         "--retry-failed", action="store_true", help="do the trials again that failed before"

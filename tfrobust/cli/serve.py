@@ -17,7 +17,7 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
     add("--port", type=int, default=8080, help="port to listen at; 0 takes a free one")
     add("--max-batch", type=int, default=32, help="images that run together")
     add("--max-body", type=int, default=16, metavar="MB", help="the most that a request may hold")
-    add("--queue", type=int, default=512, help="images that may wait; more are told to come again")
+    add("--queue", type=int, default=512, help="maximum queue length; further requests get 503")
 
 
 def work(args: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
     add = parser.add_argument
     add("study", metavar="STUDY", help=f"one of {', '.join(study_names())}, or a YAML file")
     add("--quick", action="store_true", help="its first steps to its table on few images and fewer "
-        "models, in under 2 minutes: shows that they work, its figures mean nothing")  # fmt: skip
+        "models, in under 2 minutes: shows that it works; its scores mean nothing")  # fmt: skip
     add("--output", default=None, help="folder of the study (default: saved_models/STUDY)")
     add("--input", action="append", default=[], metavar="NAME=PATH",
         help="a file that the study starts from, where it is not at its usual place")  # fmt: skip
@@ -22,7 +22,7 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
         help="one of the study's settings, such as recipe=brittleness_resnet18")  # fmt: skip
     add("--redo", metavar="STEP", help="do this step and all that builds on it again")
     add("--list", action="store_true", help="print the commands and stop")
-    parser.epilog = "A study that was stopped goes on where it stands when run again."
+    parser.epilog = "A study that was stopped resumes when it is run again."
 
 
 def work(args: argparse.Namespace) -> None:

@@ -24,9 +24,7 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
     parser.add_argument(
         "--output", default=None, help="run folder (default: saved_models/DATASET-BACKBONE-METHOD)"
     )
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with a run that was killed or stopped"
-    )
+    parser.add_argument("--resume", action="store_true", help="resume a run that was interrupted")
     parser.add_argument(
         "--epochs", type=int, default=None, help="epochs of the training (default: the stages')"
     )
@@ -36,7 +34,7 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
     )  # fmt: skip
     parser.add_argument(
         "--export-anyway", action="store_true",
-        help="export a model too that is no better than guessing",
+        help="export even a model that is no better than guessing",
     )  # fmt: skip
     parser.add_argument(
         "--strategy", default="none", choices=("none", "mirrored", "multiworker"),

@@ -147,8 +147,8 @@ def _decode_all(
             log.skipped.append(f"{item.name}: {result}")
         else:
             raise TFRobustError(
-                f"{location}: {item.name}: {result}: mend or delete it, or leave out whatever is "
-                "broken with --skip-broken."
+                f"{location}: {item.name}: {result}: fix or delete it, or pass --skip-broken to "
+                "skip unreadable images."
             )
     return kept
 

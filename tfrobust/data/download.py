@@ -63,8 +63,8 @@ def fetch(remote: Remote, target: Path, *, otherwise: str, timeout: float = 10.0
     except (urllib.error.URLError, HTTPException, ConnectionError, TimeoutError) as error:
         raise TFRobustError(
             f"Expected to download {remote.url} ({remote.size:,} bytes), found "
-            f"'{getattr(error, 'reason', None) or error}': run again with a connection (it goes "
-            f"on where it stopped), put the file at {target} yourself, or {otherwise}."
+            f"'{getattr(error, 'reason', None) or error}': run again with a "
+            f"connection (the download resumes), put the file at {target} yourself, or {otherwise}."
         ) from error
     except OSError as error:
         raise TFRobustError(

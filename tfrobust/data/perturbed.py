@@ -190,11 +190,11 @@ def _sources(path: Path, count: int) -> list[str]:
             found = archive[SOURCES] if SOURCES in archive.files else np.full(count, "")
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise TFRobustError(
-            f"{path}: {SOURCES} cannot be read ({error}): build it anew."
+            f"{path}: {SOURCES} cannot be read ({error}): build it again."
         ) from error
     if found.shape != (count,) or found.dtype.kind != "U":
         raise TFRobustError(
             f"{path}: {SOURCES}: expected {count} strings, found {found.dtype} of shape "
-            f"{list(found.shape)}: build the set anew with pipelines.perturb."
+            f"{list(found.shape)}: build the set again with pipelines.perturb."
         )
     return [str(digest) for digest in found]

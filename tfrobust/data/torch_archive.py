@@ -83,7 +83,7 @@ class TorchArchive:
             return parse(self._read("data.pkl"), CALLS)
         except UnsafePickleError as error:
             raise TFRobustError(
-                f"{self._location} is refused because it asks for {error}, which is not on the "
+                f"{self._location} is rejected because it refers to {error}, which is not on the "
                 f"list of what is read: {self._advice}, or do not trust this file."
             ) from error
         except Exception as error:

@@ -42,8 +42,8 @@ def open_torch(location: Path) -> zipfile.ZipFile:
         ) from error
     except UnsafePickleError as error:
         raise TFRobustError(
-            f"{location} is refused because it asks for {error}, which is not on the list of what "
-            "is read: save it with a current torch, or do not trust this file."
+            f"{location} is rejected because it refers to {error}, which is not on the list of "
+            "what is read: save it with a current torch, or do not trust this file."
         ) from error
     # Broken pickles, lengths that do not add up, unknown storages.
     except (ValueError, struct.error, AttributeError, TypeError, KeyError) as error:

@@ -259,9 +259,9 @@ def _checkpoint(
     path = subject.run.path / "evaluation-progress.npz"
     checkpoint = Checkpoint(path, key, resume=resume, writes=writes)
     if checkpoint.resumed:
-        tell("Going on with the evaluation.")
+        tell("Resuming the evaluation.")
     elif resume and checkpoint.path is not None and checkpoint.path.is_file():
-        tell("The evaluation that was begun is of other settings: begins anew.")
+        tell("Found a partial evaluation with different settings; starting over.")
     return checkpoint
 
 
@@ -281,7 +281,7 @@ def _publish(found: EvaluateResult, subject: Subject, tell: Tell) -> None:
         tell(f"\n{as_text(compared, report.model)}")
     # They show what the evaluation before found; figures of this one are drawn later, if at all.
     if removed := remove_evaluation_figures(run.figures):
-        tell(f"Removed {removed} figures of the evaluation before.")
+        tell(f"Removed {removed} figures of the previous evaluation.")
     run.write_evaluation(found.values, report.as_csv(data.names, data.label_names))
     trained = to_dict(subject.trained) if subject.trained else {}
     known = dataclasses.replace(found.page_data(), config=trained)

@@ -76,7 +76,7 @@ def explain(
       target_layer: of class-activation maps; None is the last map above 1x1.
       measure: images to measure the methods on; 0 does not.
       class_images: climb to the image that each of the first so many classes asks for.
-      classes: classes to climb for, by name or number, in place of the first ones.
+      classes: classes to visualise instead, by name or number.
       layers: convolutions whose channels are drawn; None is 8 from the image up.
       tell: is told of each figure, and the table.
 

@@ -46,7 +46,7 @@ def export(
       version: number of the SavedModel's folder.
       formats: further ones, of `FORMATS`.
       images: test images to compare them on.
-      anyway: export a model too that is no better than guessing.
+      anyway: export even a model that is no better than guessing.
       tell: is told what was exported, and how it compares.
 
     Raises:

@@ -198,8 +198,8 @@ def _decoded(
     except ValueError as error:
         if skipped is None:
             raise TFRobustError(
-                f"{file}: {error}: mend or delete it, or leave out whatever is broken with "
-                "--skip-broken."
+                f"{file}: {error}: fix or delete it, or pass --skip-broken to skip "
+                "unreadable images."
             ) from error
         skipped.append(f"{_readable(file)}: {error}")
         return None

@@ -193,7 +193,7 @@ def held(folder: Path) -> Iterator[int]:
     except BlockingIOError as error:
         raise TFRobustError(
             f"Another process is at work in {folder}, perhaps a step of a study that was killed: "
-            "wait for it or end it, or give another --output."
+            "wait for it or stop it, or choose another --output."
         ) from error
     finally:
         os.close(lock)
@@ -214,8 +214,8 @@ def run_step(step: Step, marks: Marks, lock: int, tell: Tell = silent) -> None:
     code = subprocess.run(argv, check=False, pass_fds=(lock,)).returncode
     if code:
         raise TFRobustError(
-            f"Step {step.name} failed (exit {code}, see above): mend it and run the study again, "
-            "it goes on from here."
+            f"Step {step.name} failed (exit {code}, see above): fix it and run the study again, "
+            "it resumes from here."
         )
     marks.done(step, time.monotonic() - begin)
 

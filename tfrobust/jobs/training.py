@@ -64,11 +64,11 @@ def train(
     Args:
       plan: from `make_plan`, or a whole configuration.
       run: the folder; None is saved_models/DATASET-BACKBONE-METHOD.
-      resume: go on with a run that was killed or stopped; its settings hold.
+      resume: resume a run that was interrupted; its settings hold.
       strategy: what training is spread over: 'none', 'mirrored' (all GPUs of this machine) or
         'multiworker' (the workers in TF_CONFIG).
       reference: a run folder or model file for transfer attacks, as in `evaluate`.
-      export_anyway: export a model too that is no better than guessing.
+      export_anyway: export even a model that is no better than guessing.
       tell: is told what is done, a line at a time.
 
     Raises:
@@ -115,7 +115,7 @@ def _resumed(plan: Plan, run: RunFolder, resume: bool) -> Plan:
         return plan
     if not resume:
         raise UsageError(
-            f"{run.path} holds a run already: add --resume to go on with it, or choose another "
+            f"{run.path} already holds a run: add --resume to resume it, or choose another "
             "--output."
         )
     earlier, asked = run.read_config(), plan.asked.settings
@@ -124,7 +124,7 @@ def _resumed(plan: Plan, run: RunFolder, resume: bool) -> Plan:
     changed: RunConfig = from_dict(RunConfig, merge(to_dict(earlier), asked))
     if changed != earlier or plan.asked.length:
         raise UsageError(
-            f"--resume goes on with the settings in {run.config}, found others: leave the "
+            f"--resume uses the settings in {run.config}, found others: leave the "
             "settings out, or start a new run in another --output."
         )
     return Plan(earlier)
@@ -169,7 +169,7 @@ class _Training:
 
         with folder_of(self.worker, self.run) as own:
             self.fit(own, config, splits, home=self.run)
-        self.tell(f"Worker {self.worker.index} is done; the chief goes on with the evaluation.")
+        self.tell(f"Worker {self.worker.index} is done; the chief runs the evaluation.")
 
     def begin(self, config: RunConfig, splits: Splits, here: dict[str, Any]) -> None:
         """Leaves in the folder what the run is, and tells it."""

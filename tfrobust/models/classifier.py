@@ -383,7 +383,7 @@ def _one_input(model: Any) -> None:
         names = ", ".join(str(getattr(one, "name", "?")) for one in inputs)
         raise TFRobustError(
             f"The model takes {len(inputs)} inputs at once ({names}), expected images alone: make "
-            "a model of one input, with the others held fixed."
+            "a model of one input, with the others fixed."
         )
 
 

@@ -161,7 +161,7 @@ class Endpoint(Outside):
         self.classes = self.classes or self._expected
         if self.classes is None:
             raise TFRobustError(
-                f"{self.address} answers with labels alone, which do not tell how many classes it "
+                f"{self.address} answers with labels alone, which do not say how many classes it "
                 "knows: expected Endpoint(address, classes=K), or data that names its classes."
             )
         if not ((labels >= 0) & (labels < self.classes) & (labels == np.floor(labels))).all():

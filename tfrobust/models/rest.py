@@ -125,8 +125,8 @@ class RestClient:
         with self._lock:
             if most is not None and self.images + count > most:
                 raise TFRobustError(
-                    f"{self.address}: its limit of {most:,} queries is reached: raise it and go "
-                    "on with --resume, or ask for fewer images or queries."
+                    f"{self.address}: its limit of {most:,} queries is reached: raise it and "
+                    "resume with --resume, or use fewer images or queries."
                 )
             self.images += count
             now = time.monotonic()

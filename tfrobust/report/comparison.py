@@ -108,7 +108,8 @@ def _shown(cell: Cell | None, best: float | None) -> str:
 
 # What the columns of `from_evaluation` mean.
 EVALUATION_NOTE = (
-    "Each attack: what it and those before it left standing; worst case: what all of them left."
+    "Each attack: images that survived it and the attacks before it; worst case: images that "
+    "survived all of them."
 )
 
 

@@ -66,7 +66,7 @@ def open_study(url: str, name: str, objectives: int, spec: dict[str, Any]) -> op
     elif known != text:
         raise UsageError(
             f"The study {name!r} in {shown(url)} has searched with other settings "
-            f"({_difference(json.loads(known), spec)}): repeat them to go on with it, or choose "
+            f"({_difference(json.loads(known), spec)}): repeat them to resume it, or choose "
             "another --output or --study."
         )
     return study

@@ -243,7 +243,7 @@ class Searcher:
         if len(self._failures) >= _HOPELESS and not complete(rows_of(study)):
             raise TFRobustError(
                 f"The first {_HOPELESS} trials failed, so the search stops; the last one: "
-                f"{self._failures[-1]} (log: {folder / 'log.txt'}; mend it, then add "
+                f"{self._failures[-1]} (log: {folder / 'log.txt'}; fix it, then add "
                 "--retry-failed)"
             )
 

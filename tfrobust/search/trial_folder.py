@@ -72,7 +72,7 @@ def _empty(run: RunFolder) -> None:
         raise TFRobustError(
             f"Run folder {run.path} is of other settings and cannot be emptied: {error}."
         ) from error
-    print(f"{run.path} was of other settings: emptied, the trial begins afresh.", flush=True)
+    print(f"{run.path} had different settings: emptied, and the trial starts over.", flush=True)
 
 
 def clear(run: RunFolder) -> None:

@@ -71,7 +71,7 @@ class SetFolder:
         others = [name for name, entry in self.entries.items() if entry["key"] != keys.get(name)]
         if others:
             raise UsageError(
-                f"--resume goes on with sets of the same model, data and settings, found others "
+                f"--resume expects sets of the same model, data and settings, found others "
                 f"in {path} ({', '.join(others)}): choose another --output."
             )
 

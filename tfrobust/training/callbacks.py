@@ -241,7 +241,7 @@ class EpochEnd(keras.callbacks.Callback):
         if self._budget.used_up:
             return f"the time_limit of {self._config.time_limit:g} min is used up"
         if patience is not None and state.epoch - (state.best_epoch or 0) >= patience:
-            return f"{patience} epochs brought no better one on 'select' (early_stopping)"
+            return f"{patience} epochs brought no improvement on 'select' (early_stopping)"
         return None
 
     def _row(self, epoch: int, logs: dict[str, float], measured: bool) -> dict[str, Any]:

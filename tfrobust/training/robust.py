@@ -325,7 +325,7 @@ class _Logits:
     def __call__(self, x: Tensor, *, training: bool) -> Tensor:
         if not self.settled:
             raise UsageError(
-                "The model's graph does not tell what it returns: call fit or evaluate on images "
+                "The model's graph does not say what it returns: call fit or evaluate on images "
                 "first, or give a functional model."
             )
         x = x * self._scale if self._scale != 1 else x

@@ -148,7 +148,7 @@ class Layout:
     def _error(self, expected: str, found: str) -> TFRobustError:
         return TFRobustError(
             f"Tiny ImageNet in {self._source}: expected {expected}, found {found}: "
-            f"mend the copy, or get the original {ZIP}."
+            f"fix the copy, or get the original {ZIP}."
         )
 
 
