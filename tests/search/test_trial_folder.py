@@ -69,7 +69,7 @@ def test_without_its_database_a_search_does_not_go_on_from_other_settings(tmp_pa
     assert training.began_with == [(32, []), (64, [])]
     run = RunFolder(tmp_path / "trials" / "0001")
     assert run.read_config().training.batch_size == 64 and not (run.path / "log.txt").exists()
-    assert f"{run.path} was of other settings: emptied" in capsys.readouterr().out
+    assert f"{run.path} had different settings: emptied" in capsys.readouterr().out
 
 
 def test_without_its_database_the_same_search_goes_on(tmp_path):

@@ -241,9 +241,8 @@ class RobustnessReport:
         lines = [f"{'':12}{'eps':>10}{'top-1':>9}  {'95 % interval':>15}{top5}"]
         lines += [_line(*row) for row in rows]
         if self.attacks:
-            lines.append(
-                f"(cascade: each attack sees only images that survived those before it; {_cost(self.attacks)})"
-            )
+            cascade = "cascade: each attack sees only images that survived those before it"
+            lines.append(f"({cascade}; {_cost(self.attacks)})")
         if self.calibration:
             lines.append(f"clean: {self.calibration}")
         if self.transfer:
