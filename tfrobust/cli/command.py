@@ -68,7 +68,7 @@ class Command:
 def exit_code(work: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
     """Works, and turns errors into exit codes.
 
-    0 is success only, 2 is wrong use, 1 is a failure told in one sentence; `--debug`
+    0 is success only, 2 is wrong use, 1 is a failure, reported in one sentence; `--debug`
     shows the traceback.
     """
     try:

@@ -1,4 +1,4 @@
-"""`tfrobust explain`: draws what a model looks at, and measures what the maps are worth."""
+"""`tfrobust explain`: draws what a model looks at, and scores the maps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tfrobust.cli.flags import add_settings
 from tfrobust.cli.intake import add_intake, shown_of_run, subject_of
 from tfrobust.cli.parser import Parser
 from tfrobust.explain import EXPLAINERS
-from tfrobust.explain.selectors import methods_asked
+from tfrobust.explain.selectors import select_methods
 from tfrobust.jobs.explanation import CLASSES, check_counts
 
 
@@ -47,9 +47,9 @@ def work(args: argparse.Namespace) -> None:
     """Explains a run folder's or a bare model."""
     from tfrobust import jobs
 
-    # What is wrong about the flags is told before a model is opened.
+    # Wrong flags are rejected before a model is opened.
     check_counts(args.per_group, args.measure, args.class_images)
-    methods_asked(args.methods)
+    select_methods(args.methods)
     jobs.explain(
         subject_of(args), against=args.against, methods=args.methods, per_group=args.per_group,
         target_layer=args.target_layer, measure=args.measure, class_images=args.class_images,

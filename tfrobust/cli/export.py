@@ -39,7 +39,7 @@ def work(args: argparse.Namespace) -> None:
     from tfrobust import jobs
 
     formats = split(args.formats)
-    # What cannot be exported is told before it is opened.
+    # What cannot be exported is rejected before it is opened.
     check_export(Path(args.model), formats, args.images, anyway=args.export_anyway)
     jobs.export(
         subject_of(args), version=args.version, formats=formats, images=args.images,

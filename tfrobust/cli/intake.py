@@ -39,7 +39,7 @@ def add_intake(parser: argparse.ArgumentParser) -> None:
 def shown_of_run(parser: Parser, words: Sequence[str]) -> Callable[[str, str], str] | None:
     """(group, setting) -> the default that help shows: of the run that is named, if one is.
 
-    None where no help is asked for, and for the module's help, which shows those of a bare model.
+    None without --help, and for the module's help, which shows those of a bare model.
     """
     if not parser.is_short or not set(HELP) & set(words):
         return None

@@ -49,7 +49,7 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
 
 
 def work(args: argparse.Namespace) -> None:
-    """Builds the sets that were asked for."""
+    """Builds the requested sets."""
     from tfrobust import jobs
 
     sizes = {name: int(getattr(args, f"size:{name}")) for name in SETS}

@@ -30,7 +30,7 @@ def shown_in_help(
     """(group, setting) -> the default that --help shows beside these flags.
 
     That is what the run would take: the recipe's value, or, where settings are chosen for the
-    images, 'chosen' with the value for some images. None where no help is asked for.
+    images, 'chosen' with the value for some images. None without --help.
 
     Args:
       words: of the command line.

@@ -34,7 +34,7 @@ spaces:
       sampler: grid
       space: {batch_size: [32, 64], learning_rate: "1e-5..1e-3:log:4"}
 
-A search that was killed goes on when the same command is run again, or with --output alone.
+A search that was interrupted resumes when the same command is run again, or with --output alone.
 Several processes given the same --output (or the same --storage) share the trials.
 """
 

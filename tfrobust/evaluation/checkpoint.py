@@ -1,4 +1,4 @@
-"""What a killed evaluation needs to go on: every attack's outcome so far, in one file."""
+"""The resumable state of an evaluation: every attack's outcome so far, in one file."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Task:
 
     Attributes:
       outcome: per example, worst case so far.
-      standing: int [M], what the present restart works on; None before it begins.
+      standing: int [M], the active rows of the current restart; None before it starts.
       restart: restarts done.
       position: how many of `standing` this restart has attacked.
-      forward: examples that the model was asked for, so far.
-      backward: examples that it was asked a gradient of.
+      forward: forward passes so far, over examples.
+      backward: input gradients so far, over examples.
       seconds: spent so far.
     """
 
@@ -52,7 +52,7 @@ class Checkpoint:
     Args:
       path: the file, or None to keep nothing.
       key: what must be the same for a resumed evaluation: model, data, settings.
-      resume: go on where the file stands; a file of another key is not gone on with.
+      resume: continue from the file; one with another key is ignored.
       every: seconds between two saves.
       writes: off for all but one of several processes that evaluate together.
     """
@@ -69,7 +69,7 @@ class Checkpoint:
             self.path = None
 
     def task(self, name: str, base: Outcome) -> Task:
-        """The task of that name: where it stands, or a new one that starts from `base`."""
+        """The task of that name: its saved state, or a new one that starts from `base`."""
         if name not in self._tasks:
             copies = (np.copy(getattr(base, item.name)) for item in dataclasses.fields(base))
             self._tasks[name] = Task(Outcome(*copies))
@@ -115,7 +115,7 @@ class Checkpoint:
             names = [name.rpartition("/")[0] for name in stored if name.endswith("/numbers")]
             self._tasks = {name: _task(name, stored) for name in names}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            # Never half a file (it is replaced whole), so someone else's: begin anew.
+            # Never half a file (it is replaced whole), so someone else's: start over.
             return False
         return True
 

@@ -1,4 +1,4 @@
-"""Explanation: maps of what a model looks at, figures of them, and what they are worth.
+"""Explanations: maps of what a model looks at, the data of their figures, and measures of quality.
 
 Every explainer is called as `explain(model, x, target)` and returns float32 maps: signed
 attributions [N, H, W, C], or class-activation maps [N, H, W], which are 0 or more.

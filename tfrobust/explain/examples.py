@@ -60,8 +60,8 @@ def choose(
     index = np.argsort(~right, kind="stable")[: max(count, _TRIED) if mixed else count]
     made = {name: _crafted(one, threat_model, index) for name, one in evaluators.items()}
     if mixed:
-        held = [_right(evaluators[name], x, data.labels[index]) for name, x in made.items()]
-        kept = _in_turns(np.sum(held, axis=0), len(held))[:count]
+        robust = [_right(evaluators[name], x, data.labels[index]) for name, x in made.items()]
+        kept = _in_turns(np.sum(robust, axis=0), len(robust))[:count]
         index, made = index[kept], {name: x[kept] for name, x in made.items()}
     attacked = {name: one.clean.correct[index] for name, one in evaluators.items()}
     return ExampleImages(
@@ -82,15 +82,15 @@ def _right(evaluator: Evaluator, x: np.ndarray, labels: np.ndarray) -> np.ndarra
     return np.argmax(evaluator.logits(x), axis=1) == labels
 
 
-def _in_turns(held: np.ndarray, models: int) -> np.ndarray:
-    """All places, by turns: where some models hold, where all do, where none does.
+def _in_turns(robust: np.ndarray, models: int) -> np.ndarray:
+    """All indices, by turns of images that some models withstand, that all do, that none does.
 
     Args:
-      held: how many of the models hold, int [N].
+      robust: how many of the models withstand the attack on each image, int [N].
       models: of how many.
     """
-    groups = [(held > 0) & (held < models), held == models, held == 0]
-    turn = np.zeros(len(held), int)
+    groups = [(robust > 0) & (robust < models), robust == models, robust == 0]
+    turn = np.zeros(len(robust), int)
     for number, group in enumerate(groups):
         turn[group] = np.arange(group.sum()) * len(groups) + number
     return np.argsort(turn, kind="stable")

@@ -227,7 +227,7 @@ def channel_rows(found: Sequence[FeatureMap], layers: Sequence[str] | None = Non
         evenly spaced, from the image up.
 
     Raises:
-      UsageError: no layer has a map larger than 1x1, or one that is asked for has none.
+      UsageError: no layer has a map larger than 1x1, or a requested one has none.
     """
     rows = [
         LayerChannels(
@@ -239,7 +239,7 @@ def channel_rows(found: Sequence[FeatureMap], layers: Sequence[str] | None = Non
 
 
 def _with_maps(found: Sequence[FeatureMap], layers: Sequence[str] | None) -> list[FeatureMap]:
-    """The layers whose channels are drawn: those asked for, or some from the image up."""
+    """The layers whose channels are drawn: the requested ones, or some from the image up."""
     maps = {
         one.layer: one for one in found if one.values.ndim == 4 and max(one.values.shape[1:3]) > 1
     }

@@ -1,4 +1,4 @@
-"""The image that a class asks for: activation maximisation."""
+"""Activation maximisation: the image that maximises the logit of a class."""
 
 from __future__ import annotations
 

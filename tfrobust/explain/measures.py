@@ -1,4 +1,4 @@
-"""What explanations are worth, in figures: faithfulness, stability, sanity, completeness."""
+"""Scores of explanations: faithfulness, stability, sanity checks, completeness."""
 
 from __future__ import annotations
 

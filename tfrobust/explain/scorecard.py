@@ -1,4 +1,4 @@
-"""One table for a model: what each explanation method is worth."""
+"""The scorecard of a model: every measure of every explanation method."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Scorecard:
-    """What one method's maps are worth on one model.
+    """The scores of one method's maps on one model.
 
     Attributes:
       method: name in `EXPLAINERS`, or `RANDOM`.
@@ -139,12 +139,12 @@ def _joined(method: str, batches: Sequence[Measured]) -> Scorecard:
     return Scorecard(method, values, (first, second))
 
 
-def _of_the_attacked(worth: Scorecard, attacked: np.ndarray | None) -> Scorecard:
+def _of_the_attacked(card: Scorecard, attacked: np.ndarray | None) -> Scorecard:
     """Without the stability of images that were not attacked."""
     if attacked is None:
-        return worth
-    stability = np.where(attacked, worth.values["stability"], np.nan)
-    return dataclasses.replace(worth, values={**worth.values, "stability": stability})
+        return card
+    stability = np.where(attacked, card.values["stability"], np.nan)
+    return dataclasses.replace(card, values={**card.values, "stability": stability})
 
 
 def _parts(count: int) -> Iterator[slice]:

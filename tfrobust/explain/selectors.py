@@ -1,4 +1,4 @@
-"""What was asked for by name: explainers, layers and classes."""
+"""Explainers, layers and classes, selected by name."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from tfrobust.runtime import keras
 
 
-def methods_asked(text: str) -> dict[str, Explainer]:
+def select_methods(text: str) -> dict[str, Explainer]:
     """Comma-separated explainers with settings, such as 'smoothgrad:samples=50,gradcam'.
 
     Returns:
-      What was asked for, as it was written -> the explainer.
+      The text of each selection -> the explainer.
 
     Raises:
       UsageError: one, or one of its settings, is unknown, or there is none.
@@ -27,15 +27,15 @@ def methods_asked(text: str) -> dict[str, Explainer]:
 
 
 def titles(explainers: Mapping[str, Explainer]) -> dict[str, str]:
-    """How figures call explainers: by their titles, with the settings that were asked for."""
+    """How figures call explainers: by their titles, with the settings that were given."""
     return {
         name: ":".join([one.title or name.partition(":")[0], *name.split(":")[1:]])
         for name, one in explainers.items()
     }
 
 
-def layers_asked(text: str, model: keras.Model) -> list[str]:
-    """Comma-separated layers whose channels can be drawn, in the order asked for.
+def select_layers(text: str, model: keras.Model) -> list[str]:
+    """Comma-separated layers whose channels can be drawn, in the order given.
 
     Raises:
       UsageError: one is no convolution or dense layer with a map larger than 1x1.
@@ -52,11 +52,11 @@ def layers_asked(text: str, model: keras.Model) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def classes_asked(text: str, label_names: Sequence[str]) -> list[int]:
-    """Comma-separated classes, by name or by number, as labels, in the order asked for.
+def select_classes(text: str, label_names: Sequence[str]) -> list[int]:
+    """Comma-separated classes, by name or by number, as labels, in the order given.
 
     A class of several synonyms ('goldfish, Carassius auratus') goes by any of them; case
-    does not matter. What is a name and a number is taken for the name.
+    does not matter. A text that is both a name and a number counts as the name.
 
     Raises:
       UsageError: there is no such class, or a name is that of several.
@@ -66,19 +66,19 @@ def classes_asked(text: str, label_names: Sequence[str]) -> list[int]:
     return list(dict.fromkeys(_class(one, label_names) for one in _split(text)))
 
 
-def _class(asked: str, label_names: Sequence[str]) -> int:
-    wanted = asked.casefold()
+def _class(text: str, label_names: Sequence[str]) -> int:
+    wanted = text.casefold()
     named = [label for label, name in enumerate(label_names) if wanted in _synonyms(name)]
     if len(named) == 1:
         return named[0]
     if len(named) > 1:
         numbers = ", ".join(map(str, named))
-        raise UsageError(f"--classes: {asked!r} is the name of several: expected one of {numbers}.")
-    if asked.isdecimal() and int(asked) < len(label_names):
-        return int(asked)
+        raise UsageError(f"--classes: {text!r} is the name of several: expected one of {numbers}.")
+    if text.isdecimal() and int(text) < len(label_names):
+        return int(text)
     raise UsageError(
         f"--classes: expected a number in 0..{len(label_names) - 1} or a name such as "
-        f"{label_names[0].split(',')[0]!r}, found {asked!r}."
+        f"{label_names[0].split(',')[0]!r}, found {text!r}."
     )
 
 

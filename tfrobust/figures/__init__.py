@@ -1,4 +1,4 @@
-"""Figures: every picture of the project, by the name of its file.
+"""Figures: every figure of the project, by the name of its file.
 
 Each is a plug-in: a frozen dataclass with a title, a group, the dataclass that it needs, and
 `draw`, which makes a matplotlib Figure of it. The table is in the order of a report's page.

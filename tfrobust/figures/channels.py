@@ -27,7 +27,7 @@ class LayerChannels:
 
     Attributes:
       layer: its name.
-      shape: of its answer, without the batch.
+      shape: of its output, without the batch.
       channels: float [c, h, w], those that are shown.
     """
 

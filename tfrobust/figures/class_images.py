@@ -48,9 +48,9 @@ class MaximisedImages:
 
 @dataclass(frozen=True)
 class ClassImages(Figure[MaximisedImages]):
-    """What each class asks for, a row for each model."""
+    """What each class responds to, a row for each model."""
 
-    title: ClassVar[str] = "What each class asks for"
+    title: ClassVar[str] = "What each class responds to"
     group: ClassVar[str] = "explanation"
     needs: ClassVar[type] = MaximisedImages
 

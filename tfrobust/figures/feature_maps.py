@@ -23,11 +23,11 @@ THUMB, GAP = 0.62, 0.05
 
 @dataclass(frozen=True)
 class LayerMean:
-    """What one layer answers to one image.
+    """The output of one layer for one image.
 
     Attributes:
       layer: its name.
-      shape: of its answer, without the batch.
+      shape: of its output, without the batch.
       mean: float [h, w], over its channels.
     """
 
@@ -38,7 +38,7 @@ class LayerMean:
 
 @dataclass(frozen=True)
 class LayerMeans:
-    """What the layers of one model or more answer to one image or more.
+    """The outputs of the layers of one model or more for one image or more.
 
     Attributes:
       models: model -> image's name -> its layers, which are the same ones for all.
@@ -67,7 +67,7 @@ class FeatureMaps(Figure[LayerMeans]):
       across: layers in a row.
     """
 
-    title: ClassVar[str] = "What every layer answers"
+    title: ClassVar[str] = "What every layer responds to"
     group: ClassVar[str] = "explanation"
     needs: ClassVar[type] = LayerMeans
     shows_attack: ClassVar[bool] = True

@@ -57,9 +57,9 @@ def evaluation_figures(
 ) -> list[Path]:
     """Draws what applies: curves, classes, confusion, gallery and paths.
 
-    It attacks anew, on few images: the curves take PGD on 256 and 128 of them, the gallery 8,
-    each path 32 at most. The values of the curves are in `curves.json` too. Paths are of
-    optimised noise and of the pixel attack: as evaluated where they are among `attacks`, else
+    It runs further attacks on few images: the curves take PGD on 256 and 128 of them, the
+    gallery 8, each path 32 at most. The values of the curves are in `curves.json` too. Paths are
+    of optimised noise and of the pixel attack: as evaluated where they are among `attacks`, else
     with their defaults in a ball that holds them by their own rule.
 
     Args:

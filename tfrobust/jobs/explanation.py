@@ -1,4 +1,4 @@
-"""The job that shows what a model looks at, clean and under attack, and what the maps are worth."""
+"""The job that shows what a model looks at, clean and under attack, and scores the maps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfrobust.errors import UsageError
-from tfrobust.explain.selectors import classes_asked, layers_asked, methods_asked, titles
+from tfrobust.explain.selectors import select_classes, select_layers, select_methods, titles
 from tfrobust.jobs.opening import Subject, as_subject, require_layers, sample
 from tfrobust.plugins import configured
 from tfrobust.progress import Tell, silent
@@ -38,7 +38,7 @@ class ExplainResult:
     Attributes:
       run: the folder with the figures.
       figures: the files, in the order in which they were drawn.
-      measured: model -> what each method is worth on it; empty where nothing was measured.
+      measured: model -> the scorecard of each method; empty where nothing was measured.
     """
 
     run: RunFolder
@@ -65,7 +65,7 @@ def explain(
     target_layer: str | None = None, measure: int = 0, class_images: int = CLASSES,
     classes: Names | None = None, layers: Names | None = None, tell: Tell = silent,
 ) -> ExplainResult:  # fmt: skip
-    """Draws what a model looks at, and measures what the methods are worth where asked to.
+    """Draws what a model looks at, and optionally scores the methods.
 
     Args:
       subject: from `open_subject`, or a run folder.
@@ -74,17 +74,17 @@ def explain(
         commas.
       per_group: images of each group: withstood, broken by the attack, wrong anyway.
       target_layer: of class-activation maps; None is the last map above 1x1.
-      measure: images to measure the methods on; 0 does not.
-      class_images: climb to the image that each of the first so many classes asks for.
+      measure: number of images to score the methods on; 0 skips it.
+      class_images: number of classes, from the first, to visualise by activation maximisation.
       classes: classes to visualise instead, by name or number.
       layers: convolutions whose channels are drawn; None is 8 from the image up.
-      tell: is told of each figure, and the table.
+      tell: receives a line for each figure, and the table.
 
     Raises:
       UsageError: a name is unknown, or a model cannot be taken apart into layers.
     """
     check_counts(per_group, measure, class_images)
-    asked = methods_asked(_text(methods))
+    asked = select_methods(_text(methods))
     subject = as_subject(subject, tell)
     models = _models(subject, Path(against) if against else None)
     asked = _with_layer(asked, target_layer)
@@ -92,9 +92,9 @@ def explain(
     for layer in layers_read | ({target_layer} if target_layer else set()):
         _check_target_layer(models, layer)
     model, names = models[subject.name], subject.test.label_names
-    channels = None if layers is None else layers_asked(_text(layers), model)
+    channels = None if layers is None else select_layers(_text(layers), model)
     first = list(range(min(class_images, len(names))))
-    climbed = first if classes is None else classes_asked(_text(classes), names)
+    climbed = first if classes is None else select_classes(_text(classes), names)
     examples = explain_examples(dataclasses.replace(subject, model=model), per_group, tell)
     work = _Explaining(models, subject, asked, tell)
     work.draw()
@@ -125,7 +125,7 @@ def _with_layer(methods: dict[str, Explainer], layer: str | None) -> dict[str, E
 
 
 def _layer(explainer: Explainer) -> str | None:
-    """The layer that an explainer is told to read."""
+    """The layer that an explainer is set to read."""
     return getattr(explainer, "target_layer", None)
 
 

@@ -56,7 +56,7 @@ def certify(
     with `samples` others, of which the share that names it is bounded from below (exactly, by
     Clopper and Pearson, at confidence 1 - alpha). The radius is sigma times the normal
     quantile of that bound; where the bound is no more than a half, it abstains. The proof
-    holds for any model: nothing has to be trained for it, though few models stand noise that
+    holds for any model: nothing has to be trained for it, though few models withstand noise that
     they were not trained with (`--method noise`).
 
     Args:
@@ -74,7 +74,7 @@ def certify(
       view: what the model takes for pixels; None finds out, or else [0, 1].
       class_names: the classes' names, by label.
       resume_from: a file that keeps what is certified so far; where it is of the same model,
-        images and settings, work goes on from it. It is removed at the end.
+        images and settings, work resumes from it. It is removed at the end.
 
     Raises:
       UsageError: a setting is out of range.
@@ -92,7 +92,7 @@ def certify(
     settings = f"{sigma!r} {samples} {selection} {alpha!r} {seed} {batch_size}"
     progress = _Saved(resume_from, images, settings, counts)
     allow_concurrent_calls()
-    # Between small operations cores stand idle: two images at once.
+    # Between small operations cores are idle: two images at once.
     alone = 1 if tf.config.list_logical_devices("GPU") else 2
     _certify_all(progress, counts, (sigma, samples, selection, alpha, seed), images, alone)
     return Certificates(

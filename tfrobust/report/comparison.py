@@ -136,26 +136,26 @@ def from_evaluation(path: Path) -> dict[str, Cell]:
 
 
 def differences(paths: Sequence[Path]) -> list[str]:
-    """Why evaluations cannot be held against each other, a sentence each; none where they can.
+    """Why evaluations cannot be compared, a sentence each; empty where they can.
 
     Args:
       paths: of files `evaluation.json` that `from_evaluation` has read.
     """
     found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    told = []
+    reasons = []
     names = {tuple(one["classes"]) for one in found if one.get("classes")}
     if len(names) > 1:
         shown = " against ".join(", ".join(each[:4]) + (", ..." if len(each) > 4 else "")
                                  for each in sorted(names)[:3])  # fmt: skip
-        told.append(f"their classes differ ({shown})")
-    # Evaluations of before have no digest: their labels tell what can be told.
+        reasons.append(f"their classes differ ({shown})")
+    # Older evaluations have no digest: their labels are compared instead.
     digests = {one.get("images_sha256") for one in found}
     known = digests if None not in digests else {_labels_of(one) for one in found}
     if len(known) > 1:
         counts = ", ".join(f"{path.parent.name} {one['num_examples']:,}"
                            for path, one in zip(paths, found, strict=True))  # fmt: skip
-        told.append(f"they were measured on different test images ({counts} images)")
-    return told
+        reasons.append(f"they were measured on different test images ({counts} images)")
+    return reasons
 
 
 def _labels_of(values: dict[str, Any]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The facts of a run in the order that people read them: the page and the card show the same."""
+"""A summary of a run in reading order, shared by the page and the model card."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tfrobust.plugins import Choice
 from tfrobust.report.runs import RunData
 from tfrobust.settings import format_eps
 
-# Settings that are worth a line of the page; the rest is in config.yaml.
+# The settings that the page shows; the rest is in config.yaml.
 _SETTINGS = {
     "backbone": ("name", "weights", "alpha", "resize"),
     "threat": ("norm", "eps"),
@@ -111,7 +111,7 @@ def conversion(found: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def settings(config: dict[str, Any]) -> list[tuple[str, Any]]:
-    """(name, value) of the settings that a reader asks for first."""
+    """(name, value) of the settings that the page shows."""
     found = []
     for group, names in _SETTINGS.items():
         for name in names:

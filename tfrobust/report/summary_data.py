@@ -13,15 +13,15 @@ _NAMED = 12
 
 
 def data_rows(run: RunData) -> list[tuple[str, str]]:
-    """(name, value) of what the folder knows of the images, the most asked for first.
+    """(name, value) of what is recorded about the images, the most important first.
 
     The sizes of the splits are those that training noted in `environment.json`; where it
-    did not, 'test' is what was evaluated, and the parts are told as they were asked for.
+    did not, 'test' is what was evaluated, and the parts are given as the settings have them.
     """
     settings, sizes = run.config.get("data") or {}, run.environment.get("data") or {}
     rows = {
         "data set": file_name(settings.get("dataset") or ""),
-        "size": "×".join(map(str, sizes.get("image_shape", ()))) or _asked_size(settings),
+        "size": "×".join(map(str, sizes.get("image_shape", ()))) or _size_setting(settings),
         "classes": _classes(run.evaluation),
         "train": _train(settings, sizes),
         "select": _select(settings, sizes),
@@ -31,7 +31,7 @@ def data_rows(run: RunData) -> list[tuple[str, str]]:
     return [(name, text) for name, text in rows.items() if text]
 
 
-def _asked_size(settings: dict[str, Any]) -> str:
+def _size_setting(settings: dict[str, Any]) -> str:
     side = settings.get("image_size")
     return f"{side}×{side}" if side else ""
 

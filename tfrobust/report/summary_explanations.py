@@ -10,7 +10,7 @@ from tfrobust.explain.measure_names import COLUMNS, HEADS
 
 @dataclass(frozen=True)
 class Explanations:
-    """What a model's explanations are worth.
+    """How good a model's explanations are.
 
     Attributes:
       heads: of the columns that were measured.

@@ -38,14 +38,14 @@ class SetFolder:
     `source_sha256`; for all of them `manifest.jsonl`, one line for each image, and
     `sets.json`, one entry for each set.
 
-    Guarantee: a set is complete exactly when its entry stands in `sets.json` with the
+    Guarantee: a set is complete exactly when its entry is in `sets.json` with the
     digest of its file; that entry is written last, and every file as a whole, so that a
-    killed run leaves nothing that is taken for complete.
+    killed run leaves nothing that looks complete.
 
     Args:
       path: the folder; made where it does not exist.
       keys: set -> what it depends on, as a digest.
-      resume: go on with the folder where it holds sets already.
+      resume: continue in a folder that already holds sets.
 
     Raises:
       UsageError: it holds sets, and is not to be resumed or was made with other settings.

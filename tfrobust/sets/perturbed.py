@@ -217,19 +217,19 @@ class Perturber:
         plan: SetPlan,
         attack: Callable[..., Any],
     ) -> _Attacked:
-        """Restart after restart, each on what still stands."""
+        """Restart after restart, each on the active rows."""
         count = len(y)
         best = _Attacked(
             x.copy(), np.zeros(count, bool), y.copy(), *np.zeros((4, count), np.float32)
         )
         for restart in range(plan.attack.restarts):
-            standing = np.flatnonzero(right & ~best.success)
-            if not len(standing):
+            active = np.flatnonzero(right & ~best.success)
+            if not len(active):
                 break
             seed = tf.constant([self.seed + restart, first], tf.int32)
-            found = attack(tf.constant(x[standing]), tf.constant(y[standing]), seed)
+            found = attack(tf.constant(x[active]), tf.constant(y[active]), seed)
             for whole, part in zip(best, found, strict=True):
-                whole[standing] = part.numpy()
+                whole[active] = part.numpy()
         return best
 
     def _attack_of(self, plan: SetPlan, shape: tuple[int, int, int]) -> Callable[..., Any]:
