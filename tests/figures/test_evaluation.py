@@ -193,6 +193,14 @@ def test_triples_show_images_classes_and_the_amplified_difference():
     np.testing.assert_allclose(shown[5][1:], 0.5)
 
 
+def test_a_difference_is_written_as_its_eps_was():
+    x = np.full((1, 4, 4, 3), 0.5, np.float32)
+    for eps, words in ((0.1, "at most 0.1"), (8 / 255, "at most 8/255")):
+        p = np.array([[0.9, 0.1]])
+        drawn = Gallery().draw(ImagePairs(x, x + np.float32(eps), np.array([0]), p, p, "ab"))
+        assert words in [text.get_text() for text in drawn.texts]
+
+
 def test_triples_that_do_not_belong_together_are_refused():
     x, p = np.zeros((2, 4, 4, 3)), np.ones((2, 2)) / 2
     with pytest.raises(UsageError, match=r"found \[2, 4, 4, 3\], \[1, 4, 4, 3\]"):

@@ -115,7 +115,7 @@ def _triple(
         text_at(figure, left, top + CELL + 0.48, words, size=8.5, ha="left", color=soft)
     image_at(figure, left, top, difference)
     delta = data.x_adv[i] - data.x[i]
-    largest = f"at most {255 * float(np.abs(delta).max()):.3g}/255"
+    largest = f"at most {_written(float(np.abs(delta).max()))}"
     for below, words in ((0.14, largest), (0.31, size_of(delta))):
         text_at(figure, left, top + CELL + below, words, size=8.5, ha="left", color=soft)
 
@@ -129,6 +129,12 @@ def prediction_at(
     words = f"{mark} {class_word(names, top1, 17)}"
     text_at(figure, left, top + 0.14, words, size=9, ha="left", color=colour, weight="bold")
     text_at(figure, left, top + 0.31, f"{probs[top1]:.0%}", size=9, ha="left", color=colour)
+
+
+def _written(value: float) -> str:
+    """A pixel value: as a short decimal where it is one (0.1, not 25.5/255), else of 255."""
+    short = f"{value:.2g}"
+    return short if abs(float(short) - value) < 1e-6 else f"{255 * value:.3g}/255"
 
 
 def size_of(delta: np.ndarray) -> str:
