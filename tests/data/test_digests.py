@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tfrobust.data.digests import Seen, digest_of_all, duplicates
+from tfrobust.data.digests import RunImages, digest_of_all, duplicates
 from tfrobust.data.types import ImageSet, ReadLog, Splits
 from tfrobust.errors import TFRobustError
 
@@ -24,16 +24,16 @@ def splits(train, select, test):
 
 
 def test_a_run_knows_its_images_again(tmp_path):
-    Seen.of(splits([0, 1, 2], [3], [4])).save(tmp_path / "split.npz")
-    seen = Seen.load(tmp_path / "split.npz")
+    RunImages.of(splits([0, 1, 2], [3], [4])).save(tmp_path / "split.npz")
+    seen = RunImages.load(tmp_path / "split.npz")
     assert seen.classes == ("a", "b") and len(seen.train) == 3
     for dtype in (np.uint8, np.float32):
         rows, trained, chosen = seen.fresh(images([9, 2, 3, 0, 8], dtype))
         assert (rows.tolist(), trained, chosen) == ([0, 4], 2, 1)
-    assert Seen.load(tmp_path / "other.npz") is None
+    assert RunImages.load(tmp_path / "other.npz") is None
     (tmp_path / "split.npz").write_bytes(b"PK\3\4 cut off")
     with pytest.raises(TFRobustError, match="damaged"):
-        Seen.load(tmp_path / "split.npz")
+        RunImages.load(tmp_path / "split.npz")
 
 
 def test_images_in_two_splits_are_told():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tfrobust.data import prepared as prepared_module
+from tfrobust.data import tfds as prepared_module
 from tfrobust.data.tfds import prepared, read_prepared
 from tfrobust.data.tiny_imagenet import tiny_imagenet_dataset_builder
 from tfrobust.data.types import ReadOptions

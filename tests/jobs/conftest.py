@@ -7,7 +7,7 @@ import pytest
 
 from tfrobust.config import BackboneConfig, DataConfig, EvaluationConfig, RunConfig, ThreatConfig
 from tfrobust.data import load
-from tfrobust.data.digests import Seen
+from tfrobust.data.digests import RunImages
 from tfrobust.run import RunFolder
 
 COLOURS = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200], [200, 200, 60]])
@@ -56,6 +56,6 @@ def make_run(folder, images):
         evaluation=EvaluationConfig(attacks=("fgsm",), figures=False),
     )  # fmt: skip
     made.write_config(config)
-    Seen.of(load(str(images), seed=config.seed)).save(made.seen)
+    RunImages.of(load(str(images), seed=config.seed)).save(made.seen)
     classifier().save(made.best_model)
     return made

@@ -13,7 +13,7 @@ from PIL import Image
 from pipelines import compare, evaluate, export, predict
 from tfrobust.config import DataConfig, RunConfig, ThreatConfig
 from tfrobust.data import load
-from tfrobust.data.digests import Seen
+from tfrobust.data.digests import RunImages
 from tfrobust.jobs import evaluation
 from tfrobust.run import RunFolder
 from tfrobust.runtime import keras, tf
@@ -59,7 +59,7 @@ def run(tmp_path):
     made.create()
     config = RunConfig(data=DataConfig(dataset=str(photos)), threat=ThreatConfig(eps=0.02))
     save_yaml(config, made.config)
-    Seen.of(load(str(photos), seed=config.seed)).save(made.seen)
+    RunImages.of(load(str(photos), seed=config.seed)).save(made.seen)
     classifier().save(made.best_model)
     return made
 

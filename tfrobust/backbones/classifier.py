@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfrobust.backbones.description import OPTIONS
+from tfrobust.backbones.table import BACKBONES
 from tfrobust.backbones.unfreezing import HEAD_LAYER
 from tfrobust.config import CONVOLUTIONS, STEMS
 from tfrobust.errors import UsageError
@@ -80,8 +81,6 @@ def build(
       >>> network.output_shape
       (None, 10)
     """
-    from tfrobust.backbones.table import BACKBONES
-
     backbone = BACKBONES[name]
     _check_shapes(backbone, num_classes, image_shape, resize)
     given = (alpha, stem, convolution, position_embedding)
@@ -120,8 +119,6 @@ def _check_shapes(
 
 def _options(backbone: Backbone, given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that the network takes; another that asks for something is an error."""
-    from tfrobust.backbones.table import BACKBONES
-
     for name, value in given.items():
         choices = {"stem": STEMS, "convolution": CONVOLUTIONS}.get(name)
         if choices and value not in choices:

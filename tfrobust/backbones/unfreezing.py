@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tfrobust.backbones.table import BACKBONES
 from tfrobust.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,8 +64,6 @@ def blocks(model: keras.Model) -> tuple[Block, ...]:
 
 def _block_names(model_name: str, layers: Sequence[Any]) -> list[str]:
     """The block's name of each layer."""
-    from tfrobust.backbones.table import BACKBONES
-
     if model_name in BACKBONES:
         names = [_match(layer.name, BACKBONES[model_name].blocks) for layer in layers]
         found = [name for name in names if name is not None]

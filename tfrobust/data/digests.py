@@ -57,7 +57,7 @@ def duplicates(splits: Splits) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Seen:
+class RunImages:
     """What a run knows of the images that it was made with.
 
     Attributes:
@@ -71,7 +71,7 @@ class Seen:
     classes: tuple[str, ...]
 
     @classmethod
-    def of(cls, splits: Splits) -> Seen:
+    def of(cls, splits: Splits) -> RunImages:
         """Of a run's splits."""
         train, select = (
             frozenset(one[: 2 * _BYTES] for one in digests(part))
@@ -92,7 +92,7 @@ class Seen:
             raise TFRobustError(f"{path} cannot be written: {error}.") from error
 
     @classmethod
-    def load(cls, path: Path) -> Seen | None:
+    def load(cls, path: Path) -> RunImages | None:
         """What `save` wrote; None where there is no such file.
 
         Raises:

@@ -170,10 +170,10 @@ def without_seen(model: Path, test: ImageSet) -> tuple[ImageSet, tuple[str, ...]
     Raises:
       UsageError: none is left.
     """
-    from tfrobust.data.digests import Seen
+    from tfrobust.data.digests import RunImages
 
     run = run_of(model)
-    seen = Seen.load(run.seen) if run else None
+    seen = RunImages.load(run.seen) if run else None
     if seen is None:
         return test, ()
     rows, trained, chosen = seen.fresh(test)

@@ -173,13 +173,13 @@ class _Training:
 
     def begin(self, config: RunConfig, splits: Splits, here: dict[str, Any]) -> None:
         """Leaves in the folder what the run is, and tells it."""
-        from tfrobust.data.digests import Seen
+        from tfrobust.data.digests import RunImages
 
         self.run.create()
         self.run.write_config(config)
         facts = {"seed": config.seed, "commit": _commit(), "data": _sizes(splits)}
         self.run.write_environment({**here, **facts})
-        Seen.of(splits).save(self.run.seen)
+        RunImages.of(splits).save(self.run.seen)
         _introduce(config, splits, self.tell)
 
     def fit(
