@@ -24,7 +24,7 @@ from tfrobust.figures.accuracy_curves import (
 from tfrobust.figures.attack_path import AttackPath, RecordedPath, resting_step
 from tfrobust.figures.by_class import AccuracyByClass
 from tfrobust.figures.confusion import Confusion
-from tfrobust.figures.figure import dark_path
+from tfrobust.figures.figure import dark_path, encoded
 from tfrobust.figures.gallery import Gallery, ImagePairs
 from tfrobust.figures.outcomes import class_scores, confusion
 from tfrobust.jobs import evaluation_figures as figures
@@ -237,6 +237,8 @@ def test_a_path_is_shown_until_it_rests():
 def test_all_figures_of_an_evaluation(linear, monkeypatch, tmp_path):
     evaluator, radii = linear
     monkeypatch.setattr(figures, "STEPS", (1, 2))
+    # Small files: what is in them is looked at above.
+    monkeypatch.setattr(encoded, "__defaults__", (20,))
     drawn = {}
     draw_figures = figures.draw_figures
 
