@@ -55,7 +55,7 @@ def add_settings(
         section = parser.add_argument_group(f"{group or 'run'} settings")
         for item in dataclasses.fields(cls):
             if "help" in item.metadata:
-                default = shown(group, item.name) if shown else show(_default_of(item))
+                default = shown(group, item.name) if shown else shown_setting(RunConfig(), group, item.name)
                 hint = typing.get_type_hints(cls)[item.name]
                 _add_flag(section, group, item, hint, choices, default)
                 if hint is Choice:
@@ -76,7 +76,7 @@ def add_setting(
     """
     cls = typing.get_type_hints(RunConfig)[group]
     item = cls.__dataclass_fields__[name]
-    default = shown(group, name) if shown else show(_default_of(item))
+    default = shown(group, name) if shown else shown_setting(RunConfig(), group, name)
     _add_flag(parser, group, item, typing.get_type_hints(cls)[name], {}, default)
 
 
