@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -50,12 +51,13 @@ def add_settings(
       shown: (group, setting) -> the default that the help shows; the dataclasses' if None.
     """
     hints = typing.get_type_hints(RunConfig)
+    shown = shown or of_dataclasses()
     for group in groups:
         cls = hints[group] if group else RunConfig
         section = parser.add_argument_group(f"{group or 'run'} settings")
         for item in dataclasses.fields(cls):
             if "help" in item.metadata:
-                default = shown(group, item.name) if shown else shown_setting(RunConfig(), group, item.name)
+                default = shown(group, item.name)
                 hint = typing.get_type_hints(cls)[item.name]
                 _add_flag(section, group, item, hint, choices, default)
                 if hint is Choice:
@@ -76,13 +78,13 @@ def add_setting(
     """
     cls = typing.get_type_hints(RunConfig)[group]
     item = cls.__dataclass_fields__[name]
-    default = shown(group, name) if shown else shown_setting(RunConfig(), group, name)
+    default = (shown or of_dataclasses())(group, name)
     _add_flag(parser, group, item, typing.get_type_hints(cls)[name], {}, default)
 
 
 def _add_flags_of_plugins(
     parser: argparse.ArgumentParser, group: str, item: Any,
-    shown: Callable[[str, str], str] | None,
+    shown: Callable[[str, str], str],
 ) -> None:  # fmt: skip
     """A flag for each setting of the plug-ins of a table: --beta 6 is --method trades:beta=6."""
     table: Table = imported(item.metadata["table"], "table")
@@ -90,7 +92,7 @@ def _add_flags_of_plugins(
     for name, (hint, one) in all_settings(table).items():
         if "help" not in one.metadata:
             continue
-        default = (shown(group, name) if shown else "") or show(_default_of(one))
+        default = shown(group, name) or show(_default_of(one))
         whose = ", ".join(takers(table, name))
         checks = {**one.metadata, "help": f"{whose}: {one.metadata['help']}"}
         named = types.SimpleNamespace(name=name, metadata=checks)
@@ -167,6 +169,11 @@ def shown_setting(config: RunConfig, group: str, name: str) -> str:
         values = value if isinstance(value, tuple) else (value,)
         return ",".join(format_eps(one, config.threat.norm) for one in values) or "none"
     return show(value)
+
+
+def of_dataclasses() -> Callable[[str, str], str]:
+    """(group, setting) -> the default of the dataclasses, as help shows it."""
+    return functools.partial(shown_setting, RunConfig())
 
 
 def show(default: Any) -> str:
