@@ -18,7 +18,7 @@ from tfrobust.report.model_card import model_card
 from tfrobust.report.runs import read_run
 from tfrobust.settings import to_dict
 
-VOID = {"meta", "link", "img", "input", "br", "line", "circle", "polyline", "path", "hr"}
+VOID = {"meta", "link", "img", "source", "input", "br", "line", "circle", "polyline", "path", "hr"}
 
 
 @pytest.fixture(scope="module")
