@@ -74,7 +74,7 @@ def test_hostile_files_are_refused_by_name(tmp_path, monkeypatch, name, place, p
     }[place]
     # Protocol 0 makes every object with copyreg's help, which is refused first.
     expected = name if protocol or place == "top" else r"copy_?reg\._reconstructor"
-    with pytest.raises(TFRobustError, match=rf"set.pt is refused because .*{expected}"):
+    with pytest.raises(TFRobustError, match=rf"set.pt is rejected because .*{expected}"):
         load(save(tmp_path, content, protocol), skip_broken=True)
     assert not Path(MARK).exists()
 

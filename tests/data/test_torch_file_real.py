@@ -65,7 +65,7 @@ def test_the_format_before_zip_is_told(tmp_path):
     [
         (torch.nn.Parameter(WHOLE.float()), "a call of torch._utils._rebuild_parameter"),
         (WHOLE.bfloat16(), "a tensor of torch.BFloat16Storage"),
-        (WHOLE.float().to_sparse(), "is refused because it asks for a call of torch"),
+        (WHOLE.float().to_sparse(), "is rejected because it refers to a call of torch"),
         (WHOLE.float(), "image 0: float pixels range over 0..2"),
     ],
     ids=["parameter", "bfloat16", "sparse", "floats above one"],

@@ -88,7 +88,7 @@ def test_a_limit_ends_it_and_resume_goes_on(served, images, tmp_path, capsys):
     assert "limit of 700" in capsys.readouterr().err
     before = sum(served.images)
     assert main([*args, "--resume"]) == 0
-    assert "Going on" in capsys.readouterr().out
+    assert "Resuming" in capsys.readouterr().out
     report = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     # What was asked for before was not asked again.
     assert sum(served.images) - before < report["attacks"]["square"]["forward_evaluations"] + 300

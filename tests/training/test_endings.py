@@ -145,7 +145,7 @@ def test_early_stopping_counts_epochs_over_all_stages(small_cnn, run, capfd):
     assert [row["stage"] for row in state.rows] == [1, 1, 2]
     assert state.best_epoch == 1 and state.stage == 2
     said = capfd.readouterr().out
-    assert "2 epochs brought no better one" in said
+    assert "2 epochs brought no improvement" in said
     # No epoch was kept to choose the elbow from: it says so, and the best stays.
     assert "No elbow" in said and state.elbow is None and run.best_model.is_file()
 
