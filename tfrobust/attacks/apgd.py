@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from tfrobust.attacks.active_rows import all_rows, is_correct, keep, scatter, where
 from tfrobust.attacks.apgd_l1 import L1Course
 from tfrobust.attacks.apgd_rows import Course, Rows, any_length, drop
 from tfrobust.attacks.ascent import Model, input_gradient, require_classes

@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from tfrobust.attacks.active_rows import where
 from tfrobust.attacks.apgd_rows import Course, Rows, first_rows
-from tfrobust.attacks.standing import where
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
 from tfrobust.typing import Tensor

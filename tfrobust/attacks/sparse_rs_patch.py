@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from tfrobust.attacks.active_rows import all_rows, is_correct, keep, scatter, where
 from tfrobust.attacks.losses import LOSSES
 from tfrobust.attacks.sparse_rs import SparseRS
 from tfrobust.attacks.square_windows import corners, place_of, write
-from tfrobust.attacks.standing import everyone, is_correct, keep, scatter, where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -116,7 +116,7 @@ class SparseRSPatch(SparseRS):
             tf.repeat(_extreme(columns, bounds), side, axis=1), [batch, side * side, x.shape[3]]
         )
         corner = corners(tf.random.stateless_uniform([batch, 2], seeds[1]), x, side)
-        return _Standing(everyone(y), x, y, stripes, corner, tf.fill([batch], -float("inf")))
+        return _Standing(all_rows(y), x, y, stripes, corner, tf.fill([batch], -float("inf")))
 
     def _propose(
         self, standing: _Standing, i: Tensor, side: Tensor, bounds: tuple[float, float],

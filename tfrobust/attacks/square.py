@@ -25,7 +25,6 @@ from tfrobust.attacks.square_windows import (
     size_of,
     write,
 )
-from tfrobust.attacks.active_rows import all_rows, is_correct, keep, scatter, where
 from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel

@@ -19,7 +19,7 @@ from tfrobust.progress import Tell, silent
 
 if TYPE_CHECKING:
     from tfrobust.data.types import ImageSet
-    from tfrobust.evaluation.distances import MinimalDistances
+    from tfrobust.radii.distances import MinimalDistances
     from tfrobust.run import RunFolder
 
 
@@ -55,8 +55,9 @@ def distances(
       UsageError: an attack stops at the first image in a ball, or does not have a norm.
       TFRobustError: the model does not take the images, or the disk is full.
     """
-    from tfrobust.evaluation.figures_distances import distances_figure
-    from tfrobust.evaluation.minimal_distance import chosen, minimal_distance, norm_of
+    from tfrobust.figures.distances import MinimalDistancesFigure
+    from tfrobust.radii.distances import distance_curves
+    from tfrobust.radii.minimal_distance import chosen, minimal_distance, norm_of
 
     asked = [
         (text, norm_of(chosen(text)[1], norm)) for text in attacks for norm in norms or (None,)
@@ -75,7 +76,8 @@ def distances(
     for norm in dict.fromkeys(norm for _, norm in asked):
         together = [one for one in found if one.norm == norm]
         if len(together) > 1:
-            files.append(distances_figure(together, folder / f"{norm}.png"))
+            figure = MinimalDistancesFigure()
+            files.append(figure.save(distance_curves(together), folder / f"{norm}.png"))
     return _end(subject, tuple(found), files, folder, tell)
 
 
@@ -91,7 +93,7 @@ def spatial(subject: Subject | Path | str, *, tell: Tell = silent, **settings: A
       UsageError: a setting is out of range.
       TFRobustError: the model does not take the images, or the disk is full.
     """
-    from tfrobust.evaluation.spatial import moved, spatial_accuracy
+    from tfrobust.attacks.spatial import moved, spatial_accuracy
     from tfrobust.runtime import tf
 
     subject, data, folder = _begin(subject, "spatial", tell)
@@ -123,7 +125,7 @@ def universal(
       UsageError: a setting is out of range.
       TFRobustError: the model does not take the images, or the disk is full.
     """
-    from tfrobust.evaluation.universal import universal as made
+    from tfrobust.attacks.universal import universal as made
     from tfrobust.threat_model import ThreatModel
 
     subject, data, folder = _begin(subject, "universal", tell)
@@ -151,7 +153,7 @@ def patch(
       UsageError: a setting is out of range, or there is no such class.
       TFRobustError: the model does not take the images, or the disk is full.
     """
-    from tfrobust.evaluation.patch import adversarial_patch
+    from tfrobust.attacks.patch import adversarial_patch
 
     subject, data, folder = _begin(subject, "patch", tell)
     goal = _class_of(target, data.label_names)
@@ -200,7 +202,7 @@ def _finish(
 
 def _shown(rows: np.ndarray) -> np.ndarray:
     """Some of the rows, evenly spread: images are ordered by class."""
-    from tfrobust.evaluation.figures_changes import SHOWN
+    from tfrobust.jobs.change_figures import SHOWN
 
     return rows[np.unique(np.linspace(0, len(rows) - 1, SHOWN).astype(int))] if len(rows) else rows
 
@@ -209,7 +211,7 @@ def _draw(
     subject: Subject, data: ImageSet, rows: np.ndarray, changed: np.ndarray, folder: Path,
     title: str,
 ) -> Path:  # fmt: skip
-    from tfrobust.evaluation.figures_changes import changes_figure
+    from tfrobust.jobs.change_figures import changes_figure
 
     path = folder / f"{folder.name}.png"
     return changes_figure(subject.model, data, rows, changed, path, title)

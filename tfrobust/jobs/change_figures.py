@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tfrobust.data.types import ImageSet
-from tfrobust.evaluation.figures_images import triples_figure
+from tfrobust.figures.gallery import Gallery, ImagePairs
 from tfrobust.models.classifier import Classifier
 from tfrobust.models.inference import inference
 from tfrobust.runtime import tf
@@ -35,16 +35,9 @@ def changes_figure(
     """
     x = data.pixels(rows)
     before, after = (_probabilities(model, each) for each in (x, changed))
-    return triples_figure(
-        _coloured(x), _coloured(changed), data.labels[rows], before, after, data.label_names, path,
-        title=title,
-    )  # fmt: skip
+    pairs = ImagePairs(x, changed, data.labels[rows], before, after, data.label_names, title)
+    return Gallery().save(pairs, path)
 
 
 def _probabilities(model: Classifier, x: np.ndarray) -> np.ndarray:
     return np.asarray(tf.nn.softmax(inference(model)(tf.constant(x))))
-
-
-def _coloured(x: np.ndarray) -> np.ndarray:
-    """Grey images as three equal channels, as figures show them."""
-    return np.repeat(x, 3, axis=3) if x.shape[3] == 1 else x
