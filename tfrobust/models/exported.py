@@ -7,7 +7,6 @@ is settled here, once for all such files, and each guess is told.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from tfrobust.errors import TFRobustError
 from tfrobust.models import heads
+from tfrobust.models.ends import Ends
 from tfrobust.models.outside import Outside
 from tfrobust.models.views import InputView
 
@@ -26,29 +26,6 @@ _LARGEST = 2 << 30
 # have left a range open.
 _RANGES, _SLACK = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0)), 0.1
 _CHANNELS = (1, 3, 4)
-
-
-@dataclass(frozen=True)
-class Ends:
-    """What a file tells of its one input and of the output that holds its classes.
-
-    Attributes:
-      shape: of the input in the file's own order, batch first, None for any.
-      dtype: of the input.
-      scale: of a quantised input, whose numbers q mean scale * (q - zero); 0 for others.
-      zero: see `scale`.
-      activation: what the outputs come from, '' for logits, None where the graph does not say.
-      channels_first: whether its first operation says so; None where it does not.
-      output_step: of quantised outputs, 0 for floats.
-    """
-
-    shape: tuple[int | None, ...]
-    dtype: np.dtype
-    scale: float = 0.0
-    zero: int = 0
-    activation: str | None = None
-    channels_first: bool | None = None
-    output_step: float = 0.0
 
 
 class Runtime(Protocol):

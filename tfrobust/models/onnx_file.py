@@ -11,7 +11,7 @@ import numpy as np
 
 from tfrobust.errors import TFRobustError
 from tfrobust.models import heads
-from tfrobust.models.exported import Ends
+from tfrobust.models.ends import Ends
 
 # Operations of ONNX itself and of onnxruntime, which runs quantised models by its own.
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")

@@ -12,7 +12,7 @@ import numpy as np
 
 from tfrobust.errors import TFRobustError
 from tfrobust.models import heads
-from tfrobust.models.exported import Ends
+from tfrobust.models.ends import Ends
 from tfrobust.runtime import tf
 
 # Numbers of TensorFlow Lite's schema.
