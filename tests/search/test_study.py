@@ -14,7 +14,7 @@ from tfrobust.search.isolate import Isolated
 from tfrobust.search.plan import Search, grid, key_of
 from tfrobust.search.results import front, ranked, rows_of
 from tfrobust.search.space import parse_space
-from tfrobust.search.storage import default_url, is_gone, locked, owner
+from tfrobust.search.storage import is_gone, owner, storage_of
 from tfrobust.search.study import Pruned, Searcher
 
 SPACE = parse_space("batch_size=8,16,32")
@@ -28,7 +28,7 @@ def score(config, run, report):
 
 
 def study_of(folder):
-    return optuna.load_study(study_name="search", storage=default_url(folder))
+    return optuna.load_study(study_name="search", storage=storage_of(folder, None))
 
 
 def test_a_grid_is_done_and_the_best_is_found(tmp_path):
@@ -130,8 +130,7 @@ def test_a_trial_whose_process_dies_each_time_is_given_up_and_ctrl_c_is_no_death
     # As if killed: the last three attempts bear no sign of having been stopped.
     searcher = Searcher(one, score, tmp_path)
     for _ in range(3):
-        with locked(tmp_path):
-            searcher._plan()
+        searcher._plan()
         searcher.study.tell(searcher.study.ask(), state=optuna.trial.TrialState.FAIL)
     with pytest.raises(TFRobustError, match="No trial came to its end"):
         searcher.run()

@@ -92,16 +92,7 @@ def _settle(manner: Manner) -> None:
     """
     if manner in _settled:
         return
-    for name, there in manner.versions.items():
-        if (here := versions()[name]) != there:
-            raise TFRobustError(
-                f"A node of the cluster has {name} {here}, this process {there}: install the same "
-                "on both, or results would differ."
-            )
-    if "tensorflow" not in sys.modules:
-        os.environ.update(manner.flags)
-        os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(manner.threads)
-        os.environ["TF_NUM_INTEROP_THREADS"] = str(manner.threads)
+    settle_process(manner.versions, manner.threads, manner.flags)
     from tfrobust.runtime import import_quietly, setup
 
     import_quietly()
@@ -110,6 +101,26 @@ def _settle(manner: Manner) -> None:
     setup(precision=manner.precision, deterministic=manner.deterministic)
     tf.config.optimizer.set_experimental_options(manner.optimizer)
     _settled.append(manner)
+
+
+def settle_process(
+    wanted: dict[str, str], threads: int, flags: dict[str, str] | None = None
+) -> None:
+    """Checks versions, and sets the threads and flags of a TensorFlow that is still to come.
+
+    Raises:
+      TFRobustError: a package is of another version.
+    """
+    for name, there in wanted.items():
+        if (here := versions()[name]) != there:
+            raise TFRobustError(
+                f"A node of the cluster has {name} {here}, the driver {there}: install the same "
+                "on both, or results would differ."
+            )
+    if "tensorflow" not in sys.modules:
+        os.environ.update(flags or {})
+        for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+            os.environ[name] = str(threads)
 
 
 def manner_of(threads: int) -> Manner:
