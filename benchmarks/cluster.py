@@ -119,7 +119,7 @@ def _one_part(args: argparse.Namespace) -> None:
     """What one of the processes does: its part of the images, and all verdicts into a file."""
     import numpy as np
 
-    from tfrobust.cluster import opened_workers
+    from tfrobust.cluster.pool import opened_workers
     from tfrobust.config import EvaluationConfig
     from tfrobust.evaluation.evaluate import cascade
     from tfrobust.evaluation.evaluator import Evaluator

@@ -17,7 +17,7 @@ import pytest
 
 from tfrobust.attacks.gradient import PGD
 from tfrobust.attacks.square import Square
-from tfrobust.cluster import opened_workers
+from tfrobust.cluster.pool import opened_workers
 from tfrobust.errors import TFRobustError
 from tfrobust.evaluation.certify import certify
 from tfrobust.evaluation.corrupted import corruption_accuracy
@@ -146,7 +146,7 @@ def test_functions_and_saved_models_travel(case, nodes, tmp_path):
 PORTS = """
 import os, sys
 from pathlib import Path
-from tfrobust.cluster import opened_workers
+from tfrobust.cluster.pool import opened_workers
 with opened_workers("ray"):
     owners = {}
     for link in Path("/proc").glob("[0-9]*/fd/*"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from tfrobust.cli.cluster import add_cluster, cluster_of
-from tfrobust.cluster import Ray, RayWorkers, as_ray, opened_workers, pool
+from tfrobust.cluster import Ray, as_ray, pool
+from tfrobust.cluster.pool import RayWorkers, opened_workers
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.workers import Threads
 
@@ -164,6 +166,13 @@ def test_without_ray_there_is_a_sentence(monkeypatch):
         pass
     with opened_workers(None) as workers:
         assert workers is None
+
+
+def test_naming_a_cluster_imports_no_tensorflow():
+    """A command imports it later, quietly."""
+    code = "import sys, tfrobust.cluster, tfrobust.cli.cluster; print('tensorflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_flags(monkeypatch):

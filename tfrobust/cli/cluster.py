@@ -46,6 +46,7 @@ def cluster_of(args: argparse.Namespace) -> Ray | None:
                     f"--{flag.replace('_', '-')} says how large a worker is: add --on."
                 )
         return None
-    import_ray()
     cpus = 1 if args.worker_cpus is None else args.worker_cpus
-    return dataclasses.replace(as_ray(args.on), cpus=cpus, gpus=args.worker_gpus)
+    found = dataclasses.replace(as_ray(args.on), cpus=cpus, gpus=args.worker_gpus)
+    import_ray()
+    return found

@@ -6,7 +6,7 @@ knows what the batches are of. Ray (Moritz et al., 2018, https://arxiv.org/abs/1
 the extra `[cluster]`; one machine needs none of it.
 """
 
+# The pool is not among these: it imports TensorFlow, which commands import quietly.
 from tfrobust.cluster.connection import Ray, as_ray, connected
-from tfrobust.cluster.pool import RayWorkers, opened_workers
 
-__all__ = ["Ray", "RayWorkers", "as_ray", "connected", "opened_workers"]
+__all__ = ["Ray", "as_ray", "connected"]

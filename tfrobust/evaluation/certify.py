@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from tfrobust.cluster import Ray, opened_workers
+from tfrobust.cluster import Ray
+from tfrobust.cluster.pool import opened_workers
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.evaluation.batches import as_pixels

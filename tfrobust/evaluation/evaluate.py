@@ -11,7 +11,8 @@ import numpy as np
 
 from tfrobust.attacks.named import make_attacks
 from tfrobust.attacks.runner import refuse_without_gradient
-from tfrobust.cluster import Ray, opened_workers
+from tfrobust.cluster import Ray
+from tfrobust.cluster.pool import opened_workers
 from tfrobust.config import EvaluationConfig
 from tfrobust.evaluation.checks import doubts
 from tfrobust.evaluation.evaluator import Evaluator

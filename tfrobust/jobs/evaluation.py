@@ -228,7 +228,7 @@ def _check_place(subject: Subject, strategy: str, on: str | Ray | None) -> None:
 @contextlib.contextmanager
 def _workers(strategy: str, on: str | Ray | None, tell: Tell) -> Iterator[Workers]:
     """Who does the batches."""
-    from tfrobust.cluster import opened_workers
+    from tfrobust.cluster.pool import opened_workers
     from tfrobust.distribution import local_devices
     from tfrobust.workers import Threads
 

@@ -94,7 +94,7 @@ def perturb(
     from tfrobust.runtime import import_quietly, setup
 
     import_quietly()
-    from tfrobust.cluster import opened_workers
+    from tfrobust.cluster.pool import opened_workers
     from tfrobust.data.perturbed import sources
     from tfrobust.evaluation.perturbed_files import SetFolder, file_digest
     from tfrobust.evaluation.perturbed_sets import Perturber

@@ -96,12 +96,22 @@ def _database(url: str) -> optuna.storages.RDBStorage:
         ) from error
     except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
         raise TFRobustError(
-            f"Storage {address(url)}: the Python driver of this database is not installed: "
-            "pip install psycopg2-binary for PostgreSQL, pymysql for MySQL (mysql+pymysql://...)."
+            f"Storage {address(url)}: the Python driver of this database is not installed: pip "
+            f"install {_package(error)}."
         ) from error
     except sqlalchemy.exc.SQLAlchemyError as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
         raise TFRobustError(f"Storage {address(url)} cannot be opened: {reason}.") from error
+
+
+def _package(error: BaseException | None) -> str:
+    """What to install for the module that is missing; which one it is depends on SQLAlchemy."""
+    while error is not None and not isinstance(error, ModuleNotFoundError):
+        error = error.__cause__ or error.__context__
+    known = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary",
+             "MySQLdb": "mysqlclient"}  # fmt: skip
+    usual = "'psycopg[binary]' for PostgreSQL, pymysql for MySQL (mysql+pymysql://...)"
+    return known.get(error.name or "", error.name or usual) if error is not None else usual
 
 
 def address(url: str) -> str:
