@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from tfrobust.errors import TFRobustError
-from tfrobust.models.heads import is_keras, library_of
 
 
 def pack(value: Any) -> bytes:
@@ -24,8 +23,8 @@ def pack(value: Any) -> bytes:
 
     class Packer(cloudpickle.CloudPickler):  # type: ignore[name-defined]
         def reducer_override(self, found: Any) -> Any:
-            if is_keras(found) and hasattr(found, "save"):
-                return _opened, (library_of(found).__name__, _saved(found))
+            if library := _library_of(found):
+                return _opened, (library, _saved(found))
             return super().reducer_override(found)
 
     file = io.BytesIO()
@@ -43,9 +42,17 @@ def pack(value: Any) -> bytes:
 
 def unpack(content: bytes) -> Any:
     """What `pack` made bytes of."""
-    # A model file may name layers of ours, which are registered where they are defined.
-    importlib.import_module("tfrobust.models.opening")
     return pickle.loads(content)
+
+
+def _library_of(found: Any) -> str:
+    """The Keras that a model is of; '' for what is none, without importing any for it."""
+    roots = {cls.__module__.partition(".")[0] for cls in type(found).__mro__}
+    if roots.isdisjoint(("keras", "tf_keras")) or not hasattr(found, "save"):
+        return ""
+    from tfrobust.models.heads import is_keras, library_of
+
+    return str(library_of(found).__name__) if is_keras(found) else ""
 
 
 def _saved(model: Any) -> bytes:
@@ -58,6 +65,8 @@ def _saved(model: Any) -> bytes:
 
 def _opened(library: str, content: bytes) -> Any:
     """The model in a .keras file that this project's own process has saved."""
+    # It may name layers of ours, which are registered where they are defined.
+    importlib.import_module("tfrobust.models.opening")
     load: Callable[..., Any] = importlib.import_module(library).models.load_model
     with tempfile.TemporaryDirectory(prefix="tfrobust-") as folder:
         path = Path(folder) / "model.keras"
