@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.scaling import free_ports
 from tfrobust.data.types import ImageSet
 
 
@@ -26,7 +27,10 @@ class Nodes:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        self.cluster = Cluster(True, False, {"num_cpus": 0, "include_dashboard": False})
+        self.client_port = free_ports(1)[0]
+        head = {"num_cpus": 0, "include_dashboard": False,
+                "ray_client_server_port": self.client_port}  # fmt: skip
+        self.cluster = Cluster(True, False, head)
         self.nodes: list[Any] = []
 
     def fill(self, count: int = 2) -> None:

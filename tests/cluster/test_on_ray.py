@@ -143,6 +143,47 @@ def test_functions_and_saved_models_travel(case, nodes, tmp_path):
 # ---- clusters of its own ----
 
 
+CLIENT = """
+import sys
+import tfrobust as tr
+
+def run(on):
+    ball = tr.Linf(1 / 255)
+    return tr.evaluate(sys.argv[1], sys.argv[2], ball, "pgd:steps=8", batch_size=20, on=on)
+
+def known(config, run, report):
+    report(1, {"select_clean": 0.5})
+    return {"clean": 0.5}
+
+def trial(on):
+    from pathlib import Path
+    from tfrobust.cluster import as_ray, connected
+    from tfrobust.config import RunConfig
+    from tfrobust.run import RunFolder
+    from tfrobust.search.on_ray import OnRay
+    run, told = RunFolder(Path(sys.argv[1]).parent / "trial"), []
+    run.create()
+    with connected(as_ray(on)) as ray:
+        found = OnRay(known, ray, as_ray(on))(
+            RunConfig(), run, lambda epoch, row: told.append(epoch))
+    assert found == {"clean": 0.5} and told == [1], (found, told)
+
+here, there = run(None), run(sys.argv[3])
+assert (here.robust == there.robust).all() and 0 < here.robust.mean() < here.clean_accuracy
+trial(sys.argv[3])
+"""
+
+
+def test_a_cluster_is_reached_from_outside(case, nodes, tmp_path):
+    model, data = case
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "x.npz", x=data.images, y=data.labels)
+    command = [sys.executable, "-c", CLIENT, str(tmp_path / "model.keras"),
+               str(tmp_path / "x.npz"), f"ray://127.0.0.1:{nodes.client_port}"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 PORTS = """
 import os, sys
 from pathlib import Path
