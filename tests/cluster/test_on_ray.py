@@ -134,8 +134,8 @@ def test_functions_and_saved_models_travel(case, nodes, tmp_path):
     model, data = case
     scale = np.float32(2)
     pgd = {"pgd": PGD(steps=3)}
-    tr.export(model, tmp_path / "saved", data)
-    for one in (lambda x: model(x) * scale, tmp_path / "saved"):
+    saved = tr.export(model, tmp_path / "saved", data.label_names)
+    for one in (lambda x: model(x) * scale, saved):
         here, there = (facts(evaluate(one, data, BALL, pgd, on=on)) for on in (None, "ray"))
         assert here == there
 

@@ -1,11 +1,10 @@
-"""Trials as tasks of a Ray cluster, each in a process of its own."""
+"""Trials on a Ray cluster, each in a process of its own."""
 
 from __future__ import annotations
 
 import os
 import queue
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from tfrobust.search.study import Lost, Objective, Pruned, Report
 
 
 class OnRay:
-    """An objective whose every call is a Ray task, on whichever node has room.
+    """An objective whose every call is an actor of Ray, on whichever node has room.
 
     What it prints goes to `log.txt` in the run folder, which all nodes have to see. Where a
     node dies the trial is `Lost`: the search plans it again, and it goes on from its last
@@ -40,10 +39,9 @@ class OnRay:
         self._manner = versions(), cluster.cpus
         self.at_once = max(slots(ray, cluster), 1)
         # A process for each: memory that a training leaves behind ends with it.
-        self._task = ray.remote(
-            num_cpus=cluster.cpus, num_gpus=gpus_of(ray, cluster), max_retries=0, max_calls=1,
-            num_returns="streaming",
-        )(_trial)  # fmt: skip
+        self._trial = ray.remote(
+            num_cpus=cluster.cpus, num_gpus=gpus_of(ray, cluster), max_restarts=0
+        )(_Trial)
 
     def __call__(self, config: RunConfig, run: RunFolder, report: Report) -> dict[str, float]:
         """Calls the objective on the cluster, and passes its reports on.
@@ -54,57 +52,61 @@ class OnRay:
           TFRobustError: the objective failed.
         """
         path = str(run.path.resolve())
-        told = self._task.remote(self._manner, self._packed, config, path, os.getcwd())
+        trial = self._trial.remote(self._manner, [self._packed], config, path, os.getcwd())
         try:
-            for reference in told:
-                kind, *content = self._ray.get(reference)
+            while True:
+                kind, *content = self._ray.get(trial.told.remote())
                 if kind == "done":
                     return dict(content[0])
-                if kind == "pruned":
-                    raise Pruned
                 if kind == "failed":
                     raise TFRobustError(content[0])
                 if report(*content):
-                    self._ray.cancel(told, force=True)
                     raise Pruned
         except self._ray.exceptions.RayTaskError as error:
             raise TFRobustError(f"A worker of the cluster failed: {error.cause}") from error
         except self._ray.exceptions.RayError as error:
             raise Lost("its worker or node died") from error
-        raise Lost("its worker ended without a result")
+        finally:
+            self._ray.kill(trial)
 
 
-def _trial(
-    manner: tuple[dict[str, str], int], packed: bytes, config: RunConfig, path: str, folder: str
-) -> Iterator[tuple[Any, ...]]:
-    """What the process does: ('epoch', number, row) for each epoch, and how it ended."""
-    settle_process(*manner)
-    if Path(folder).is_dir():
-        # Paths of data and weights are those of the search.
-        os.chdir(folder)
-    told: queue.Queue[tuple[Any, ...]] = queue.Queue()
+class _Trial:
+    """What the process does: an actor, whose thread trains while it tells how far that is."""
 
-    def report(epoch: int, row: dict[str, Any]) -> bool:
-        # The search stops the process if it is to be pruned.
-        told.put(("epoch", epoch, row))
-        return False
+    def __init__(
+        self, manner: tuple[dict[str, str], int], packed: list[Any], config: RunConfig, path: str,
+        folder: str,
+    ) -> None:  # fmt: skip
+        self._told: queue.Queue[tuple[Any, ...]] = queue.Queue()
+        what = manner, packed, config, path, folder
+        threading.Thread(target=self._work, args=what, daemon=True).start()
 
-    def work() -> None:
+    def told(self) -> tuple[Any, ...]:
+        """('epoch', number, row), or how it ended; waits for it."""
+        return self._told.get()
+
+    def _work(
+        self, manner: tuple[dict[str, str], int], packed: list[Any], config: RunConfig, path: str,
+        folder: str,
+    ) -> None:  # fmt: skip
+        import ray
+
         run = RunFolder(Path(path))
-        with output_to(run):
-            try:
-                told.put(("done", unpack(packed)(config, run, report)))
-            except Pruned:
-                told.put(("pruned",))
-            except TFRobustError as error:
-                told.put(("failed", str(error)))
-            except BaseException as error:
-                text = " ".join(str(error).split())
-                told.put(("failed", f"{type(error).__name__}: {text}"))
+        try:
+            settle_process(*manner)
+            if Path(folder).is_dir():
+                # Paths of data and weights are those of the search.
+                os.chdir(folder)
+            with output_to(run):
+                found = unpack(ray.get(packed[0]))(config, run, self._report)
+            self._told.put(("done", found))
+        except TFRobustError as error:
+            self._told.put(("failed", str(error)))
+        except BaseException as error:
+            text = " ".join(str(error).split())
+            self._told.put(("failed", f"{type(error).__name__}: {text}"))
 
-    threading.Thread(target=work, daemon=True).start()
-    while True:
-        found = told.get()
-        yield found
-        if found[0] != "epoch":
-            return
+    def _report(self, epoch: int, row: dict[str, Any]) -> bool:
+        # The search ends the process if the trial is to be pruned.
+        self._told.put(("epoch", epoch, row))
+        return False
