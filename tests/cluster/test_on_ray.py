@@ -26,7 +26,7 @@ from tfrobust.evaluation.ledger import Ledger
 from tfrobust.threat_model import ThreatModel
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 BALL = ThreatModel("linf", 1 / 255)
 ATTACKS = {"pgd": PGD(steps=8, restarts=2), "square": Square(queries=40)}

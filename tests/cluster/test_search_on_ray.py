@@ -29,7 +29,7 @@ from tfrobust.search.space import parse_space
 from tfrobust.search.storage import storage_of
 from tfrobust.search.study import Searcher
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SPACE = "batch_size=8,16,32,64,128,256;learning_rate=1e-4..1e-1:log:4"
 
