@@ -1,5 +1,6 @@
 # make train   sets up and runs the main job on the embedded data set
 # make test    sets up and passes the tests
+# make test-cluster  passes those on real Ray clusters, with the extra [cluster]
 # make test-matrix   passes them with TensorFlow 2.18 to 2.21, in environments of their own
 #   (MATRIX=all: the whole suite; MATRIX_ROWS="2.20:3.13": other pairs; MATRIX_DIR: where)
 # make coverage  passes the tests and prints the lines and branches they reach, room by room
@@ -26,7 +27,7 @@ export UV_HTTP_TIMEOUT ?= 300
 PYTEST := $(BIN)/python -m pytest
 PROCESSES := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: train test test-slow coverage test-matrix check benchmarks docs release-check clean
+.PHONY: train test test-slow test-cluster coverage test-matrix check benchmarks docs release-check clean
 
 train: $(VENV)/.ready
 	$(DIGITS) --recipe digits_standard --output saved_models/digits-standard
@@ -44,6 +45,12 @@ coverage: $(VENV)/.ready-dev
 	$(BIN)/python -m coverage run -m pytest $(PROCESSES)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python .ci/rooms.py
+
+# Ray clusters of several nodes on this machine, whose nodes are killed; a real PostgreSQL where
+# there is one.
+test-cluster: $(VENV)/.ready-test
+	$(INSTALL) -e ".[cluster]" "psycopg[binary]"
+	$(PYTEST) -m slow tests/cluster
 
 test-matrix:
 	@MATRIX="$(MATRIX)" MATRIX_ROWS="$(MATRIX_ROWS)" MATRIX_DIR="$(MATRIX_DIR)" .ci/matrix

@@ -240,6 +240,13 @@ def setup(
     keras.mixed_precision.set_global_policy(precision)
 
 
+def is_deterministic() -> bool:
+    """Whether `setup` has made TensorFlow's operations reproducible."""
+    # TensorFlow exports the switch alone.
+    config = importlib.import_module("tensorflow.python.framework.config")
+    return bool(config.is_op_determinism_enabled())
+
+
 def native_precision(config: Any) -> Any:
     """The configuration with the number format 'auto' made a definite one for this machine."""
     import dataclasses

@@ -61,6 +61,6 @@ def compiled(attack, model, shape, ball):
 
     def call(x, y, seed=0):
         x_adv, success = step(tf.constant(x), tf.constant(y), tf.constant([seed, 0]))
-        return x_adv.numpy(), success.numpy(), counter.take()[0]
+        return x_adv.numpy(), success.numpy(), counter.total()[0]
 
     return call

@@ -14,7 +14,7 @@ from tfrobust.cli.plans import make_plan
 from tfrobust.cli.search import SPACE_HELP, section_of
 from tfrobust.jobs.searching import make_search
 from tfrobust.search.results import read_table
-from tfrobust.search.storage import default_url
+from tfrobust.search.storage import storage_of
 
 TINY = [
     "--recipe", "digits_standard", "--backbone", "simplenet", "--limit-train", "60",
@@ -81,7 +81,7 @@ def check_leftovers(row, run, folder):
     assert row.metrics["robust"] == pytest.approx(kept, abs=1e-6)
 
     # Optuna was told of every epoch, which is what it prunes by.
-    (trial,) = optuna.load_study(study_name="search", storage=default_url(folder)).trials
+    (trial,) = optuna.load_study(study_name="search", storage=storage_of(folder, None)).trials
     told = {int(line["epoch"]): float(line["select_pgd"]) for line in history}
     assert trial.intermediate_values == pytest.approx(told, abs=1e-6) and len(told) == 2
 

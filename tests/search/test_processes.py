@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -12,10 +11,9 @@ from collections import Counter
 from pathlib import Path
 
 import optuna
-import pytest
 
 from tfrobust.search.results import rows_of
-from tfrobust.search.storage import _open, default_url
+from tfrobust.search.storage import storage_of
 
 ROOT = Path(__file__).resolve().parents[2]
 STUB = Path(__file__).with_name("stub_search.py")
@@ -35,7 +33,7 @@ def calls(folder):
 
 
 def study_of(folder):
-    return optuna.load_study(study_name="search", storage=default_url(folder))
+    return optuna.load_study(study_name="search", storage=storage_of(folder, None))
 
 
 def test_killed_by_signal_9_and_run_again_it_loses_nothing(tmp_path):
@@ -75,19 +73,6 @@ def test_two_processes_share_a_grid_and_do_nothing_twice(tmp_path):
     assert len(seen) == 17 and len({(batch, rate) for batch, rate, _ in seen}) == 17
     shares = Counter(pid for *_, pid in seen)
     assert len(shares) == 2 and min(shares.values()) >= 2
-
-
-def test_what_one_process_reads_no_other_writes_before_it_is_done(tmp_path):
-    """Else both could read that a trial is waiting, and both take it."""
-    optuna.create_study(storage=_open(f"sqlite:///{tmp_path}/search.db"))
-    engine = _open(f"sqlite:///{tmp_path}/search.db").engine
-    other = sqlite3.connect(tmp_path / "search.db", timeout=0.05)
-    with engine.connect() as one:
-        assert one.exec_driver_sql("SELECT count(*) FROM studies").scalar() == 1
-        with pytest.raises(sqlite3.OperationalError, match="locked"):
-            other.execute("DELETE FROM studies")
-    other.execute("DELETE FROM studies")
-    other.close()
 
 
 def test_a_process_of_its_own_for_each_trial_fails_alone(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from dataclasses import replace
 
@@ -14,8 +15,8 @@ from tfrobust.search.isolate import Isolated
 from tfrobust.search.plan import Search, grid, key_of
 from tfrobust.search.results import front, ranked, rows_of
 from tfrobust.search.space import parse_space
-from tfrobust.search.storage import default_url, is_gone, locked, owner
-from tfrobust.search.study import Pruned, Searcher
+from tfrobust.search.storage import is_gone, owner, storage_of
+from tfrobust.search.study import Lost, Pruned, Searcher
 
 SPACE = parse_space("batch_size=8,16,32")
 SEARCH = Search(SPACE, RunConfig())
@@ -28,7 +29,7 @@ def score(config, run, report):
 
 
 def study_of(folder):
-    return optuna.load_study(study_name="search", storage=default_url(folder))
+    return optuna.load_study(study_name="search", storage=storage_of(folder, None))
 
 
 def test_a_grid_is_done_and_the_best_is_found(tmp_path):
@@ -130,8 +131,7 @@ def test_a_trial_whose_process_dies_each_time_is_given_up_and_ctrl_c_is_no_death
     # As if killed: the last three attempts bear no sign of having been stopped.
     searcher = Searcher(one, score, tmp_path)
     for _ in range(3):
-        with locked(tmp_path):
-            searcher._plan()
+        searcher._plan()
         searcher.study.tell(searcher.study.ask(), state=optuna.trial.TrialState.FAIL)
     with pytest.raises(TFRobustError, match="No trial came to its end"):
         searcher.run()
@@ -237,3 +237,58 @@ def test_a_storage_that_cannot_be_used_is_told_in_one_sentence(url, kind, messag
     with pytest.raises(kind, match=message) as error:
         Searcher(SEARCH, score, tmp_path, url=url)
     assert "secret" not in str(error.value) and "\n" not in str(error.value)
+
+
+class Together:
+    """Two trials at a time, each of which waits for another; what it is told to lose is lost."""
+
+    at_once = 2
+
+    def __init__(self, lost=0, meet=True):
+        self.lost, self.meet, self.calls = lost, threading.Barrier(2) if meet else None, []
+
+    def __call__(self, config, run, report):
+        size = config.training.batch_size
+        self.calls.append(size)
+        if self.meet is not None:
+            self.meet.wait(20)
+        if size == 16 and self.calls.count(16) <= self.lost:
+            raise Lost
+        return score(config, run, report)
+
+
+def test_trials_are_done_together_and_each_once(tmp_path):
+    search = replace(SEARCH, space=parse_space("batch_size=8,16,32,64"))
+    together = Together()
+    rows = Searcher(search, together, tmp_path).run()
+    assert [row.state for row in rows] == ["complete"] * 4
+    assert sorted(together.calls) == [8, 16, 32, 64]
+    assert study_of(tmp_path).best_params == {"batch_size": 16}
+
+
+def test_a_lost_trial_is_begun_again_and_at_last_given_up(tmp_path):
+    once = Together(lost=1, meet=False)
+    rows = Searcher(SEARCH, once, tmp_path / "once").run()
+    assert Counter(row.state for row in rows) == {"complete": 3, "interrupted": 1}
+    (lost,) = [row for row in rows if row.state == "interrupted"]
+    assert [row.run for row in rows if row.point == lost.point] == [lost.run] * 2
+    always = Together(lost=99, meet=False)
+    rows = Searcher(SEARCH, always, tmp_path / "always").run()
+    assert Counter(row.state for row in rows) == {"complete": 2, "interrupted": 3}
+
+
+def test_a_hopeless_search_ends_while_others_are_under_way(tmp_path):
+    class Broken(Together):
+        def __call__(self, config, run, report):
+            raise ValueError("no such images")
+
+    with pytest.raises(TFRobustError):
+        Searcher(SEARCH, Broken(meet=False), tmp_path).run()
+
+
+def test_a_search_begun_with_sqlite_goes_on_with_it(tmp_path):
+    tmp_path.joinpath("search.db").touch()
+    assert len(Searcher(SEARCH, score, tmp_path).run()) == 3
+    assert not tmp_path.joinpath("search.journal").exists()
+    again = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path}/search.db")
+    assert len(again.trials) == 3

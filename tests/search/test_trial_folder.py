@@ -63,7 +63,7 @@ def test_another_study_in_the_same_folder_begins_afresh_and_leaves_the_first_alo
 def test_without_its_database_a_search_does_not_go_on_from_other_settings(tmp_path, capsys):
     killed(SMALL, tmp_path, 16)
     (tmp_path / "trials" / "0001" / "log.txt").write_text("of the trial before")
-    (tmp_path / "search.db").unlink()
+    (tmp_path / "search.journal").unlink()
     training = Training()
     assert len(Searcher(LARGE, training, tmp_path).run()) == 2
     assert training.began_with == [(32, []), (64, [])]
@@ -74,7 +74,7 @@ def test_without_its_database_a_search_does_not_go_on_from_other_settings(tmp_pa
 
 def test_without_its_database_the_same_search_goes_on(tmp_path):
     killed(SMALL, tmp_path, 16)
-    (tmp_path / "search.db").unlink()
+    (tmp_path / "search.journal").unlink()
     training = Training()
     Searcher(SMALL, training, tmp_path).run()
     # The first had come to its end, and its checkpoint was freed then.

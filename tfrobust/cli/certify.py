@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from tfrobust.cli.cluster import add_cluster, cluster_of
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.flags import add_setting, add_settings
 from tfrobust.cli.intake import add_intake, shown_of_run, subject_of
@@ -30,6 +31,7 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     add("--output", default=None, metavar="FOLDER",
         help="for the results (default: the run folder, or MODEL-results)")  # fmt: skip
     add("--resume", action="store_true", help="resume a certification that was interrupted")
+    add_cluster(parser)
     add_intake(parser)
     shown = shown_of_run(parser, words)
     add_setting(parser, "evaluation", "limit", shown)
@@ -40,9 +42,11 @@ def work(args: argparse.Namespace) -> None:
     """Certifies a run folder's or a bare model."""
     from tfrobust import jobs
 
+    on = cluster_of(args)
     jobs.certify(
         subject_of(args), args.sigma, samples=args.samples, selection=args.selection,
-        alpha=args.alpha, batch_size=args.noise_batch_size, resume=args.resume, tell=say,
+        alpha=args.alpha, batch_size=args.noise_batch_size, resume=args.resume,
+        on=on, tell=say,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from tfrobust.attacks import ATTACKS, SUITES
+from tfrobust.cli.cluster import add_cluster, cluster_of
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.flags import add_settings
 from tfrobust.cli.intake import add_intake, shown_of_run, subject_of
@@ -41,10 +42,10 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
         "--resume", action="store_true", help="resume an evaluation that was interrupted"
     )
     parser.add_argument(
-        "--strategy", default="none", choices=("none", "mirrored", "multiworker"),
-        help="spread the work over all GPUs of this machine, or over the workers in TF_CONFIG, "
-        "which run the same command",
+        "--strategy", default="none", metavar="NAME",
+        help="none, or mirrored: spread the work over all GPUs of this machine",
     )  # fmt: skip
+    add_cluster(parser)
     add_intake(parser)
     add_settings(parser, ["", "threat", "evaluation", "data"], {}, shown_of_run(parser, words))
     parser.epilog = (
@@ -56,9 +57,10 @@ def work(args: argparse.Namespace) -> None:
     """Evaluates a run folder or a bare model."""
     from tfrobust import jobs
 
+    on = cluster_of(args)
     jobs.evaluate(
         subject_of(args), reference=args.reference, resume=args.resume, strategy=args.strategy,
-        tell=say,
+        on=on, tell=say,
     )  # fmt: skip
 
 

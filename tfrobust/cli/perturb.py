@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tfrobust.attacks import ATTACKS
+from tfrobust.cli.cluster import add_cluster, cluster_of
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.flags import add_settings, given_settings
 from tfrobust.cli.intake import shown_of_run
@@ -41,6 +42,7 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
         "'l0' with that share of the pixels",
     )  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=128, help="images in a batch")
+    add_cluster(parser)
     add_settings(parser, ["", "threat", "data"], {}, shown_of_run(parser, words))
     parser.epilog = (
         f"Attacks: {', '.join(ATTACKS)}. Built-in data sets: {', '.join(DATASETS)}. "
@@ -52,10 +54,12 @@ def work(args: argparse.Namespace) -> None:
     """Builds the requested sets."""
     from tfrobust import jobs
 
+    on = cluster_of(args)
     sizes = {name: int(getattr(args, f"size:{name}")) for name in SETS}
     jobs.perturb(
         Path(args.model), args.output, given_settings(args), sizes=sizes, attack=args.attack,
-        pixel_attack=args.pixel_attack, batch_size=args.batch_size, resume=args.resume, tell=say,
+        pixel_attack=args.pixel_attack, batch_size=args.batch_size, resume=args.resume,
+        on=on, tell=say,
     )  # fmt: skip
 
 

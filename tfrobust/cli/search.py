@@ -9,6 +9,7 @@ from typing import Any
 
 from tfrobust.backbones import BACKBONES
 from tfrobust.cli import train
+from tfrobust.cli.cluster import add_cluster, cluster_of
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.flags import Names, add_settings, given_settings
 from tfrobust.cli.plans import make_plan, shown_in_help
@@ -54,6 +55,7 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
         help="learning rate at its height (default: the stages')",
     )  # fmt: skip
     _add_search_flags(parser.add_argument_group("search settings (default: the recipe's, else)"))
+    add_cluster(parser)
     choices = {"backbone": Names([*BACKBONES, AUTO])}
     add_settings(parser, GROUPS[:-1], choices, shown_in_help(words, train.make_parser))
 
@@ -81,7 +83,7 @@ def _add_search_flags(group: Any) -> None:
     add("study", "name of the study in the database; of another than the usual name, trials are in "
         "OUTPUT/trials/NAME-0000 and so on", metavar="NAME")  # fmt: skip
     add("storage", "database that machines share, such as postgresql://user:password@host/name "
-        "(default: OUTPUT/search.db)", metavar="URL")  # fmt: skip
+        "(default: the file OUTPUT/search.journal)", metavar="URL")  # fmt: skip
     group.add_argument(
         "--isolate", action=argparse.BooleanOptionalAction, default=True,
         help="a process for each trial: a crash costs one trial, and memory does not grow by some "
@@ -96,6 +98,7 @@ def work(args: argparse.Namespace) -> None:
     """The whole search, from the flags to the figures."""
     from tfrobust import jobs
 
+    on = cluster_of(args)
     folder = Path(args.output)
     saved = folder / "search.yaml"
     if saved.is_file() and not (args.recipe or args.space or given_settings(args)):
@@ -103,7 +106,7 @@ def work(args: argparse.Namespace) -> None:
     section = section_of(args)
     jobs.search(
         make_plan(args), section, folder, isolate=args.isolate, retry_failed=args.retry_failed,
-        tell=say,
+        on=on, tell=say,
     )  # fmt: skip
 
 

@@ -54,19 +54,16 @@ class Checkpoint:
       key: what must be the same for a resumed evaluation: model, data, settings.
       resume: continue from the file; one with another key is ignored.
       every: seconds between two saves.
-      writes: off for all but one of several processes that evaluate together.
     """
 
     def __init__(
         self, path: Path | None = None, key: str = "", *, resume: bool = False,
-        every: float = 20.0, writes: bool = True,
+        every: float = 20.0,
     ) -> None:  # fmt: skip
         self.path, self._key, self._every = path, key, every
         self._tasks: dict[str, Task] = {}
         self._saved = time.monotonic()
         self.resumed = bool(resume and path and path.is_file() and self._read(path))
-        if not writes:
-            self.path = None
 
     def task(self, name: str, base: Outcome) -> Task:
         """The task of that name: its saved state, or a new one that starts from `base`."""

@@ -5,7 +5,8 @@ Hendrycks and Dietterich (2019), https://arxiv.org/abs/1903.12261.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ from tfrobust.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from tfrobust.data.types import ImageSet
 from tfrobust.evaluation.batches import as_pixels, judge_logits
 from tfrobust.evaluation.calibration import Calibration, brier_of, expected_calibration_error
-from tfrobust.models.classifier import as_classifier
+from tfrobust.models.classifier import Classifier, as_classifier
 from tfrobust.models.inference import inference
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf, traced_once
+from tfrobust.workers import Piece, Threads, Workers
 
 NOTE = (
     "images corrupted here, with random draws of our own: not comparable with figures on an "
@@ -32,6 +34,7 @@ def corruption_accuracy(
     names: Sequence[str] = tuple(CORRUPTIONS),
     batch_size: int = 128,
     seed: int = 42,
+    workers: Workers | None = None,
 ) -> dict[str, Any]:
     """Accuracy under each corruption at each severity, and their mean.
 
@@ -41,6 +44,7 @@ def corruption_accuracy(
       names: of `CORRUPTIONS`; all 15 by default.
       batch_size: images in a batch.
       seed: of the random draws; image i has the same ones in every corruption.
+      workers: who does the batches; this process, one at a time, if None.
 
     Returns:
       {'mean_accuracy', 'by_corruption': {name: [accuracy at severity 1 to 5]}, 'calibration':
@@ -49,14 +53,20 @@ def corruption_accuracy(
     Raises:
       UsageError: an unknown name, or images that are too small.
     """
-    logits = inference(as_classifier(model, data.pixels(slice(0, 64))))
+    made = _Corrupted(as_classifier(model, data.pixels(slice(0, 64))))
+    pieces = (piece for name in names for severity in SEVERITIES
+              for piece in _pieces(data, name, severity, batch_size, seed))  # fmt: skip
+    results = (one for some in (workers or Threads(at_once=1)).map(made, "judged", pieces)
+               for one in some)  # fmt: skip
+    batches = -(-len(data) // batch_size)
     progress = Progress("corruptions", len(names) * len(SEVERITIES))
     found: dict[str, list[float]] = {}
     calibrations = []
     for name in names:
         found[name] = []
         for severity in SEVERITIES:
-            accuracy, calibration = _measured(logits, data, name, severity, batch_size, seed)
+            columns = list(itertools.islice(results, batches))
+            accuracy, calibration = _measured(columns)
             found[name].append(accuracy)
             calibrations.append(calibration)
             progress.update(len(found) * len(SEVERITIES) - len(SEVERITIES) + severity)
@@ -72,23 +82,50 @@ def corruption_accuracy(
     }
 
 
-def _measured(
-    logits: Any, data: ImageSet, name: str, severity: int, batch_size: int, seed: int
-) -> tuple[float, Calibration]:
-    @traced_once
-    def judged(x: Any, y: Any, seeds: Any) -> Any:
-        found = logits(corrupt(as_pixels(x), name, severity, seeds))
-        _, confidences, correct, _ = judge_logits(found, y)
-        return confidences, correct, brier_of(found, y)
+class _Corrupted:
+    """A classifier as it judges corrupted images; pickled, it is the classifier alone."""
 
-    columns = []
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+        self._graphs: dict[tuple[str, int], Any] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Corrupted, (self._classifier,)
+
+    def judged(
+        self, name: str, severity: int, x: np.ndarray, y: np.ndarray, seeds: np.ndarray
+    ) -> list[np.ndarray]:
+        """Confidences, whether right, and Brier scores, each [B]."""
+        key = (name, severity)
+        # The pieces come corruption by corruption: one graph is enough.
+        if key not in self._graphs:
+            self._graphs = {key: self._traced(*key)}
+        found = self._graphs[key](tf.constant(x), tf.constant(y), tf.constant(seeds))
+        return [one.numpy() for one in found]
+
+    def _traced(self, name: str, severity: int) -> Any:
+        logits = inference(self._classifier)
+
+        @traced_once
+        def judged(x: Any, y: Any, seeds: Any) -> Any:
+            found = logits(corrupt(as_pixels(x), name, severity, seeds))
+            _, confidences, correct, _ = judge_logits(found, y)
+            return confidences, correct, brier_of(found, y)
+
+        return judged
+
+
+def _pieces(
+    data: ImageSet, name: str, severity: int, batch_size: int, seed: int
+) -> Iterator[Piece]:
     for first in range(0, len(data), batch_size):
-        part = slice(first, min(first + batch_size, len(data)))
-        rows = tf.range(part.start, part.stop)
+        rows = np.arange(first, min(first + batch_size, len(data)))
         # A seed for each image by its place in the data: batches do not matter.
-        seeds = tf.stack([tf.fill(tf.shape(rows), seed), rows], axis=1)
-        y = tf.constant(data.labels[part], tf.int32)
-        columns.append([one.numpy() for one in judged(tf.constant(data.images[part]), y, seeds)])
+        seeds = np.stack([np.full_like(rows, seed), rows], axis=1).astype(np.int32)
+        yield name, severity, data.images[rows], data.labels[rows].astype(np.int32), seeds
+
+
+def _measured(columns: list[list[np.ndarray]]) -> tuple[float, Calibration]:
     confidences, correct, squared = map(np.concatenate, zip(*columns, strict=True))
     error = expected_calibration_error(confidences, correct)
     return round(float(correct.mean()), 6), Calibration(error, float(squared.mean()))

@@ -11,6 +11,8 @@ import numpy as np
 
 from tfrobust.attacks.named import make_attacks
 from tfrobust.attacks.runner import refuse_without_gradient
+from tfrobust.cluster import Ray
+from tfrobust.cluster.pool import opened_workers
 from tfrobust.config import EvaluationConfig
 from tfrobust.evaluation.checkpoint import Checkpoint
 from tfrobust.evaluation.checks import doubts
@@ -35,6 +37,7 @@ def evaluate(
     checkpoint: Checkpoint | None = None,
     view: InputView | None = None,
     class_names: Sequence[str] | None = None,
+    on: str | Ray | None = None,
 ) -> RobustnessReport:
     """Clean accuracy, then the worst case per example over the attacks, and doubts.
 
@@ -61,9 +64,12 @@ def evaluate(
       checkpoint: keeps the outcomes so far on disk, for an evaluation that is killed.
       view: what the model takes for pixels; None finds out, or else [0, 1].
       class_names: the classes' names, by label.
+      on: spread the work over a Ray cluster: 'ray' (RAY_ADDRESS, or else this machine's cores),
+        'ray://HOST:PORT', or a `tfrobust.cluster.Ray`; None is this process. The report is the
+        same to the image.
 
     Raises:
-      UsageError: unknown attacks, or data of another kind.
+      UsageError: unknown attacks, data of another kind, or a cluster without Ray installed.
       TFRobustError: labels out of the model's range, outputs that are no logits.
 
     Examples:
@@ -75,8 +81,11 @@ def evaluate(
     judge, images = open_pair(model, data, view=view, class_names=class_names)
     chosen = _attacks(attacks, judge.classes, threat_model.norm)
     refuse_without_gradient(judge, chosen)
-    evaluator = Evaluator(judge, images, batch_size=batch_size, seed=seed, checkpoint=checkpoint)
-    report = measure(evaluator, threat_model, chosen, name=name, sweep=tuple(sweep))
+    with opened_workers(on) as workers:
+        evaluator = Evaluator(
+            judge, images, batch_size=batch_size, seed=seed, checkpoint=checkpoint, workers=workers
+        )
+        report = measure(evaluator, threat_model, chosen, name=name, sweep=tuple(sweep))
     extra = {**report.extra, **({"notes": list(judge.notes)} if judge.notes else {})}
     return dataclasses.replace(report, extra=extra, seconds=time.perf_counter() - start)
 

@@ -10,6 +10,7 @@ from tfrobust.jobs.opening import Subject, as_subject, sample
 from tfrobust.progress import Tell, silent
 
 if TYPE_CHECKING:
+    from tfrobust.cluster import Ray
     from tfrobust.radii.certificates import Certificates
     from tfrobust.run import RunFolder
 
@@ -31,7 +32,8 @@ class CertifyResult:
 
 def certify(
     subject: Subject | Path | str, sigma: float, *, samples: int = 10_000, selection: int = 100,
-    alpha: float = 0.001, batch_size: int = 500, resume: bool = False, tell: Tell = silent,
+    alpha: float = 0.001, batch_size: int = 500, resume: bool = False,
+    on: str | Ray | None = None, tell: Tell = silent,
 ) -> CertifyResult:  # fmt: skip
     """Certifies the test images of a run or model, or those that are asked for.
 
@@ -43,10 +45,11 @@ def certify(
       alpha: the chance, for each image, that its certificate is wrong.
       batch_size: noisy images in a batch.
       resume: go on with a certification of the same model, images and settings that was killed.
+      on: spread the images over a Ray cluster: 'ray', 'ray://HOST:PORT', or a `cluster.Ray`.
       tell: is told the table.
 
     Raises:
-      UsageError: a setting is out of range.
+      UsageError: a setting is out of range, or a cluster without Ray installed.
       TFRobustError: the model does not take the images, or the disk is full.
     """
     from tfrobust.radii.certify import certify as certified
@@ -60,6 +63,7 @@ def certify(
     found = certified(
         subject.model, data, sigma, samples=samples, selection=selection, alpha=alpha,
         batch_size=batch_size, seed=subject.config.seed, name=subject.name, resume_from=kept,
+        on=on,
     )  # fmt: skip
     files = tuple(found.save(folder))
     tell(f"\n{found}\nCertificates: {', '.join(file.name for file in files)} in {folder}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +20,17 @@ from tfrobust.progress import Tell, silent
 if TYPE_CHECKING:
     import numpy as np
 
+    from tfrobust.cluster import Ray
     from tfrobust.config import RunConfig
     from tfrobust.data.corruption_sets import CorruptionSet
     from tfrobust.data.types import ImageSet
     from tfrobust.evaluation.checkpoint import Checkpoint
     from tfrobust.evaluation.evaluator import Evaluator
     from tfrobust.evaluation.report import RobustnessReport
-    from tfrobust.evaluation.sharing import Share
     from tfrobust.report.runs import RunData
     from tfrobust.run import RunFolder
     from tfrobust.threat_model import ThreatModel
+    from tfrobust.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ class EvaluateResult:
 
 def evaluate(
     subject: Subject | Path | str, *, reference: Path | str | None = None, resume: bool = False,
-    strategy: str = "none", tell: Tell = silent,
-) -> EvaluateResult | None:  # fmt: skip
+    strategy: str = "none", on: str | Ray | None = None, tell: Tell = silent,
+) -> EvaluateResult:  # fmt: skip
     """Measures accuracy clean and under attack, on all test images or those that are asked for.
 
     Writes `evaluation.json`, `predictions.csv`, the model card and, where the settings say so,
@@ -74,14 +76,13 @@ def evaluate(
         `.tflite` or `.onnx` file in a run folder the default is that run's model, and 'none' is
         none. A file is besides compared with it: both under the same attacks.
       resume: go on with an evaluation of the same model, images and settings that was killed.
-      strategy: spread the work over all GPUs of this machine ('mirrored') or over the workers
-        in TF_CONFIG ('multiworker').
+      strategy: spread the work over all GPUs of this machine ('mirrored').
+      on: spread the work over a Ray cluster: 'ray', 'ray://HOST:PORT', or a `cluster.Ray`. The
+        images of a batch travel to whoever does it; results are those of one machine.
       tell: is told the table, and what was noted.
 
-    Returns:
-      What was found; None for a worker that is not the chief, who alone writes.
-
     Raises:
+      UsageError: a wrong setting, or a cluster without Ray or for a model that is an address.
       TFRobustError: the model does not take the images, or a part of the work after the
         attacks has failed: what was measured before is written all the same.
     """
@@ -92,7 +93,7 @@ def evaluate(
 
     subject = as_subject(subject, tell)
     config, settings = subject.config, subject.config.evaluation
-    share = _share(strategy, tell)
+    _check_place(subject, strategy, on)
     subject = _narrowed(subject)
     data = subject.test
     origin = reference or _origin(subject, tell)
@@ -102,18 +103,18 @@ def evaluate(
     refuse_without_gradient(subject.model, attacks)
     _announce(attacks, data, threat_model, tell)
     published = _published_set(subject)
-    checkpoint = _checkpoint(subject, attacks, resume, share.worker.is_chief, tell)
-    # All have read where the evaluation stands before one of them writes.
-    share.gather([])
-    evaluator = Evaluator(
-        subject.model, data, batch_size=settings.batch_size, seed=config.seed,
-        checkpoint=checkpoint, share=share,
-    )  # fmt: skip
-    report = measure(evaluator, threat_model, attacks, name=subject.name, sweep=settings.sweep)
-    if not _goes_on(share, evaluator, tell):
-        return None
-    report = _with_intake(report, subject)
-    report, failures = _completed(report, subject, attacks, other, published, tell)
+    checkpoint = _checkpoint(subject, attacks, resume, tell)
+    with _workers(strategy, on, tell) as workers:
+        evaluator = Evaluator(
+            subject.model, data, batch_size=settings.batch_size, seed=config.seed,
+            checkpoint=checkpoint, workers=workers,
+        )  # fmt: skip
+        report = measure(evaluator, threat_model, attacks, name=subject.name, sweep=settings.sweep)
+        report = _with_intake(report, subject)
+        report, failures = _completed(
+            report, subject, attacks, other, published, workers, tell
+        )  # fmt: skip
+    evaluator.leave_others()
     found = EvaluateResult(subject.run, report, data.label_names)
     _publish(found, subject, tell)
     if settings.figures:
@@ -202,27 +203,46 @@ def as_classifier_of(model: Any, data: ImageSet) -> Any:
     return as_classifier(model, data.pixels(slice(0, 64)))
 
 
-def _goes_on(share: Share, evaluator: Evaluator, tell: Tell) -> bool:
-    """Ends the work with others; whether this process is the one that writes."""
-    share.close()
-    evaluator.leave_others()
-    if not share.worker.is_chief:
-        tell(f"Worker {share.worker.index} is done; the chief writes the report.")
-    return share.worker.is_chief
+def _check_place(subject: Subject, strategy: str, on: str | Ray | None) -> None:
+    """Refuses places that the work cannot be done at.
+
+    Raises:
+      UsageError: two at once, one that is gone, or a cluster for a model that is an address.
+    """
+    if strategy == "multiworker":
+        raise UsageError(
+            "--strategy multiworker is for training: an evaluation goes over several machines "
+            "with --on ray."
+        )
+    if strategy not in ("none", "mirrored"):
+        raise UsageError(f"--strategy: expected none or mirrored, found {strategy!r}.")
+    if on is not None and strategy != "none":
+        raise UsageError(f"--on and --strategy {strategy} exclude each other: give one of them.")
+    if on is not None and is_address(subject.source):
+        raise UsageError(
+            "--on: the model is an address, which is asked from one place, so that its limits "
+            "hold: leave --on away, and raise --endpoint at_once=N."
+        )
 
 
-def _share(strategy: str, tell: Tell) -> Share:
-    from tfrobust.evaluation.sharing import make_share
+@contextlib.contextmanager
+def _workers(strategy: str, on: str | Ray | None, tell: Tell) -> Iterator[Workers]:
+    """Who does the batches."""
+    from tfrobust.cluster.pool import opened_workers
+    from tfrobust.distribution import local_devices
+    from tfrobust.workers import Threads
 
-    share = make_share(strategy)
-    if strategy == "mirrored" and not share.devices:
-        tell("--strategy mirrored: found one device, which does all of the work.")
-    return share
+    with opened_workers(on) as workers:
+        own = Threads(local_devices() if strategy == "mirrored" else ())
+        if strategy == "mirrored" and not own.devices:
+            tell("--strategy mirrored: found one device, which does all of the work.")
+        yield workers or own
 
 
 def _completed(
     report: RobustnessReport, subject: Subject, attacks: dict[str, Any],
-    other: tuple[Any, str] | None, published: tuple[CorruptionSet, np.ndarray] | None, tell: Tell,
+    other: tuple[Any, str] | None, published: tuple[CorruptionSet, np.ndarray] | None,
+    workers: Workers, tell: Tell,
 ) -> tuple[RobustnessReport, list[str]]:  # fmt: skip
     """With transfer and corruptions, where they are asked for; and what failed of them."""
     failures: list[str] = []
@@ -234,7 +254,7 @@ def _completed(
         found, why = _tried(
             "corruptions",
             lambda: _with_published(before, subject, *published, other, tell)
-            if published else _with_corruptions(before, subject, tell),
+            if published else _with_corruptions(before, subject, workers, tell),
         )  # fmt: skip
         report, failures = found or report, failures + why
     return report, failures
@@ -250,14 +270,12 @@ def _announce(
             tell(f"{name}: {remark}")
 
 
-def _checkpoint(
-    subject: Subject, attacks: dict[str, Any], resume: bool, writes: bool, tell: Tell
-) -> Checkpoint:
+def _checkpoint(subject: Subject, attacks: dict[str, Any], resume: bool, tell: Tell) -> Checkpoint:
     from tfrobust.evaluation.checkpoint import Checkpoint
 
     key = _key(subject, attacks)
     path = subject.run.path / "evaluation-progress.npz"
-    checkpoint = Checkpoint(path, key, resume=resume, writes=writes)
+    checkpoint = Checkpoint(path, key, resume=resume)
     if checkpoint.resumed:
         tell("Resuming the evaluation.")
     elif resume and checkpoint.path is not None and checkpoint.path.is_file():
@@ -302,13 +320,16 @@ def _draw(
     return tuple(files)
 
 
-def _with_corruptions(report: RobustnessReport, subject: Subject, tell: Tell) -> RobustnessReport:
+def _with_corruptions(
+    report: RobustnessReport, subject: Subject, workers: Workers, tell: Tell
+) -> RobustnessReport:
     from tfrobust.evaluation.corrupted import as_text, corruption_accuracy
 
     config = subject.config
     found = corruption_accuracy(
-        subject.model, subject.test, batch_size=config.evaluation.batch_size, seed=config.seed
-    )
+        subject.model, subject.test, batch_size=config.evaluation.batch_size, seed=config.seed,
+        workers=workers,
+    )  # fmt: skip
     tell(f"\n{as_text(found)}")
     return dataclasses.replace(report, extra={**report.extra, "corruptions": found})
 

@@ -28,6 +28,7 @@ from tfrobust.progress import Tell, silent
 from tfrobust.run import RunFolder, class_names
 
 if TYPE_CHECKING:
+    from tfrobust.cluster import Ray
     from tfrobust.data.perturbed import Source
     from tfrobust.data.types import Splits
     from tfrobust.models.classifier import Classifier
@@ -66,7 +67,7 @@ def perturb(
     model: Path | str, output: Path | str, settings: Mapping[str, Any] | None = None, *,
     sizes: Mapping[str, int] | None = None, attack: str = "optimised-noise",
     pixel_attack: str = "pixel", batch_size: int = 128, resume: bool = False,
-    tell: Tell = silent,
+    on: str | Ray | None = None, tell: Tell = silent,
 ) -> PerturbResult:  # fmt: skip
     """Builds sets of adversarial images of those that a model classifies correctly.
 
@@ -79,10 +80,11 @@ def perturb(
       pixel_attack: of the set 'pixel', within 'l0' of its share of the pixels.
       batch_size: images in a batch.
       resume: keep the sets that are complete, build the others.
+      on: spread the batches over a Ray cluster: 'ray', 'ray://HOST:PORT', or a `cluster.Ray`.
       tell: is told of each set.
 
     Raises:
-      UsageError: a size, attack or setting is wrong.
+      UsageError: a size, attack or setting is wrong, or a cluster without Ray installed.
       TFRobustError: images cannot be read, or no image was turned by its attack.
     """
     asked = {name: size for name, (_, size) in SETS.items()} | dict(sizes or {})
@@ -92,6 +94,7 @@ def perturb(
     from tfrobust.runtime import import_quietly, setup
 
     import_quietly()
+    from tfrobust.cluster.pool import opened_workers
     from tfrobust.data.perturbed import sources
     from tfrobust.sets.manifest import SetFolder, file_digest
     from tfrobust.sets.perturbed import Perturber
@@ -105,8 +108,11 @@ def perturb(
     digest = file_digest(source_file)
     facts = {"seed": config.seed, "model": str(source_file), "model_sha256": digest}
     folder = SetFolder(Path(output), set_keys(plans, given, facts, batch_size), resume=resume)
-    perturber = Perturber(classifier, batch_size=batch_size, seed=config.seed)
-    _build(plans, given, perturber, folder, {**facts, "data": config.data.dataset}, tell)
+    with opened_workers(on) as workers:
+        perturber = Perturber(
+            classifier, batch_size=batch_size, seed=config.seed, workers=workers
+        )  # fmt: skip
+        _build(plans, given, perturber, folder, {**facts, "data": config.data.dataset}, tell)
     entries = {plan.name: folder.entries[plan.name] for plan in plans}
     if not any(entry["images"] for entry in entries.values()):
         raise TFRobustError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from tfrobust.search.plan import OBJECTIVES, SAMPLERS
 from tfrobust.search.trial_folder import USUAL_STUDY
 
 if TYPE_CHECKING:
+    from tfrobust.cluster import Ray
     from tfrobust.data.types import Splits
     from tfrobust.search.plan import Search
     from tfrobust.search.results import Row
@@ -47,7 +49,8 @@ class SearchResult:
 
 def search(
     plan: Plan | RunConfig, section: Mapping[str, Any], folder: Path | str, *,
-    isolate: bool = True, retry_failed: bool = False, tell: Tell = silent,
+    isolate: bool = True, retry_failed: bool = False, on: str | Ray | None = None,
+    tell: Tell = silent,
 ) -> SearchResult:  # fmt: skip
     """Trains at many settings, measures each on 'select', and tells the best.
 
@@ -60,12 +63,14 @@ def search(
       folder: for trials, table, best settings and figures.
       isolate: a process for each trial, so that a crash costs one trial.
       retry_failed: do the trials again that failed before.
+      on: do trials at the same time on a Ray cluster: 'ray', 'ray://HOST:PORT', or a
+        `cluster.Ray`; each has a process of its own there, and `folder` is one that all nodes see.
       tell: is told the heading and the report.
 
     Raises:
-      UsageError: a space, a combination of settings, or a file is wrong.
+      UsageError: a space, a combination of settings, or a file is wrong, or a cluster without Ray
+        installed.
     """
-    from tfrobust.search.isolate import Isolated
     from tfrobust.search.objective import Training
     from tfrobust.search.report import write_report
     from tfrobust.search.study import Searcher
@@ -76,17 +81,34 @@ def search(
         saved = folder / "search.yaml"
         raise UsageError(f"{saved} does not hold the database's password: add --storage URL.")
     # In one process the images are read once.
-    load = load_splits if isolate else functools.lru_cache(maxsize=1)(load_splits)
+    load = load_splits if isolate or on is not None else functools.lru_cache(maxsize=1)(load_splits)
     objective: Any = Training(config=found.config, load=load, build=_build, **files)
-    searcher = Searcher(
-        found, Isolated(objective) if isolate else objective, folder,
-        name=section["study"], url=section["storage"], retry_failed=retry_failed,
-    )  # fmt: skip
-    write_text(folder / "search.yaml", _as_recipe(found, section))
-    tell(_heading(found, folder))
-    rows = searcher.run()
+    with _placed(objective, isolate, on) as placed:
+        searcher = Searcher(
+            found, placed, folder, name=section["study"], url=section["storage"],
+            retry_failed=retry_failed,
+        )  # fmt: skip
+        write_text(folder / "search.yaml", _as_recipe(found, section))
+        tell(_heading(found, folder))
+        rows = searcher.run()
     tell(write_report(found, rows, folder))
     return SearchResult(folder, tuple(rows))
+
+
+@contextlib.contextmanager
+def _placed(objective: Any, isolate: bool, on: str | Ray | None) -> Iterator[Any]:
+    """The objective where it is to run: on a cluster, in processes of its own, or here."""
+    from tfrobust.cluster import as_ray, connected
+    from tfrobust.search.isolate import Isolated
+
+    if on is None:
+        yield Isolated(objective) if isolate else objective
+        return
+    from tfrobust.search.on_ray import OnRay
+
+    cluster = as_ray(on)
+    with connected(cluster) as ray:
+        yield OnRay(objective, ray, cluster)
 
 
 def _build(config: RunConfig, splits: Splits) -> Any:
@@ -167,12 +189,12 @@ def _as_recipe(search: Search, section: Mapping[str, Any]) -> str:
     """The resolved settings, which --recipe takes; without a password."""
     import yaml
 
-    from tfrobust.search.storage import shown
+    from tfrobust.search.storage import address
     from tfrobust.settings import to_dict
 
     kept = {k: v for k, v in section.items() if v is not None}
     if section["storage"]:
-        kept["storage"] = shown(section["storage"])
+        kept["storage"] = address(section["storage"])
     return yaml.safe_dump({**to_dict(search.config), "search": kept}, sort_keys=False)
 
 

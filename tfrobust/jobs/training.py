@@ -229,7 +229,6 @@ def publish(
     # The other workers have ended with the training.
     alone = "mirrored" if strategy == "mirrored" else "none"
     found = evaluate(subject, reference=reference, resume=resume, strategy=alone, tell=tell)
-    assert found is not None
     failure = why_it_failed(run, found.report, splits)
     if failure and not export_anyway:
         raise TFRobustError(failure)

@@ -33,9 +33,6 @@ class Counter:
 
         return forward
 
-    def take(self) -> tuple[int, int]:
-        """(forward, backward) since the last call, and back to 0."""
-        counts = int(self._forward.numpy()), int(self._backward.numpy())
-        self._forward.assign(0)
-        self._backward.assign(0)
-        return counts
+    def total(self) -> tuple[int, int]:
+        """(forward, backward) so far."""
+        return int(self._forward.numpy()), int(self._backward.numpy())

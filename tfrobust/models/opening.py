@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,7 @@ class _SavedModel:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
             self._loaded = tf.saved_model.load(str(path))
             self._serve = self._loaded.signatures["serving_default"]
@@ -131,5 +133,22 @@ class _SavedModel:
         #: (H, W, C) of the images; None where it takes any.
         self.image_shape = self.batch_shape[1:]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        files = (file for file in sorted(self._path.rglob("*")) if file.is_file())
+        return _unpacked, (
+            {str(file.relative_to(self._path)): file.read_bytes() for file in files},
+        )
+
     def __call__(self, x: Tensor) -> Tensor:
         return self._serve(**{self._input: x})[self._output]
+
+
+def _unpacked(files: dict[str, bytes]) -> _SavedModel:
+    """The SavedModel of these files, which are inspected again."""
+    with tempfile.TemporaryDirectory(prefix="tfrobust-") as folder:
+        for name, content in files.items():
+            path = Path(folder) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        refuse_operations(Path(folder))
+        return _SavedModel(Path(folder))

@@ -11,15 +11,17 @@ import io
 import time
 import zipfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tfrobust.cluster import Ray
+from tfrobust.cluster.pool import opened_workers
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.evaluation.batches import as_pixels
+from tfrobust.models.classifier import Classifier
 from tfrobust.models.inference import inference
 from tfrobust.models.pairs import open_pair
 from tfrobust.models.views import InputView
@@ -28,6 +30,7 @@ from tfrobust.radii.certificates import ABSTAINED, Certificates
 from tfrobust.run import write_bytes
 from tfrobust.runtime import allow_concurrent_calls, tf
 from tfrobust.typing import Model, Source, Tensor
+from tfrobust.workers import Threads, Workers
 
 #: Seconds between two saves of what is certified so far.
 _SAVED_EVERY = 20.0
@@ -49,6 +52,7 @@ def certify(
     view: InputView | None = None,
     class_names: Sequence[str] | None = None,
     resume_from: Path | str | None = None,
+    on: str | Ray | None = None,
 ) -> Certificates:
     """Certifies the classifier that returns the class `model` names most often under noise.
 
@@ -75,9 +79,10 @@ def certify(
       class_names: the classes' names, by label.
       resume_from: a file that keeps what is certified so far; where it is of the same model,
         images and settings, work resumes from it. It is removed at the end.
+      on: spread the images over a Ray cluster, as in `evaluate`.
 
     Raises:
-      UsageError: a setting is out of range.
+      UsageError: a setting is out of range, or a cluster without Ray installed.
       TFRobustError: data or model do not fit, or the disk is full.
 
     Examples:
@@ -88,13 +93,13 @@ def certify(
     _check(sigma, samples, selection, alpha, batch_size)
     start = time.perf_counter()
     judge, images = open_pair(model, data, view=view, class_names=class_names)
-    counts = _counter(inference(judge), images, judge.classes, sigma, batch_size)
+    counts = Counts(judge, images.image_shape, str(images.images.dtype), sigma, batch_size)
     settings = f"{sigma!r} {samples} {selection} {alpha!r} {seed} {batch_size}"
     progress = _Saved(resume_from, images, settings, counts)
     allow_concurrent_calls()
-    # Between small operations cores are idle: two images at once.
-    alone = 1 if tf.config.list_logical_devices("GPU") else 2
-    _certify_all(progress, counts, (sigma, samples, selection, alpha, seed), images, alone)
+    with opened_workers(on) as workers:
+        shared = (sigma, samples, selection, alpha, seed)
+        _certify_all(progress, counts, shared, images, workers or Threads())
     return Certificates(
         name, images.labels.astype(np.int32), progress.predictions, progress.radii, sigma,
         samples, selection, alpha, judge.classes, time.perf_counter() - start, judge.notes,
@@ -124,29 +129,18 @@ def radius_of(bound: float, sigma: float) -> float:
 
 
 def _certify_all(
-    saved: _Saved, counts: Callable[..., Any], settings: tuple[Any, ...], images: ImageSet,
-    at_once: int,
-) -> None:  # fmt: skip
-    sigma, samples, selection, alpha, seed = settings
-
-    def one(index: int) -> tuple[int, int, float]:
-        image = tf.constant(images.images[index])
-        chosen = counts(image, tf.constant([seed, 2 * index + _SELECTION], tf.int32), selection)
-        best = int(np.argmax(chosen))
-        found = counts(image, tf.constant([seed, 2 * index + _ESTIMATION], tf.int32), samples)
-        radius = radius_of(lower_bound(int(found[best]), samples, alpha), sigma)
-        return index, best if radius > 0 else ABSTAINED, radius
-
+    saved: _Saved, counts: Counts, settings: tuple[Any, ...], images: ImageSet, workers: Workers
+) -> None:
     todo = np.flatnonzero(saved.predictions == _UNDONE)
     progress = Progress("certifying", len(images), done=len(images) - len(todo))
-    with ThreadPoolExecutor(at_once) as pool:
-        for first in range(0, len(todo), at_once):
-            for index, prediction, radius in pool.map(one, todo[first : first + at_once]):
-                saved.predictions[index], saved.radii[index] = prediction, radius
-            saved.note()
-            done = saved.predictions != _UNDONE
-            right = float(np.mean(saved.predictions[done] == images.labels[done]))
-            progress.update(int(done.sum()), f"(certified {right:.3f})")
+    pieces = ((int(index), images.images[index]) for index in todo)
+    for some in workers.map(counts, "certify", pieces, settings):
+        for index, prediction, radius in some:
+            saved.predictions[index], saved.radii[index] = prediction, radius
+        saved.note()
+        done = saved.predictions != _UNDONE
+        right = float(np.mean(saved.predictions[done] == images.labels[done]))
+        progress.update(int(done.sum()), f"(certified {right:.3f})")
     progress.close()
     saved.close()
 
@@ -202,16 +196,54 @@ def _key(images: ImageSet, settings: str, counts: Any) -> str:
     for first in range(0, len(images), 256):
         digest.update(images.images[first : first + 256].tobytes())
     # The same model counts the same classes for the same draws.
-    digest.update(counts(tf.constant(images.images[0]), tf.constant([0, 0]), 64).tobytes())
+    digest.update(counts(images.images[0], (0, 0), 64).tobytes())
     return digest.hexdigest()
 
 
+class Counts:
+    """How often a classifier names each class of noisy images; pickled, its arguments alone.
+
+    Args:
+      classifier: from `as_classifier`.
+      shape: (H, W, C) of the images.
+      dtype: of the images as the data holds them, 'uint8' or 'float32'.
+      sigma: standard deviation of the noise, in pixels of [0, 1].
+      size: noisy images in a batch.
+    """
+
+    def __init__(
+        self, classifier: Classifier, shape: tuple[int, ...], dtype: str, sigma: float, size: int
+    ) -> None:
+        self._made_of = classifier, shape, dtype, sigma, size
+        self._count = _counter(inference(classifier), shape, dtype, classifier.classes, sigma, size)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Counts, self._made_of
+
+    def __call__(self, image: np.ndarray, seed: tuple[int, int], draws: int) -> np.ndarray:
+        """int [K], of so many draws around an image [H, W, C]."""
+        found = self._count(
+            tf.constant(image), tf.constant(seed, tf.int32), tf.constant(draws, tf.int32)
+        )
+        return np.asarray(found)
+
+    def certify(
+        self, sigma: float, samples: int, selection: int, alpha: float, seed: int, index: int,
+        image: np.ndarray,
+    ) -> tuple[int, int, float]:  # fmt: skip
+        """The image's index, its class or `ABSTAINED`, and its radius."""
+        best = int(np.argmax(self(image, (seed, 2 * index + _SELECTION), selection)))
+        found = self(image, (seed, 2 * index + _ESTIMATION), samples)
+        radius = radius_of(lower_bound(int(found[best]), samples, alpha), sigma)
+        return index, best if radius > 0 else ABSTAINED, radius
+
+
 def _counter(
-    logits: Callable[[Tensor], Tensor], images: ImageSet, classes: int, sigma: float, size: int
-) -> Callable[..., np.ndarray]:
+    logits: Callable[[Tensor], Tensor], shape: tuple[int, ...], dtype: str, classes: int,
+    sigma: float, size: int,
+) -> Callable[..., Tensor]:  # fmt: skip
     """(image, seed int32 [2], draws) -> how often each class is named, int [K]."""
-    shape = images.image_shape
-    spec = (tf.TensorSpec(shape, tf.as_dtype(images.images.dtype)), tf.TensorSpec([2], tf.int32),
+    spec = (tf.TensorSpec(shape, tf.as_dtype(dtype)), tf.TensorSpec([2], tf.int32),
             tf.TensorSpec([], tf.int32))  # fmt: skip
 
     @tf.function(input_signature=spec, autograph=False)
@@ -235,7 +267,8 @@ def _counter(
         more = lambda done, _: done < draws  # noqa: E731 (a condition)
         return tf.while_loop(more, some, state, parallel_iterations=1)[1][:classes]
 
-    return lambda x, seed, draws: np.asarray(count(x, seed, tf.constant(draws, tf.int32)))
+    made: Callable[..., Tensor] = count
+    return made
 
 
 def _check(sigma: float, samples: int, selection: int, alpha: float, batch_size: int) -> None:

@@ -84,7 +84,7 @@ def _work(objective: Objective, config: RunConfig, run: RunFolder, connection: A
         connection.send(("epoch", epoch, row))
         return bool(connection.recv())
 
-    with _output_to(run):
+    with output_to(run):
         try:
             answer: tuple[Any, ...] = ("done", objective(config, run, report))
         except Pruned:
@@ -108,7 +108,7 @@ def _end_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _output_to(run: RunFolder) -> Iterator[None]:
+def output_to(run: RunFolder) -> Iterator[None]:
     """Both outputs of this process, TensorFlow's own notes too, to the trial's log."""
     with (run.path / "log.txt").open("a", encoding="utf-8") as log:
         for stream in (sys.stdout, sys.stderr):

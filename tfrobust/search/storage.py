@@ -1,62 +1,72 @@
-"""Where the trials are kept: SQLite beside them, or any database that Optuna knows."""
+"""Where the trials are kept: Optuna's journal beside them, or any database that it knows."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages.journal import JournalFileBackend
 
 from tfrobust.errors import TFRobustError, UsageError
 
 # Seconds between two signs of life of a trial in a database that machines share, and
 # without one after which it counts as killed.
 _BEAT, _GRACE = 30, 120
-# Seconds that a process waits for another's writes to SQLite.
-_PATIENCE = 120
+#: The file of a search that is given no database.
+JOURNAL = "search.journal"
 
 
-def default_url(folder: Path) -> str:
-    """The SQLite file in the folder of a search."""
-    return f"sqlite:///{folder / 'search.db'}"
+def storage_of(folder: Path, url: str | None) -> optuna.storages.BaseStorage:
+    """Where the trials of a search are kept.
 
+    Args:
+      folder: of the search; its file is Optuna's journal `search.journal`, or the SQLite file
+        `search.db` of a search that was begun with one.
+      url: SQLAlchemy's address of a database that machines share, in place of the file.
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lets one process of this machine at a time plan the trials of a folder.
-
-    The lock ends with the process, however that ends.
+    Raises:
+      UsageError: the address is wrong.
+      TFRobustError: the folder cannot be written, or the database cannot be reached or its
+        driver is missing.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    journal, before = folder / JOURNAL, folder / "search.db"
+    if url:
+        return _database(url)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if before.is_file() and not journal.is_file():
+            return _database(f"sqlite:///{before}")
+        return optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+    except OSError as error:
+        raise TFRobustError(f"Storage {journal} cannot be opened: {error.strerror}.") from error
 
 
-def open_study(url: str, name: str, objectives: int, spec: dict[str, Any]) -> optuna.Study:
+def open_study(
+    storage: optuna.storages.BaseStorage, place: str, name: str, objectives: int,
+    spec: dict[str, Any],
+) -> optuna.Study:  # fmt: skip
     """The study of that name: a new one, or the one to go on with.
 
     Args:
-      url: SQLAlchemy's address of the database.
+      storage: from `storage_of`.
+      place: what messages call it.
       name: of the study.
       objectives: 1, or 2 for a Pareto front; all are maximised.
       spec: what is searched, as plain values: kept with a new study, compared with an
         old one.
 
     Raises:
-      UsageError: the address is wrong, or the study has searched something else.
-      TFRobustError: the database cannot be reached or its driver is missing.
+      UsageError: the study has searched something else.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
-        study_name=name, storage=_open(url), load_if_exists=True,
+        study_name=name, storage=storage, load_if_exists=True,
         directions=["maximize"] * objectives,
     )  # fmt: skip
     text = json.dumps(spec, sort_keys=True)
@@ -65,29 +75,20 @@ def open_study(url: str, name: str, objectives: int, spec: dict[str, Any]) -> op
         study.set_user_attr("spec", text)
     elif known != text:
         raise UsageError(
-            f"The study {name!r} in {shown(url)} has searched with other settings "
+            f"The study {name!r} in {place} has searched with other settings "
             f"({_difference(json.loads(known), spec)}): repeat them to resume it, or choose "
             "another --output or --study."
         )
     return study
 
 
-def _open(url: str) -> optuna.storages.RDBStorage:
+def _database(url: str) -> optuna.storages.RDBStorage:
     import sqlalchemy.exc
 
-    local = url.startswith("sqlite")
-    options: dict[str, Any] = (
-        {"engine_kwargs": {"connect_args": {"timeout": _PATIENCE}}}
-        if local
-        else {"heartbeat_interval": _BEAT, "grace_period": _GRACE}
-    )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            storage = optuna.storages.RDBStorage(url, **options)
-        if local:
-            _lock_before_reading(storage.engine)
-        return storage
+            return optuna.storages.RDBStorage(url, heartbeat_interval=_BEAT, grace_period=_GRACE)
     except sqlalchemy.exc.ArgumentError as error:
         raise UsageError(
             f"--storage: expected an address such as sqlite:///search.db or "
@@ -95,29 +96,25 @@ def _open(url: str) -> optuna.storages.RDBStorage:
         ) from error
     except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
         raise TFRobustError(
-            f"Storage {shown(url)}: the Python driver of this database is not installed: "
-            "pip install psycopg2-binary for PostgreSQL, pymysql for MySQL (mysql+pymysql://...)."
+            f"Storage {address(url)}: the Python driver of this database is not installed: pip "
+            f"install {_package(error)}."
         ) from error
     except sqlalchemy.exc.SQLAlchemyError as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise TFRobustError(f"Storage {shown(url)} cannot be opened: {reason}.") from error
+        raise TFRobustError(f"Storage {address(url)} cannot be opened: {reason}.") from error
 
 
-def _lock_before_reading(engine: Any) -> None:
-    """Has each transaction of SQLite begin with its lock.
-
-    By itself it takes the lock when it first writes: two processes could both read that a
-    trial is waiting, and both take it.
-    """
-    import sqlalchemy.event
-
-    def begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    sqlalchemy.event.listen(engine, "begin", begin)
+def _package(error: BaseException | None) -> str:
+    """What to install for the module that is missing; which one it is depends on SQLAlchemy."""
+    while error is not None and not isinstance(error, ModuleNotFoundError):
+        error = error.__cause__ or error.__context__
+    known = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary",
+             "MySQLdb": "mysqlclient"}  # fmt: skip
+    usual = "'psycopg[binary]' for PostgreSQL, pymysql for MySQL (mysql+pymysql://...)"
+    return known.get(error.name or "", error.name or usual) if error is not None else usual
 
 
-def shown(url: str) -> str:
+def address(url: str) -> str:
     """The address without its password."""
     import sqlalchemy.exc
 
@@ -146,8 +143,8 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def fail_stale(study: optuna.Study) -> None:
     """Marks as failed the trials whose process is gone.
 
-    A process of this machine is looked up; one of another machine is gone when its trial
-    has given no sign of life for two minutes, which needs a database other than SQLite.
+    In a database a trial gives signs of life, and is gone two minutes after the last. Optuna's
+    journal has none: there, processes of this machine are looked up.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from tfrobust.search import plan
 from tfrobust.search.plan import OBJECTIVES
 from tfrobust.search.results import METRICS, Row, complete, ranked, rows_of, shown
 from tfrobust.search.space import Point, apply
-from tfrobust.search.storage import default_url, fail_stale, locked, open_study, owner
+from tfrobust.search.storage import address, fail_stale, open_study, owner, storage_of
 from tfrobust.search.trial_folder import USUAL_STUDY, clear, name_attrs, prepare, run_name
 
 #: (epoch from 1, row of the history) -> whether the trial shall stop.
@@ -44,20 +47,25 @@ class Pruned(Exception):
     """The report of an epoch said stop: the trial is worse than the others were then."""
 
 
+class Lost(Exception):
+    """Whoever did the trial is gone, and nothing says that the trial was why."""
+
+
 class Searcher:
     """Does the trials of a search that are not done yet.
 
-    Guarantees: a trial is planned once and done once, also by several processes; one whose
-    process is killed is begun again where its last epoch ended, and never from the weights
-    of another configuration; one that fails is marked so, and the search goes on.
+    Guarantees: a trial counts once, also with several processes; one whose process is killed
+    is begun again where its last epoch ended, and never from the weights of another
+    configuration; one that fails is marked so, and the search goes on.
 
     Args:
       search: what is searched.
-      objective: trains and measures one trial.
+      objective: trains and measures one trial; one with an attribute `at_once` does so many
+        at the same time, in threads.
       folder: of the search; trials are run folders in `trials`.
       name: of the study in the database; folders of trials have it in their names if it is
         not the usual one.
-      url: of the database; None is `search.db` in the folder.
+      url: of the database; None is a file in the folder.
       retry_failed: do the trials again that failed before.
 
     Raises:
@@ -76,14 +84,15 @@ class Searcher:
         retry_failed: bool = False,
     ) -> None:
         self.search, self.folder, self._objective = search, folder, objective
-        goals = len(OBJECTIVES[search.objective])
-        with locked(folder):
-            self.study = open_study(url or default_url(folder), name, goals, search.spec())
+        goals, place = len(OBJECTIVES[search.objective]), address(url) if url else str(folder)
+        storage = storage_of(folder, url)
+        self.study = open_study(storage, place, name, goals, search.spec())
         failed = [t.number for t in self._trials() if t.state == TrialState.FAIL]
         self._forgiven = set(failed) if retry_failed else set[int]()
         # The first epoch says too little to prune by.
         self.study.pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2)
         self._failures: list[str] = []
+        self._telling = threading.Lock()
         self._progress: Progress | None = None
 
     def run(self) -> list[Row]:
@@ -92,21 +101,56 @@ class Searcher:
         Raises:
           TFRobustError: no trial came to its end, or the first three all failed.
         """
+        at_once = int(getattr(self._objective, "at_once", 1))
+        states = self._one_by_one() if at_once == 1 else self._together(at_once)
+        rows = rows_of(self.study)
+        if not complete(rows) and "running" not in states:
+            raise TFRobustError(f"No trial came to its end; the last one: {_last_error(rows)}")
+        return rows
+
+    def _one_by_one(self) -> list[str]:
+        """Does what is left, and returns the states of all trials at the end."""
         while True:
-            with locked(self.folder):
-                fail_stale(self.study)
-                self._plan()
-            states = [row.state for row in rows_of(self.study)]
+            states = self._planned()
             if "waiting" in states:
                 self._next()
             elif "running" in states and self._rounds_left():
                 time.sleep(_POLL_SECONDS)
             else:
-                break
-        rows = rows_of(self.study)
-        if not complete(rows) and "running" not in states:
-            raise TFRobustError(f"No trial came to its end; the last one: {_last_error(rows)}")
-        return rows
+                return states
+
+    def _together(self, at_once: int) -> list[str]:
+        """As `_one_by_one`, so many at the same time."""
+        pool, busy = ThreadPoolExecutor(at_once), set[Future[None]]()
+        try:
+            while True:
+                states = self._planned()
+                while "waiting" in states and len(busy) < at_once:
+                    busy.add(self._begun(pool))
+                    states = [row.state for row in rows_of(self.study)]
+                if not busy and not ("running" in states and self._rounds_left()):
+                    return states
+                done, busy = wait(busy, _POLL_SECONDS, FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                if not busy and not done:
+                    time.sleep(_POLL_SECONDS)
+        finally:
+            # Trials under way end with the cluster, not here.
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _begun(self, pool: ThreadPoolExecutor) -> Future[None]:
+        """One more trial in a thread, once it is no longer waiting."""
+        begun = threading.Event()
+        future = pool.submit(self._next, begun)
+        future.add_done_callback(lambda _: begun.set())
+        begun.wait()
+        return future
+
+    def _planned(self) -> list[str]:
+        fail_stale(self.study)
+        self._plan()
+        return [row.state for row in rows_of(self.study)]
 
     def _trials(self) -> list[optuna.trial.FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
@@ -162,16 +206,25 @@ class Searcher:
 
     # Doing: one trial at a time.
 
-    def _next(self) -> None:
+    def _next(self, begun: threading.Event | None = None) -> None:
         done = [row for row in rows_of(self.study) if row.state in ("complete", "pruned", "failed")]
         rows = [row for row in rows_of(self.study) if row.state != "interrupted"]
-        if self._progress is None:
-            self._progress = Progress("search", len(rows), done=len(done))
-        self._progress.total, self._progress.done = len(rows), len(done)
+        with self._telling:
+            if self._progress is None:
+                self._progress = Progress("search", len(rows), done=len(done))
+            self._progress.total, self._progress.done = len(rows), len(done)
+        study = self.study
+        if begun is not None:
+            # A study does one trial at a time; another of the same name shares its trials.
+            study = optuna.load_study(study_name=study.study_name, storage=study._storage,
+                                      pruner=study.pruner)  # fmt: skip
         # All is recorded with the trial; what ends the search is judged by `_told`.
-        self.study.optimize(self._trial, n_trials=1, catch=(Exception,), callbacks=[self._told])
+        study.optimize(functools.partial(self._trial, begun), n_trials=1, catch=(Exception,),
+                       callbacks=[self._told])  # fmt: skip
 
-    def _trial(self, trial: optuna.Trial) -> tuple[float, ...]:
+    def _trial(self, begun: threading.Event | None, trial: optuna.Trial) -> tuple[float, ...]:
+        if begun is not None:
+            begun.set()
         attrs = trial.user_attrs
         if "key" not in attrs or self._is_done_elsewhere(trial):
             trial.set_user_attr("dropped", True)
@@ -190,6 +243,9 @@ class Searcher:
             raise optuna.TrialPruned from error
         except KeyboardInterrupt:
             trial.set_user_attr("stopped", True)
+            raise
+        except Lost:
+            # Without an error of its own it is planned again.
             raise
         except Exception as error:
             trial.set_user_attr("error", _sentence(error))
@@ -211,7 +267,7 @@ class Searcher:
         if search.sampler == "tpe":
             # By its number: a search that was killed draws what it would have drawn.
             seed = search.config.seed + trial.number
-            self.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_BLIND)
+            trial.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_BLIND)
             return {factor.name: plan.suggest(trial, factor) for factor in search.space}
         point: Point = trial.user_attrs["point"]
         plan.record(trial, search, point)
@@ -238,8 +294,12 @@ class Searcher:
         if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
             clear(RunFolder(folder))
         row = next(row for row in rows_of(study) if row.trial == trial.number)
-        self._say(row)
-        self._failures = [] if trial.state != TrialState.FAIL else [*self._failures, str(row.error)]
+        with self._telling:
+            self._say(row)
+            if "error" in attrs:
+                self._failures.append(str(row.error))
+            elif trial.state != TrialState.FAIL:
+                self._failures = []
         if len(self._failures) >= _HOPELESS and not complete(rows_of(study)):
             raise TFRobustError(
                 f"The first {_HOPELESS} trials failed, so the search stops; the last one: "

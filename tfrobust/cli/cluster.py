@@ -1,0 +1,52 @@
+"""Flags that say where the work is done."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from tfrobust.errors import UsageError
+
+if TYPE_CHECKING:
+    from tfrobust.cluster import Ray
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """Adds --on, --worker-cpus and --worker-gpus."""
+    parser.add_argument(
+        "--on", default=None, metavar="CLUSTER",
+        help="spread the work over a Ray cluster: ray (RAY_ADDRESS, or else this machine's cores) "
+        "or ray://HOST:PORT; needs the extra [cluster]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--worker-cpus", type=int, default=None, metavar="N",
+        help="cores of each worker, with --on (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--worker-gpus", type=float, default=None, metavar="N",
+        help="GPUs of each worker, or the part of one, with --on (default: 1 where there are any)",
+    )  # fmt: skip
+
+
+def cluster_of(args: argparse.Namespace) -> Ray | None:
+    """The cluster that the flags name, None without one; before anything large is opened.
+
+    Raises:
+      UsageError: they name none, Ray is not installed, or they say how large workers are
+        without a cluster.
+    """
+    import dataclasses
+
+    from tfrobust.cluster.connection import as_ray, import_ray
+
+    if args.on is None:
+        for flag in ("worker_cpus", "worker_gpus"):
+            if getattr(args, flag) is not None:
+                raise UsageError(
+                    f"--{flag.replace('_', '-')} says how large a worker is: add --on."
+                )
+        return None
+    cpus = 1 if args.worker_cpus is None else args.worker_cpus
+    found = dataclasses.replace(as_ray(args.on), cpus=cpus, gpus=args.worker_gpus)
+    import_ray()
+    return found

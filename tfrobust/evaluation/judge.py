@@ -1,0 +1,131 @@
+"""What an evaluation asks of a classifier, a batch at a time, in this process or elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tfrobust.attacks.gradient import input_gradient
+from tfrobust.attacks.runner import run
+from tfrobust.evaluation.batches import as_pixels, judge_logits
+from tfrobust.evaluation.calibration import brier_of
+from tfrobust.models.classifier import Classifier
+from tfrobust.models.counter import Counter
+from tfrobust.models.inference import attackable, inference
+from tfrobust.models.outside import told_plainly
+from tfrobust.runtime import allow_concurrent_calls, tf
+from tfrobust.threat_model import ThreatModel
+from tfrobust.typing import Attack, Tensor
+
+Arrays = list[np.ndarray]
+
+
+class Judge:
+    """One classifier, with what is traced for it; pickled, it is the classifier alone.
+
+    Args:
+      classifier: from `as_classifier`.
+      image_shape: (H, W, C).
+      dtype: of the images as the data holds them, 'uint8' or 'float32'.
+    """
+
+    def __init__(self, classifier: Classifier, image_shape: tuple[int, ...], dtype: str) -> None:
+        self._made_of = classifier, image_shape, dtype
+        self.classifier, self.logits = classifier, inference(classifier)
+        self._counter, self._counted, self._lock = Counter(), np.zeros(2, int), threading.Lock()
+        images = tf.TensorSpec([None, *image_shape], tf.as_dtype(dtype))
+        self._spec = (images, tf.TensorSpec([None], tf.int32))
+        self._graphs: dict[Any, Callable[..., Any]] = {}
+        allow_concurrent_calls()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Judge, self._made_of
+
+    def clean(self, x: np.ndarray, y: np.ndarray) -> Arrays:
+        """Predictions, confidences, whether right and in the top 5, and Brier scores, each [B]."""
+        return _arrays(self._graph("clean", self._clean)(x, y))
+
+    def attack(
+        self, attack: Attack, ball: ThreatModel, x: np.ndarray, y: np.ndarray, seed: np.ndarray
+    ) -> Arrays:
+        """One run: predictions, confidences, whether right and in the top 5 [B], and counts.
+
+        The counts, int [2], are of examples forward and backward since the last that were
+        told: those of calls at the same time add up to what they asked for together.
+        """
+        # eps is an argument of the graph, so that radii share it.
+        key = (attack, ball.norm, ball.bounds)
+
+        def judged(x: Tensor, y: Tensor, seed: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
+            within = dataclasses.replace(ball, eps=eps)
+            _, success, logits = self._attacked(attack, within, x, y, seed)
+            predictions, confidences, _, in_top5 = judge_logits(logits, y)
+            return predictions, confidences, ~success, in_top5
+
+        more = (tf.TensorSpec([2], tf.int32), tf.TensorSpec([], tf.float32))
+        found = self._graph(key, judged, *more)(x, y, seed, np.float32(ball.eps))
+        return [*_arrays(found), self._newly_counted()]
+
+    def craft(
+        self, attack: Attack, ball: ThreatModel, x: np.ndarray, y: np.ndarray, seed: np.ndarray
+    ) -> Arrays:
+        """One run: images float32 [B, H, W, C], and whether each is a success, bool [B]."""
+
+        def crafted(x: Tensor, y: Tensor, seed: Tensor) -> tuple[Tensor, ...]:
+            return self._attacked(attack, ball, x, y, seed)[:2]
+
+        key, more = ("craft", attack, ball), tf.TensorSpec([2], tf.int32)
+        found = _arrays(self._graph(key, crafted, more)(x, y, seed))
+        # Of crafting nothing is counted.
+        self._newly_counted()
+        return found
+
+    def gradient(self, x: np.ndarray, y: np.ndarray, loss: str) -> np.ndarray:
+        """The input gradient of a loss, float32 [B, H, W, C]."""
+
+        def gradient(x: Tensor, y: Tensor) -> Tensor:
+            return input_gradient(self.logits, as_pixels(x), y, loss)[0]
+
+        # In a graph: run eagerly, a gradient of one image computes weight gradients as well,
+        # in which oneDNN is known to crash.
+        return np.asarray(self._graph(("gradient", loss), gradient)(x, y))
+
+    def _newly_counted(self) -> np.ndarray:
+        with self._lock:
+            now = np.array(self._counter.total())
+            new, self._counted = now - self._counted, now
+        return new
+
+    def _attacked(
+        self, attack: Attack, ball: ThreatModel, x: Tensor, y: Tensor, seed: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Attacked images, whether each is a verified success, and their logits."""
+        # The attack sees the folded model, which is faster; the model itself is the judge.
+        seen = self._counter.wrap(attackable(self.classifier))
+        return run(attack, seen, self.logits, as_pixels(x), y, ball, seed)
+
+    def _clean(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        logits = self.logits(as_pixels(x))
+        return *judge_logits(logits, y), brier_of(logits, y)
+
+    def _graph(self, key: Any, function: Callable[..., Any], *more: Any) -> Callable[..., Any]:
+        """The graph of that key; made of `function`, of images, labels and `more`, if new."""
+        spec = (*self._spec, *more)
+        with self._lock:
+            if key not in self._graphs:
+                # Attacks are written in TensorFlow's own loops: AutoGraph would only make tracing
+                # slower.
+                made = tf.function(function, input_signature=spec, autograph=False)
+                self._graphs[key] = told_plainly(self.classifier, made)
+        graph = self._graphs[key]
+        return lambda *arrays: graph(
+            *(tf.constant(one, part.dtype) for one, part in zip(arrays, spec, strict=True))
+        )
+
+
+def _arrays(tensors: tuple[Tensor, ...]) -> Arrays:
+    return [value.numpy() for value in tensors]
