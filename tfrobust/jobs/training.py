@@ -122,7 +122,9 @@ def _resumed(plan: Plan, run: RunFolder, resume: bool) -> Plan:
     if asked.get("backbone", {}).get("name") == AUTO:
         asked = {**asked, "backbone": {k: v for k, v in asked["backbone"].items() if k != "name"}}
     changed: RunConfig = from_dict(RunConfig, merge(to_dict(earlier), asked))
-    if changed != earlier or plan.asked.length:
+    # A length that is asked for is known again in stages; chosen ones depend on the images.
+    stages = (plan.config.training.stages, earlier.training.stages)
+    if changed != earlier or (plan.asked.length and (plan.chosen or stages[0] != stages[1])):
         raise UsageError(
             f"--resume uses the settings in {run.config}, found others: leave the "
             "settings out, or start a new run in another --output."

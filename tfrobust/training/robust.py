@@ -30,6 +30,7 @@ from tfrobust.tables import imported
 from tfrobust.threat_model import ThreatModel
 from tfrobust.training import METHODS
 from tfrobust.training.batch_norm import Statistics
+from tfrobust.training.freezing import unfrozen
 from tfrobust.training.methods import (
     AdversarialTraining,
     attack_as_dict,
@@ -166,13 +167,8 @@ class _Robust:
         """Gives the optimiser a place for each weight, for those too that are unfrozen later."""
         if not hasattr(optimizer, "build"):
             return
-        layers = list(self.base_model._flatten_layers())
-        flags = [layer.trainable for layer in layers]
-        self.base_model.trainable = True
-        optimizer.build(self.base_model.trainable_variables)
-        # From the outside in: a model that is frozen freezes what is in it.
-        for layer, trainable in zip(layers, flags, strict=True):
-            layer.trainable = trainable
+        with unfrozen(self.base_model):
+            optimizer.build(self.base_model.trainable_variables)
 
     def settle_trainable(self) -> None:
         """To be called after a change of what trains, also during `fit`: traces anew."""
