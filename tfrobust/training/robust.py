@@ -28,7 +28,7 @@ from tfrobust.models.views import InputView
 from tfrobust.runtime import tf
 from tfrobust.tables import imported
 from tfrobust.threat_model import ThreatModel
-from tfrobust.training import METHODS
+from tfrobust.training import METHODS, augmentation
 from tfrobust.training.batch_norm import Statistics
 from tfrobust.training.freezing import unfrozen
 from tfrobust.training.methods import (
@@ -192,7 +192,7 @@ class _Robust:
         x, y, weights = _unpacked(data)
         self._weights_of_batch = weights
         try:
-            batch = {"image": self._pixels(x), "label": _as_labels(y)}
+            batch = {"image": self._augmented(self._pixels(x)), "label": _as_labels(y)}
             logs: dict[str, Tensor] = super().train_step(batch)  # type: ignore[misc]
         finally:
             self._weights_of_batch = None
@@ -238,6 +238,15 @@ class _Robust:
         check = tf.debugging.Assert(fits, [told, low * scale, high * scale])
         with tf.control_dependencies([check]):
             return tf.identity(pixels)
+
+    def _augmented(self, pixels: Tensor) -> Tensor:
+        """What the random layers that the base model begins with make of them, in the bounds."""
+        outputs: _Logits = self._outputs  # type: ignore[attr-defined]
+        if outputs.augmentation is None:
+            return pixels
+        scale: float = self._scale  # type: ignore[attr-defined]
+        made = tf.cast(outputs.augmentation(pixels * scale, training=True), tf.float32)
+        return tf.clip_by_value(made / scale, *self.recipe.threat_model.bounds)
 
     def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
         """The batch's mean, weighted where `fit` has weights."""
@@ -298,6 +307,8 @@ class _Logits:
         outputs = heads.graph_ends(model)[1]
         if len(outputs) == 1 and outputs[0].shape[-1] == 1:
             self._after.append(heads.as_two_classes)
+        #: The random layers that it begins with, which training passes leave out; None without.
+        self.augmentation, self._rest = augmentation.split(self._model)
         #: Whether the model itself is all of it.
         self.plain = scale == 1 and self._layer is None and not self._after and head.known
 
@@ -326,7 +337,8 @@ class _Logits:
             )
         x = x * self._scale if self._scale != 1 else x
         with _linear(self._layer):
-            found = heads.pick_output(self._model(x, training=training))
+            model = self._rest if training else self._model
+            found = heads.pick_output(model(x, training=training))
         found = tf.cast(found, tf.float32)
         for step in self._after:
             found = step(found)
@@ -395,7 +407,8 @@ def robust(
 
     Trained by `compile` and `fit` with arrays or `tf.data` of (x, y), (x, y, sample_weight) or
     dicts, with any optimiser, schedule and callback of its Keras. Images are those that the
-    base model takes: [0, 1], or 0..255 where its first layer is a Rescaling from there. During
+    base model takes: [0, 1], or 0..255 where its first layer is a Rescaling from there. Random
+    layers that a graph begins with augment each batch once, before it is attacked. During
     `fit`, `accuracy` and `robust_accuracy` of `validation_data` are clean accuracy and that
     under `validation_attack`; `evaluate` measures the same; `predict` returns what the base
     model returns.
