@@ -54,6 +54,7 @@ class _Robust:
     optimizer: Any
     train_function: Any
     make_train_function: Callable[..., Any]
+    _hold_batch_norm: Callable[[], None]
     _weights_of_batch: Tensor | None = None
 
     def __init__(
@@ -172,6 +173,7 @@ class _Robust:
 
     def settle_trainable(self) -> None:
         """To be called after a change of what trains, also during `fit`: traces anew."""
+        self._hold_batch_norm()
         self._statistics = Statistics(self.base_model)
         # Keras 2 goes by what it saw when it was compiled.
         if hasattr(self, "_get_trainable_state"):
