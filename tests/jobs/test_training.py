@@ -14,7 +14,7 @@ from tfrobust.cli import train
 from tfrobust.cli.plans import make_plan
 from tfrobust.config import RunConfig
 from tfrobust.errors import UsageError
-from tfrobust.jobs import recipes
+from tfrobust.jobs import recipes, training
 from tfrobust.report import runs
 from tfrobust.run import RunFolder
 
@@ -100,6 +100,13 @@ def test_a_run_is_not_overwritten_and_goes_on_with_its_settings_only(trained):
         jobs.train(dataclasses.replace(found.config, seed=7), found.run, resume=True)
     with pytest.raises(UsageError):
         jobs.train(jobs.make_plan(SMALL, "digits_standard", epochs=2), found.run, resume=True)
+
+
+def test_it_goes_on_with_the_command_that_began_it(trained):
+    """Its length too, which is no setting of its own."""
+    found, *_ = trained
+    plan = jobs.make_plan(SMALL, "digits_standard", epochs=1)
+    assert training._resumed(plan, found.run, resume=True).config == found.config
 
 
 def test_a_whole_configuration_is_a_plan():

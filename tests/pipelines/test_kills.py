@@ -23,9 +23,10 @@ ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("TFROBUST_KILLS", "20"))
 EPOCHS = 12
 SMALL = [
-    "--backbone", "simplenet", "--limit-train", "160", "--epochs", str(EPOCHS), "--limit", "40",
-    "--attack", "fgsm", "--sweep", "none", "--select-limit", "40", "--select-steps", "2",
-    "--flip", "--gaussian-noise", "0.02", "--dropout", "0.1", "--no-figures", "--export-anyway",
+    "--recipe", "digits", "--backbone", "simplenet", "--limit-train", "160", "--epochs",
+    str(EPOCHS), "--limit", "40", "--attack", "fgsm", "--sweep", "none", "--select-limit", "40",
+    "--select-steps", "2", "--flip", "--gaussian-noise", "0.02", "--dropout", "0.1", "--no-figures",
+    "--export-anyway",
 ]  # fmt: skip
 
 
