@@ -156,8 +156,7 @@ def test_a_backbone_with_augmentation_and_pixels_of_0_to_255(library):
     assert float(tf.reduce_min(crafted)) >= 0 and float(tf.reduce_max(crafted)) <= 1
 
 
-@pytest.mark.parametrize("nested", [False, True])
-@pytest.mark.parametrize("scale", [1, 255])
+@pytest.mark.parametrize(("nested", "scale"), [(False, 255), (True, 1)])
 def test_random_layers_at_the_beginning_come_before_the_attack(library, nested, scale):
     layers = library.layers
     first = [layers.RandomFlip("horizontal"), layers.RandomRotation(0.3)]
