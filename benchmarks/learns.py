@@ -80,12 +80,12 @@ def _images(name: str, output: Path) -> str:
             "cifar10": ("cifar10-images.zip", "/train/", 1, 400),
             "tiny20": ("tiny-imagenet-200.zip", "/train/", 10, 150),
         }[name]
-        _extract(shared_folder() / archive, part, every, count, folder)
+        extract(shared_folder() / archive, part, every, count, folder)
     return str(folder)
 
 
-def _extract(archive: Path, part: str, every: int, count: int, folder: Path) -> None:
-    """`count` images of every `every`-th class, drawn by a fixed seed."""
+def extract(archive: Path, part: str, every: int, count: int, folder: Path) -> None:
+    """A folder of `count` images of every `every`-th class of a zip, drawn by a fixed seed."""
     unfinished = folder.with_name(folder.name + ".unfinished")
     with zipfile.ZipFile(archive) as source:
         by_class: dict[str, list[str]] = {}

@@ -156,6 +156,30 @@ def test_a_backbone_with_augmentation_and_pixels_of_0_to_255(library):
     assert float(tf.reduce_min(crafted)) >= 0 and float(tf.reduce_max(crafted)) <= 1
 
 
+@pytest.mark.parametrize(("nested", "scale"), [(False, 255), (True, 1)])
+def test_random_layers_at_the_beginning_come_before_the_attack(library, nested, scale):
+    layers = library.layers
+    first = [layers.RandomFlip("horizontal"), layers.RandomRotation(0.3)]
+    first = [library.Sequential(first)] if nested else first
+    model = network(library, first=[*first, *([layers.Rescaling(1 / 255)] if scale > 1 else [])])
+    wrapped = tr.robust(model, tr.Trades(attack=tr.PGD(steps=1)), tr.Linf(0.05))
+    wrapped.compile("adam")
+    x, y = data(scale=scale)
+    pixels, seen = tf.constant(x / scale, tf.float32), []
+
+    def craft(images, labels):
+        seen.append(images.numpy())
+        return images
+
+    object.__setattr__(wrapped, "craft", craft)
+    # Of one and the same view of the image, the clean and the adversarial prediction agree.
+    wrapped.train_step((tf.constant(x), tf.constant(y)))
+    assert np.abs(seen[0] - pixels).max() > 0.05 and 0 <= seen[0].min() <= seen[0].max() <= 1
+    views = [wrapped.logits(pixels, training=True) for _ in range(2)]
+    np.testing.assert_array_equal(*views)
+    assert wrapped.predict(x, verbose=0).shape == (64, 3)
+
+
 @IN_KERAS_3
 def test_it_is_saved_and_trained_on(library, tmp_path):
     x, y = data()

@@ -7,6 +7,7 @@ from typing import Any
 from tfrobust.callbacks.base import Callback, Logs
 from tfrobust.config import parse_stages
 from tfrobust.errors import UsageError
+from tfrobust.training.freezing import layers_in_order, unfreeze
 
 
 class StagedUnfreezing(Callback):
@@ -65,6 +66,8 @@ class StagedUnfreezing(Callback):
                 f"stages: expected 'head', 'all' or 0 to {len(self._found) - 1} blocks, found "
                 f"{wanted!r}."
             )
+        # A model inside that was frozen as a whole keeps its layers from training.
+        unfreeze(self.model.base_model)
         for place, block in enumerate(self._found):
             for layer in block:
                 layer.trainable = place <= count
@@ -73,7 +76,7 @@ class StagedUnfreezing(Callback):
 
 def _blocks(model: Any, given: list[list[str]] | None) -> list[list[Any]]:
     """The layers with weights, block by block, the head first."""
-    layers = [one for one in model._flatten_layers() if one.weights and not _has_layers(one)]
+    layers = [one for one in layers_in_order(model) if one.weights and not _has_layers(one)]
     if given is None:
         return [[layer] for layer in reversed(layers)]
     found = [[one for one in layers if one.name.startswith(tuple(names))] for names in given]

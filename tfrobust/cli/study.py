@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from tfrobust.cli.command import Command, say
-from tfrobust.jobs.studies import study_names
+from tfrobust.cli.studies import study_folder, study_names, study_steps
 
 
 def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> None:
@@ -27,20 +27,17 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
 
 def work(args: argparse.Namespace) -> None:
     """Runs every step that is not done yet."""
-    from tfrobust import jobs
-
-    inputs, settings = _pairs(args.input), _pairs(args.settings)
+    steps = study_steps(
+        args.study, args.output, inputs=_pairs(args.input), settings=_pairs(args.settings),
+        quick=args.quick, check_inputs=not args.list,
+    )  # fmt: skip
     if args.list:
-        steps = jobs.study_steps(
-            args.study, args.output, inputs=inputs, settings=settings, quick=args.quick,
-            check_inputs=False,
-        )  # fmt: skip
         print("\n".join(step.command for step in steps))
         return
-    jobs.study(
-        args.study, args.output, inputs=inputs, settings=settings, quick=args.quick,
-        redo=args.redo, tell=say,
-    )  # fmt: skip
+    from tfrobust import jobs
+
+    folder = study_folder(args.study, args.output, quick=args.quick)
+    jobs.study(steps, folder, redo=args.redo, tell=say)
 
 
 def _pairs(texts: Sequence[str]) -> dict[str, str]:

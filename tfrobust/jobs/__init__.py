@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tfrobust.jobs.reporting import ReportResult, report
     from tfrobust.jobs.searching import SearchResult, search
     from tfrobust.jobs.serving import serve
-    from tfrobust.jobs.studies import StudyResult, study, study_steps
+    from tfrobust.jobs.studies import Step, StudyResult, study
     from tfrobust.jobs.training import TrainResult, build_network, train
 
 _PLACES = {
@@ -48,16 +48,16 @@ _PLACES = {
     "ReportResult": "reporting", "report": "reporting",
     "SearchResult": "searching", "search": "searching",
     "serve": "serving",
-    "StudyResult": "studies", "study": "studies", "study_steps": "studies",
+    "Step": "studies", "StudyResult": "studies", "study": "studies",
     "TrainResult": "training", "build_network": "training", "train": "training",
 }  # fmt: skip
 __all__ = [
     "CertifyResult", "CompareResult", "EvaluateResult", "ExplainResult", "ExportResult",
     "ImbalanceResult", "PerturbResult", "Plan", "PredictResult", "ProbeResult", "ReportResult",
-    "SearchResult", "StudyResult", "Subject", "TrainResult", "build_network", "certify",
+    "SearchResult", "Step", "StudyResult", "Subject", "TrainResult", "build_network", "certify",
     "compare", "distances", "evaluate", "explain", "export", "imbalance", "load_splits",
     "make_plan", "open_subject", "patch", "perturb", "predict", "report", "search", "serve",
-    "spatial", "study", "study_steps", "train", "universal",
+    "spatial", "study", "train", "universal",
 ]  # fmt: skip
 
 

@@ -287,7 +287,7 @@ def _publish(found: EvaluateResult, subject: Subject, tell: Tell) -> None:
     """Tells and writes the evaluation, and the card and leaderboard entry made of it."""
     from tfrobust.report.leaderboard import leaderboard_entry
     from tfrobust.report.model_card import model_card
-    from tfrobust.report.runs import remove_evaluation_figures
+    from tfrobust.report.runs import read_run, remove_evaluation_figures
     from tfrobust.settings import to_dict
 
     report, data, run = found.report, subject.test, found.run
@@ -302,7 +302,7 @@ def _publish(found: EvaluateResult, subject: Subject, tell: Tell) -> None:
         tell(f"Removed {removed} figures of the previous evaluation.")
     run.write_evaluation(found.values, report.as_csv(data.names, data.label_names))
     trained = to_dict(subject.trained) if subject.trained else {}
-    known = dataclasses.replace(found.page_data(), config=trained)
+    known = read_run(run.path, found.values, trained)
     run.write_card(model_card(known), leaderboard_entry(known))
 
 

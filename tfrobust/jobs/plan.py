@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tfrobust.attacks.named import check_attacks
 from tfrobust.config import RunConfig
 from tfrobust.errors import UsageError
-from tfrobust.jobs.recipes import DEFAULT_RECIPES, read_recipe, resolve
+from tfrobust.jobs.recipes import DEFAULT_RECIPES, read_recipe, settled
 from tfrobust.settings import from_dict, merge, to_dict
 from tfrobust.training.defaults import AUTO, Facts, chosen_config
 from tfrobust.training.from_config import check_trainable
@@ -83,17 +83,18 @@ def make_plan(
     lengths = (epochs, learning_rate)
     if epochs is not None and given.get("training", {}).get("time_limit") is not None:
         raise UsageError("--epochs and --time-limit both say when training ends: give one of them.")
-    named = read_recipe(recipe) if recipe else {}
+    name = recipe or _default_recipe(given)
+    values = read_recipe(name) if name else {}
+    named = values if recipe else {}
     named = {name: value for name, value in named.items() if name not in ("search", "chosen")}
     asked = Asked(merge(named, given), lengths != (None, None))
-    recipe = recipe or _default_recipe(given)
-    if recipe:
+    if name:
         if given.get("backbone", {}).get("name") == AUTO:
             raise UsageError(
-                f"--backbone {AUTO}: the recipe {recipe} has its own network: leave one of the two "
+                f"--backbone {AUTO}: the recipe {name} has its own network: leave one of the two "
                 "out."
             )
-        plan = Plan(_with_length(resolve(recipe, given), *lengths), asked=asked)
+        plan = Plan(_with_length(settled(values, given, name), *lengths), asked=asked)
     else:
         given = merge(_of_the_data(given), given)
         plan = Plan(chosen_config(SOME_IMAGES, given, *lengths), given, True, *lengths, asked)

@@ -35,9 +35,17 @@ def resolve(
       UsageError: an unknown recipe or setting.
     """
     name = recipe or default_recipe
-    values = read_recipe(name) if name else {}
+    return settled(read_recipe(name) if name else {}, given, name)
+
+
+def settled(values: dict[str, Any], given: Mapping[str, Any], name: str | None = None) -> RunConfig:
+    """The plain values of a recipe, with the given settings laid over them, checked.
+
+    Raises:
+      UsageError: an unknown setting.
+    """
     # How to search around a recipe is for pipelines.search.
-    values.pop("search", None)
+    values = {key: value for key, value in values.items() if key != "search"}
     config: RunConfig = from_dict(RunConfig, merge(values, dict(given)), name or "flags")
     return config
 

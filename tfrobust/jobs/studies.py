@@ -1,21 +1,61 @@
-"""The job that runs a whole study: several verbs after one another, from one recipe."""
+"""The job that runs a study: jobs after one another, each once, going on where it was stopped."""
 
 from __future__ import annotations
 
+import fcntl
+import gc
+import json
 import os
+import re
+import shlex
+import shutil
+import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tfrobust.errors import UsageError, did_you_mean
-from tfrobust.jobs.recipes import RECIPES
-from tfrobust.jobs.steps import Marks, Step, held, make_steps, run_step
+from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.progress import Tell, clock, silent
-from tfrobust.settings import load_yaml
+from tfrobust.run import write_json
 
-STUDIES = RECIPES / "studies"
+
+@dataclass(frozen=True)
+class Step:
+    """One job of a study.
+
+    Attributes:
+      name: of the step, unique in the study.
+      words: the job as a command, by which it is known again: a verb and its arguments, of which
+        `--output` names the file or folder that it makes.
+      call: does it; after it was stopped it is called again, to go on.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    call: Callable[[], object] = field(compare=False)
+
+    @property
+    def command(self) -> str:
+        """As a user would type it."""
+        verb, *flags = self.words
+        return shlex.join(["python", "-m", f"pipelines.{verb}", *flags])
+
+    @property
+    def output(self) -> Path | None:
+        """The file or folder that it makes; None where it adds to a run's folder."""
+        if "--output" not in self.words:
+            return None
+        return Path(self.words[self.words.index("--output") + 1])
+
+    def reads(self, other: Step) -> bool:
+        """Whether one of its arguments lies in what another step makes or adds to."""
+        made = other.output or Path(other.words[1])
+        named = [Path(part) for word in self.words[1:] for part in re.split("[,=]", word)]
+        return any(path == made or made in path.parents for path in named)
 
 
 @dataclass(frozen=True)
@@ -31,96 +71,153 @@ class StudyResult:
     steps: tuple[Step, ...]
 
 
-def study_names() -> list[str]:
-    """The studies that come with the project."""
-    return sorted(path.stem for path in STUDIES.glob("*.yaml"))
-
-
 def study(
-    name: str, output: Path | str | None = None, *, inputs: Mapping[str, str] | None = None,
-    settings: Mapping[str, str] | None = None, quick: bool = False, redo: str | None = None,
-    tell: Tell = silent,
-) -> StudyResult:  # fmt: skip
-    """Runs every step of a study that is not done yet, each in a process of its own.
+    steps: Sequence[Step], folder: Path | str, *, redo: str | None = None, tell: Tell = silent
+) -> StudyResult:
+    """Does every step of a study that is not done yet, in this process.
 
     Args:
-      name: one of `study_names()`, or a YAML file.
-      output: folder of the study; None is saved_models/NAME.
-      inputs: name -> path, of files that are not at their usual place.
-      settings: name -> value, of the study's settings.
-      quick: its steps on few images, which shows that they work and no more.
+      steps: in their order, of different names.
+      folder: of the study; what is done is noted in its `steps/`.
       redo: a step to be done again, with all that builds on it.
       tell: is told each step.
 
     Raises:
-      UsageError: there is no such study, input, setting or step.
-      TFRobustError: a step failed; the steps before it are kept.
+      UsageError: there is no such step, or one was done with another command.
+      TFRobustError: a step failed, and those before it are kept; or another process is at work.
+
+    Examples:
+      >>> draw = lambda: tr.jobs.imbalance(folder / "few.pt", counts=[3] * 10)
+      >>> words = ("imbalance", "--output", str(folder / "few.pt"))
+      >>> made = tr.jobs.study([tr.jobs.Step("few", words, draw)], folder)
+      >>> (folder / "few.pt").is_file()
+      True
     """
-    steps = study_steps(name, output, inputs=inputs, settings=settings, quick=quick)
-    folder = _folder(name, output, quick)
-    begin, marks = time.monotonic(), Marks(folder, steps)
-    with held(folder) as lock:
+    folder = Path(folder)
+    begin, marks = time.monotonic(), _Marks(folder, steps)
+    with held(folder):
         if redo:
             tell(f"To be done again: {', '.join(marks.undo(redo))}")
         for number, step in enumerate(steps, 1):
             tell(f"\n[{number}/{len(steps)}] {step.name}: {step.command}")
-            run_step(step, marks, lock, tell)
+            if marks.is_done(step):
+                tell("done before")
+            else:
+                marks.done(step, _seconds(step))
     tell(f"\nStudy complete in {clock(time.monotonic() - begin)}: {folder}")
     return StudyResult(folder, tuple(steps))
 
 
-def study_steps(
-    name: str, output: Path | str | None = None, *, inputs: Mapping[str, str] | None = None,
-    settings: Mapping[str, str] | None = None, quick: bool = False, check_inputs: bool = True,
-) -> list[Step]:  # fmt: skip
-    """The steps of a study, as `study` would run them.
+def _seconds(step: Step) -> float:
+    """Does a step; how long it took."""
+    begin = time.monotonic()
+    try:
+        step.call()
+    except (TFRobustError, OSError, MemoryError) as error:
+        raise TFRobustError(
+            f"Step {step.name} failed: {error} Fix it and run the study again, it resumes from "
+            "here."
+        ) from error
+    finally:
+        _let_go()
+    return time.monotonic() - begin
+
+
+def _let_go() -> None:
+    """Frees the networks of a step: the next has others."""
+    if "tf_keras" in sys.modules:
+        from tfrobust.runtime import keras
+
+        keras.backend.clear_session()
+    gc.collect()
+
+
+class _Marks:
+    """Which steps of a study are done, in its folder's `steps/`.
+
+    A mark holds the step's command and the marks of the steps that it builds on: a step is
+    done only as long as they are the same.
+    """
+
+    def __init__(self, folder: Path, steps: Sequence[Step]) -> None:
+        self._folder, self._steps = folder / "steps", steps
+
+    def is_done(self, step: Step) -> bool:
+        """Whether it was done with this command, from what is there now.
+
+        Raises:
+          UsageError: it was done otherwise.
+        """
+        mark = self._read(step)
+        if mark and not self._now(step).items() <= mark.items():
+            raise UsageError(
+                f"Step {step.name} was done with another command, or a step that it builds on has "
+                f"been done again since: add --redo {step.name}, or give another --output."
+            )
+        return bool(mark)
+
+    def done(self, step: Step, seconds: float) -> None:
+        """Notes that it is done."""
+        mark = {**self._now(step), "seconds": round(seconds, 1), "id": uuid.uuid4().hex}
+        write_json(self._path(step), mark)
+
+    def undo(self, name: str) -> list[str]:
+        """Takes a step's results away, and those of all that builds on it; their names.
+
+        Raises:
+          UsageError: there is no such step, or it makes something outside of the study's folder.
+        """
+        found = [step for step in self._steps if step.name == name]
+        if not found:
+            expected = ", ".join(step.name for step in self._steps)
+            raise UsageError(f"--redo: expected a step of {expected}, found {name!r}.")
+        for step in self._steps:
+            if step not in found and any(step.reads(other) for other in found):
+                found.append(step)
+        for step in found:
+            self._remove(step)
+        return [step.name for step in found]
+
+    def _remove(self, step: Step) -> None:
+        made = step.output
+        if made and self._folder.parent.resolve() not in made.resolve().parents:
+            raise UsageError(f"--redo: {made} is not in {self._folder.parent}: delete it yourself.")
+        self._path(step).unlink(missing_ok=True)
+        if made and made.is_dir():
+            shutil.rmtree(made)
+        elif made:
+            made.unlink(missing_ok=True)
+
+    def _now(self, step: Step) -> dict[str, Any]:
+        """Its command, and the marks of the steps that it builds on."""
+        earlier = self._steps[: self._steps.index(step)]
+        before = {one.name: self._read(one).get("id", "") for one in earlier if step.reads(one)}
+        return {"command": step.command, "after": before}
+
+    def _read(self, step: Step) -> dict[str, Any]:
+        path = self._path(step)
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def _path(self, step: Step) -> Path:
+        return self._folder / f"{step.name}.json"
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Holds a study's folder for this process: killed, it lets go.
 
     Raises:
-      UsageError: there is no such study, input or setting.
+      TFRobustError: another process has it.
     """
-    recipe = load_yaml(_path(name))
-    places = _inputs(recipe, inputs or {}, check=check_inputs and not quick)
-    places |= _settings(recipe, settings or {})
-    return make_steps(recipe, _folder(name, output, quick), places, quick=quick)
-
-
-def _folder(name: str, output: Path | str | None, quick: bool) -> Path:
-    return Path(output or f"saved_models/{Path(name).stem}{'-quick' if quick else ''}")
-
-
-def _path(study: str) -> Path:
-    if study.endswith((".yaml", ".yml")):
-        return Path(study)
-    path = STUDIES / f"{study}.yaml"
-    if not path.is_file():
-        raise UsageError(
-            f"Study {study!r}: expected one of {', '.join(study_names())}, or a YAML file."
-            f"{did_you_mean(study, study_names())}"
-        )
-    return path
-
-
-def _inputs(recipe: dict[str, Any], given: Mapping[str, str], *, check: bool) -> dict[str, str]:
-    """Input -> path: as given, else the usual place; for a quick run none need be there."""
-    folder = os.environ.get("TFROBUST_SHARED", "../shared/data")
-    inputs = {k: str(v).format(shared=folder) for k, v in (recipe.get("inputs") or {}).items()}
-    inputs |= _given("input", given, inputs)
-    missing = [path for path in inputs.values() if not Path(path).exists()]
-    if missing and check:
-        raise UsageError(f"{missing[0]} not found: name it with --input NAME=PATH.")
-    return inputs
-
-
-def _settings(recipe: dict[str, Any], given: Mapping[str, str]) -> dict[str, str]:
-    """Setting -> value: as given, else the recipe's."""
-    settings = {name: str(value) for name, value in (recipe.get("settings") or {}).items()}
-    return settings | _given("set", given, settings)
-
-
-def _given(flag: str, values: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
-    for name, value in values.items():
-        if not value or name not in known:
-            expected = f"one of {', '.join(known)}=..." if known else "none for this study"
-            found = f"{name}={value}" if value else name
-            raise UsageError(f"--{flag}: expected {expected}, found {found}.")
-    return dict(values)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise TFRobustError(
+            f"Another process is at work in {folder}: wait for it or stop it, or choose another "
+            "--output."
+        ) from error
+    finally:
+        os.close(lock)

@@ -121,8 +121,12 @@ def _resumed(plan: Plan, run: RunFolder, resume: bool) -> Plan:
     earlier, asked = run.read_config(), plan.asked.settings
     if asked.get("backbone", {}).get("name") == AUTO:
         asked = {**asked, "backbone": {k: v for k, v in asked["backbone"].items() if k != "name"}}
+    if plan.asked.length and not plan.chosen:
+        # A length that is asked for is known again in the stages; chosen ones depend on the images.
+        stages = to_dict(plan.config)["training"]["stages"]
+        asked = merge(asked, {"training": {"stages": stages}})
     changed: RunConfig = from_dict(RunConfig, merge(to_dict(earlier), asked))
-    if changed != earlier or plan.asked.length:
+    if changed != earlier or (plan.asked.length and plan.chosen):
         raise UsageError(
             f"--resume uses the settings in {run.config}, found others: leave the "
             "settings out, or start a new run in another --output."

@@ -64,12 +64,15 @@ class RunData:
     figures: list[Picture] = field(default_factory=list)
 
 
-def read_run(path: Path, evaluation: dict[str, Any] | None = None) -> RunData:
+def read_run(
+    path: Path, evaluation: dict[str, Any] | None = None, config: dict[str, Any] | None = None
+) -> RunData:
     """Reads a run folder, or the results of a bare model.
 
     Args:
       path: the folder.
       evaluation: what it was evaluated to be, where that is at hand; None reads it.
+      config: the settings that it was trained with, likewise.
 
     Raises:
       UsageError: it holds no evaluation.
@@ -78,11 +81,13 @@ def read_run(path: Path, evaluation: dict[str, Any] | None = None) -> RunData:
     run = RunFolder(path)
     if evaluation is None:
         evaluation = _evaluation(run)
+    if config is None:
+        config = load_yaml(run.config) if run.config.is_file() else {}
     notes = _notes(run.figures, evaluation["threat_model"])
     return RunData(
         name=path.resolve().name,
         path=path,
-        config=load_yaml(run.config) if run.config.is_file() else {},
+        config=config,
         environment=_json(run.environment) if run.environment.is_file() else {},
         history=[_numbers(row) for row in _table(run.history)],
         evaluation=evaluation,

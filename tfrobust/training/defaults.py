@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tfrobust.config import RunConfig, TrainingConfig, folded_method
+from tfrobust.config import RunConfig, ThreatConfig, TrainingConfig, folded_method
 from tfrobust.settings import from_dict, merge
 from tfrobust.training import METHODS
 
@@ -307,7 +307,7 @@ def _method(
     from tfrobust.backbones import BACKBONES
 
     named = folded_method(given.get("training", {}), "training").name
-    method = METHODS[named or RunConfig().training.method.name]
+    method = METHODS[named or TrainingConfig().method.name]
     if not method.needs_attack:
         return
     quick = BACKBONES[name].tuning.quick
@@ -343,7 +343,7 @@ def _measuring(choice: Choice, facts: Facts, given: Mapping[str, Any]) -> None:
     attacked = min(select, 512)
     every = max(1, round(attacked * 8 / (0.3 * max(facts.images, 1))))
     choice.add(given, "training", "", select_limit=max(attacked, 1), select_every=every)
-    eps = given.get("threat", {}).get("eps", RunConfig().threat.eps)
+    eps = given.get("threat", {}).get("eps", ThreatConfig().eps)
     choice.add(given, "evaluation", "", steps=20, restarts=2, sweep=[eps / 4, eps / 2])
     if facts.tested > _EVALUATED:
         choice.add(

@@ -28,8 +28,9 @@ from tfrobust.models.views import InputView
 from tfrobust.runtime import tf
 from tfrobust.tables import imported
 from tfrobust.threat_model import ThreatModel
-from tfrobust.training import METHODS
+from tfrobust.training import METHODS, augmentation
 from tfrobust.training.batch_norm import Statistics
+from tfrobust.training.freezing import unfrozen
 from tfrobust.training.methods import (
     AdversarialTraining,
     attack_as_dict,
@@ -53,6 +54,7 @@ class _Robust:
     optimizer: Any
     train_function: Any
     make_train_function: Callable[..., Any]
+    _hold_batch_norm: Callable[[], None]
     _weights_of_batch: Tensor | None = None
 
     def __init__(
@@ -166,16 +168,12 @@ class _Robust:
         """Gives the optimiser a place for each weight, for those too that are unfrozen later."""
         if not hasattr(optimizer, "build"):
             return
-        layers = list(self.base_model._flatten_layers())
-        flags = [layer.trainable for layer in layers]
-        self.base_model.trainable = True
-        optimizer.build(self.base_model.trainable_variables)
-        # From the outside in: a model that is frozen freezes what is in it.
-        for layer, trainable in zip(layers, flags, strict=True):
-            layer.trainable = trainable
+        with unfrozen(self.base_model):
+            optimizer.build(self.base_model.trainable_variables)
 
     def settle_trainable(self) -> None:
         """To be called after a change of what trains, also during `fit`: traces anew."""
+        self._hold_batch_norm()
         self._statistics = Statistics(self.base_model)
         # Keras 2 goes by what it saw when it was compiled.
         if hasattr(self, "_get_trainable_state"):
@@ -196,7 +194,7 @@ class _Robust:
         x, y, weights = _unpacked(data)
         self._weights_of_batch = weights
         try:
-            batch = {"image": self._pixels(x), "label": _as_labels(y)}
+            batch = {"image": self._augmented(self._pixels(x)), "label": _as_labels(y)}
             logs: dict[str, Tensor] = super().train_step(batch)  # type: ignore[misc]
         finally:
             self._weights_of_batch = None
@@ -242,6 +240,15 @@ class _Robust:
         check = tf.debugging.Assert(fits, [told, low * scale, high * scale])
         with tf.control_dependencies([check]):
             return tf.identity(pixels)
+
+    def _augmented(self, pixels: Tensor) -> Tensor:
+        """What the random layers that the base model begins with make of them, in the bounds."""
+        outputs: _Logits = self._outputs  # type: ignore[attr-defined]
+        if outputs.augmentation is None:
+            return pixels
+        scale: float = self._scale  # type: ignore[attr-defined]
+        made = tf.cast(outputs.augmentation(pixels * scale, training=True), tf.float32)
+        return tf.clip_by_value(made / scale, *self.recipe.threat_model.bounds)
 
     def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
         """The batch's mean, weighted where `fit` has weights."""
@@ -302,6 +309,8 @@ class _Logits:
         outputs = heads.graph_ends(model)[1]
         if len(outputs) == 1 and outputs[0].shape[-1] == 1:
             self._after.append(heads.as_two_classes)
+        #: The random layers that it begins with, which training passes leave out; None without.
+        self.augmentation, self._rest = augmentation.split(self._model)
         #: Whether the model itself is all of it.
         self.plain = scale == 1 and self._layer is None and not self._after and head.known
 
@@ -330,7 +339,8 @@ class _Logits:
             )
         x = x * self._scale if self._scale != 1 else x
         with _linear(self._layer):
-            found = heads.pick_output(self._model(x, training=training))
+            model = self._rest if training else self._model
+            found = heads.pick_output(model(x, training=training))
         found = tf.cast(found, tf.float32)
         for step in self._after:
             found = step(found)
@@ -399,7 +409,8 @@ def robust(
 
     Trained by `compile` and `fit` with arrays or `tf.data` of (x, y), (x, y, sample_weight) or
     dicts, with any optimiser, schedule and callback of its Keras. Images are those that the
-    base model takes: [0, 1], or 0..255 where its first layer is a Rescaling from there. During
+    base model takes: [0, 1], or 0..255 where its first layer is a Rescaling from there. Random
+    layers that a graph begins with augment each batch once, before it is attacked. During
     `fit`, `accuracy` and `robust_accuracy` of `validation_data` are clean accuracy and that
     under `validation_attack`; `evaluate` measures the same; `predict` returns what the base
     model returns.

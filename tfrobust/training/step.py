@@ -112,14 +112,18 @@ class RobustStep:
 
     def compile(self, optimizer: Any, **kwargs: Any) -> None:
         """Settles which BatchNorm statistics move; to be called after any (un)freezing."""
-        if self.recipe.batch_norm == "none":
-            for layer in batch_norm_layers(self.base_model):
-                layer.trainable = False
+        self._hold_batch_norm()
         self._statistics = Statistics(self.base_model)
         super().compile(optimizer, **kwargs)  # type: ignore[misc]
         # An optimiser that makes its variables in the first step has that step traced twice.
         if hasattr(self.optimizer, "build"):
             self.optimizer.build(self.base_model.trainable_variables)
+
+    def _hold_batch_norm(self) -> None:
+        """Freezes BatchNorm under the policy 'none', whatever has been unfrozen."""
+        if self.recipe.batch_norm == "none":
+            for layer in batch_norm_layers(self.base_model):
+                layer.trainable = False
 
     @property
     def metrics(self) -> list[Any]:
