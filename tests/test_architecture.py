@@ -15,7 +15,8 @@ ROOMS = (
     "errors", "typing", "tables", "chance", "progress", "runtime", "settings", "plugins",
     "config", "run", "figures", "distribution", "workers", "l1_projection", "threat_model", "data",
     "backbones", "models", "cluster", "attacks", "training", "evaluation", "radii", "sets",
-    "explain", "export", "callbacks", "testing", "serving", "report", "search", "jobs", "cli", "__main__",
+    "explain", "export", "callbacks", "testing", "serving", "report", "search", "jobs", "cli",
+    "__main__",
 )  # fmt: skip
 
 
