@@ -1,0 +1,154 @@
+"""Doubts about the gradient that attacks follow: is there one, and does it tell the truth?
+
+Athalye et al. (2018), https://arxiv.org/abs/1802.00420, name the ways in which a model hides it.
+All of these checks together take a few gradients and forward passes of a few dozen images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from tfrobust.attacks.losses import margin
+from tfrobust.chance import above_chance
+from tfrobust.evaluation.flags import Flag, drawn
+from tfrobust.evaluation.flags import flag as _flag
+from tfrobust.runtime import tf
+
+if TYPE_CHECKING:
+    from tfrobust.evaluation.evaluator import Evaluator
+    from tfrobust.evaluation.report import Outcome
+    from tfrobust.threat_model import ThreatModel
+
+# The step of the default attack, PGD-20, in radii.
+_STEP = 1 / 8
+# So much more or less than the gradient says, a step may do. Curved, but honest, networks stay
+# within a factor of 2.
+_FACTOR = 3.0
+# What rounding may change, as a part of the largest logit: bfloat16 has 8 bits.
+_ROUNDING = 0.01
+# Parts of the images that may show a mark without doubt.
+_FEW, _MANY = 0.05, 0.25
+# Lengths of shorter steps, in radii, that are tried beside the whole one.
+_SHORTER = (1 / 8, 1 / 4, 1 / 2, 3 / 4)
+
+
+def no_gradient(evaluator: Evaluator) -> Flag | None:
+    """Gradients that are 0 everywhere, of the margin or of the cross-entropy."""
+    sample = drawn(np.arange(len(evaluator.data)), evaluator.seed)
+    if share := _dead(evaluator, sample, "margin"):
+        return _flag("zero_gradients", (
+            f"the logits have no gradient on {share:.0%} of the images: gradients are masked, and "
+            "gradient attacks see nothing; attack through a step without gradient with "
+            "tr.models.straight_through, or without gradients with square"
+        ))  # fmt: skip
+    if share := _dead(evaluator, sample, "cross_entropy"):
+        return _flag("vanishing_gradients", (
+            f"the cross-entropy has no gradient on {share:.0%} of the images, for the logits are "
+            "too large for float32: attacks on it see nothing; margin, DLR and autoattack do not "
+            "depend on the logits' scale"
+        ))  # fmt: skip
+    return None
+
+
+def _dead(evaluator: Evaluator, sample: np.ndarray, loss: str) -> float:
+    """The share of the images that have no gradient; 0 where these may be a few."""
+    dead = (evaluator.gradient_at(sample, loss) == 0).all(axis=(1, 2, 3))
+    return float(dead.mean()) if above_chance(int(dead.sum()), len(sample), _FEW) else 0.0
+
+
+class _Start(NamedTuple):
+    """Some images [M, ...], with labels, margins [M], logits [M, K] and gradients there."""
+
+    x: np.ndarray
+    y: np.ndarray
+    logits: np.ndarray
+    margin: np.ndarray
+    grad: np.ndarray
+
+
+def _start(evaluator: Evaluator, index: np.ndarray) -> _Start:
+    x, y = evaluator.data.pixels(index), evaluator.data.labels[index]
+    logits = np.asarray(evaluator.logits(tf.constant(x)))
+    return _Start(x, y, logits, _margin(logits, y), evaluator.gradient_at(index, "margin"))
+
+
+def _margin(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.asarray(margin(tf.constant(logits), tf.constant(y)))
+
+
+def _steps(
+    evaluator: Evaluator, start: _Start, ball: ThreatModel, lengths: tuple[float, ...]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For steps of so many radii along the gradient: where they lead, and the margin there."""
+    grad, x = tf.constant(start.grad), tf.constant(start.x)
+    for length in lengths:
+        moved = ball.project(x + ball.steepest_step(grad, length * ball.eps), x)
+        logits = np.asarray(evaluator.logits(moved))
+        yield np.asarray(moved), _margin(logits, start.y)
+
+
+def misleading(evaluator: Evaluator, ball: ThreatModel, attacked: Outcome | None) -> Flag | None:
+    """Whether a step of an attack does what the gradient says, where the attack fails.
+
+    For images that fell the gradient was good enough. On the others a short step up the margin
+    must change it by about the step times the gradient: networks of smooth or piecewise linear
+    parts do so, where the step is a small part of the way to the boundary.
+
+    Args:
+      evaluator: the model and the images.
+      ball: the threat model; one of pixels ('l0') has no short steps, and is not looked at.
+      attacked: what the first iterative attack left; None where there was none.
+    """
+    correct = evaluator.clean.correct if attacked is None else attacked.correct
+    sample = drawn(np.flatnonzero(correct), evaluator.seed)
+    if not len(sample) or ball.norm == "l0" or not ball.eps > 0:
+        return None
+    start = _start(evaluator, sample)
+    ((moved, found),) = _steps(evaluator, start, ball, (_STEP,))
+    promised = (start.grad * (moved - start.x)).sum(axis=(1, 2, 3))
+    gained = found - start.margin
+    told = (gained >= promised / _FACTOR) & (gained <= promised * _FACTOR)
+    rounded = np.abs(gained - promised) <= _ROUNDING * np.abs(start.logits).max(axis=1)
+    wrong = ~told & ~rounded
+    if not above_chance(int(wrong.sum()), len(sample), _MANY):
+        return None
+    return _flag("misleading_gradients", (
+        f"on {wrong.mean():.0%} of the images that still stand a short step does something else "
+        f"than the gradient says, less than 1/{_FACTOR:g} or more than {_FACTOR:g} times of it: "
+        "gradients are shattered (jumps, fast waves) or not the model's own; attack without them "
+        "(square), or with those of a smooth substitute: tr.models.straight_through, "
+        "tr.models.smoothed"
+    ))  # fmt: skip
+
+
+def overfitted(evaluator: Evaluator, ball: ThreatModel, attacked: Outcome | None) -> Flag | None:
+    """Whether a single step of full length leaves the model surer than a shorter one does.
+
+    The mark of catastrophic overfitting to single-step attacks: Kim et al. (2021),
+    https://arxiv.org/abs/2010.01799. Looked for among images that several steps break.
+
+    Args:
+      evaluator: the model and the images.
+      ball: as for `misleading`.
+      attacked: as for `misleading`.
+    """
+    if attacked is None or ball.norm == "l0" or not ball.eps > 0:
+        return None
+    fell = np.flatnonzero(evaluator.clean.correct & ~attacked.correct)
+    sample = drawn(fell, evaluator.seed)
+    if not len(sample):
+        return None
+    start = _start(evaluator, sample)
+    *shorter, whole = (margin for _, margin in _steps(evaluator, start, ball, (*_SHORTER, 1.0)))
+    back = (whole < 0) & (np.max(shorter, axis=0) > whole)
+    if not above_chance(int(back.sum()), len(sample), _MANY):
+        return None
+    return _flag("catastrophic_overfitting", (
+        f"on {back.mean():.0%} of the images that several steps break, a single step of eps fails, "
+        "and leaves the model surer than a shorter one does: it has learnt to withstand single "
+        "steps alone (catastrophic overfitting); train by pgd or trades, or fast with wider noise, "
+        "and believe no single-step figure"
+    ))  # fmt: skip
