@@ -3,7 +3,7 @@
     python -m benchmarks.checks --output build/checks
     python -m benchmarks.checks --data digits --models pgd "k-winners-take-all" --seeds 0
 
-Trains sound and unsound models on the digits and on 4,000 CIFAR-10 images, seconds to a minute
+Trains sound and unsound models on the digits and on 3,000 CIFAR-10 images, seconds to a minute
 each, and evaluates each as a user does who gives nothing but model, images and ball:
 `tr.evaluate(model, (x, y), tr.Linf(eps))`. Goal: no flag on a sound model, and on each unsound one
 a flag that names what is wrong with it, for each seed. A row is written as soon as it is there:
@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.checks_models import CASES, DATA, Task, cases
+from benchmarks.checks_models import CASES, cases
+from benchmarks.checks_training import DATA, Task
 from tfrobust.run import write_json, write_text
 
 Row = dict[str, Any]
@@ -123,7 +124,8 @@ def _cells(data: str, name: str, own: Sequence[Row], raised: Sequence[str]) -> l
     ]
     means = [sum(row[key] for row in own) / len(own) for key in ("clean", "robust")]
     accuracies = [f"{mean:.2f}" for mean in means]
-    return [f"{data}: {name}", str(len(own)), *accuracies, *shown, f"{right} of {len(own)}"]
+    shown_name = f"{data}: {name}{' (held out)' if CASES[name].held_out else ''}"
+    return [shown_name, str(len(own)), *accuracies, *shown, f"{right} of {len(own)}"]
 
 
 def _rows(output: Path) -> list[Row]:

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from benchmarks import checks
-from benchmarks.checks_models import CASES, DATA
+from benchmarks.checks_models import CASES
+from benchmarks.checks_training import DATA
 
 
 def row(model, flags=(), seed=0, **more):

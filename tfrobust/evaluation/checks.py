@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from tfrobust.evaluation.report import AttackResult
     from tfrobust.threat_model import ThreatModel
 
-# Draws and images that show whether a model is random: one that is in one of two states is
-# caught but once in 128.
+# Draws and images that show whether a model is random: one of two states, each as likely, is
+# missed once in 128.
 _DRAWS, _DRAWN = 8, 16
 # The part of the images that an attack may leave to a weaker or a longer one, by luck.
 _LUCK = 0.02
