@@ -163,6 +163,18 @@ def _smooth(task: Task) -> Any:
     return trained(task, tr.Standard(), activation=activation)
 
 
+def _mobilenet(task: Task) -> Any:
+    import tfrobust as tr
+    from tfrobust.runtime import keras
+
+    def build(task: Task) -> Any:
+        keras.utils.set_random_seed(task.seed)
+        return tr.build("mobilenetv2", num_classes=10, image_shape=(32, 32, 3), alpha=0.35,
+                        seed=task.seed)  # fmt: skip
+
+    return trained(task, tr.Standard(), build=build)
+
+
 def _reference(task: Task) -> Any:
     """A network of others, adversarially trained at 2/255, whatever the seed."""
     import tfrobust as tr
@@ -211,6 +223,7 @@ CASES = {
     "guessing": Case(network, ("no_better_than_guessing", "constant_predictions"),
                      data=("digits",)),
     "tanh and softplus": Case(_smooth, data=("digits",), held_out=True),
+    "mobilenetv2": Case(_mobilenet, data=("digits",), held_out=True),
     "reference ResNet": Case(_reference, data=("cifar10",), held_out=True),
     "waves on the inputs": Case(_of_plain(waved), ("misleading_gradients",), data=("digits",),
                                 held_out=True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -89,8 +90,7 @@ def network(
     batch_norm: bool = False, scale: float = 1.0,
 ) -> Any:  # fmt: skip
     """Three convolutions with stride 2 and a dense layer, with logits, of tf_keras or another."""
-    if library is None:
-        from tfrobust.runtime import keras as library
+    library = library or _tf_keras()
     layers = library.layers
     library.utils.set_random_seed(task.seed)
     x = image = library.Input((32, 32, 3))
@@ -103,17 +103,22 @@ def network(
     return library.Model(image, layers.Rescaling(scale)(logits) if scale != 1 else logits)
 
 
+def _tf_keras() -> Any:
+    from tfrobust.runtime import keras
+
+    return keras
+
+
 def trained(
     task: Task, method: Any, *, epochs: int = 0, eps: float | None = None, weight_decay: float = 0,
-    rate: float = 2e-3, start: Any = None, **of_network: Any,
+    rate: float = 2e-3, start: Any = None, build: Callable[..., Any] | None = None,
+    **of_network: Any,
 ) -> Any:  # fmt: skip
     """A network after `tr.robust(...).fit`, from the weights of another or from random ones."""
     import tfrobust as tr
 
-    library = of_network.get("library")
-    if library is None:
-        from tfrobust.runtime import keras as library
-    model = network(task, **of_network)
+    library = of_network.get("library") or _tf_keras()
+    model = (build or network)(task, **of_network)
     if start is not None:
         model.set_weights(start.get_weights())
     robust = tr.robust(model, method, tr.Linf(eps or task.eps))

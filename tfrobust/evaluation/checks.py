@@ -71,7 +71,7 @@ def doubts(
     if results:
         found += [
             _single_step_beats_iterative(evaluator, attacks, results),
-            _black_box_beats_white_box(attacks, results),
+            _black_box_beats_white_box(evaluator, attacks, results),
             _out_of_steps(evaluator, attacks, results),
             _never_falls(evaluator, attacks, results[0].threat_model),
         ]
@@ -226,17 +226,19 @@ def _searches_blindly(attack: Attack) -> bool:
 
 
 def _black_box_beats_white_box(
-    attacks: Mapping[str, Attack], results: Sequence[AttackResult]
+    evaluator: Evaluator, attacks: Mapping[str, Attack], results: Sequence[AttackResult]
 ) -> Flag | None:
     white_box = False
     for before, result in zip(results, results[1:], strict=False):
         white_box = white_box or _is_iterative(attacks[before.name])
         if _searches_blindly(attacks[result.name]) and white_box:
-            lowered = float(before.outcome.correct.mean() - result.outcome.correct.mean())
-            if lowered > BLACK_BOX_MARGIN:
+            fell = int((before.outcome.correct & ~result.outcome.correct).sum())
+            total = len(evaluator.data)
+            # One image of a few hundred is more than the margin, and no evidence.
+            if above_chance(fell, total, BLACK_BOX_MARGIN):
                 return _flag("black_box_beats_white_box", (
                     f"{result.name}, which sees no gradient, lowers accuracy by another "
-                    f"{100 * lowered:.1f} points: gradients are masked"
+                    f"{100 * fell / total:.1f} points: gradients are masked"
                 ))  # fmt: skip
     return None
 
