@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from tfrobust.data.types import ImageSet
-from tfrobust.evaluation.checks import _never_falls, _randomised
+from tfrobust.evaluation.checks import _randomised
 from tfrobust.evaluation.evaluator import Evaluator
 from tfrobust.evaluation.flags import SAMPLE, drawn
 from tfrobust.evaluation.gradient_checks import misleading, no_gradient, overfitted
+from tfrobust.evaluation.large_ball import never_falls
 from tfrobust.evaluation.report import Outcome
 from tfrobust.runtime import tf
 from tfrobust.threat_model import L2, Linf
@@ -138,8 +139,8 @@ def test_an_image_is_only_bound_to_fall_where_the_grey_one_is_misclassified():
     side = np.where(np.arange(40) % 2, 0.2, -0.2)[:, None].astype("float32")
     x = (0.5 + side * np.sign(WEIGHTS)).reshape(-1, 4, 4, 3)
     masked = evaluator(lambda x: tf.stop_gradient(score(x) - 0.1), x)
-    flag = _never_falls(masked, {}, BALL)
+    flag = never_falls(masked, {}, BALL)
     assert name(flag) == "never_falls_to_zero" and "100%" in flag["meaning"]
-    assert _never_falls(evaluator(lambda x: score(x) - 0.1, x), {}, BALL) is None
+    assert never_falls(evaluator(lambda x: score(x) - 0.1, x), {}, BALL) is None
     alone = evaluator(lambda x: tf.stop_gradient(score(x) - 0.1), x[::2])
-    assert _never_falls(alone, {}, BALL) is None
+    assert never_falls(alone, {}, BALL) is None

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfrobust.attacks.apgd import APGD
-from tfrobust.attacks.gradient import PGD
 from tfrobust.chance import above_chance, majority_rate
-from tfrobust.evaluation.flags import SAMPLE, Flag, drawn
+from tfrobust.evaluation.flags import SAMPLE, Flag, drawn, is_iterative
 from tfrobust.evaluation.flags import flag as _flag
 from tfrobust.evaluation.gradient_checks import misleading, no_gradient, overfitted
+from tfrobust.evaluation.large_ball import never_falls
 from tfrobust.models.views import views
 from tfrobust.run import GUESSES
 from tfrobust.runtime import tf
@@ -28,15 +27,12 @@ from tfrobust.typing import Attack
 if TYPE_CHECKING:
     from tfrobust.evaluation.evaluator import Evaluator
     from tfrobust.evaluation.report import AttackResult
-    from tfrobust.threat_model import ThreatModel
 
 # Draws and images that show whether a model is random: one of two states, each as likely, is
 # missed once in 128.
 _DRAWS, _DRAWN = 8, 16
 # The part of the images that an attack may leave to a weaker or a longer one, by luck.
 _LUCK = 0.02
-# The part of the images that may be stuck in a large ball.
-_STUCK = 0.05
 # The published margin by which a black-box attack may be the better one: 0.2 points.
 BLACK_BOX_MARGIN = 0.002
 
@@ -57,25 +53,39 @@ def doubts(
     found = [
         _constant_predictions(evaluator),
         _no_better_than_guessing(evaluator),
-        _other_pixels(evaluator),
         no_gradient(evaluator),
         _non_finite(evaluator, results),
         *unsteady,
         _only_single_step(attacks),
     ]
-    # Steps along a gradient that depends on the draw or the batch say nothing of an image's own.
-    if results and not any(unsteady):
-        ball = results[0].threat_model
-        first = next((r.outcome for r in results if _is_iterative(attacks[r.name])), None)
-        found += [misleading(evaluator, ball, first), overfitted(evaluator, ball, first)]
     if results:
         found += [
-            _single_step_beats_iterative(evaluator, attacks, results),
             _black_box_beats_white_box(evaluator, attacks, results),
             _out_of_steps(evaluator, attacks, results),
-            _never_falls(evaluator, attacks, results[0].threat_model),
+            never_falls(evaluator, attacks, results[0].threat_model),
         ]
+    if not any(unsteady):
+        found += _doubts_of_a_steady_model(evaluator, attacks, results)
     return tuple(flag for flag in found if flag)
+
+
+def _doubts_of_a_steady_model(
+    evaluator: Evaluator, attacks: Mapping[str, Attack], results: Sequence[AttackResult]
+) -> list[Flag | None]:
+    """What compares outputs with one another: of others they differ by the draw or the batch.
+
+    A random model is to be looked at in expectation, and then all of these are asked of it.
+    """
+    found = [_other_pixels(evaluator)]
+    if results:
+        ball = results[0].threat_model
+        first = next((r.outcome for r in results if is_iterative(attacks[r.name])), None)
+        found += [
+            misleading(evaluator, ball, first),
+            overfitted(evaluator, ball, first),
+            _single_step_beats_iterative(evaluator, attacks, results),
+        ]
+    return found
 
 
 def _doubts_of_outputs(evaluator: Evaluator, results: Sequence[AttackResult]) -> tuple[Flag, ...]:
@@ -175,7 +185,7 @@ def _batch_dependent(evaluator: Evaluator) -> Flag | None:
 
 
 def _only_single_step(attacks: Mapping[str, Attack]) -> Flag | None:
-    if not attacks or any(map(_is_iterative, attacks.values())):
+    if not attacks or any(map(is_iterative, attacks.values())):
         return None
     return _flag("no_iterative_attack", (
         f"only {', '.join(attacks)} was run: without an iterative gradient attack the figure is an "
@@ -183,21 +193,12 @@ def _only_single_step(attacks: Mapping[str, Attack]) -> Flag | None:
     ))  # fmt: skip
 
 
-def _is_iterative(attack: Attack) -> bool:
-    """Whether it searches the whole ball by gradient, in more than one step.
-
-    What weighs the size of the noise against its goal, or moves a few pixels of its own choice,
-    is no worst case over the ball.
-    """
-    return getattr(attack, "steps", 1) > 1 and getattr(attack, "whole_ball", True)
-
-
 def _single_step_beats_iterative(
     evaluator: Evaluator, attacks: Mapping[str, Attack], results: Sequence[AttackResult]
 ) -> Flag | None:
     """Shows images that a single step broke to the iterative attack as well."""
     single = next((r for r in results if getattr(attacks[r.name], "steps", 0) == 1), None)
-    iterative = next((r for r in results if _is_iterative(attacks[r.name])), None)
+    iterative = next((r for r in results if is_iterative(attacks[r.name])), None)
     if single is None or iterative is None:
         return None
     fell = np.flatnonzero(evaluator.clean.correct & ~single.outcome.correct)
@@ -230,7 +231,7 @@ def _black_box_beats_white_box(
 ) -> Flag | None:
     white_box = False
     for before, result in zip(results, results[1:], strict=False):
-        white_box = white_box or _is_iterative(attacks[before.name])
+        white_box = white_box or is_iterative(attacks[before.name])
         if _searches_blindly(attacks[result.name]) and white_box:
             fell = int((before.outcome.correct & ~result.outcome.correct).sum())
             total = len(evaluator.data)
@@ -261,58 +262,3 @@ def _out_of_steps(
         f"with four times the steps {last.name} breaks another {fell} of {len(standing)} images: "
         f"{steps} steps are too few; raise --steps, or run autoattack"
     ))  # fmt: skip
-
-
-def _never_falls(
-    evaluator: Evaluator, attacks: Mapping[str, Attack], threat_model: ThreatModel
-) -> Flag | None:
-    """Attacks with a ball so large that it holds a grey image.
-
-    An image that the model takes for another class when it is grey has an adversarial image in
-    that ball for certain. Gradient attacks from the image itself ought to find one.
-    """
-    middle = sum(threat_model.bounds) / 2
-    grey = np.full((1, *evaluator.data.image_shape), middle, np.float32)
-    named = int(np.argmax(evaluator.logits(tf.constant(grey))[0]))
-    certain = evaluator.clean.correct & (evaluator.data.labels != named)
-    sample = drawn(np.flatnonzero(certain), evaluator.seed)
-    ball, standing = _grey_ball(evaluator, threat_model), sample
-    for attack in _far_reaching(attacks, ball):
-        if not above_chance(len(standing), len(sample), _STUCK):
-            return None
-        standing = standing[~evaluator.broken(attack, ball, standing)]
-    if not above_chance(len(standing), len(sample), _STUCK):
-        return None
-    return _flag("never_falls_to_zero", (
-        f"in a ball so large that it holds a grey image, which is misclassified, gradient attacks "
-        f"leave {len(standing) / len(sample):.0%} of the images standing, where none can: "
-        "gradients are masked, and the attack does not reach the model; attack without them "
-        "(square), or through a substitute: tr.models.straight_through"
-    ))  # fmt: skip
-
-
-def _grey_ball(evaluator: Evaluator, threat_model: ThreatModel) -> ThreatModel:
-    """The smallest ball around any image that holds the grey one."""
-    pixels = int(np.prod(evaluator.data.image_shape))
-    low, high = threat_model.bounds
-    half = (high - low) / 2
-    radius = {"linf": half, "l2": half * pixels**0.5, "l1": half * pixels}
-    # All pixels of an image, in l0, are every image: the cube holds those that matter.
-    norm = "linf" if threat_model.norm == "l0" else threat_model.norm
-    return dataclasses.replace(threat_model, norm=norm, eps=float(radius[norm]))
-
-
-def _far_reaching(attacks: Mapping[str, Attack], ball: ThreatModel) -> list[Attack]:
-    """Attacks that cross a large ball, the cheapest first.
-
-    Those that were run need no further trace: nearly all models end with them. Then steps that
-    shrink as they must, and long ones: short ones crawl where gradients are small.
-    """
-    own = [
-        attack for attack in attacks.values()
-        if _is_iterative(attack) and getattr(attack, "needs_gradient", True)
-        and not getattr(attack, "minimal", False) and ball.norm in getattr(attack, "norms", ())
-    ]  # fmt: skip
-    long = PGD(steps=50, loss="margin", step_size=0.2 * float(ball.eps), random_start=False)
-    shrinking = [APGD(steps=20, loss="margin")] if ball.norm in APGD.norms else []
-    return [*own[:2], *shrinking, long]
