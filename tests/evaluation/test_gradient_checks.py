@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tfrobust.attacks.gradient import PGD
 from tfrobust.data.types import ImageSet
 from tfrobust.evaluation.checks import _randomised
 from tfrobust.evaluation.evaluator import Evaluator
@@ -87,23 +88,31 @@ def test_only_images_that_withstood_the_attack_are_asked():
     assert misleading(made, BALL, outcome(made, np.zeros(len(X), bool))) is None
 
 
-def there_and_back(x):
-    """Over the boundary half a step up the gradient, and back after the whole: a parabola."""
-    step = 4.0 * (score(x) - START)
-    return 0.5 * step * (4 - step) - 1.0
-
-
 START = float(score(X[:1])[0])
 
 
-@pytest.mark.parametrize("full_step, expected", [(1.0, "catastrophic_overfitting"), (0.4, None)])
-def test_a_model_that_withstands_full_single_steps_alone_is_named(full_step, expected):
-    x = np.repeat(X[:1], 40, axis=0)
-    made = evaluator(there_and_back, x)
-    fell = outcome(made, np.zeros(len(x), bool))
-    assert name(overfitted(made, Linf(full_step * BALL.eps), fell)) == expected
+def there_and_back(x):
+    """Over the boundary a quarter step up the gradient, and back after the whole: a wave."""
+    return tf.sin(2 * np.pi * (score(x) - START)) - 0.5
+
+
+def bent(x):
+    """Curved, and honest: a whole step crosses the boundary as several do."""
+    return tf.square(score(x) - START + 0.25) - 1.0
+
+
+@pytest.mark.parametrize(
+    "kind, full_step, expected",
+    [(there_and_back, 1.0, "catastrophic_overfitting"), (there_and_back, 0.25, None),
+     (bent, 1.0, None)],
+)  # fmt: skip
+def test_a_model_that_withstands_full_single_steps_alone_is_named(kind, full_step, expected):
+    made = evaluator(kind, np.repeat(X[:1], 40, axis=0))
+    fell = outcome(made, np.zeros(40, bool))
+    ball = Linf(full_step * BALL.eps)
+    assert name(overfitted(made, ball, PGD(steps=10), fell)) == expected
     # Nothing fell to several steps: the single one has nothing to be compared with.
-    assert overfitted(made, BALL, made.clean) is None
+    assert overfitted(made, ball, PGD(steps=10), made.clean) is None
 
 
 @pytest.mark.parametrize("hidden, expected", [(0.0, None), (0.03, None), (0.3, "zero_gradients")])

@@ -79,10 +79,10 @@ def _doubts_of_a_steady_model(
     found = [_other_pixels(evaluator)]
     if results:
         ball = results[0].threat_model
-        first = next((r.outcome for r in results if is_iterative(attacks[r.name])), None)
+        first = next((result for result in results if is_iterative(attacks[result.name])), None)
         found += [
-            misleading(evaluator, ball, first),
-            overfitted(evaluator, ball, first),
+            misleading(evaluator, ball, first and first.outcome),
+            first and overfitted(evaluator, ball, attacks[first.name], first.outcome),
             _single_step_beats_iterative(evaluator, attacks, results),
         ]
     return found
