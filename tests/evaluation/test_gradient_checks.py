@@ -71,7 +71,8 @@ HONEST = {
 
 @pytest.mark.parametrize("kind", DISHONEST)
 def test_a_gradient_that_does_not_tell_what_a_step_does_is_named(kind):
-    flag = misleading(evaluator(DISHONEST[kind]), BALL, None)
+    made = evaluator(DISHONEST[kind])
+    flag = misleading(made, BALL, made.clean)
     assert name(flag) == "misleading_gradients"
     assert "straight_through" in flag["meaning"]
 
@@ -79,8 +80,8 @@ def test_a_gradient_that_does_not_tell_what_a_step_does_is_named(kind):
 @pytest.mark.parametrize("kind", HONEST)
 def test_an_honest_gradient_is_not_doubted(kind):
     made = evaluator(HONEST[kind])
-    assert misleading(made, BALL, None) is None
-    assert misleading(made, L2(0.5), None) is None
+    assert misleading(made, BALL, made.clean) is None
+    assert misleading(made, L2(0.5), made.clean) is None
 
 
 def test_only_images_that_withstood_the_attack_are_asked():

@@ -81,8 +81,8 @@ def _doubts_of_a_steady_model(
         ball = results[0].threat_model
         first = next((result for result in results if is_iterative(attacks[result.name])), None)
         found += [
-            misleading(evaluator, ball, first and first.outcome),
-            first and overfitted(evaluator, ball, attacks[first.name], first.outcome),
+            misleading(evaluator, ball, (first or results[-1]).outcome),
+            overfitted(evaluator, ball, attacks[first.name], first.outcome) if first else None,
             _single_step_beats_iterative(evaluator, attacks, results),
         ]
     return found

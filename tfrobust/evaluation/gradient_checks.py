@@ -7,7 +7,6 @@ All of these checks together take a few gradients and forward passes of a few do
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -79,18 +78,17 @@ def _margin(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.asarray(margin(tf.constant(logits), tf.constant(y)))
 
 
-def _steps(
-    evaluator: Evaluator, start: _Start, ball: ThreatModel, lengths: tuple[float, ...]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For steps of so many radii along the gradient: where they lead, and the margin there."""
-    grad, x = tf.constant(start.grad), tf.constant(start.x)
-    for length in lengths:
-        moved = ball.project(x + ball.steepest_step(grad, length * ball.eps), x)
-        logits = np.asarray(evaluator.logits(moved))
-        yield np.asarray(moved), _margin(logits, start.y)
+def _step(
+    evaluator: Evaluator, start: _Start, ball: ThreatModel, length: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where a step of so many radii up the margin leads, like x, and the margin there, [M]."""
+    x = tf.constant(start.x)
+    step = ball.steepest_step(tf.constant(start.grad), length * ball.eps)
+    moved = ball.project(x + step, x)
+    return np.asarray(moved), _margin(np.asarray(evaluator.logits(moved)), start.y)
 
 
-def misleading(evaluator: Evaluator, ball: ThreatModel, attacked: Outcome | None) -> Flag | None:
+def misleading(evaluator: Evaluator, ball: ThreatModel, attacked: Outcome) -> Flag | None:
     """Whether a step of an attack does what the gradient says, where the attack fails.
 
     For images that fell the gradient was good enough. On the others a short step up the margin
@@ -100,14 +98,13 @@ def misleading(evaluator: Evaluator, ball: ThreatModel, attacked: Outcome | None
     Args:
       evaluator: the model and the images.
       ball: the threat model; one of pixels ('l0') has no short steps, and is not looked at.
-      attacked: what the first iterative attack left; None where there was none.
+      attacked: what the first iterative attack left, or whatever was run where there was none.
     """
-    correct = evaluator.clean.correct if attacked is None else attacked.correct
-    sample = drawn(np.flatnonzero(correct), evaluator.seed)
+    sample = drawn(np.flatnonzero(attacked.correct), evaluator.seed)
     if not len(sample) or ball.norm == "l0" or not ball.eps > 0:
         return None
     start = _start(evaluator, sample)
-    ((moved, found),) = _steps(evaluator, start, ball, (_STEP,))
+    moved, found = _step(evaluator, start, ball, _STEP)
     promised = (start.grad * (moved - start.x)).sum(axis=(1, 2, 3))
     gained = found - start.margin
     told = (gained >= promised / _FACTOR) & (gained <= promised * _FACTOR)
@@ -146,7 +143,7 @@ def overfitted(
     near = fell[evaluator.broken(attack, half, fell)]
     if not len(near):
         return None
-    ((_, found),) = _steps(evaluator, _start(evaluator, near), ball, (1.0,))
+    _, found = _step(evaluator, _start(evaluator, near), ball, 1.0)
     failed = int((found < 0).sum())
     if not above_chance(failed, len(near), _MANY):
         return None
