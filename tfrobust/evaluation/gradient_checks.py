@@ -28,8 +28,9 @@ _STEP = 1 / 8
 # So much more or less than the gradient says, a step may do. Curved, but honest, networks stay
 # within a factor of 2.
 _FACTOR = 3.0
-# What rounding may change, as a part of the largest logit: bfloat16 has 8 bits.
-_ROUNDING = 0.01
+# What rounding may change, as a part of the largest logit: in float32, and in 16 bits, of which
+# bfloat16 has 8 for digits.
+_ROUNDING, _ROUNDING_16 = 0.001, 0.01
 # Parts of the images that may show a mark without doubt.
 _FEW, _MANY = 0.05, 0.25
 
@@ -108,7 +109,8 @@ def misleading(evaluator: Evaluator, ball: ThreatModel, attacked: Outcome) -> Fl
     promised = (start.grad * (moved - start.x)).sum(axis=(1, 2, 3))
     gained = found - start.margin
     told = (gained >= promised / _FACTOR) & (gained <= promised * _FACTOR)
-    rounded = np.abs(gained - promised) <= _ROUNDING * np.abs(start.logits).max(axis=1)
+    slack = _rounding(evaluator, start.logits) * np.abs(start.logits).max(axis=1)
+    rounded = np.abs(gained - promised) <= slack
     wrong = ~told & ~rounded
     if not above_chance(int(wrong.sum()), len(sample), _MANY):
         return None
@@ -119,6 +121,14 @@ def misleading(evaluator: Evaluator, ball: ThreatModel, attacked: Outcome) -> Fl
         "(square), or with those of a smooth substitute: tr.models.straight_through, "
         "tr.models.smoothed"
     ))  # fmt: skip
+
+
+def _rounding(evaluator: Evaluator, logits: np.ndarray) -> float:
+    """What rounding may change of logits, as a part of the largest."""
+    dtype = getattr(evaluator.classifier.inner, "compute_dtype", "float32")
+    # Of 23 bits after the point bfloat16 has 7 and float16 10.
+    coarse = not np.any(logits.astype(np.float32).view(np.uint32) & 0x1FFF)
+    return _ROUNDING_16 if coarse or dtype in ("bfloat16", "float16") else _ROUNDING
 
 
 def overfitted(
