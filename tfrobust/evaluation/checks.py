@@ -10,13 +10,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfrobust.attacks.ascent import ascend, begin
-from tfrobust.attacks.gradient import PGD
 from tfrobust.chance import above_chance, majority_rate
+from tfrobust.evaluation.flags import SAMPLE, Flag, drawn, is_iterative
+from tfrobust.evaluation.flags import flag as _flag
+from tfrobust.evaluation.gradient_checks import misleading, no_gradient, overfitted
+from tfrobust.evaluation.large_ball import never_falls
 from tfrobust.models.views import views
 from tfrobust.run import GUESSES
 from tfrobust.runtime import tf
@@ -25,11 +27,12 @@ from tfrobust.typing import Attack
 if TYPE_CHECKING:
     from tfrobust.evaluation.evaluator import Evaluator
     from tfrobust.evaluation.report import AttackResult
-    from tfrobust.threat_model import ThreatModel
 
-Flag = dict[str, str]
-# Images that the checks spend attacks of their own on.
-SAMPLE = 64
+# Draws and images that show whether a model is random: one of two states, each as likely, is
+# missed once in 128.
+_DRAWS, _DRAWN = 8, 16
+# The part of the images that an attack may leave to a weaker or a longer one, by luck.
+_LUCK = 0.02
 # The published margin by which a black-box attack may be the better one: 0.2 points.
 BLACK_BOX_MARGIN = 0.002
 
@@ -46,24 +49,43 @@ def doubts(
     """
     if not evaluator.classifier.has_gradient:
         return _doubts_of_outputs(evaluator, results)
+    unsteady = [_randomised(evaluator), _batch_dependent(evaluator)]
     found = [
         _constant_predictions(evaluator),
         _no_better_than_guessing(evaluator),
-        _other_pixels(evaluator),
-        _gradients(evaluator),
+        no_gradient(evaluator),
         _non_finite(evaluator, results),
-        _randomised(evaluator),
-        _batch_dependent(evaluator),
+        *unsteady,
         _only_single_step(attacks),
     ]
     if results:
         found += [
-            _single_step_beats_iterative(evaluator, attacks, results),
-            _black_box_beats_white_box(attacks, results),
+            _black_box_beats_white_box(evaluator, attacks, results),
             _out_of_steps(evaluator, attacks, results),
-            _never_falls(evaluator, results[0].threat_model),
+            never_falls(evaluator, attacks, results[0].threat_model),
         ]
+    if not any(unsteady):
+        found += _doubts_of_a_steady_model(evaluator, attacks, results)
     return tuple(flag for flag in found if flag)
+
+
+def _doubts_of_a_steady_model(
+    evaluator: Evaluator, attacks: Mapping[str, Attack], results: Sequence[AttackResult]
+) -> list[Flag | None]:
+    """What compares outputs with one another: of others they differ by the draw or the batch.
+
+    A random model is to be looked at in expectation, and then all of these are asked of it.
+    """
+    found = [_other_pixels(evaluator)]
+    if results:
+        ball = results[0].threat_model
+        first = next((result for result in results if is_iterative(attacks[result.name])), None)
+        found += [
+            misleading(evaluator, ball, (first or results[-1]).outcome),
+            overfitted(evaluator, ball, attacks[first.name], first.outcome) if first else None,
+            _single_step_beats_iterative(evaluator, attacks, results),
+        ]
+    return found
 
 
 def _doubts_of_outputs(evaluator: Evaluator, results: Sequence[AttackResult]) -> tuple[Flag, ...]:
@@ -123,27 +145,6 @@ def _other_pixels(evaluator: Evaluator) -> Flag | None:
     ))  # fmt: skip
 
 
-def _gradients(evaluator: Evaluator) -> Flag | None:
-    """Gradients that are 0 everywhere, of the margin or of the cross-entropy."""
-    sample = np.arange(min(len(evaluator.data), evaluator.batch_size))
-    dead = {
-        loss: float((evaluator.gradient_at(sample, loss) == 0).all(axis=(1, 2, 3)).mean())
-        for loss in ("margin", "cross_entropy")
-    }
-    if dead["margin"] > 0.05:
-        return _flag("zero_gradients", (
-            f"the logits have no gradient on {dead['margin']:.0%} of the images: gradients are "
-            "masked, and gradient attacks see nothing"
-        ))  # fmt: skip
-    if dead["cross_entropy"] > 0.05:
-        return _flag("vanishing_gradients", (
-            f"the cross-entropy has no gradient on {dead['cross_entropy']:.0%} of the images, for "
-            "the logits are too large for float32: attacks on it see nothing; margin, DLR and "
-            "autoattack do not depend on the logits' scale"
-        ))  # fmt: skip
-    return None
-
-
 def _non_finite(evaluator: Evaluator, results: Sequence[AttackResult]) -> Flag | None:
     """Images whose logits are NaN or infinite, clean or under attack."""
     outcomes = [evaluator.clean, *(result.outcome for result in results)]
@@ -160,18 +161,18 @@ def _non_finite(evaluator: Evaluator, results: Sequence[AttackResult]) -> Flag |
 
 
 def _randomised(evaluator: Evaluator) -> Flag | None:
-    x = evaluator.data.pixels(slice(0, SAMPLE))
-    first, second = (np.asarray(evaluator.logits(x)) for _ in range(2))
-    if np.allclose(first, second, rtol=1e-4, atol=1e-4):
+    x = tf.constant(evaluator.data.pixels(slice(0, _DRAWN)))
+    first, *others = (np.asarray(evaluator.logits(x)) for _ in range(_DRAWS))
+    if all(np.allclose(first, other, rtol=1e-4, atol=1e-4) for other in others):
         return None
     return _flag("randomised_outputs", (
-        "the same images give other logits each time: a success may be luck and a failure "
-        "too; attack the expectation with autoattack-rand"
+        "the same images give other logits each time: a success may be luck and a failure too; "
+        "attack the expectation: tr.models.expectation(model, draws), --eot N, or autoattack-rand"
     ))  # fmt: skip
 
 
 def _batch_dependent(evaluator: Evaluator) -> Flag | None:
-    x = evaluator.data.pixels(slice(0, min(8, SAMPLE)))
+    x = evaluator.data.pixels(slice(0, 8))
     together = np.asarray(evaluator.logits(x))
     alone = np.concatenate([np.asarray(evaluator.logits(x[i : i + 1])) for i in range(len(x))])
     scale = max(float(np.abs(together).max()), 1.0)
@@ -184,7 +185,7 @@ def _batch_dependent(evaluator: Evaluator) -> Flag | None:
 
 
 def _only_single_step(attacks: Mapping[str, Attack]) -> Flag | None:
-    if not attacks or any(map(_is_iterative, attacks.values())):
+    if not attacks or any(map(is_iterative, attacks.values())):
         return None
     return _flag("no_iterative_attack", (
         f"only {', '.join(attacks)} was run: without an iterative gradient attack the figure is an "
@@ -192,24 +193,16 @@ def _only_single_step(attacks: Mapping[str, Attack]) -> Flag | None:
     ))  # fmt: skip
 
 
-def _is_iterative(attack: Attack) -> bool:
-    """Whether it searches the whole ball by gradient, in more than one step.
-
-    What weighs the size of the noise against its goal, or moves a few pixels of its own choice,
-    is no worst case over the ball.
-    """
-    return getattr(attack, "steps", 1) > 1 and getattr(attack, "whole_ball", True)
-
-
 def _single_step_beats_iterative(
     evaluator: Evaluator, attacks: Mapping[str, Attack], results: Sequence[AttackResult]
 ) -> Flag | None:
     """Shows images that a single step broke to the iterative attack as well."""
     single = next((r for r in results if getattr(attacks[r.name], "steps", 0) == 1), None)
-    iterative = next((r for r in results if _is_iterative(attacks[r.name])), None)
+    iterative = next((r for r in results if is_iterative(attacks[r.name])), None)
     if single is None or iterative is None:
         return None
-    fell = np.flatnonzero(evaluator.clean.correct & ~single.outcome.correct)[:SAMPLE]
+    fell = np.flatnonzero(evaluator.clean.correct & ~single.outcome.correct)
+    fell = drawn(fell, evaluator.seed)
     if not len(fell):
         return None
     attack = attacks[iterative.name]
@@ -219,7 +212,7 @@ def _single_step_beats_iterative(
         broken = evaluator.broken(attack, iterative.threat_model, standing, run)
         standing = standing[~broken]
     kept = len(standing)
-    if kept < 2 or kept <= 0.02 * len(fell):
+    if not above_chance(kept, len(fell), _LUCK):
         return None
     return _flag("single_step_beats_iterative", (
         f"{iterative.name} does not break {kept} of {len(fell)} images that {single.name} breaks: "
@@ -234,17 +227,19 @@ def _searches_blindly(attack: Attack) -> bool:
 
 
 def _black_box_beats_white_box(
-    attacks: Mapping[str, Attack], results: Sequence[AttackResult]
+    evaluator: Evaluator, attacks: Mapping[str, Attack], results: Sequence[AttackResult]
 ) -> Flag | None:
     white_box = False
     for before, result in zip(results, results[1:], strict=False):
-        white_box = white_box or _is_iterative(attacks[before.name])
+        white_box = white_box or is_iterative(attacks[before.name])
         if _searches_blindly(attacks[result.name]) and white_box:
-            lowered = float(before.outcome.correct.mean() - result.outcome.correct.mean())
-            if lowered > BLACK_BOX_MARGIN:
+            fell = int((before.outcome.correct & ~result.outcome.correct).sum())
+            total = len(evaluator.data)
+            # One image of a few hundred is more than the margin, and no evidence.
+            if above_chance(fell, total, BLACK_BOX_MARGIN):
                 return _flag("black_box_beats_white_box", (
                     f"{result.name}, which sees no gradient, lowers accuracy by another "
-                    f"{100 * lowered:.1f} points: gradients are masked"
+                    f"{100 * fell / total:.1f} points: gradients are masked"
                 ))  # fmt: skip
     return None
 
@@ -255,62 +250,15 @@ def _out_of_steps(
     """Gives the last PGD four times the steps on images that still stand."""
     last = results[-1]
     attack = attacks[last.name]
-    standing = np.flatnonzero(last.outcome.correct)[:SAMPLE]
+    standing = drawn(np.flatnonzero(last.outcome.correct), evaluator.seed)
     steps = int(getattr(attack, "steps", 1)) if getattr(attack, "gains_by_steps", False) else 1
     if steps == 1 or not len(standing):
         return None
     longer = dataclasses.replace(attack, steps=4 * steps)
     fell = int(evaluator.broken(longer, last.threat_model, standing).sum())
-    if fell < 3 or fell <= 0.05 * len(standing):
+    if not above_chance(fell, len(standing), _LUCK):
         return None
     return _flag("out_of_steps", (
         f"with four times the steps {last.name} breaks another {fell} of {len(standing)} images: "
         f"{steps} steps are too few; raise --steps, or run autoattack"
     ))  # fmt: skip
-
-
-def _never_falls(evaluator: Evaluator, threat_model: ThreatModel) -> Flag | None:
-    """Attacks with a ball that holds a grey image: nothing can stand there."""
-    sample = np.flatnonzero(evaluator.clean.correct)[:SAMPLE]
-    if not len(sample) or _constant_predictions(evaluator):
-        return None
-    pixels = int(np.prod(evaluator.data.image_shape))
-    low, high = threat_model.bounds
-    half = (high - low) / 2
-    radius = {"linf": half, "l2": half * pixels**0.5, "l1": half * pixels}
-    # All pixels of an image, in l0, are every image: the cube holds those that matter.
-    norm = "linf" if threat_model.norm == "l0" else threat_model.norm
-    ball = dataclasses.replace(threat_model, norm=norm, eps=float(radius[norm]))
-    standing = sample
-    # Small steps may crawl where gradients are small, and large ones jump; where both fail, the
-    # grey image itself is a place to start from.
-    long = 0.2 * ball.eps
-    for attack in (
-        PGD(steps=50, loss="margin"),
-        PGD(steps=50, loss="margin", step_size=long),
-        _FromGrey(steps=50, loss="margin", step_size=long),
-    ):
-        standing = standing[~evaluator.broken(attack, ball, standing)]
-        if len(standing) <= 0.05 * len(sample):
-            return None
-    left = len(standing) / len(sample)
-    return _flag("never_falls_to_zero", (
-        f"PGD in a ball so large that it holds a grey image leaves {left:.0%} of the images "
-        "standing, where none can: gradients are masked or the attack does not reach the model"
-    ))  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _FromGrey(PGD):
-    """PGD that starts from the grey image."""
-
-    def __call__(self, model: Any, x: Any, y: Any, threat_model: ThreatModel, seed: Any) -> Any:
-        """As PGD's."""
-        low, high = threat_model.bounds
-        grey = threat_model.project(tf.fill(tf.shape(x), (low + high) / 2), x)
-        climb = self._climb(threat_model, None)
-        return ascend(model, begin(x, y, grey), climb, early_stop=self.early_stop)
-
-
-def _flag(name: str, meaning: str) -> Flag:
-    return {"name": name, "meaning": meaning}
