@@ -2,13 +2,13 @@
 
     python -m benchmarks.serving saved_models/RUN
     python -m benchmarks.serving saved_models/RUN --seconds 30 --clients 1 8 32 64
-    python -m benchmarks.serving saved_models/RUN --beside kserve openvino onnxruntime
+    python -m benchmarks.serving saved_models/RUN --beside ray kserve openvino onnxruntime
 
 Starts the server in a process of its own and asks it, from as many clients as named, each
 waiting for its answer before it asks again, what is in an image: the digits, as PNG. Both
 run on this machine and share its cores. With --beside it is asked by TensorFlow Serving's REST
 form, as KServe's server is, and what the model alone takes in each engine, in one process without
-HTTP, is told in turns. ONNX Runtime wants what `pipelines.export RUN --formats onnx` writes.
+HTTP, is told in turns. `ray` is the same server in --replicas of Ray Serve. ONNX Runtime wants what `pipelines.export RUN --formats onnx` writes.
 """
 
 from __future__ import annotations
@@ -57,11 +57,14 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         path = f"/v1/models/{name}:predict"
         servers = [stack.enter_context(_ours(args.model, path))]
+        if "ray" in args.beside:
+            flags = ("--on", "ray", "--replicas", str(args.replicas))
+            servers.append(stack.enter_context(_ours(args.model, path, "ray", *flags)))
         if "kserve" in args.beside:
             port, process = stack.enter_context(engines.kserve(Path(args.model), name))
             servers.append(Asked("kserve", "127.0.0.1", port, path, process))
         _report(servers, bodies, args)
-    inside = ["tensorflow", *(one for one in args.beside if one != "kserve")]
+    inside = ["tensorflow", *(one for one in args.beside if one in engines.INSIDE)]
     _report_inside(Path(args.model), inside)
     return 0
 
@@ -77,8 +80,8 @@ def _check(args: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _ours(model: str, path: str) -> Iterator[Asked]:
-    command = [sys.executable, "-m", "pipelines.serve", model, "--port", "0"]
+def _ours(model: str, path: str, name: str = "tfrobust", *flags: str) -> Iterator[Asked]:
+    command = [sys.executable, "-m", "pipelines.serve", model, "--port", "0", *flags]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
@@ -87,10 +90,10 @@ def _ours(model: str, path: str) -> Iterator[Asked]:
             raise SystemExit("error: the server did not start, see above.")
         host, _, port = line.split(" at http://")[1].split("/")[0].partition(":")
         print(line.strip())
-        yield Asked("tfrobust", host, int(port), path, server.pid)
+        yield Asked(name, host, int(port), path, server.pid)
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(60)
 
 
 def _report(servers: list[Asked], bodies: list[bytes], args: argparse.Namespace) -> None:
@@ -187,9 +190,20 @@ def _images(side: int) -> list[bytes]:
 
 
 def _memory(process: int) -> float:
-    status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
-    kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
-    return float(kilobytes) / 1024
+    """Megabytes that a process and those that it has started hold; shared ones count in each."""
+    found, parents = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            lines = (folder / "status").read_text(encoding="utf-8").splitlines()
+        except OSError:
+            continue
+        status = dict(line.split(":", 1) for line in lines)
+        parents[int(folder.name)] = int(status["PPid"])
+        found[int(folder.name)] = float(status.get("VmRSS", "0 kB").split()[0]) / 1024
+    family = {process}
+    while more := {one for one, parent in parents.items() if parent in family} - family:
+        family |= more
+    return sum(found[one] for one in family if one in found)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -201,9 +215,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 32], help="how many")
     parser.add_argument("--seconds", type=float, default=20.0, help="of load, each")
     parser.add_argument(
-        "--beside", nargs="+", metavar="ENGINE", choices=["kserve", "openvino", "onnxruntime"],
-        help="kserve, openvino, onnxruntime: the same requests or images there too",
+        "--beside", nargs="+", metavar="ENGINE", choices=["ray", "kserve", "openvino", "onnxruntime"],
+        help="ray, kserve, openvino, onnxruntime: the same requests or images there too",
     )  # fmt: skip
+    parser.add_argument("--replicas", type=int, default=2, help="of Ray Serve")
     parser.add_argument("--side", type=int, default=64, help="of the images that are sent")
     return parser
 

@@ -155,8 +155,8 @@ def test_versions_of_ray_are_one_and_in_the_extra_s_range() -> None:
     setup = configparser.ConfigParser()
     setup.read(FOLDER.parents[1] / "setup.cfg")
     [line] = [one for one in setup["options.extras_require"]["cluster"].splitlines()
-              if one.startswith("ray>=")]  # fmt: skip
-    least = line.removeprefix("ray>=").split(",")[0]
+              if one.startswith("ray[serve]>=")]  # fmt: skip
+    least = line.removeprefix("ray[serve]>=").split(",")[0]
     for cluster in clusters():
         assert cluster["spec"]["rayVersion"].startswith(f"{least}.")
 

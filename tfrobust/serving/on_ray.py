@@ -7,6 +7,7 @@ load, replaces those that die, and lets those that go answer what they have.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ def build(args: Mapping[str, Any]) -> Any:
 
 def _in_replica(path: str, threads: int, max_batch: int, max_body: int, queue: int) -> Any:
     """The application, in the process that serves it."""
+    _at_the_nodes_address()
     from tfrobust.cluster.worker import settle_process
 
     settle_process({}, threads)
@@ -96,3 +98,16 @@ def _in_replica(path: str, threads: int, max_batch: int, max_body: int, queue: i
 
     limits = Limits(body=max_body * 2**20, batch=max_batch, queue=queue)
     return make_app(ServedModel(Path(path)), limits)
+
+
+def _at_the_nodes_address() -> None:
+    """The port at which this replica takes requests of Ray's is opened at its node's address.
+
+    Ray Serve opens it at all addresses, after the application was built, and what comes there is
+    unpickled: a cluster on the loopback device would not be closed.
+    """
+    ray: Any = importlib.import_module("ray")
+    replica: Any = importlib.import_module("ray.serve._private.replica")
+    bind, address = replica.add_port_to_grpc_server, ray.util.get_node_ip_address()
+    host = f"[{address}]" if ":" in address else address
+    replica.add_port_to_grpc_server = lambda server, at: bind(server, at.replace("[::]", host))
