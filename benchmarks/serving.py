@@ -7,8 +7,9 @@
 Starts the server in a process of its own and asks it, from as many clients as named, each
 waiting for its answer before it asks again, what is in an image: the digits, as PNG. Both
 run on this machine and share its cores. With --beside it is asked by TensorFlow Serving's REST
-form, as KServe's server is, and what the model alone takes in each engine, in one process without
-HTTP, is told in turns. `ray` is the same server in --replicas of Ray Serve. ONNX Runtime wants what `pipelines.export RUN --formats onnx` writes.
+form, as KServe's server is and the same server in --replicas of Ray Serve (`ray`); what the model
+alone takes in each engine, in one process without HTTP, is told in turns. ONNX Runtime wants what
+`pipelines.export RUN --formats onnx` writes.
 """
 
 from __future__ import annotations
@@ -215,7 +216,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 32], help="how many")
     parser.add_argument("--seconds", type=float, default=20.0, help="of load, each")
     parser.add_argument(
-        "--beside", nargs="+", metavar="ENGINE", choices=["ray", "kserve", "openvino", "onnxruntime"],
+        "--beside", nargs="+", metavar="ENGINE",
+        choices=["ray", "kserve", "openvino", "onnxruntime"],
         help="ray, kserve, openvino, onnxruntime: the same requests or images there too",
     )  # fmt: skip
     parser.add_argument("--replicas", type=int, default=2, help="of Ray Serve")

@@ -94,8 +94,15 @@ def test_nothing_listens_beyond_the_loopback_device(served: Served) -> None:
 
 
 def test_a_replica_that_dies_is_replaced(served: Served) -> None:
+    def serves(process: psutil.Process) -> bool:
+        try:
+            return "ServeReplica" in "".join(process.cmdline())
+        # It has just ended.
+        except psutil.Error:
+            return False
+
     def replicas() -> list[psutil.Process]:
-        return [one for one in served.family() if "ServeReplica" in "".join(one.cmdline())]
+        return [one for one in served.family() if serves(one)]
 
     first, *_ = before = replicas()
     assert len(before) == 2
