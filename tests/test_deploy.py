@@ -30,6 +30,9 @@ def test_the_workers_find_each_other_by_the_service() -> None:
     pod = job["spec"]["template"]["spec"]
     assert pod["subdomain"] == service["metadata"]["name"] == job["metadata"]["name"]
     assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
+    policy = found["NetworkPolicy"]["spec"]
+    assert policy["podSelector"]["matchLabels"] == service["spec"]["selector"]
+    assert policy["ingress"] == [{"from": [{"podSelector": policy["podSelector"]}]}]
     claim = pod["volumes"][0]["persistentVolumeClaim"]["claimName"]
     assert found["PersistentVolumeClaim"]["metadata"]["name"] == claim
     workers = pod["containers"][0]["env"][0]

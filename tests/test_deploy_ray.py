@@ -85,7 +85,7 @@ def test_pods_volumes_and_policies_are_kubernetes_s() -> None:
     plain += list(yaml.safe_load_all(training))
     pods = [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"},
              "spec": group["template"]["spec"]} for _, group in groups()]  # fmt: skip
-    assert len(plain) == 6 and len(pods) == 4
+    assert len(plain) == 7 and len(pods) == 4
     for one in [*plain, *pods]:
         validate.validate(one, KUBERNETES, strict=True)
     pods[0]["spec"]["containers"][0]["resorces"] = {}
