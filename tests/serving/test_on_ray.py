@@ -136,8 +136,10 @@ def test_it_answers_what_had_come_before_it_stops(served: Served) -> None:
 
 
 def test_wrong_use_is_told(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for flags in (["--replicas", "2"], ["--on", "ray", "--replicas", "0"], ["--on", "elsewhere"]):
-        with pytest.raises(SystemExit) as error:
-            raise SystemExit(serve.main([str(exported), *flags]))
-        assert error.value.code == 2
+    ray = ["--on", "ray", "--port", "0"]
+    for flags in (
+        ["--on", "elsewhere"], [*ray, "--replicas", "0"], [*ray, "--replicas", "999"],
+        [*ray, "--replicas", "2", "--most-replicas", "1"],
+    ):  # fmt: skip
+        assert serve.main([str(exported), *flags]) == 2
         assert "Traceback" not in capsys.readouterr().err

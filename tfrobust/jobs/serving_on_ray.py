@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from pathlib import Path
 from typing import Any
 
-from tfrobust.cluster.connection import Ray, as_ray, connected, gpus_of
+from tfrobust.cluster.connection import Ray, as_ray, connected, gpus_of, slots
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.jobs.serving import check_limits, require_packages, take_port
 from tfrobust.progress import Tell, silent
@@ -44,13 +45,17 @@ def serve_on_ray(
     with connected(cluster) as ray:
         serve = _serve_of_ray()
         _check_model(path)
+        _check_room(ray, cluster, replicas)
+        made = _made(path, {
+            "replicas": replicas, "most_replicas": most_replicas, "cpus": cluster.cpus,
+            "gpus": gpus_of(ray, cluster), "max_batch": max_batch, "max_body": max_body,
+            "queue": queue,
+        })  # fmt: skip
         number = take_port(host, port)
-        gpus = gpus_of(ray, cluster)
+        # A proxy on each node that has a replica; where Serve runs already, its own stay.
+        serve.start(proxy_location="EveryNode", http_options={"host": host, "port": number})
         try:
-            _deploy(serve, path, host, number, {
-                "replicas": replicas, "most_replicas": most_replicas, "cpus": cluster.cpus,
-                "gpus": gpus, "max_batch": max_batch, "max_body": max_body, "queue": queue,
-            })  # fmt: skip
+            _deploy(serve, made, path.name)
             for one in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(one, lambda *_: stop.set())
             tell(f"Serving {path.name} on Ray (replicas: {replicas}) at http://{host}:{number}/ ; "
@@ -83,19 +88,36 @@ def _check_model(path: Path) -> None:
     newest_version(path)
 
 
-def _deploy(serve: Any, path: Path, host: str, port: int, settings: dict[str, Any]) -> None:
-    from tfrobust.serving.on_ray import NAME, application
+def _check_room(ray: Any, cluster: Ray, replicas: int) -> None:
+    """Refuses replicas for which no room will ever be: those of a cluster of this machine alone.
 
-    made = application(path, **settings)
+    Raises:
+      UsageError: there are more than fit.
+    """
+    own = cluster.address is None and os.environ.get("RAY_ADDRESS", "") in ("", "local")
+    if own and (fit := slots(ray, cluster)) < replicas:
+        raise UsageError(
+            f"--replicas {replicas}: this machine has room for {fit}: lower it or --worker-cpus, "
+            "or name a cluster with more nodes."
+        )
+
+
+def _made(path: Path, settings: dict[str, Any]) -> Any:
+    from tfrobust.serving.on_ray import application
+
+    return application(path, **settings)
+
+
+def _deploy(serve: Any, made: Any, name: str) -> None:
+    from tfrobust.serving.on_ray import NAME
+
     try:
-        # A proxy on each node that has a replica; where Serve runs already, its own stay.
-        serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
         serve.run(made, name=NAME, route_prefix="/")
     # Ray raises RuntimeError, ValueError and errors of its own, with the replicas' in the text.
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise TFRobustError(
-            f"{path.name} cannot be served on the cluster: {lines[-1] if lines else error!r}"
+            f"{name} cannot be served on the cluster: {lines[-1] if lines else error!r}"
         ) from error
 
 
