@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ import yaml
 from pipelines import train
 from tfrobust.cli.plans import make_plan
 from tfrobust.distribution import worker_of
+from tfrobust.runtime import tf
 
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
 
@@ -28,6 +30,9 @@ def test_the_workers_find_each_other_by_the_service() -> None:
     pod = job["spec"]["template"]["spec"]
     assert pod["subdomain"] == service["metadata"]["name"] == job["metadata"]["name"]
     assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
+    policy = found["NetworkPolicy"]["spec"]
+    assert policy["podSelector"]["matchLabels"] == service["spec"]["selector"]
+    assert policy["ingress"] == [{"from": [{"podSelector": policy["podSelector"]}]}]
     claim = pod["volumes"][0]["persistentVolumeClaim"]["claimName"]
     assert found["PersistentVolumeClaim"]["metadata"]["name"] == claim
     workers = pod["containers"][0]["env"][0]
@@ -93,6 +98,22 @@ def test_wrong_use_ends_the_job_and_lost_workers_do_not() -> None:
 def serving() -> dict:
     found: dict = yaml.safe_load((DEPLOY / "serving" / "compose.yaml").read_text())
     return found["services"]["serving"]
+
+
+def test_tensorflow_serving_is_no_older_than_what_it_reads(serving) -> None:
+    """TensorFlow reads SavedModels of its own version and of earlier ones, and promises no more."""
+    image, _, tag = serving["image"].partition(":")
+    version = [int(part) for part in tag.split(".")]
+    assert image == "tensorflow/serving" and len(version) == 3
+    setup = configparser.ConfigParser()
+    setup.read(DEPLOY.parent / "setup.cfg")
+    lines = setup["options"]["install_requires"].splitlines()
+    needs = dict(line.split(">=") for line in lines if line.startswith("tensorflow"))
+    # The newest TensorFlow that exports may come from, and no later one: nothing is tested with it.
+    minor = int(needs["tensorflow"].partition("<2.")[2]) - 1
+    assert version[:2] == [2, minor]
+    assert needs["tensorflow-serving-api"] == needs["tensorflow"]
+    assert version[:2] >= [int(part) for part in tf.__version__.split(".")[:2]]
 
 
 def test_compose_mounts_what_its_command_names(serving) -> None:

@@ -33,6 +33,11 @@ def started(folder: Path, settings: str = "pass") -> tuple[subprocess.Popen[str]
     return process, line.split(" at ")[1].split("/ ;")[0]
 
 
+def test_replicas_are_of_a_cluster(exported, capsys) -> None:
+    assert serve.main([str(exported), "--replicas", "2"]) == 2
+    assert "--on ray" in capsys.readouterr().err
+
+
 def test_it_stops_when_told_and_answers_what_had_come(exported) -> None:
     process, address = started(exported)
     client, answers = Client(address), []

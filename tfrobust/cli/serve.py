@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
+from tfrobust.cli.cluster import add_cluster, cluster_of
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.intake import warn_of_guessing
+from tfrobust.errors import UsageError
 
 
 def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> None:
@@ -18,17 +21,31 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
     add("--max-batch", type=int, default=32, help="images that run together")
     add("--max-body", type=int, default=16, metavar="MB", help="the most that a request may hold")
     add("--queue", type=int, default=512, help="maximum queue length; further requests get 503")
+    add("--replicas", type=int, default=None, help="processes that serve, with --on (default: 1)")
+    add("--most-replicas", type=int, default=None, metavar="N",
+        help="processes that serve under load, with --on (default: --replicas)")  # fmt: skip
+    add_cluster(parser)
 
 
 def work(args: argparse.Namespace) -> None:
     """Loads the model, warms it up, and serves until it is told to stop."""
     from tfrobust import jobs
 
+    on = cluster_of(args)
+    if on is None and (args.replicas, args.most_replicas) != (None, None):
+        raise UsageError("--replicas and --most-replicas are of a cluster: add --on ray.")
     warn_of_guessing(args.model)
-    jobs.serve(
-        args.model, host=args.host, port=args.port, max_batch=args.max_batch,
-        max_body=args.max_body, queue=args.queue, tell=say,
-    )  # fmt: skip
+    settings: dict[str, Any] = {
+        "host": args.host, "port": args.port, "max_batch": args.max_batch,
+        "max_body": args.max_body, "queue": args.queue, "tell": say,
+    }  # fmt: skip
+    if on is None:
+        jobs.serve(args.model, **settings)
+    else:
+        replicas = 1 if args.replicas is None else args.replicas
+        jobs.serve_on_ray(
+            args.model, on, replicas=replicas, most_replicas=args.most_replicas, **settings
+        )
 
 
 COMMAND = Command(

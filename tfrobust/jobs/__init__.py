@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tfrobust.jobs.reporting import ReportResult, report
     from tfrobust.jobs.searching import SearchResult, search
     from tfrobust.jobs.serving import serve
+    from tfrobust.jobs.serving_on_ray import serve_on_ray
     from tfrobust.jobs.studies import Step, StudyResult, study
     from tfrobust.jobs.training import TrainResult, build_network, train
 
@@ -48,6 +49,7 @@ _PLACES = {
     "ReportResult": "reporting", "report": "reporting",
     "SearchResult": "searching", "search": "searching",
     "serve": "serving",
+    "serve_on_ray": "serving_on_ray",
     "Step": "studies", "StudyResult": "studies", "study": "studies",
     "TrainResult": "training", "build_network": "training", "train": "training",
 }  # fmt: skip
@@ -57,7 +59,7 @@ __all__ = [
     "SearchResult", "Step", "StudyResult", "Subject", "TrainResult", "build_network", "certify",
     "compare", "distances", "evaluate", "explain", "export", "imbalance", "load_splits",
     "make_plan", "open_subject", "patch", "perturb", "predict", "report", "search", "serve",
-    "spatial", "study", "train", "universal",
+    "serve_on_ray", "spatial", "study", "train", "universal",
 ]  # fmt: skip
 
 

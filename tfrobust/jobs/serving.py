@@ -39,8 +39,8 @@ def serve(
       UsageError: a limit or the port is none.
       TFRobustError: there is no such model, a package is missing, or the port is taken.
     """
-    _check(port, max_batch=max_batch, max_body=max_body, queue=queue)
-    uvicorn = _uvicorn()
+    check_limits(port, max_batch=max_batch, max_body=max_body, queue=queue)
+    uvicorn = require_packages()
     from tfrobust.runtime import import_quietly
 
     import_quietly()
@@ -82,7 +82,12 @@ def _server(uvicorn: Any, config: Any, served: Any, bound: socket.socket, tell: 
     return Server(config)
 
 
-def _check(port: int, **limits: int) -> None:
+def check_limits(port: int, **limits: int) -> None:
+    """Refuses what is no port and no limit.
+
+    Raises:
+      UsageError: it is none.
+    """
     for name, limit in limits.items():
         if limit < 1:
             flag = name.replace("_", "-")
@@ -97,7 +102,12 @@ def _farewell(cut_off: int) -> str:
     return f"Stopped: requests that were cut off without an answer: {cut_off}."
 
 
-def _uvicorn() -> Any:
+def require_packages() -> Any:
+    """uvicorn, where all that serving needs is installed.
+
+    Raises:
+      TFRobustError: a package is not.
+    """
     try:
         import prometheus_client  # noqa: F401
         import starlette  # noqa: F401
@@ -108,6 +118,16 @@ def _uvicorn() -> Any:
             "-c constraints.txt."
         ) from error
     return uvicorn
+
+
+def take_port(host: str, port: int) -> int:
+    """A port that can be listened at: the one asked for, or a free one for 0.
+
+    Raises:
+      TFRobustError: it is taken.
+    """
+    with _bound(host, port) as found:
+        return int(found.getsockname()[1])
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -1,0 +1,113 @@
+"""The same server in replicas of Ray Serve, on one machine or many.
+
+Each replica is a process with the application of `app.py`: its page, its routes, its batches, its
+queue and its limits. Ray Serve shares requests out among the replicas, starts more of them under
+load, replaces those that die, and lets those that go answer what they have.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tfrobust.errors import UsageError
+
+#: Of the application and its deployment, in Ray's dashboard and figures.
+NAME = "tfrobust"
+# Seconds that a replica has for what is open when it is told to go.
+GRACE = 20
+
+
+def application(
+    model: Path | str, *, replicas: int = 1, most_replicas: int | None = None, cpus: float = 1,
+    gpus: float = 0, max_batch: int = 32, max_body: int = 16, queue: int = 512,
+) -> Any:  # fmt: skip
+    """The server as an application of Ray Serve, for `ray.serve.run`.
+
+    Args:
+      model: run folder, or the folder of a SavedModel, on a path that all nodes see.
+      replicas: how many there always are.
+      most_replicas: how many there may be under load; None for no more.
+      cpus: cores of a replica, which TensorFlow's threads follow.
+      gpus: of a replica.
+      max_batch: images that run together in a replica.
+      max_body: the most megabytes that a request may hold.
+      queue: images that may wait in a replica; and requests that may wait for one.
+
+    Raises:
+      UsageError: a number is out of range.
+    """
+    from ray import serve
+
+    numbers = {"replicas": replicas, "max-batch": max_batch, "max-body": max_body, "queue": queue}
+    for name, number in numbers.items():
+        if number < 1:
+            raise UsageError(f"--{name}: expected at least 1, found {number}.")
+    most = replicas if most_replicas is None else most_replicas
+    if most < replicas:
+        raise UsageError(f"--most-replicas: expected at least {replicas}, found {most}.")
+    path, threads = str(model), max(1, int(cpus))
+
+    def build_app() -> Any:
+        return _in_replica(path, threads, max_batch, max_body, queue)
+
+    deployment = serve.deployment(
+        serve.ingress(build_app)(), name=NAME,
+        ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
+        autoscaling_config={
+            "min_replicas": replicas, "max_replicas": most,
+            # A batch that runs, and one that waits.
+            "target_ongoing_requests": 2 * max_batch,
+        },
+        # The replica itself tells those who are too many to come again, in JSON.
+        max_ongoing_requests=queue + max_batch, max_queued_requests=queue,
+        graceful_shutdown_timeout_s=GRACE, graceful_shutdown_wait_loop_s=0.5,
+    )  # fmt: skip
+    return deployment.bind()
+
+
+def build(args: Mapping[str, Any]) -> Any:
+    """The application of a configuration file: ``import_path: tfrobust.serving.on_ray:build``.
+
+    Args:
+      args: of `application`, by name; `model` is needed.
+
+    Raises:
+      UsageError: there is none, or one that is not known.
+    """
+    try:
+        return application(**args)
+    except TypeError as error:
+        raise UsageError(f"args: expected model and settings of the server ({error}).") from error
+
+
+def _in_replica(path: str, threads: int, max_batch: int, max_body: int, queue: int) -> Any:
+    """The application, in the process that serves it."""
+    _at_the_nodes_address()
+    from tfrobust.cluster.worker import settle_process
+
+    settle_process({}, threads)
+    from tfrobust.runtime import import_quietly
+
+    import_quietly()
+    from tfrobust.serving.app import make_app
+    from tfrobust.serving.limits import Limits
+    from tfrobust.serving.model import ServedModel
+
+    limits = Limits(body=max_body * 2**20, batch=max_batch, queue=queue)
+    return make_app(ServedModel(Path(path)), limits)
+
+
+def _at_the_nodes_address() -> None:
+    """The port at which this replica takes requests of Ray's is opened at its node's address.
+
+    Ray Serve opens it at all addresses, after the application was built, and what comes there is
+    unpickled: a cluster on the loopback device would not be closed.
+    """
+    ray: Any = importlib.import_module("ray")
+    replica: Any = importlib.import_module("ray.serve._private.replica")
+    bind, address = replica.add_port_to_grpc_server, ray.util.get_node_ip_address()
+    host = f"[{address}]" if ":" in address else address
+    replica.add_port_to_grpc_server = lambda server, at: bind(server, at.replace("[::]", host))
