@@ -49,7 +49,7 @@ coverage: $(VENV)/.ready-dev
 # Ray clusters of several nodes on this machine, whose nodes are killed; a real PostgreSQL where
 # there is one.
 test-cluster: $(VENV)/.ready-test
-	$(INSTALL) -c constraints/cluster.txt -e ".[cluster]" "psycopg[binary]"
+	$(INSTALL) -c constraints-cluster.txt -e ".[cluster]" "psycopg[binary]"
 	$(PYTEST) -m slow tests/cluster tests/serving/test_on_ray.py
 
 test-matrix:

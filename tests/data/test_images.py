@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfrobust.data import collect as collect_module
+from tfrobust.data import decode_all
 from tfrobust.data import mapped as mapped_module
 from tfrobust.data.decode_all import Item, collect
 from tfrobust.data.images import decode, measure, to_uint8
@@ -207,7 +207,7 @@ def test_a_class_whose_images_are_all_broken_is_an_error():
 
 
 def test_camera_images_need_a_chosen_size(monkeypatch):
-    monkeypatch.setattr(collect_module, "_MAX_UNASKED_PIXELS", 15)
+    monkeypatch.setattr(decode_all, "_MAX_UNASKED_PIXELS", 15)
     with pytest.raises(UsageError, match="4x4 pixels.*--image-size"):
         run(items(grey(1), grey(2), labels=[0, 1]))
 

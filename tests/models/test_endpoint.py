@@ -158,7 +158,8 @@ def test_labels_alone_take_the_number_of_classes_from_the_images():
             Endpoint(server.address)(tf.constant(X))
 
 
-def test_an_evaluation_that_meets_its_limit_goes_on_where_it_stopped(tmp_path):
+@pytest.mark.parametrize("where", ["checks", "attack"])
+def test_an_evaluation_that_meets_its_limit_goes_on_where_it_stopped(tmp_path, where):
     def work(endpoint, checkpoint):
         return evaluate(
             endpoint,
@@ -172,7 +173,9 @@ def test_an_evaluation_that_meets_its_limit_goes_on_where_it_stopped(tmp_path):
     with Server(rows(lambda x: logits_of(x).tolist())).running() as server:
         whole = Endpoint(server.address)
         expected = work(whole, Checkpoint())
-        path, limit = tmp_path / "checkpoint.npz", whole.queries - 60
+        path = tmp_path / "checkpoint.npz"
+        in_attack = len(X) + expected.attacks[0].forward_evaluations
+        limit = whole.queries - 10 if where == "checks" else in_attack - 10
         with pytest.raises(TFRobustError, match="limit") as failure:
             work(Endpoint(server.address, patience=Patience(most=limit)), Checkpoint(path, "key"))
         assert "\n" not in str(failure.value) and path.is_file()

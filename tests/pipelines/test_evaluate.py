@@ -101,7 +101,7 @@ def test_wrong_attacks_are_wrong_use(case, capsys, attack, message):
     ("flags", "message"),
     [
         (["--norm", "l0"], "it is a number of pixels, expected 1 or more, found 0.0313725"),
-        (["--norm", "l1", "--attack", "autoattack"], "APGD knows linf and l2, found 'l1'"),
+        (["--norm", "l0", "--eps", "2", "--attack", "autoattack"], "use sparse-rs"),
     ],
 )
 def test_a_norm_that_does_not_fit_is_wrong_use(case, capsys, flags, message):

@@ -14,6 +14,7 @@ from tfrobust.attacks.runner import refuse_without_gradient
 from tfrobust.cluster import Ray
 from tfrobust.cluster.pool import opened_workers
 from tfrobust.config import EvaluationConfig
+from tfrobust.errors import TFRobustError
 from tfrobust.evaluation.checkpoint import Checkpoint
 from tfrobust.evaluation.checks import doubts
 from tfrobust.evaluation.evaluator import Evaluator
@@ -111,6 +112,12 @@ def measure(
     start = time.perf_counter()
     results = cascade(evaluator, attacks, threat_model)
     further = _swept(evaluator, attacks, threat_model, results, sweep)
+    try:
+        flags = doubts(evaluator, attacks, results)
+    except TFRobustError:
+        # An address may fail, or meet its limit, here too: what the attacks found is kept.
+        evaluator.save_progress()
+        raise
     return RobustnessReport(
         model=name,
         threat_model=threat_model,
@@ -118,7 +125,7 @@ def measure(
         clean=evaluator.clean,
         attacks=tuple(results),
         sweep=tuple(further),
-        flags=doubts(evaluator, attacks, results),
+        flags=flags,
         classes=evaluator.classifier.classes,
         calibration=evaluator.calibration,
         seconds=time.perf_counter() - start,

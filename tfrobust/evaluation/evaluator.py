@@ -111,7 +111,7 @@ class Evaluator:
                 self._one_restart(task, (attack, threat_model), f"{name} {threat_model}", todo)
             except TFRobustError:
                 # An address that fails: what it was asked for is not asked again.
-                self._checkpoint.save()
+                self.save_progress()
                 raise
         return AttackResult(
             name=name,
@@ -183,6 +183,10 @@ class Evaluator:
     def batch(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
         """The images (as the data holds them) and labels at `index`, as tensors."""
         return tf.constant(self.data.images[index]), tf.constant(self.data.labels[index], tf.int32)
+
+    def save_progress(self) -> None:
+        """Writes what is measured so far, for an evaluation that cannot be completed now."""
+        self._checkpoint.save()
 
     def leave_others(self) -> None:
         """Goes on with threads of this process."""
