@@ -27,7 +27,7 @@ export UV_HTTP_TIMEOUT ?= 300
 PYTEST := $(BIN)/python -m pytest
 PROCESSES := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: train test test-slow test-cluster coverage test-matrix check benchmarks docs release-check clean
+.PHONY: train test test-slow test-cluster coverage test-matrix check benchmarks docs tutorials release-check clean
 
 train: $(VENV)/.ready
 	$(DIGITS) --recipe digits_standard --output saved_models/digits-standard
@@ -84,6 +84,10 @@ $(VENV)/.ready-dev: setup.cfg constraints.txt | $(BIN)/python
 # The site, in build/site: a broken link or an undocumented name fails it.
 docs: $(VENV)/.ready-docs
 	$(BIN)/mkdocs build --strict
+
+# Runs the tutorials and stores what they print and draw; look at the pictures before you commit.
+tutorials: $(VENV)/.ready-test
+	$(BIN)/python docs/tutorials/run.py
 
 # Builds sdist and wheel, installs the wheel where there is nothing else, and runs the main job
 # there, away from the sources.

@@ -5,9 +5,12 @@ mkdocs calls these; nothing else does.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from pathlib import Path
 from typing import Any
+
+from mkdocs.exceptions import PluginError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,6 +25,21 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         markdown += reference()
     # What lies outside the site is named, and not linked.
     return re.sub(r"\[([^\]]+)\]\((?:\.\./[^)]*|[A-Z]+(?:\.md)?)\)", r"\1", markdown)
+
+
+def on_page_content(html: str, page: Any, files: Any, **_: Any) -> str:
+    """A notebook's links to other pages, which mkdocs itself follows in Markdown alone."""
+    if not page.file.src_uri.endswith(".ipynb"):
+        return html
+
+    def followed(found: re.Match[str]) -> str:
+        path = posixpath.join(posixpath.dirname(page.file.src_uri), found[1])
+        target = files.get_file_from_path(posixpath.normpath(path))
+        if target is None:
+            raise PluginError(f"{page.file.src_uri}: the link {found[1]} leads nowhere")
+        return f'href="{target.url_relative_to(page.file)}{found[2]}"'
+
+    return re.sub(r'href="([^":#]+\.(?:md|ipynb))((?:#[^"]*)?)"', followed, html)
 
 
 def reference() -> str:

@@ -162,6 +162,8 @@ def test_a_report_is_saved_and_drawn(tmp_path):
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == [
         "clean", "fgsm", "pgd", "worst case",
     ]  # fmt: skip
+    # What a notebook asks for.
+    assert figure._repr_png_().startswith(b"\x89PNG")
 
 
 def test_grey_images_and_the_four_balls():

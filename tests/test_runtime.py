@@ -103,3 +103,22 @@ def test_setup_seeds_and_environment_tells_versions():
     here = environment()
     assert here["packages"]["tensorflow"] == tf.__version__
     assert here["cpus"] == os.cpu_count()
+
+
+def test_retracing_is_told_of_others_alone(caplog):
+    from tfrobust.runtime import tf
+
+    # TensorFlow counts by source, so each has its own.
+    code = """
+def trace_often(tf):
+    for size in range(6):
+        tf.function(lambda x: x + {number}, autograph=False)(tf.zeros([size]))
+"""
+    told = {}
+    for number, name in enumerate(("tfrobust.attacks.mine", "mine")):
+        module = {"__name__": name}
+        exec(code.format(number=number), module)
+        caplog.clear()
+        module["trace_often"](tf)
+        told[name] = [one for one in caplog.records if "retracing" in one.getMessage()]
+    assert not told["tfrobust.attacks.mine"] and told["mine"]

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata
+import logging
 import os
 import random
 import sys
@@ -72,7 +73,31 @@ def _import_tf() -> Any:
         # TensorFlow leaves oneDNN off on processors without AVX-512, where it pays as well:
         # a training step of resnet50 there is 8 times as fast with it.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    return importlib.import_module("tensorflow")
+    found = importlib.import_module("tensorflow")
+    # The same filter is added once.
+    logging.getLogger("tensorflow").addFilter(_is_worth_telling)
+    return found
+
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """Whether a message of TensorFlow is: one of retracing is not, where the call is ours.
+
+    Nor is where a SavedModel is written before it is moved to its place.
+
+    Each model, attack and ball is traced once. TensorFlow counts by the source of a function and
+    takes that for one function that is traced over and over.
+    """
+    told = record.getMessage()
+    if "Assets written to" in told:
+        return ".partial-" not in told
+    if "triggered tf.function retracing" not in told:
+        return True
+    frame = sys._getframe().f_back
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == "tfrobust":
+            return False
+        frame = frame.f_back
+    return True
 
 
 class _LegacyView(types.ModuleType):

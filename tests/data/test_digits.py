@@ -33,6 +33,7 @@ def test_grey_and_full_range(raw):
     assert np.array_equal(images[..., 0], images[..., 2])
     # 16 levels of 255 / 16 each: level 0 is 0, level 16 is 255.
     assert (images.min(), images.max()) == (0, 255)
+    assert np.array_equal(raw.train.pixels(), (images / 255).astype(np.float32))
 
 
 def test_upscaling_keeps_the_picture(raw):

@@ -165,7 +165,9 @@ def test_json_holds_the_contract_and_csv_every_image(linear_model):
     rows = list(csv.DictReader(io.StringIO(report.as_csv(data.names, data.label_names))))
     assert [row["image"] for row in rows] == list(data.names)
     assert [int(row["robust"]) for row in rows] == report.robust.astype(int).tolist()
-    assert "8/255" in report.as_text()
+    assert "8/255" in report.as_text() and str(report) == report.as_text()
+    # At the end of a notebook's cell: one line, without an array of every image.
+    assert len(repr(report).splitlines()) == 1 and "8/255" in repr(report)
 
 
 def test_a_softmax_model_is_as_robust_as_its_logits(small_cnn):

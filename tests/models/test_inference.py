@@ -43,6 +43,22 @@ def test_only_networks_of_known_layers_go_without_autograph(small_cnn: Any, own:
     assert needs_autograph(own) and needs_autograph(lambda x: x)
 
 
+def test_graphs_of_keras_3_do_too() -> None:
+    import keras as keras_3
+
+    image = keras_3.Input((8, 8, 3))
+    dense = keras_3.layers.Dense(4)(keras_3.layers.Flatten()(image))
+
+    class Mine(keras_3.layers.Layer):
+        def call(self, x: Any) -> Any:
+            return x
+
+    assert not needs_autograph(keras_3.Model(image, dense))
+    assert not needs_autograph(keras_3.Sequential([image, keras_3.layers.Flatten()]))
+    assert needs_autograph(keras_3.Model(image, Mine()(dense)))
+    assert needs_autograph(keras_3.Sequential([image, Mine()]))
+
+
 @pytest.mark.parametrize("seen", [inference, attackable])
 def test_a_condition_of_the_model_s_own_is_traced(seen: Any, own: Any) -> None:
     run = tf.function(seen(own), autograph=False)

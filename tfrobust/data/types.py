@@ -34,8 +34,8 @@ class ImageSet:
         height, width, channels = self.images.shape[1:]
         return int(height), int(width), int(channels)
 
-    def pixels(self, index: np.ndarray | slice) -> np.ndarray:
-        """The images at `index` as float32 [M, H, W, C] in [0, 1]."""
+    def pixels(self, index: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """The images at `index`, all if it is left out, as float32 [M, H, W, C] in [0, 1]."""
         images = self.images[index].astype(np.float32)
         return images / np.float32(255) if self.images.dtype == np.uint8 else images
 

@@ -128,6 +128,17 @@ class RobustnessReport:
     classes: int = 0
     calibration: Calibration | None = None
 
+    def __str__(self) -> str:
+        return self.as_text()
+
+    def __repr__(self) -> str:
+        # What a notebook shows of it: not the arrays of every image.
+        flags = [flag["name"] for flag in self.flags]
+        return (
+            f"<RobustnessReport of {self.model}: {len(self.labels):,} images, {self.threat_model}: "
+            f"clean {self.clean_accuracy:.3f}, robust {self.robust_accuracy:.3f}, flags {flags}>"
+        )
+
     @property
     def robust(self) -> np.ndarray:
         """bool [N]: correct on the clean image and under every attack."""

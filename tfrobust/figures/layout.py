@@ -22,9 +22,9 @@ MARKERS = "osD^vP"
 
 def new_figure(width: float, height: float, **options: Any) -> Figure:
     """An empty figure of that size in inches, without pyplot's global state."""
-    from matplotlib.figure import Figure
+    from tfrobust.figures.notebook_figure import NotebookFigure
 
-    return Figure(figsize=(width, height), facecolor=theme().ground, **options)
+    return NotebookFigure(figsize=(width, height), facecolor=theme().ground, **options)
 
 
 def text_at(figure: Figure, left: float, top: float, text: str, **options: Any) -> None:

@@ -51,6 +51,8 @@ def attackable(model: Any) -> Function:
         around: Function = model.around(attackable(model.twin or model.inner))
         return around
     as_it_is = isinstance(model, Outside) or needs_autograph(model)
+    # Of Keras 3 nothing can be folded, and it may have several outputs.
+    as_it_is = as_it_is or not getattr(model, "_is_graph_network", False)
     return _outputs(model) if as_it_is else fold(model)
 
 
@@ -60,7 +62,15 @@ def needs_autograph(model: Any) -> bool:
         return needs_autograph(model.inner)
     if isinstance(model, Outside):
         return False
-    if not getattr(model, "_is_graph_network", False):
+    if not _is_graph(model):
         return True
     roots = {type(layer).__module__.partition(".")[0] for layer in model._flatten_layers()}
     return not roots <= {"keras", "tf_keras", "tfrobust"}
+
+
+def _is_graph(model: Any) -> bool:
+    """Whether it is a graph of layers, functional or Sequential, of either Keras."""
+    graph = getattr(model, "_functional", None) or model
+    kind = type(graph)
+    of_keras_3 = kind.__name__ == "Functional" and kind.__module__.startswith("keras.")
+    return of_keras_3 or bool(getattr(graph, "_is_graph_network", False))
