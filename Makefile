@@ -37,6 +37,7 @@ test: $(VENV)/.ready-test
 	$(PYTEST) $(PROCESSES)
 
 test-slow: $(VENV)/.ready-test
+	$(INSTALL) -e ".[tutorials]"
 	$(PYTEST) -m slow
 
 # The commands that tests start are measured too (setup.cfg, [coverage:run]).
@@ -87,6 +88,7 @@ docs: $(VENV)/.ready-docs
 
 # Runs the tutorials and stores what they print and draw; look at the pictures before you commit.
 tutorials: $(VENV)/.ready-test
+	$(INSTALL) -e ".[tutorials]"
 	$(BIN)/python docs/tutorials/run.py
 
 # Builds sdist and wheel, installs the wheel where there is nothing else, and runs the main job

@@ -206,7 +206,7 @@ FOUND: dict[str, tuple[str, Callable[[dict[str, Any]], None]]] = {
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", NAMES)
 def test_it_runs_and_finds_what_it_says(name, tmp_path):
-    from nbclient import NotebookClient
+    NotebookClient = pytest.importorskip("nbclient").NotebookClient
 
     expression, check = FOUND[name]
     book = read(name)
