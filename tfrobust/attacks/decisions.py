@@ -32,6 +32,10 @@ from tfrobust.typing import Function, Tensor
 Draw = Callable[[Tensor, Tensor], Tensor]
 
 
+# Relative, of a distance in float32.
+_ROUNDING = 1e-5
+
+
 class Found(NamedTuple):
     """How far each example has come.
 
@@ -99,7 +103,8 @@ class Decisions:
         """Whether points are misclassified, bool [B], False where not asked; nearer ones stay."""
         wrong = ask(self.model, points, self.y, wanted)[1]
         distance = self.ball.distance(points, self.x)
-        nearer = wrong & (distance < found.distance)
+        # By more than rounding: of two points on one sphere it would decide which one stays.
+        nearer = wrong & (distance < found.distance * (1 - _ROUNDING))
         return wrong, Found(
             where(nearer, points, found.x_adv),
             tf.where(nearer, distance, found.distance),
