@@ -135,6 +135,27 @@ def linear_model():
 
 
 @pytest.fixture
+def linear(linear_model):
+    """A linear model of two classes, its images, and their minimal radii in L-infinity."""
+    import numpy as np
+
+    from tfrobust.data.types import ImageSet
+    from tfrobust.evaluation.evaluator import Evaluator
+
+    rng = np.random.default_rng(1)
+    weights = rng.normal(size=(12, 2))
+    model = linear_model(weights, -0.5 * weights.sum(axis=0))
+    images = rng.integers(100, 156, (60, 2, 2, 3)).astype("uint8")
+    x = images.astype("float32") / 255
+    y = np.argmax(model(x), axis=1).astype("int32")
+    w = weights[:, 1] - weights[:, 0]
+    radii = np.abs((x.reshape(60, -1) - 0.5) @ w) / np.abs(w).sum()
+    y[:6] = 1 - y[:6]  # Six are misclassified without an attack.
+    radii[:6] = 0
+    return Evaluator(model, ImageSet(images, y, ("no", "yes"))), radii
+
+
+@pytest.fixture
 def small_cnn():
     """A factory of small convolutional networks with BatchNorm, the same for the same seed."""
     from tfrobust.runtime import keras
@@ -151,6 +172,35 @@ def small_cnn():
         return keras.Model(image, logits)
 
     return make
+
+
+@pytest.fixture
+def said():
+    """figure -> its texts."""
+    return lambda figure: [text.get_text() for text in figure.texts]
+
+
+@pytest.fixture
+def shown():
+    """figure -> what each of its pictures shows, in the order drawn."""
+    import numpy as np
+
+    return lambda figure: [
+        np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images
+    ]
+
+
+@pytest.fixture
+def beside():
+    """(figure, words) -> whether each text of these words ends before the pictures begin."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    def ends_before(figure, words: str) -> bool:
+        FigureCanvasAgg(figure).draw()
+        ends = [t.get_window_extent().x1 for t in figure.texts if t.get_text() == words]
+        return bool(ends) and max(ends) <= min(a.get_window_extent().x0 for a in figure.axes)
+
+    return ends_before
 
 
 @pytest.fixture(params=["tf_keras", "keras 3"])
