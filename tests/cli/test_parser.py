@@ -7,6 +7,7 @@ import pytest
 from tfrobust.cli.flags import given_settings
 from tfrobust.cli.parser import Parser
 from tfrobust.cli.train import make_parser
+from tfrobust.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -55,3 +56,16 @@ def test_a_switch_that_may_name_a_folder(words, expected):
     assert given.get("evaluation", {}) == expected
     with pytest.raises(SystemExit):
         make_parser().parse_args(["--no-corruptions", "DIR"])
+
+
+def test_what_follows_the_switch_is_the_model_where_no_other_is_named(tmp_path):
+    from tfrobust.cli import evaluate
+
+    # Both are looked for as a model; without one there is nothing to look for.
+    for words in (["--corruptions", str(tmp_path / "run")], [str(tmp_path / "run")]):
+        args = evaluate.make_parser().parse_args(words)
+        evaluate._name_the_model(args)
+        assert args.model == str(tmp_path / "run")
+        assert not given_settings(args).get("evaluation", {}).get("corruption_set")
+    with pytest.raises(UsageError):
+        evaluate._name_the_model(evaluate.make_parser().parse_args(["--corruptions"]))

@@ -12,6 +12,7 @@ from tfrobust.cli.flags import add_settings
 from tfrobust.cli.intake import add_intake, shown_of_run, subject_of
 from tfrobust.cli.parser import Parser
 from tfrobust.data import DATASETS
+from tfrobust.errors import UsageError
 
 REFERENCE_HELP = (
     "source model of a transfer attack, a run folder or model file: examples crafted on it are "
@@ -23,7 +24,7 @@ _ORIGINAL_HELP = "; of a .tflite or .onnx file what it was made of, by default t
 def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     """Adds the flags of the verb."""
     parser.add_argument(
-        "model", metavar="RUN_OR_MODEL",
+        "model", metavar="RUN_OR_MODEL", nargs="?",
         help="run folder, SavedModel folder, .keras, .h5, .tflite or .onnx file, or the address of "
         "a served model: http://HOST/v1/models/NAME",
     )  # fmt: skip
@@ -57,11 +58,24 @@ def work(args: argparse.Namespace) -> None:
     """Evaluates a run folder or a bare model."""
     from tfrobust import jobs
 
+    _name_the_model(args)
     on = cluster_of(args)
     jobs.evaluate(
         subject_of(args), reference=args.reference, resume=args.resume, strategy=args.strategy,
         on=on, tell=say,
     )  # fmt: skip
+
+
+def _name_the_model(args: argparse.Namespace) -> None:
+    """Takes what follows --corruptions for the model where no other is named.
+
+    Raises:
+      UsageError: none is named.
+    """
+    if args.model is None:
+        args.model = vars(args).pop("set:evaluation.corruption_set", None)
+    if args.model is None:
+        raise UsageError("Expected RUN_OR_MODEL, found none: name a run folder or a model file.")
 
 
 COMMAND = Command(

@@ -146,8 +146,12 @@ def _narrowed(subject: Subject) -> Subject:
         model = in_expectation(model, config.evaluation.eot)
     data = _named(model.classes, sampled)
     asked = config.evaluation
-    if asked.corruptions and not asked.corruption_set and min(data.image_shape[:2]) < 8:
-        raise UsageError("--corruptions: expected images of at least 8x8 pixels.")
+    height, width, channels = data.image_shape
+    if asked.corruptions and not asked.corruption_set and (min(height, width) < 8 or channels != 3):
+        raise UsageError(
+            "--corruptions: expected colour images of at least 8x8 pixels, found "
+            f"{height}x{width}x{channels}."
+        )
     return dataclasses.replace(subject, model=model, test=data)
 
 
