@@ -1,20 +1,23 @@
 """Does every network learn with defaults alone, by every method, on every kind of images?
 
-    python -m benchmarks.learns --output learns
+    python -m benchmarks.learns
 
 Trains each network on the digits, on 4,000 CIFAR-10 images in a folder and on 20 classes of
 TinyImageNet in a folder, by nsl, fast, trades and standard, two minutes each, as a user would:
-`pipelines.train` with nothing but network, method, images, eps and time. One row a training, and
-a row is written as soon as it is there: stopped, the same command goes on. `--networks`,
-`--data` and `--methods` take a part.
+`pipelines.train` with nothing but network, method, images, eps and time. A row is written to
+`docs/learns.jsonl` as soon as its training has ended, and the table to `docs/learns.md`: stopped,
+the same command resumes with the rows that are missing. `--networks`, `--data` and `--methods`
+select a part.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -25,7 +28,7 @@ from typing import Any
 
 from benchmarks.measuring import shared_folder
 from tfrobust.backbones import BACKBONES
-from tfrobust.run import write_json, write_text
+from tfrobust.run import write_text
 
 # Larger siblings of networks in the table, which see too few images in two minutes on 2 cores.
 TOO_HEAVY = {
@@ -39,31 +42,45 @@ NETWORKS = ("auto", *(name for name in BACKBONES if name not in _LEFT_OUT))
 METHODS = ("nsl", "fast", "trades", "standard")
 EPS = {"digits": "0.05", "cifar10": "8/255", "tiny20": "2/255"}
 _SECONDS = 900
+_HEAD = """# Does every network learn with its defaults?
+
+`python -m benchmarks.learns` trains each network by each method for two minutes, with nothing but
+network, method, images, eps (0.05 for the digits, 8/255 for 4,000 CIFAR-10 images, 2/255 for 20
+classes of TinyImageNet) and `--time-limit 2`. Test accuracy of up to 500 images, clean and under
+PGD-20 in that ball; the time in all holds start, evaluation and export too. `cores` is how many
+cores the training was given; other work ran on the rest.
+"""
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Runs what is missing, then prints and writes the table."""
+    """Trains what has no row yet, then prints and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Plain)
-    parser.add_argument("--output", type=Path, default=Path("learns"), help="where rows are kept")
+    parser.add_argument("--output", type=Path, default=Path("learns"), help="of images and runs")
+    parser.add_argument("--rows", type=Path, default=Path("docs/learns.jsonl"), help="the rows")
     parser.add_argument("--minutes", type=float, default=2.0, help="of training, each")
     parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
     parser.add_argument("--data", nargs="+", default=tuple(EPS), choices=tuple(EPS))
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
-    parser.add_argument("--again", action="store_true", help="run also what has a row already")
+    parser.add_argument("--again", action="store_true", help="train also what has a row already")
     args = parser.parse_args(words)
     folders = {name: _images(name, args.output) for name in args.data}
-    for data in args.data:
-        for network in args.networks:
-            for method in args.methods:
-                file = args.output / "rows" / f"{data}-{network}-{method}.json"
-                if args.again or not file.is_file():
-                    row = _row(data, folders[data], network, method, args)
-                    write_json(file, row)
-                    print(_line(row), flush=True)
-    rows = [json.loads(file.read_text()) for file in sorted((args.output / "rows").glob("*.json"))]
-    table = as_table(rows)
-    write_text(args.output / "table.md", table + "\n")
+    rows = _read(args.rows)
+    for method, data, network in itertools.product(args.methods, args.data, args.networks):
+        if args.again or (data, network, method) not in rows:
+            row = _row(data, folders[data], network, method, args)
+            rows[data, network, method] = row
+            write_text(args.rows, "".join(json.dumps(one) + "\n" for one in rows.values()))
+            print(_line(row), flush=True)
+    table = as_table(list(rows.values()))
+    write_text(args.rows.with_suffix(".md"), f"{_HEAD}\n{table}\n")
     print(table)
+
+
+def _read(file: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """The rows so far, by images, network and method."""
+    lines = file.read_text().splitlines() if file.is_file() else []
+    rows = map(json.loads, lines)
+    return {(row["data"], row["network"], row["method"]): row for row in rows}
 
 
 class _Plain(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -106,6 +123,8 @@ def _row(
 ) -> dict[str, Any]:
     """Trains once and reads what came out."""
     run = args.output / "runs" / f"{data}-{network}-{method}"
+    if args.again:
+        shutil.rmtree(run, ignore_errors=True)
     command = [
         sys.executable, "-m", "pipelines.train", "--dataset", images, "--backbone", network,
         "--method", method, "--eps", EPS[data], "--time-limit", str(args.minutes),
@@ -118,7 +137,8 @@ def _row(
     done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False,
                           env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})  # fmt: skip
     row: dict[str, Any] = {"data": data, "network": network, "method": method}
-    row |= {"seconds": round(time.monotonic() - start), "exit": done.returncode}
+    row |= {"minutes": args.minutes, "cores": _cores(), "seconds": round(time.monotonic() - start)}
+    row["exit"] = done.returncode
     evaluation = run / "evaluation.json"
     if evaluation.is_file():
         report = json.loads(evaluation.read_text())
@@ -129,11 +149,22 @@ def _row(
     return row
 
 
+def _cores() -> int:
+    """How many cores TensorFlow may use for an operation."""
+    return int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or os.cpu_count() or 1
+
+
 def as_table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown, and the networks that were left out."""
+    order = {name: place for place, name in enumerate((*EPS, *NETWORKS, *METHODS))}
+    rows = sorted(rows, key=lambda row: [order[row[key]] for key in ("data", "network", "method")])
+    total = len(EPS) * len(NETWORKS) * len(METHODS)
     lines = [
-        "| images | network | method | clean | PGD-20 | seconds in all | learnt |",
-        "|---|---|---|---|---|---|---|",
+        f"{len(rows)} of {total} trainings; the others have not been run yet.\n"
+        if len(rows) < total
+        else f"All {total} trainings.\n",
+        "| images | network | method | clean | PGD-20 | cores | seconds in all | learnt |",
+        "|---|---|---|---|---|---|---|---|",
         *map(_line, rows),
         "",
         "Left out, as too heavy for two minutes on 2 cores: "
@@ -147,9 +178,11 @@ def _line(row: dict[str, Any]) -> str:
     clean, pgd = (f"{row[key]:.3f}" if key in row else "" for key in ("clean", "pgd"))
     learnt = "yes" if row["exit"] == 0 else f"no: {row.get('reason', '')}"
     flags = ", ".join(row.get("flags", ()))
+    if flags and row["exit"] == 0:
+        learnt += f" ({flags})"
     return (
         f"| {row['data']} | {row['network']} | {row['method']} | {clean} | {pgd} | "
-        f"{row['seconds']} | {learnt}{f' ({flags})' if flags and row['exit'] == 0 else ''} |"
+        f"{row['cores']} | {row['seconds']} | {learnt} |"
     )
 
 

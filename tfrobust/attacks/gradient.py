@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+import numpy as np
+
 from tfrobust.attacks.ascent import (
     Climb,
     Model,
@@ -103,6 +105,13 @@ class PGD(Attack):
             raise UsageError(f"momentum: expected 0 or more, found {self.momentum!r}.")
         if self.reach_target and not self.targeted:
             raise UsageError("reach_target: expected together with targeted, found it alone.")
+
+    def tensors(self, ball: ThreatModel) -> dict[str, np.generic]:
+        """The number of steps and their size."""
+        if type(self) not in (PGD, BIM):
+            return {}  # a subclass may count its steps in Python
+        size = self.resolved_step_size(float(ball.eps), ball.norm)
+        return {"steps": np.int32(self.steps), "step_size": np.float32(size)}
 
     @property
     def gradient_evaluations(self) -> int:

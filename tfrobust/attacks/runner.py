@@ -90,6 +90,11 @@ class Attack:
     # No field: of an attack that can be repeated it is one.
     restarts = 1
 
+    def tensors(self, ball: ThreatModel) -> dict[str, np.generic]:
+        """Settings that a graph can take as arguments, by name: attacks that differ in these
+        alone share a trace."""
+        return {}
+
     def remark(self, image_shape: tuple[int, int, int], ball: ThreatModel) -> str:
         """What its settings come to on images (H, W, C) in a ball; '' where they say it."""
         return ""

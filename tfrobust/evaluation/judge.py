@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from tfrobust.attacks import runner
 from tfrobust.attacks.gradient import input_gradient
-from tfrobust.attacks.runner import run
 from tfrobust.evaluation.batches import as_pixels, judge_logits
 from tfrobust.evaluation.calibration import brier_of
 from tfrobust.models.classifier import Classifier
@@ -57,32 +58,17 @@ class Judge:
         The counts, int [2], are of examples forward and backward since the last that were
         told: those of calls at the same time add up to what they asked for together.
         """
-        # eps is an argument of the graph, so that radii share it.
-        key = (attack, ball.norm, ball.bounds)
-
-        def judged(x: Tensor, y: Tensor, seed: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
-            within = dataclasses.replace(ball, eps=eps)
-            _, success, logits = self._attacked(attack, within, x, y, seed)
-            predictions, confidences, _, in_top5 = judge_logits(logits, y)
-            return predictions, confidences, ~success, in_top5
-
-        more = (tf.TensorSpec([2], tf.int32), tf.TensorSpec([], tf.float32))
-        found = self._graph(key, judged, *more)(x, y, seed, np.float32(ball.eps))
+        _, *found = self._run(attack, ball, x, y, seed)
         return [*_arrays(found), self._newly_counted()]
 
     def craft(
         self, attack: Attack, ball: ThreatModel, x: np.ndarray, y: np.ndarray, seed: np.ndarray
     ) -> Arrays:
         """One run: images float32 [B, H, W, C], and whether each is a success, bool [B]."""
-
-        def crafted(x: Tensor, y: Tensor, seed: Tensor) -> tuple[Tensor, ...]:
-            return self._attacked(attack, ball, x, y, seed)[:2]
-
-        key, more = ("craft", attack, ball), tf.TensorSpec([2], tf.int32)
-        found = _arrays(self._graph(key, crafted, more)(x, y, seed))
+        x_adv, _, _, stands, _ = self._run(attack, ball, x, y, seed)
         # Of crafting nothing is counted.
         self._newly_counted()
-        return found
+        return _arrays([x_adv, ~stands])
 
     def gradient(self, x: np.ndarray, y: np.ndarray, loss: str) -> np.ndarray:
         """The input gradient of a loss, float32 [B, H, W, C]."""
@@ -100,13 +86,40 @@ class Judge:
             new, self._counted = now - self._counted, now
         return new
 
+    def _run(
+        self, attack: Attack, ball: ThreatModel, x: np.ndarray, y: np.ndarray, seed: np.ndarray
+    ) -> tuple[Tensor, ...]:
+        """Attacked images, predictions, confidences, whether right and in the top 5, each [B].
+
+        The radius is an argument of the graph, like what the attack leaves open and its number
+        of restarts, of which this is one: attacks that differ in these alone share a trace.
+        """
+        given = attack.tensors(ball) if isinstance(attack, runner.Attack) else {}
+
+        def judged(
+            x: Tensor, y: Tensor, seed: Tensor, eps: Tensor, *numbers: Tensor
+        ) -> tuple[Tensor, ...]:
+            within = dataclasses.replace(ball, eps=eps)
+            one = _with(attack, dict(zip(given, numbers, strict=True)))
+            x_adv, success, logits = self._attacked(one, within, x, y, seed)
+            predictions, confidences, _, in_top5 = judge_logits(logits, y)
+            return x_adv, predictions, confidences, ~success, in_top5
+
+        fixed = _with(attack, dict.fromkeys((*given, "restarts")))
+        numbers = (np.float32(ball.eps), *given.values())
+        more = [tf.TensorSpec([], one.dtype) for one in numbers]
+        graph = self._graph(
+            (fixed, ball.norm, ball.bounds), judged, tf.TensorSpec([2], tf.int32), *more
+        )
+        return graph(x, y, seed, *numbers)
+
     def _attacked(
         self, attack: Attack, ball: ThreatModel, x: Tensor, y: Tensor, seed: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Attacked images, whether each is a verified success, and their logits."""
         # The attack sees the folded model, which is faster; the model itself is the judge.
         seen = self._counter.wrap(attackable(self.classifier))
-        return run(attack, seen, self.logits, as_pixels(x), y, ball, seed)
+        return runner.run(attack, seen, self.logits, as_pixels(x), y, ball, seed)
 
     def _clean(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         logits = self.logits(as_pixels(x))
@@ -127,5 +140,13 @@ class Judge:
         )
 
 
-def _arrays(tensors: tuple[Tensor, ...]) -> Arrays:
+def _with(attack: Attack, settings: Mapping[str, object]) -> Attack:
+    """The attack with those of these settings that it has; they are not checked."""
+    made = copy.copy(attack)
+    for name in {item.name for item in dataclasses.fields(attack)} & settings.keys():
+        object.__setattr__(made, name, settings[name])
+    return made
+
+
+def _arrays(tensors: Sequence[Tensor]) -> Arrays:
     return [value.numpy() for value in tensors]
