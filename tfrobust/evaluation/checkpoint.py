@@ -99,9 +99,10 @@ class Checkpoint:
         self._saved = time.monotonic()
 
     def close(self) -> None:
-        """Removes the file: the evaluation is complete."""
+        """Removes the file: the evaluation is complete, and nothing is written any more."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+        self.path = None
 
     def _read(self, path: Path) -> bool:
         try:

@@ -117,7 +117,7 @@ def accuracy_against_eps(
       UsageError: a radius below 0, none at all, or a limit below 1.
     """
     index = sample_index(len(evaluator.data), limit, seed)
-    base = _only(evaluator.clean, index)
+    base = only(evaluator.clean, index)
     found = {0.0: base} if radii is None else {}
     asked = _doubling(threat_model, evaluator.data.image_shape) if radii is None else radii
     for eps in asked if radii is None else _checked_radii(asked):
@@ -164,7 +164,7 @@ def accuracy_against_steps(
             f"Expected an attack whose steps can be set, such as PGD, found {_name(None, attack)}."
         )
     index = sample_index(len(evaluator.data), limit, seed)
-    base = _only(evaluator.clean, index)
+    base = only(evaluator.clean, index)
     found = {0.0: base}
     for count in sorted(set(steps)):
         longer = dataclasses.replace(attack, steps=count)
@@ -238,7 +238,7 @@ def _checked_radii(radii: Sequence[float] | Iterator[float]) -> list[float]:
     return wanted
 
 
-def _only(clean: Outcome, index: np.ndarray) -> Outcome:
+def only(clean: Outcome, index: np.ndarray) -> Outcome:
     """The clean outcome with nothing left to attack outside the sample."""
     inside = np.zeros(len(clean.correct), bool)
     inside[index] = True

@@ -42,12 +42,14 @@ class EvaluateResult:
       report: the accuracies, image by image, and what casts doubt on them.
       class_names: by label, one for each class of the model.
       figures: the pictures that were drawn.
+      evaluator: of the model and the images, with all that was traced for it.
     """
 
     run: RunFolder
     report: RobustnessReport
     class_names: tuple[str, ...]
     figures: tuple[Path, ...] = ()
+    evaluator: Evaluator | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def values(self) -> dict[str, Any]:
@@ -115,7 +117,7 @@ def evaluate(
             report, subject, attacks, other, published, workers, tell
         )  # fmt: skip
     evaluator.leave_others()
-    found = EvaluateResult(subject.run, report, data.label_names)
+    found = EvaluateResult(subject.run, report, data.label_names, evaluator=evaluator)
     _publish(found, subject, tell)
     if settings.figures:
         figures, why = _tried("figures", lambda: _draw(found, evaluator, attacks, config, tell))

@@ -18,6 +18,7 @@ from tfrobust.plugins import configured
 from tfrobust.progress import Tell, silent
 
 if TYPE_CHECKING:
+    from tfrobust.evaluation.evaluator import Evaluator
     from tfrobust.explain.examples import ExampleImages
     from tfrobust.explain.explainers import Explainer
     from tfrobust.explain.scorecard import Scorecard
@@ -178,9 +179,19 @@ def _check_target_layer(models: dict[str, Any], name: str | None) -> None:
         find(model, name)
 
 
-def explain_examples(subject: Subject, per_group: int = 3, tell: Tell = silent) -> Path:
-    """Attacks a few hundred test images, picks some of each kind, and draws their maps."""
+def explain_examples(
+    subject: Subject, per_group: int = 3, tell: Tell = silent, evaluator: Evaluator | None = None
+) -> Path:
+    """Attacks a few hundred test images, picks some of each kind, and draws their maps.
+
+    Args:
+      subject: the model, as a graph of layers, and the images.
+      per_group: images of each kind.
+      tell: receives a line for each figure.
+      evaluator: of the same model and images, whose clean pass and traces are used again.
+    """
     from tfrobust.attacks.gradient import PGD
+    from tfrobust.evaluation.curves import only, sample_index
     from tfrobust.evaluation.evaluator import Evaluator
     from tfrobust.explain.figure_data import Examples, pick, saliency_maps
     from tfrobust.figures import draw_figures
@@ -188,11 +199,15 @@ def explain_examples(subject: Subject, per_group: int = 3, tell: Tell = silent) 
     from tfrobust.threat_model import ThreatModel
 
     model, config, run = subject.model, subject.config, subject.run
-    pool = sample(subject.test, POOL, config.seed)
-    evaluator = Evaluator(model, pool, seed=config.seed)
+    if evaluator is None:
+        evaluator = Evaluator(model, sample(subject.test, POOL, config.seed), seed=config.seed)
+    pool = evaluator.data
+    drawn = sample_index(len(pool), POOL, config.seed)
     attack, threat_model = PGD(steps=20), ThreatModel.from_config(config.threat)
-    attacked = evaluator.run("pgd", attack, threat_model).outcome.predictions
-    index = pick(pool.labels, evaluator.clean.predictions, attacked, per_group, config.seed)
+    base = only(evaluator.clean, drawn)
+    seen = evaluator.clean.predictions[drawn]
+    attacked = evaluator.run("pgd", attack, threat_model, base).outcome.predictions[drawn]
+    index = drawn[pick(pool.labels[drawn], seen, attacked, per_group, config.seed)]
     x = pool.pixels(index)
     examples = Examples(x, pool.labels[index], evaluator.craft(attack, threat_model, index))
     maps = saliency_maps(model, examples, pool.label_names, seed=config.seed)

@@ -26,6 +26,7 @@ from tfrobust.training.defaults import AUTO
 if TYPE_CHECKING:
     from tfrobust.data.types import ImageSet, Splits
     from tfrobust.distribution import Worker
+    from tfrobust.evaluation.evaluator import Evaluator
     from tfrobust.evaluation.report import RobustnessReport
 
 
@@ -239,9 +240,15 @@ def publish(
     whole = dataclasses.replace(subject, test=splits.test)
     figures = [run.figures / "data.png", run.figures / "curves.png"]
     if config.evaluation.figures:
-        figures.append(explain_examples(whole, tell=tell))
+        figures.append(explain_examples(whole, tell=tell, evaluator=_again(found, config)))
     saved = export_saved_model(whole, tell=tell)
     return TrainResult(run, config, found, tuple(figures), saved)
+
+
+def _again(found: EvaluateResult, config: RunConfig) -> Evaluator | None:
+    """The evaluator of all test images on the model itself, where there is one."""
+    whole = config.evaluation.limit is None and config.evaluation.eot == 1
+    return found.evaluator if whole else None
 
 
 def _kept(run: RunFolder, config: RunConfig, splits: Splits, tell: Tell) -> Subject:
