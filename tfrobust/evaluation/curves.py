@@ -144,8 +144,8 @@ def accuracy_against_steps(
 ) -> Curve:
     """Accuracy under one attack as it is given more steps; the first point is clean.
 
-    Every number of steps is an attack of its own with the step size that goes with it,
-    and is traced anew. Where the curve has not levelled off, the steps are too few.
+    Every number of steps is an attack of its own with the step size that goes with it.
+    Where the curve has not levelled off, the steps are too few.
 
     Args:
       evaluator: the model and its images.
