@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,6 +69,27 @@ def dark(browser: Any, on: bool) -> None:
         "Emulation.setEmulatedMedia",
         {"features": [{"name": "prefers-color-scheme", "value": value}]},
     )
+
+
+def inaccessible(browser: Any) -> list[str]:
+    """What axe finds wrong with a page for those who cannot see or point well, a line each.
+
+    Both themes are looked at; the page is left in the light one.
+    """
+    rules = pytest.importorskip("axe_core_python")
+    script = (Path(rules.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    found = []
+    for theme in (True, False):
+        dark(browser, theme)
+        browser.execute_script(script)
+        answer = browser.execute_async_script("axe.run().then(arguments[0])")
+        assert answer["passes"], "axe looked at nothing"
+        found += [
+            f"{rule['id']} ({rule['impact']}): {node['html']}"
+            for rule in answer["violations"]
+            for node in rule["nodes"]
+        ]
+    return found
 
 
 LIGHTNESS = """

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from browser import chromium, complaints, dark, lightness, overflow, unloaded
+from browser import chromium, complaints, dark, inaccessible, lightness, overflow, unloaded
 
 from pipelines import report
 
@@ -52,6 +52,11 @@ def test_it_fits_a_phone_and_a_screen(browser, page, width) -> None:
     opened(browser, page)
     assert overflow(browser) <= 0
     browser.set_window_size(1200, 1600)
+
+
+def test_axe_finds_nothing_to_mend(browser, page) -> None:
+    opened(browser, page)
+    assert inaccessible(browser) == []
 
 
 def test_light_and_dark(browser, page) -> None:

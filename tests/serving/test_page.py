@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from browser import chromium, complaints, dark, lightness, overflow, unloaded
+from browser import chromium, complaints, dark, inaccessible, lightness, overflow, unloaded
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,7 @@ def test_an_image_is_seen_explained_and_attacked(browser, client, near) -> None:
     assert text(browser, "clean").startswith("red")
     assert text(browser, "verdict").startswith("Broken: red became")
     assert unloaded(browser) == [] and complaints(browser) == []
+    assert inaccessible(browser) == []
 
 
 def test_a_weaker_attack_is_withstood(browser, client, tmp_path) -> None:
