@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from tfrobust.attacks.gradient import FGSM, PGD
+from tfrobust.attacks.gradient import BIM, FGSM, PGD
 from tfrobust.chance import wilson
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError
@@ -140,6 +140,34 @@ def test_radii_share_one_trace(small_cnn):
         batch_size=16,
     )
     assert len(traces) == 1
+
+
+def test_steps_step_sizes_and_restarts_share_one_trace(linear_model):
+    """And what is found is what each of them finds alone."""
+    traces = []
+
+    model = binary_model(linear_model)
+
+    def traced(x):
+        traces.append(1)
+        return model(x)
+
+    data = labelled_by(model, images())
+    ball, attacks = ThreatModel("linf", 0.02), [
+        PGD(steps=3, step_size=0.002), PGD(steps=1), PGD(steps=7, restarts=2), BIM(steps=4),
+    ]  # fmt: skip
+    shared, found = Evaluator(traced, data), []
+    for attack in attacks:
+        before = len(traces)
+        outcome = shared.run("pgd", attack, ball).outcome
+        crafted = shared.craft(attack, ball, np.arange(4))
+        found.append((outcome, crafted, len(traces) - before))
+    assert [count > 0 for *_, count in found] == [True, False, False, True]
+    for attack, (outcome, crafted, _) in zip(attacks, found, strict=True):
+        alone = Evaluator(model, data)
+        correct = alone.run("pgd", attack, ball).outcome.correct
+        np.testing.assert_array_equal(correct, outcome.correct)
+        np.testing.assert_allclose(alone.craft(attack, ball, np.arange(4)), crafted, atol=1e-6)
 
 
 def test_json_holds_the_contract_and_csv_every_image(linear_model):
