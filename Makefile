@@ -3,6 +3,7 @@
 # make test-cluster  passes those on real Ray clusters, with the extra [cluster]
 # make test-matrix   passes them with TensorFlow 2.18 to 2.21, in environments of their own
 #   (MATRIX=all: the whole suite; MATRIX_ROWS="2.20:3.13": other pairs; MATRIX_DIR: where)
+# make choose-tests  decides which tests make test runs, by what they reach in which time
 # make coverage  passes the tests and prints the lines and branches they reach, room by room
 #
 # `make INSTALLER=uv test` installs in a fraction of pip's time. uv reads neither pip.conf nor PIP_
@@ -27,7 +28,7 @@ export UV_HTTP_TIMEOUT ?= 300
 PYTEST := $(BIN)/python -m pytest
 PROCESSES := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: train test test-slow test-cluster coverage test-matrix check benchmarks docs tutorials release-check clean
+.PHONY: train test test-slow test-cluster coverage test-matrix choose-tests check benchmarks docs tutorials release-check clean
 
 train: $(VENV)/.ready
 	$(DIGITS) --recipe digits_standard --output saved_models/digits-standard
@@ -46,6 +47,13 @@ coverage: $(VENV)/.ready-dev
 	$(BIN)/python -m coverage run -m pytest $(PROCESSES)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python .ci/rooms.py
+
+# Which tests `make test` leaves to `make test-slow`: tests/slow.txt, made anew.
+choose-tests: $(VENV)/.ready-dev
+	rm -rf build/coverage && mkdir -p build/coverage
+	PYTHONPATH=.ci $(BIN)/python -m coverage run -m pytest -p choose_tests --all-listed $(PROCESSES)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python .ci/choose_tests.py
 
 # Ray clusters of several nodes on this machine, whose nodes are killed; a real PostgreSQL where
 # there is one.

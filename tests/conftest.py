@@ -19,20 +19,30 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 ROOT = Path(__file__).resolve().parents[1]
 LONGEST = ROOT / "tests" / "longest.txt"
+# What takes long and reaches nothing that others do not: .ci/choose_tests.py.
+SLOW = ROOT / "tests" / "slow.txt"
 # Of each file, in seconds.
 TOOK: Counter[str] = Counter()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
+        "--all-listed", action="store_true", help="run also what tests/slow.txt leaves out"
+    )
+    parser.addoption(
         "--write-longest", action="store_true", help="write tests/longest.txt as this run took"
     )
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what is off the diagonals as slow; long files first, so that no process is left
-    with one when the others have ended."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks what is listed or off the diagonals as slow; long files first, so that no process is
+    left with one when the others have ended."""
+    if not config.option.all_listed:
+        left_out = set(SLOW.read_text(encoding="utf-8").split("\n"))
+        for item in items:
+            if item.nodeid in left_out:
+                item.add_marker(pytest.mark.slow)
     mark_diagonals(items)
     places = {name: place for place, name in enumerate(LONGEST.read_text().split())}
     # A file that is not in the list is a short one.
