@@ -279,7 +279,7 @@ class _Explaining:
             name: measure(
                 model, chosen.x, chosen.adversarial[name], list(self.methods),
                 attacked=chosen.attacked[name], seed=self.subject.config.seed,
-                explainers=self.methods, shown=functools.partial(self._measuring, name),
+                explainers=self.methods, on_method=functools.partial(self._measuring, name),
             )
             for name, model in self.models.items()
         }  # fmt: skip

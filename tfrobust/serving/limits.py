@@ -1,4 +1,4 @@
-"""What a client may ask for, and the ways to be told no."""
+"""Limits on what a client may request, and the errors that reject it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from tfrobust.export.image_bytes import MAX_PIXELS, MAX_REQUEST_PIXELS
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for, and all open ones together.
+    """Limits of one request, and of all open ones together.
 
-    Pixels are counted as headers claim them, each side as the model's at least.
+    Pixels count as claimed by headers, each side at least as the model's.
 
     Attributes:
-      body: bytes of a request; all that are open hold 16 times as many.
+      body: bytes of a request; all open requests together may hold 16 times as many.
       seconds: that a client may take to send its body.
-      instances: images in a request of TensorFlow Serving's form.
+      instances: images in a request in TensorFlow Serving's format.
       pixels: of an image.
       request_pixels: of all images of a request.
-      decoding: pixels of all requests that are decoded or wait for it.
-      queue: images that may wait for a decoder, and for the model.
-      batch: images that run at once.
-      calls: explanations and attacks that run or wait.
+      decoding: pixels of all requests that are being decoded or queued.
+      queue: images queued for the decoder, and for the model.
+      batch: maximum batch size.
+      calls: running and queued explanations and attacks.
     """
 
     body: int = 16 * 2**20
@@ -39,11 +39,11 @@ class Limits:
 
 
 class Refused(Exception):
-    """A request that gets no answer but a sentence.
+    """A rejected request: it is answered by one sentence.
 
     Args:
-      status: of HTTP.
-      message: what was expected, what was found.
+      status: HTTP status code.
+      message: what was expected and what was found.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -52,45 +52,45 @@ class Refused(Exception):
 
 
 class Busy(Exception):
-    """More is under way than the limits allow: the caller is told to come again."""
+    """The limits are reached: the client is asked to retry later."""
 
 
 class Gate:
-    """So much at a time and no more: who comes on top is told so instead of waiting.
+    """A counting limiter that rejects instead of blocking.
 
-    What alone exceeds the limit still passes where nothing else is under way, or it would
-    be sent away for ever. For one event loop; not for threads.
+    An amount that alone exceeds the limit still passes if nothing else is held; otherwise it
+    would be rejected forever. For one event loop; not thread-safe.
 
     Args:
-      limit: of what is held at a time.
+      limit: maximum amount held at a time.
 
     Attributes:
-      held: how much is held now.
+      held: the amount held now.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit, self.held = limit, 0
 
     def take(self, amount: int = 1) -> None:
-        """Holds so much more.
+        """Acquires an amount.
 
         Raises:
-          Busy: it does not fit.
+          Busy: it would exceed the limit.
         """
         if self.held and self.held + amount > self._limit:
             raise Busy
         self.held += amount
 
     def give(self, amount: int = 1) -> None:
-        """Lets go of so much."""
+        """Releases an amount."""
         self.held -= amount
 
     @contextlib.contextmanager
     def holding(self, amount: int = 1) -> Iterator[None]:
-        """Holds so much until the block ends.
+        """Holds an amount until the block ends.
 
         Raises:
-          Busy: it does not fit.
+          Busy: it would exceed the limit.
         """
         self.take(amount)
         try:
