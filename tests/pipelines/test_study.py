@@ -102,7 +102,7 @@ def test_a_failed_step_stops_the_study(recipe, tmp_path, capfd):
     ("entry", "message"),
     [
         ("{name: a, run: dance --all}", "expected a verb of"),
-        ("{name: a, run: 'train --data {nowhere}'}", "cannot be filled in"),
+        ("{name: a, run: 'train --data {nowhere}'}", "cannot be substituted"),
         ("{name: a}", "A step has name, run"),
     ],
 )

@@ -20,11 +20,12 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     add = parser.add_argument
     add("model", metavar="RUN_OR_MODEL", help="run folder, .keras or .h5 file")
     add("--output", default=None, metavar="FOLDER",
-        help="for the files (default: the run folder, or MODEL-results)")  # fmt: skip
+        help="folder for the files (default: the run folder, or MODEL-results)")  # fmt: skip
     add("--version", type=int, default=1, help="number of the version folder")
     add("--formats", default="", metavar="NAMES",
-        help=f"further formats, each compared on real images: {', '.join(FORMATS)}")  # fmt: skip
-    add("--images", type=int, default=500, help="test images that further formats run on")
+        help="further formats, each compared with the SavedModel on real images: "
+        f"{', '.join(FORMATS)}")  # fmt: skip
+    add("--images", type=int, default=500, help="number of test images for that comparison")
     add(
         "--export-anyway",
         action="store_true",

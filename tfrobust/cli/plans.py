@@ -1,4 +1,4 @@
-"""What a training command will do: the plan of its flags, and the defaults that help shows."""
+"""The plan of a training command's flags, and the defaults that its help shows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
     """The plan of a command's recipe and flags.
 
     Raises:
-      UsageError: an unknown recipe or setting, or settings that do not go together.
+      UsageError: an unknown recipe or setting, or contradictory settings.
     """
     return plan_of_settings(
         given_settings(args), args.recipe, epochs=args.epochs, learning_rate=args.learning_rate
@@ -29,12 +29,12 @@ def shown_in_help(
 ) -> Callable[[str, str], str] | None:
     """(group, setting) -> the default that --help shows beside these flags.
 
-    That is what the run would take: the recipe's value, or, where settings are chosen for the
-    images, 'chosen' with the value for some images. None without --help.
+    This is the value that the run would use: the recipe's, or, for settings chosen by the images,
+    'chosen' with the value for some images. None without --help.
 
     Args:
-      words: of the command line.
-      make_parser: makes a parser of the flags of training.
+      words: the command line.
+      make_parser: returns a parser of the flags of training.
     """
     if not words or not set(HELP) & set(words):
         return None
@@ -57,7 +57,7 @@ def _is_chosen(group: str, name: str) -> bool:
 
 
 def _plan_of(words: Sequence[str], parser: argparse.ArgumentParser) -> Plan:
-    """The plan that the flags beside --help make; of wrong flags the one without any."""
+    """The plan of the flags beside --help; if they are invalid, the plan without flags."""
     beside = [word for word in words if word not in HELP]
     try:
         return make_plan(parser.parse_known_args(beside)[0])

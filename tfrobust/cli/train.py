@@ -1,4 +1,4 @@
-"""`tfrobust train`: trains a robust classifier, measures it, explains it and exports it."""
+"""`tfrobust train`: trains a robust classifier, evaluates it, explains it and exports it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ GROUPS = ["", "data", "backbone", "threat", "training", "augment", "evaluation"]
 
 
 def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> None:
-    """Adds the flags of the verb; the help shows the values that `words` lead to."""
+    """Adds the flags of the verb; the help shows the values that `words` would use."""
     parser.add_argument("--recipe", default=None, help=recipe_help())
     parser.add_argument(
         "--output", default=None, help="run folder (default: saved_models/DATASET-BACKBONE-METHOD)"
     )
     parser.add_argument("--resume", action="store_true", help="resume a run that was interrupted")
     parser.add_argument(
-        "--epochs", type=int, default=None, help="epochs of the training (default: the stages')"
+        "--epochs", type=int, default=None, help="epochs of training (default: the stages')"
     )
     parser.add_argument(
         "--learning-rate", type=float, default=None,
-        help="learning rate at its height (default: the stages')",
+        help="peak learning rate (default: the stages')",
     )  # fmt: skip
     parser.add_argument(
         "--export-anyway", action="store_true",
@@ -38,7 +38,7 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
     )  # fmt: skip
     parser.add_argument(
         "--strategy", default="none", choices=("none", "mirrored", "multiworker"),
-        help="what training is spread over: all GPUs of this machine, or the workers in TF_CONFIG",
+        help="distribute training over all GPUs of this machine, or over the workers in TF_CONFIG",
     )  # fmt: skip
     parser.add_argument("--reference", default=None, help=REFERENCE_HELP)
     choices = {"backbone": Names([*BACKBONES, AUTO])}
@@ -70,7 +70,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 COMMAND = Command(
-    "train", "Train a robust classifier, measure it, explain it and export it, in one go.",
+    "train", "Train a robust classifier, evaluate it, explain it and export it, in one go.",
     add_flags, work,
     common=("--data", "--recipe", "--backbone", "--weights", "--method", "--norm", "--eps",
             "--epochs", "--time-limit", "--attack", "--output", "--resume"),
@@ -78,6 +78,6 @@ COMMAND = Command(
            "file (default: the data set's, else chosen for the images)",
            "--backbone": "network: resnet18, resnet50, mobilenetv2, vit, ... (--help-all lists "
            "them), or a .keras file",
-           "--time-limit": "minutes of training: schedules run over them"},
+           "--time-limit": "minutes of training; schedules adapt to it"},
 )  # fmt: skip
 main, make_parser = COMMAND.main, COMMAND.parser

@@ -57,10 +57,10 @@ def distances(
     """
     from tfrobust.figures.distances import MinimalDistancesFigure
     from tfrobust.radii.distances import distance_curves
-    from tfrobust.radii.minimal_distance import chosen, minimal_distance, norm_of
+    from tfrobust.radii.minimal_distance import minimal_distance, norm_of, open_attack
 
     asked = [
-        (text, norm_of(chosen(text)[1], norm)) for text in attacks for norm in norms or (None,)
+        (text, norm_of(open_attack(text)[1], norm)) for text in attacks for norm in norms or (None,)
     ]
     subject, data, folder = _begin(subject, "distances", tell)
     found: list[MinimalDistances] = []
