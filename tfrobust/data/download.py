@@ -21,10 +21,10 @@ _PART = ".part"
 
 @dataclass(frozen=True)
 class Remote:
-    """A file on the net.
+    """A file on a server.
 
     Attributes:
-      url: its http(s) address.
+      url: its http(s) URL.
       size: its length in bytes.
       sha256: its digest, 64 hex digits.
     """
@@ -35,23 +35,23 @@ class Remote:
 
 
 def fetch(remote: Remote, target: Path, *, otherwise: str, timeout: float = 10.0) -> Path:
-    """Downloads a file, unless it is there.
+    """Downloads a file, unless it exists.
 
-    `target` appears only when it is complete and its digest is right; until then the
-    bytes are in '<target>.part', from where the next call goes on.
+    `target` appears only when it is complete and its digest is right; until then the bytes are in
+    '<target>.part', from which the next call resumes.
 
     Args:
       remote: what to download.
-      target: where to put it; its folder is made.
-      otherwise: what else the user can do, for messages ('give ... with --flag').
-      timeout: seconds without an answer, or without a byte, until it fails.
+      target: the destination; its folder is created.
+      otherwise: an alternative for the user, for messages ('give ... with --flag').
+      timeout: seconds without a response, or without a byte, until it fails.
 
     Returns:
       `target`.
 
     Raises:
-      TFRobustError: the server cannot be reached or fails, the disk is full or
-        read-only, or the content is not the expected one.
+      TFRobustError: the server cannot be reached or fails, the disk is full or read-only, or the
+        content does not match.
     """
     if target.exists():
         return _verified(remote, target, otherwise)
@@ -94,7 +94,7 @@ def _receive(remote: Remote, part: Path, timeout: float) -> None:
     with _open(request, timeout) as response:
         # A server that ignores the range sends the whole file with status 200.
         start = start if response.status == 206 else 0
-        # A log-in page instead of the file, for one, must not become the file's start.
+        # The start of the file must not be a log-in page, for example.
         if response.length is not None and start + response.length != remote.size:
             raise ConnectionError(f"a file of {start + response.length:,} bytes")
         with part.open("ab" if start else "wb") as file:
@@ -102,12 +102,12 @@ def _receive(remote: Remote, part: Path, timeout: float) -> None:
 
 
 def _open(request: urllib.request.Request, timeout: float) -> HTTPResponse:
-    """The answer within `timeout` as a whole: its own does not bound the name's look-up."""
+    """The response within `timeout` in total: urllib's own does not cover the DNS look-up."""
     answer: list[Any] = []
 
     def connect() -> None:
         try:
-            # A fresh opener: urlopen keeps the proxies of its first call.
+            # A new opener: urlopen keeps the proxies of its first call.
             answer.append(urllib.request.build_opener().open(request, timeout=timeout))
         except Exception as error:
             if isinstance(error, urllib.error.HTTPError):
@@ -142,7 +142,7 @@ def _verified(remote: Remote, path: Path, otherwise: str) -> Path:
         return path
     size = path.stat().st_size
     if path.suffix == _PART:
-        # Otherwise the next run would go on from bytes that are wrong.
+        # Otherwise the next run would resume from corrupt bytes.
         path.unlink()
     raise TFRobustError(
         f"Expected {remote.url} as {remote.size:,} bytes with SHA-256 {remote.sha256}, found "
