@@ -112,7 +112,7 @@ def sparse_step(grad: Tensor, step_size: Tensor, changed: Tensor) -> Tensor:
       grad: float32 [M, H, W, C].
       step_size: float32 [M].
       changed: number of values changed by the best point, float32 [M]; the step changes two
-          thirds as many.
+        thirds as many.
     """
     size = tf.abs(tf.reshape(grad, [tf.shape(grad)[0], -1]))
     values = tf.shape(size)[1]

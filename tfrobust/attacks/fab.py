@@ -56,7 +56,7 @@ class FAB(Attack):
       eta: overshoot of the projections, 1 or more.
       beta: share of the distance to x that remains after pulling back, in (0, 1).
       final_search: model evaluations spent at the end on the segment between x and the
-          found, by false position. The paper has 3, AutoAttack's FAB none. With `early_stop` only
+        found, by false position. The paper has 3, AutoAttack's FAB none. With `early_stop` only
         points outside the ball are searched.
       early_stop: budget attack: an example is done as soon as an adversarial point in the ball is
         found; what is returned lies inside the ball. Off: minimal attack: all steps are made, and

@@ -151,20 +151,20 @@ def universal(
       (32, 32)
     """
     _check(ball, epochs, step_size, batch_size)
-    judge, (train, others), rows, random = opened(model, data, test, seed, view)
-    shape = train.image_shape
+    judge, (images, others), rows, random = opened(model, data, test, seed, view)
+    shape = images.image_shape
     climb = _climber(attackable(judge), shape, ball, step_size)
     delta = tf.zeros(shape)
     for _ in range(epochs):
         order = random.permutation(rows[0])
         for first in range(0, len(order), batch_size):
             part = np.sort(order[first : first + batch_size])
-            x, y = tf.constant(train.pixels(part)), tf.constant(train.labels[part], tf.int32)
+            x, y = tf.constant(images.pixels(part)), tf.constant(images.labels[part], tf.int32)
             delta = climb(x, y, delta)
     look = _looker(inference(judge), shape, ball)
     train, unseen = (
         _fooled(look, each, which, delta, batch_size)
-        for each, which in zip((train, others), rows, strict=True)
+        for each, which in zip((images, others), rows, strict=True)
     )
     return UniversalPerturbation(delta.numpy(), ball, train, unseen)
 
@@ -182,9 +182,9 @@ def opened(
     """
     judge, images = open_pair(model, data, view=view)
     random = np.random.default_rng(seed)
-    train, others, rows = _split(images, test, random)
+    images, others, rows = _split(images, test, random)
     check_labels(others.labels, judge.classes)
-    return judge, (train, others), rows, random
+    return judge, (images, others), rows, random
 
 
 def _split(

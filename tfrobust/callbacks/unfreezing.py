@@ -15,8 +15,8 @@ class StagedUnfreezing(Callback):
 
     Args:
       stages: BLOCKS:EPOCHS:LEARNING_RATE, comma-separated, such as
-          'head:2:0.05,6:3:0.02,all:10:0.01'. BLOCKS is 'head', 'all', or the number of blocks
-          from the top that train with the head. `fit` stops after the last stage.
+        'head:2:0.05,6:3:0.02,all:10:0.01'. BLOCKS is 'head', 'all', or the number of blocks
+        from the top that train with the head. `fit` stops after the last stage.
       blocks: the network's blocks from the head down, each a list of prefixes of layer names;
         None treats each layer with weights as a block, including those of nested models, and
         the last one as the head.

@@ -3,7 +3,7 @@
 Hendrycks and Dietterich (2019), https://arxiv.org/abs/1903.12261. Two layouts:
 
     NAME.npy, labels.npy            uint8 [5 * N, H, W, 3], severity 1 first
-      NAME/SEVERITY/CLASS/*.JPEG      possibly below GROUP/, such as noise/
+    NAME/SEVERITY/CLASS/*.JPEG      possibly below GROUP/, such as noise/
 """
 
 from __future__ import annotations

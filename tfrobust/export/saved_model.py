@@ -57,8 +57,8 @@ def export(
 
     Args:
       model: a Keras model (tf_keras or Keras 3) or a `Classifier` around one: images float32
-          [None, H, W, 3] -> [None, K]. A final softmax or sigmoid is removed, so that 'logits' and
-          'probabilities' are what their names say.
+        [None, H, W, 3] -> [None, K]. A final softmax or sigmoid is removed, so that 'logits' and
+        'probabilities' are what their names say.
       folder: the run's folder, ``saved_models/<run>``; created if missing.
       class_names: the K classes' names, by label; None is '0', '1', ...
       version: number of the version folder, in TensorFlow Serving's sense.
