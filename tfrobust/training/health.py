@@ -109,8 +109,11 @@ class Health:
         if self.hopeless:
             change = "no recoveries are left"
         self._event = what
-        print(f"At {where} {what}: rolled back to good weights; {change}.", file=sys.stderr,
-              flush=True)  # fmt: skip
+        print(
+            f"At {where} {what}: rolled back to the last good weights; {change}.",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def judge(self, row: dict[str, Any], method: Any, part: float, steps: int, count: int) -> str:
         """An epoch's failure, or one recovered from since the last epoch; '' if all is well.
