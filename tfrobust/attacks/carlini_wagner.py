@@ -60,7 +60,7 @@ class CarliniWagner(TradeOff):
         count = column(tf.cast(search.done + 1, tf.float32))
         step, first, second = adam(descent, first, second, count)
         free = free - self.learning_rate * step
-        search, ended = self._go_on(search, wrong, squared_size(delta) + penalty)
+        search, ended = self._advance(search, wrong, squared_size(delta) + penalty)
         nothing = tf.zeros_like(delta)
         free = where(ended, _as_free(rows.x, ball), free)
         memory = (free, where(ended, nothing, first), where(ended, nothing, second), search)

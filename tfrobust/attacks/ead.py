@@ -66,7 +66,7 @@ class EAD(TradeOff):
         logits = model(z)
         before, (rows, wrong) = rows.z, record(rows, z, logits, ball)
         penalty, _ = self._penalty(logits, rows.y, search)
-        search, ended = self._go_on(search, wrong, self._cost(z - rows.x) + penalty)
+        search, ended = self._advance(search, wrong, self._cost(z - rows.x) + penalty)
         ahead = z + column(done / (done + 3.0)) * (z - before)
         rows = rows._replace(
             z=where(ended, rows.x, z), memory=(where(ended, rows.x, ahead), search)

@@ -17,7 +17,7 @@ from tfrobust.typing import Tensor
 # Queries per iteration, some of which the line searches take; and the growth of the votes from
 # one iteration to the next, 0.6 ** (-2/3): as published.
 _TURN, _SEARCHED, _GROWTH = 500, 25, 0.6 ** (-2 / 3)
-# Precision of a path's end at the boundary; and how often a path is doubled to reach it.
+# Bisections of a path to the boundary; and how often a path may be doubled to reach it.
 _HALVINGS, _DOUBLINGS = 16, 6
 
 

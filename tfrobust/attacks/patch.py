@@ -131,7 +131,7 @@ def adversarial_patch(
         raise UsageError(f"size: expected at most {min(shape[:2])}, the image's side, got {size}.")
     if target is not None and not 0 <= target < judge.classes:
         raise UsageError(f"target: expected a class 0 to {judge.classes - 1}, found {target!r}.")
-    climb = _climber(attackable(judge), shape, size, target, step_size)
+    climb = _ascent_step(attackable(judge), shape, size, target, step_size)
     patch, batches = tf.fill([size, size, shape[2]], 0.5), 0
     passes = epochs or math.ceil(_STEPS / math.ceil(len(rows[0]) / batch_size))
     for _ in range(passes):
@@ -140,7 +140,7 @@ def adversarial_patch(
             part, batches = np.sort(order[first : first + batch_size]), batches + 1
             x, y = tf.constant(images.pixels(part)), tf.constant(images.labels[part], tf.int32)
             patch = climb(x, y, patch, tf.constant([seed, batches], tf.int32))
-    look = _looker(inference(judge), shape, size)
+    look = _predictor(inference(judge), shape, size)
     train, _ = _measured(look, images, rows[0], patch, batch_size, target)
     unseen, reached = _measured(look, others, rows[1], patch, batch_size, target)
     noise = tf.random.stateless_uniform(tf.shape(patch), [seed, -1])
@@ -179,7 +179,7 @@ def _paste(x: Tensor, patch: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
     return tf.ensure_shape(tf.where(inside, spread, x), x.shape)
 
 
-def _climber(
+def _ascent_step(
     logits: Function, shape: tuple[int, ...], size: int, target: int | None, step_size: float
 ) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
     """(x, y, patch, seed) -> the patch after one step, as a graph."""
@@ -213,7 +213,7 @@ def _shared_log(log_p: Tensor) -> Tensor:
     return tf.stop_gradient(tf.nn.softmax(known)) * log_p
 
 
-def _looker(
+def _predictor(
     logits: Function, shape: tuple[int, ...], size: int
 ) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
     """(x, patch, seed) -> the predictions without and with it, int32 [B]; a graph."""

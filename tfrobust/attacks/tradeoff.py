@@ -94,7 +94,7 @@ class TradeOff(MinimalNorm):
         pull = tf.where(missing > 0, search.weight, 0.0)
         return pull * missing, pull
 
-    def _go_on(self, search: Search, wrong: Tensor, cost: Tensor) -> tuple[Search, Tensor]:
+    def _advance(self, search: Search, wrong: Tensor, cost: Tensor) -> tuple[Search, Tensor]:
         """The search after a step, and which examples start the next search, bool [M].
 
         Args:

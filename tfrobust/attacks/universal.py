@@ -153,7 +153,7 @@ def universal(
     _check(ball, epochs, step_size, batch_size)
     judge, (images, others), rows, random = opened(model, data, test, seed, view)
     shape = images.image_shape
-    climb = _climber(attackable(judge), shape, ball, step_size)
+    climb = _ascent_step(attackable(judge), shape, ball, step_size)
     delta = tf.zeros(shape)
     for _ in range(epochs):
         order = random.permutation(rows[0])
@@ -161,7 +161,7 @@ def universal(
             part = np.sort(order[first : first + batch_size])
             x, y = tf.constant(images.pixels(part)), tf.constant(images.labels[part], tf.int32)
             delta = climb(x, y, delta)
-    look = _looker(inference(judge), shape, ball)
+    look = _predictor(inference(judge), shape, ball)
     train, unseen = (
         _fooled(look, each, which, delta, batch_size)
         for each, which in zip((images, others), rows, strict=True)
@@ -206,7 +206,7 @@ def _split(
     return images, images, (np.sort(order[:half]), np.sort(order[half:]))
 
 
-def _climber(
+def _ascent_step(
     logits: Function, shape: tuple[int, ...], ball: ThreatModel, step_size: float | None
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """(x, y, delta) -> delta after one step, as a graph."""
@@ -232,7 +232,7 @@ def _climber(
     return made
 
 
-def _looker(
+def _predictor(
     logits: Function, shape: tuple[int, ...], ball: ThreatModel
 ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """(x, delta) -> the predictions without and with it, int32 [B]; a graph."""

@@ -56,7 +56,7 @@ class WeightAveraging(Callback):
     def on_train_end(self, logs: Logs = None) -> None:
         """Makes the averages the model's weights."""
         if self._averages is not None:
-            self._averages.put_in_place()
+            self._averages.apply()
         self.model.averages, self.model.train_function = None, None
 
     def arrays(self) -> list[np.ndarray]:

@@ -71,7 +71,7 @@ class StagedUnfreezing(Callback):
         for place, block in enumerate(self._found):
             for layer in block:
                 layer.trainable = place <= count
-        self.model.settle_trainable()
+        self.model.update_trainable()
 
 
 def _blocks(model: Any, given: list[list[str]] | None) -> list[list[Any]]:

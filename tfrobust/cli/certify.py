@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tfrobust.cli.cluster import add_cluster, cluster_of
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.flags import add_setting, add_settings
-from tfrobust.cli.intake import add_intake, shown_of_run, subject_of
+from tfrobust.cli.intake import add_intake, run_defaults, subject_of
 from tfrobust.cli.parser import Parser
 from tfrobust.settings import parse_number
 
@@ -33,7 +33,7 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     add("--resume", action="store_true", help="resume a certification that was interrupted")
     add_cluster(parser)
     add_intake(parser)
-    shown = shown_of_run(parser, words)
+    shown = run_defaults(parser, words)
     add_setting(parser, "evaluation", "limit", shown)
     add_settings(parser, ["", "data"], {}, shown)
 

@@ -56,7 +56,7 @@ class Command:
         )  # fmt: skip
         parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
         self.add_flags(parser, words)
-        parser.settle()
+        parser.finish()
         return parser
 
     def main(self, argv: Sequence[str] | None = None) -> int:

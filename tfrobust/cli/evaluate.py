@@ -9,7 +9,7 @@ from tfrobust.attacks import ATTACKS, SUITES
 from tfrobust.cli.cluster import add_cluster, cluster_of
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.flags import add_settings
-from tfrobust.cli.intake import add_intake, shown_of_run, subject_of
+from tfrobust.cli.intake import add_intake, run_defaults, subject_of
 from tfrobust.cli.parser import Parser
 from tfrobust.data import DATASETS
 from tfrobust.errors import UsageError
@@ -48,7 +48,7 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     )  # fmt: skip
     add_cluster(parser)
     add_intake(parser)
-    add_settings(parser, ["", "threat", "evaluation", "data"], {}, shown_of_run(parser, words))
+    add_settings(parser, ["", "threat", "evaluation", "data"], {}, run_defaults(parser, words))
     parser.epilog = (
         f"Attacks: {', '.join([*ATTACKS, *SUITES])}. Built-in data sets: {', '.join(DATASETS)}."
     )

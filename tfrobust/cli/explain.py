@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.flags import add_settings
-from tfrobust.cli.intake import add_intake, shown_of_run, subject_of
+from tfrobust.cli.intake import add_intake, run_defaults, subject_of
 from tfrobust.cli.parser import Parser
 from tfrobust.explain import EXPLAINERS
 from tfrobust.explain.selectors import select_methods
@@ -40,7 +40,7 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     add("--layers", default=None, metavar="NAMES",
         help="convolutions whose channels are drawn (default: 8 from the input up)")  # fmt: skip
     add_intake(parser)
-    add_settings(parser, ["", "threat", "data"], {}, shown_of_run(parser, words))
+    add_settings(parser, ["", "threat", "data"], {}, run_defaults(parser, words))
 
 
 def work(args: argparse.Namespace) -> None:

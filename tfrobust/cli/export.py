@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.flags import add_settings
-from tfrobust.cli.intake import add_intake, shown_of_run, subject_of
+from tfrobust.cli.intake import add_intake, run_defaults, subject_of
 from tfrobust.cli.parser import Parser
 from tfrobust.export import FORMATS
 from tfrobust.jobs.exporting import check_export
@@ -32,7 +32,7 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
         help="export even a model that is no better than guessing",
     )
     add_intake(parser)
-    add_settings(parser, ["data"], {}, shown_of_run(parser, words))
+    add_settings(parser, ["data"], {}, run_defaults(parser, words))
 
 
 def work(args: argparse.Namespace) -> None:

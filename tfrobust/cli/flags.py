@@ -155,7 +155,7 @@ class _OnOffOrPath(argparse.Action):
         setattr(namespace, self.beside, values)
 
 
-def shown_setting(config: RunConfig, group: str, name: str) -> str:
+def format_setting(config: RunConfig, group: str, name: str) -> str:
     """A setting's value in a configuration, as help shows it: eps in its norm's own unit.
 
     Empty for a setting that belongs to another method.
@@ -173,7 +173,7 @@ def shown_setting(config: RunConfig, group: str, name: str) -> str:
 
 def of_dataclasses() -> Callable[[str, str], str]:
     """(group, setting) -> the default of the dataclasses, as help shows it."""
-    return functools.partial(shown_setting, RunConfig())
+    return functools.partial(format_setting, RunConfig())
 
 
 def show(default: Any) -> str:

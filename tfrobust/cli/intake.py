@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfrobust.cli.command import HELP, say
-from tfrobust.cli.flags import given_settings, shown_setting
+from tfrobust.cli.flags import format_setting, given_settings
 from tfrobust.cli.parser import Parser
 from tfrobust.config import RunConfig
 from tfrobust.run import RunFolder, doubt_of_learning
@@ -36,7 +36,7 @@ def add_intake(parser: argparse.ArgumentParser) -> None:
         help="maps classes of the images to classes of the model, by name or number")  # fmt: skip
 
 
-def shown_of_run(parser: Parser, words: Sequence[str]) -> Callable[[str, str], str] | None:
+def run_defaults(parser: Parser, words: Sequence[str]) -> Callable[[str, str], str] | None:
     """(group, setting) -> the default that help shows: the named run's, if any.
 
     None without --help, and for the module's help, which shows the defaults of a bare model.
@@ -47,7 +47,7 @@ def shown_of_run(parser: Parser, words: Sequence[str]) -> Callable[[str, str], s
     config = runs[0].read_config() if runs else RunConfig()
 
     def shown(group: str, name: str) -> str:
-        text = shown_setting(config, group, name)
+        text = format_setting(config, group, name)
         if runs:
             return text
         return "the run's" if name == "dataset" else f"the run's, or {text}"

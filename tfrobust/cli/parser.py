@@ -44,15 +44,15 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**options)
         self._common, self._brief = common, dict(brief or {})
         self._shown: list[argparse.Action] = []
-        told = argparse.SUPPRESS if common is None else "show every flag, in groups"
-        self.add_argument("--help-all", action=_HelpAll, nargs=0, help=told)
+        shown = argparse.SUPPRESS if common is None else "show every flag, in groups"
+        self.add_argument("--help-all", action=_HelpAll, nargs=0, help=shown)
 
     @property
     def is_short(self) -> bool:
         """Whether `--help` shows only the common flags."""
         return self._common is not None
 
-    def settle(self) -> None:
+    def finish(self) -> None:
         """Call after adding all flags: shortens the usage line and checks the common flags.
 
         Raises:

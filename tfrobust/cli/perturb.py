@@ -10,7 +10,7 @@ from tfrobust.attacks import ATTACKS
 from tfrobust.cli.cluster import add_cluster, cluster_of
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.flags import add_settings, given_settings
-from tfrobust.cli.intake import shown_of_run
+from tfrobust.cli.intake import run_defaults
 from tfrobust.cli.parser import Parser
 from tfrobust.data import DATASETS
 from tfrobust.jobs.perturbing import SETS
@@ -43,7 +43,7 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     )  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=128, help="batch size")
     add_cluster(parser)
-    add_settings(parser, ["", "threat", "data"], {}, shown_of_run(parser, words))
+    add_settings(parser, ["", "threat", "data"], {}, run_defaults(parser, words))
     parser.epilog = (
         f"Attacks: {', '.join(ATTACKS)}. Built-in data sets: {', '.join(DATASETS)}. "
         "If the data has no test split of its own, give the seed and fractions of the training."

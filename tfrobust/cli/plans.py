@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from tfrobust.cli.command import HELP
-from tfrobust.cli.flags import given_settings, shown_setting
+from tfrobust.cli.flags import format_setting, given_settings
 from tfrobust.errors import UsageError
 from tfrobust.jobs.plan import SOME_IMAGES, Plan
 from tfrobust.jobs.plan import make_plan as plan_of_settings
@@ -24,7 +24,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
     )
 
 
-def shown_in_help(
+def help_defaults(
     words: Sequence[str] | None, make_parser: Callable[[], argparse.ArgumentParser]
 ) -> Callable[[str, str], str] | None:
     """(group, setting) -> the default that --help shows beside these flags.
@@ -43,7 +43,7 @@ def shown_in_help(
     fixed = chosen_config(SOME_IMAGES, {}) if plan.chosen else None
 
     def shown(group: str, name: str) -> str:
-        text = shown_setting(config, group, name)
+        text = format_setting(config, group, name)
         if not text:
             return ""
         return f"chosen, such as {text}" if fixed and _is_chosen(group, name) else text

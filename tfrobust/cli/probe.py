@@ -8,7 +8,7 @@ from typing import Any
 
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.flags import add_setting, add_settings
-from tfrobust.cli.intake import add_intake, shown_of_run, subject_of
+from tfrobust.cli.intake import add_intake, run_defaults, subject_of
 from tfrobust.cli.parser import Parser
 from tfrobust.errors import UsageError
 from tfrobust.settings import parse_number
@@ -58,7 +58,7 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
         help="folder; results go to its subfolder WHAT (default: the run folder, or MODEL-results)"
     )  # fmt: skip
     add_intake(parser)
-    shown = shown_of_run(parser, words)
+    shown = run_defaults(parser, words)
     add_setting(parser, "evaluation", "limit", shown)
     add_setting(parser, "evaluation", "batch_size", shown)
     add_settings(parser, ["", "threat", "data"], {}, shown)

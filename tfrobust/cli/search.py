@@ -12,7 +12,7 @@ from tfrobust.cli import train
 from tfrobust.cli.cluster import add_cluster, cluster_of
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.flags import Names, add_settings, given_settings
-from tfrobust.cli.plans import make_plan, shown_in_help
+from tfrobust.cli.plans import help_defaults, make_plan
 from tfrobust.cli.train import GROUPS, recipe_help
 from tfrobust.errors import UsageError
 from tfrobust.jobs.searching import SECTION, make_section
@@ -57,7 +57,7 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
     _add_search_flags(parser.add_argument_group("search settings (default: the recipe's, else)"))
     add_cluster(parser)
     choices = {"backbone": Names([*BACKBONES, AUTO])}
-    add_settings(parser, GROUPS[:-1], choices, shown_in_help(words, train.make_parser))
+    add_settings(parser, GROUPS[:-1], choices, help_defaults(words, train.make_parser))
 
 
 def _add_search_flags(group: Any) -> None:

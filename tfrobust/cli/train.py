@@ -10,7 +10,7 @@ from tfrobust.backbones import BACKBONES
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.evaluate import REFERENCE_HELP
 from tfrobust.cli.flags import Names, add_settings
-from tfrobust.cli.plans import make_plan, shown_in_help
+from tfrobust.cli.plans import help_defaults, make_plan
 from tfrobust.data import DATASETS
 from tfrobust.jobs.recipes import DEFAULT_RECIPES, recipe_names
 from tfrobust.training.defaults import AUTO
@@ -42,7 +42,7 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
     )  # fmt: skip
     parser.add_argument("--reference", default=None, help=REFERENCE_HELP)
     choices = {"backbone": Names([*BACKBONES, AUTO])}
-    add_settings(parser, GROUPS, choices, shown_in_help(words, make_parser))
+    add_settings(parser, GROUPS, choices, help_defaults(words, make_parser))
     parser.epilog = (
         f"Built-in data sets: {', '.join(DATASETS)}; or the path of a folder or zip with one "
         "folder per class, an .npz with x and y, or a .pt file. "

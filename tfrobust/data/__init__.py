@@ -183,10 +183,10 @@ def _is_official_tiny_imagenet(path: Path) -> bool:
 
 def _in_range(path: Path, raw: RawData, options: ReadOptions) -> RawData:
     """Images scaled to the given pixel range, if any; rejects nearly black images."""
-    from tfrobust.data.pixels import refuse_dark, scaled
+    from tfrobust.data.pixels import reject_dark, scaled
 
     if options.pixel_range is None:
-        refuse_dark(str(path), raw.train.images)
+        reject_dark(str(path), raw.train.images)
         return raw
     # Arrays were scaled before they were decoded; the range of files is only known now.
     if path.suffix.lower() == ".npz":

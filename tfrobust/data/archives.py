@@ -248,17 +248,17 @@ def _checked(archive: Path, members: Iterable[_Member]) -> Iterator[_Member]:
     for count, member in enumerate(members, 1):
         total += member.size
         if total > MAX_BYTES or count > MAX_MEMBERS:
-            _refuse(archive, f"unpacks to more than {MAX_BYTES >> 30} GiB or {MAX_MEMBERS:,} files")
+            _reject(archive, f"unpacks to more than {MAX_BYTES >> 30} GiB or {MAX_MEMBERS:,} files")
         if total > max(_RATIO_MATTERS, packed * MAX_RATIO):
-            _refuse(archive, f"unpacks to more than {MAX_RATIO} times its size")
+            _reject(archive, f"unpacks to more than {MAX_RATIO} times its size")
         if member.kind not in ("file", "folder"):
-            _refuse(archive, f"contains the {member.kind} {member.name!r}")
+            _reject(archive, f"contains the {member.kind} {member.name!r}")
         if not _stays_inside(_with_slashes(member.name)):
-            _refuse(archive, f"contains {member.name!r}, a path that may leave its folder")
+            _reject(archive, f"contains {member.name!r}, a path that may leave its folder")
         yield member
 
 
-def _refuse(archive: Path, reason: str) -> NoReturn:
+def _reject(archive: Path, reason: str) -> NoReturn:
     raise TFRobustError(
         f"Archive {archive} is rejected because it {reason}: "
         "pack it again with plain files only, or do not trust it."

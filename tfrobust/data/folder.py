@@ -200,7 +200,7 @@ def _by_split(location: Path, entries: list[_Entry], log: ReadLog) -> dict[str, 
     unlabelled = [one for one in other if _names_no_labels(one)]
     # Class folders may have any name: splits count only if there is nothing beside them.
     if not (train and (test or val)) and (other or len(folders) < 2 or not (test or val)):
-        _refuse_other_splits(location, entries, folders)
+        _reject_other_splits(location, entries, folders)
         return {"train": entries}
     if set(other) - set(unlabelled) or max(map(len, (train, test, val))) > 1:
         raise TFRobustError(
@@ -223,7 +223,7 @@ def _by_split(location: Path, entries: list[_Entry], log: ReadLog) -> dict[str, 
     return {folder: _unwrap(_inside(entries, folder), log) for folder in kept}
 
 
-def _refuse_other_splits(location: Path, entries: list[_Entry], folders: list[str]) -> None:
+def _reject_other_splits(location: Path, entries: list[_Entry], folders: list[str]) -> None:
     """Rejects folders that all contain the same folders: these are splits, not classes."""
     inner = [frozenset(_folders(_inside(entries, folder))) for folder in folders]
     if len(folders) > 1 and len(set(inner)) == 1 and len(inner[0]) > 1:

@@ -65,7 +65,7 @@ def plain_pixels(where: str, images: np.ndarray, channels: int | None, log: Read
       TFRobustError: a pixel is NaN, or the channels cannot be converted.
     """
     if images.dtype != np.uint8:
-        _refuse_nan(where, images)
+        _reject_nan(where, images)
         if images.dtype != np.float32:
             images = convert(images, lambda rows: rows.astype(np.float32))
     images = images[..., None] if images.ndim == 3 else images
@@ -76,7 +76,7 @@ def plain_pixels(where: str, images: np.ndarray, channels: int | None, log: Read
     return convert(images, lambda rows: as_channels(where, rows, wanted))
 
 
-def _refuse_nan(where: str, images: np.ndarray) -> None:
+def _reject_nan(where: str, images: np.ndarray) -> None:
     done = 0
     for rows in in_chunks(images):
         broken = np.isnan(rows).any(axis=tuple(range(1, rows.ndim)))
@@ -174,7 +174,7 @@ def _by_range(
     return convert(images, unit)
 
 
-def refuse_dark(where: str, images: np.ndarray) -> None:
+def reject_dark(where: str, images: np.ndarray) -> None:
     """Rejects decoded images if no pixel of any is brighter than `DARK`.
 
     Args:

@@ -61,7 +61,7 @@ def choose(
     made = {name: _crafted(one, threat_model, index) for name, one in evaluators.items()}
     if mixed:
         robust = [_right(evaluators[name], x, data.labels[index]) for name, x in made.items()]
-        kept = _in_turns(np.sum(robust, axis=0), len(robust))[:count]
+        kept = _alternating(np.sum(robust, axis=0), len(robust))[:count]
         index, made = index[kept], {name: x[kept] for name, x in made.items()}
     attacked = {name: one.clean.correct[index] for name, one in evaluators.items()}
     return ExampleImages(
@@ -82,7 +82,7 @@ def _right(evaluator: Evaluator, x: np.ndarray, labels: np.ndarray) -> np.ndarra
     return np.argmax(evaluator.logits(x), axis=1) == labels
 
 
-def _in_turns(robust: np.ndarray, models: int) -> np.ndarray:
+def _alternating(robust: np.ndarray, models: int) -> np.ndarray:
     """All indices, alternating between images that some, all and none of the models withstand.
 
     Args:

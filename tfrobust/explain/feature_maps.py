@@ -58,7 +58,7 @@ def feature_maps(model: keras.Model, x: np.ndarray) -> list[FeatureMap]:
             f"Expected images {list(model.input_shape[1:])}, the model's input shape, found "
             f"{list(x.shape[1:])}."
         )
-    layers = [layer for layer in model.layers if is_shown(layer)]
+    layers = [layer for layer in model.layers if is_conv_or_dense(layer)]
     if not layers:
         return []
     outputs = keras.Model(model.inputs, [layer.output for layer in layers])(x, training=False)
@@ -69,7 +69,7 @@ def feature_maps(model: keras.Model, x: np.ndarray) -> list[FeatureMap]:
     ]
 
 
-def is_shown(layer: Any) -> bool:
+def is_conv_or_dense(layer: Any) -> bool:
     """Whether a layer is a convolution of any kind or a dense layer."""
     kinds = ("Conv2D", "Dense")
     return any(cls.__name__.endswith(kinds) for cls in type(layer).__mro__)
@@ -78,7 +78,7 @@ def is_shown(layer: Any) -> bool:
 def channel_layers(model: keras.Model) -> list[str]:
     """The convolutions and dense layers with a map larger than 1x1, from the input up."""
     maps = map_layers(model)
-    return [layer.name for layer in model.layers if is_shown(layer) and layer.name in maps]
+    return [layer.name for layer in model.layers if is_conv_or_dense(layer) and layer.name in maps]
 
 
 def _square(tokens: np.ndarray) -> np.ndarray:

@@ -157,11 +157,11 @@ def randomisation(
     parts = {"head": layers[-1:], "half": layers[len(layers) // 2 :], "all": layers}
     found = {}
     for name, forgotten in parts.items():
-        found[name] = stability(own, explain(_forgetful(model, forgotten, seed), x, target))
+        found[name] = stability(own, explain(_randomised(model, forgotten, seed), x, target))
     return found
 
 
-def _forgetful(model: keras.Model, layers: list[str], seed: int) -> keras.Model:
+def _randomised(model: keras.Model, layers: list[str], seed: int) -> keras.Model:
     """A copy of the model in which the named layers have random weights."""
     copy = keras.Model.from_config(model.get_config())
     generator = np.random.default_rng(seed)
@@ -169,11 +169,11 @@ def _forgetful(model: keras.Model, layers: list[str], seed: int) -> keras.Model:
         if layer.name not in layers:
             layer.set_weights(original.get_weights())
         else:
-            layer.set_weights([_redrawn(w, generator) for w in original.get_weights()])
+            layer.set_weights([_shuffled(w, generator) for w in original.get_weights()])
     return copy
 
 
-def _redrawn(weight: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def _shuffled(weight: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """The weight's own values, shuffled: another function of the same scale."""
     return generator.permutation(weight.ravel()).reshape(weight.shape)
 

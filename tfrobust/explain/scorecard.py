@@ -102,7 +102,7 @@ def measure(
             _measured(name, explain, model, x[part], x_adv[part], target[part], steps, seed)
             for part in _parts(len(x))
         ]
-        found.append(_of_the_attacked(_joined(name, batches), attacked))
+        found.append(_without_unattacked(_joined(name, batches), attacked))
     noise = np.random.default_rng(seed).random(x.shape[:3], np.float32)
     curves = [_faithfulness(model, x[p], target[p], noise[p], steps) for p in _parts(len(x))]
     return [*found, _joined(RANDOM, [({}, pair) for pair in curves])]
@@ -139,7 +139,7 @@ def _joined(method: str, batches: Sequence[Measured]) -> Scorecard:
     return Scorecard(method, values, (first, second))
 
 
-def _of_the_attacked(card: Scorecard, attacked: np.ndarray | None) -> Scorecard:
+def _without_unattacked(card: Scorecard, attacked: np.ndarray | None) -> Scorecard:
     """The scorecard without the stability of images that were not attacked."""
     if attacked is None:
         return card

@@ -164,7 +164,7 @@ class _Server:
                 "predictions": self._best(found), "image": _as_png(image), "overlay": _as_png(red),
             })  # fmt: skip
 
-        return await self._decoder.aside(answer)
+        return await self._decoder.in_thread(answer)
 
     async def _attack(self, request: Request) -> Response:
         eps = _eps(request.query_params.get("eps", "8/255"))
@@ -180,7 +180,7 @@ class _Server:
                 "adversarial": self._best(after), "difference": _as_png(moved),
             })  # fmt: skip
 
-        return await self._decoder.aside(answer)
+        return await self._decoder.in_thread(answer)
 
     async def _rest(self, request: Request) -> Response:
         self._check_address(request)

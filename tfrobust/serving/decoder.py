@@ -41,7 +41,7 @@ class Decoder:
         """Images of requests that are being decoded or queued."""
         return self._images.held
 
-    async def aside(self, work: Callable[[], Result]) -> Result:
+    async def in_thread(self, work: Callable[[], Result]) -> Result:
         """Runs `work` in one of the threads without blocking the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
@@ -53,14 +53,14 @@ class Decoder:
           Busy: too much is being decoded.
         """
         with self._images.holding(len(files)):
-            opened = await self.aside(lambda: [self._opened(one) for one in files])
+            opened = await self.in_thread(lambda: [self._opened(one) for one in files])
             pixels = sum(self._taken(one) for one in opened)
             if pixels > self._limits.request_pixels:
                 most = self._limits.request_pixels
                 raise Refused(413, f"Expected at most {most:,} pixels in all images of a request, "
                                    f"found {pixels:,}.")  # fmt: skip
             with self._pixels.holding(pixels):
-                return [await self.aside(partial(self._decoded, one)) for one in opened]
+                return [await self.in_thread(partial(self._decoded, one)) for one in opened]
 
     def stop(self) -> None:
         """Stops the threads."""

@@ -85,7 +85,7 @@ def build(args: Mapping[str, Any]) -> Any:
 
 def _in_replica(path: str, threads: int, max_batch: int, max_body: int, queue: int) -> Any:
     """The application, in the process that serves it."""
-    _at_the_nodes_address()
+    _bind_to_node_address()
     from tfrobust.cluster.worker import settle_process
 
     settle_process({}, threads)
@@ -100,7 +100,7 @@ def _in_replica(path: str, threads: int, max_batch: int, max_body: int, queue: i
     return make_app(ServedModel(Path(path)), limits)
 
 
-def _at_the_nodes_address() -> None:
+def _bind_to_node_address() -> None:
     """Makes this replica listen for Ray's requests at its node's address only.
 
     Ray Serve listens at all addresses, after the application was built, and unpickles what it

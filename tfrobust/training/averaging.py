@@ -48,14 +48,14 @@ class Averages:
     def in_place(self) -> Iterator[None]:
         """Inside the block the model has the averages as its weights."""
         before = [weight.read_value() for weight in self._weights]
-        self.put_in_place()
+        self.apply()
         try:
             yield
         finally:
             for weight, value in zip(self._weights, before, strict=True):
                 weight.assign(value)
 
-    def put_in_place(self) -> None:
+    def apply(self) -> None:
         """Makes the averages the model's weights."""
         for weight, average in zip(self._weights, self.variables, strict=True):
             weight.assign(average)

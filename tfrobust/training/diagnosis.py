@@ -11,7 +11,7 @@ from tfrobust.chance import above_chance, guessing_loss, majority_rate
 
 # With fewer training images per class, even a good recipe finds little to learn.
 _FEW = 20
-# Training accuracy above guessing from which the network counts as having memorised train.
+# How far above guessing training accuracy must be for train to count as memorised.
 _LEARNT_BY_HEART = 0.15
 
 

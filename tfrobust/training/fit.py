@@ -214,7 +214,7 @@ class _Training:
             training, state, selection=self.selection, checkpoints=self.checkpoints,
             on_row=self._log, budget=self.budget, health=health, steps=self.steps,
         )  # fmt: skip
-        seen = keras.callbacks.LambdaCallback(on_epoch_end=self.method.leave_out_unmeasured)
+        seen = keras.callbacks.LambdaCallback(on_epoch_end=self.method.drop_unmeasured)
         return [schedule, *self._guards(state, good), seen, end]
 
     def _snapshot(self) -> Snapshot:

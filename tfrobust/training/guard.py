@@ -67,12 +67,12 @@ class Guard(keras.callbacks.Callback):
         print(
             f"Catastrophic overfitting at {where}: PGD accuracy {row['select_pgd']:.3f}, FGSM "
             f"{row['select_fgsm']:.3f} on {self._selection.count} images. Weights and optimiser "
-            f"are rolled back to the last check that passed; {self._prevent()}.",
+            f"are rolled back to the last check that passed; {self._avoid_repeat()}.",
             file=sys.stderr,
             flush=True,
         )
 
-    def _prevent(self) -> str:
+    def _avoid_repeat(self) -> str:
         """Changes a setting so that it does not happen again, and returns a description."""
         if not self.model.single_step:
             self.model.stop_training = True

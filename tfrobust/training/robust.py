@@ -54,13 +54,13 @@ class _Robust:
     optimizer: Any
     train_function: Any
     make_train_function: Callable[..., Any]
-    _hold_batch_norm: Callable[[], None]
+    _freeze_batch_norm: Callable[[], None]
     _weights_of_batch: Tensor | None = None
 
     def __init__(
         self, model: Any, method: AnyMethod, ball: ThreatModel, validation_attack: PGD
     ) -> None:
-        self._settle(model)
+        self._adapt(model)
         super().__init__(model, method.recipe(ball))  # type: ignore[call-arg]
         self.method, self.validation_attack = method, validation_attack
         library = heads.library_of(model)
@@ -70,7 +70,7 @@ class _Robust:
         # Its weights are the base model's: there is nothing to build later.
         self.built = bool(getattr(model, "built", True))
 
-    def _settle(self, model: Any) -> None:
+    def _adapt(self, model: Any) -> None:
         """Determines how to get logits from the model, and how to scale [0, 1] pixels for it."""
         scale = view_of(model).input_range[1]
         # Bypasses Keras's tracking of attributes, which starts with its constructor.
@@ -162,7 +162,7 @@ class _Robust:
         kwargs.setdefault("jit_compile", False)
         self._build_for_all(optimizer)
         super().compile(optimizer, **kwargs)  # type: ignore[misc]
-        self.settle_trainable()
+        self.update_trainable()
 
     def _build_for_all(self, optimizer: Any) -> None:
         """Creates the optimiser's variables for all weights, including those unfrozen later."""
@@ -171,9 +171,9 @@ class _Robust:
         with unfrozen(self.base_model):
             optimizer.build(self.base_model.trainable_variables)
 
-    def settle_trainable(self) -> None:
+    def update_trainable(self) -> None:
         """Retraces; to be called after `trainable` changes, including during `fit`."""
-        self._hold_batch_norm()
+        self._freeze_batch_norm()
         self._statistics = Statistics(self.base_model)
         # Keras 2 uses the list of trainable weights from `compile`.
         if hasattr(self, "_get_trainable_state"):

@@ -112,14 +112,14 @@ class RobustStep:
 
     def compile(self, optimizer: Any, **kwargs: Any) -> None:
         """Sets which BatchNorm statistics update; to be called after any (un)freezing."""
-        self._hold_batch_norm()
+        self._freeze_batch_norm()
         self._statistics = Statistics(self.base_model)
         super().compile(optimizer, **kwargs)  # type: ignore[misc]
         # An optimiser that creates its variables in the first step causes a second trace.
         if hasattr(self.optimizer, "build"):
             self.optimizer.build(self.base_model.trainable_variables)
 
-    def _hold_batch_norm(self) -> None:
+    def _freeze_batch_norm(self) -> None:
         """Freezes BatchNorm under the policy 'none', whatever else is unfrozen."""
         if self.recipe.batch_norm == "none":
             for layer in batch_norm_layers(self.base_model):
@@ -338,7 +338,7 @@ class RobustStep:
         """
         return entropy
 
-    def leave_out_unmeasured(self, epoch: int, logs: dict[str, float]) -> None:
+    def drop_unmeasured(self, epoch: int, logs: dict[str, float]) -> None:
         """Removes the accuracy on a kind of batch that the epoch did not have from its logs.
 
         To Keras, the mean of nothing is 0. Called as a callback's `on_epoch_end`, before callbacks
