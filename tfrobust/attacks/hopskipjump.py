@@ -15,7 +15,7 @@ from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.typing import Tensor
 
-# Precision of the step along the normal and of the path back to x: the limit of float32.
+# Maximum halvings of the step along the normal and of the path back: float32 resolves no more.
 _HALVINGS, _MOST_STEPS = 30, 20
 # The maximum number of directions per estimate, and their initial size, as published.
 _MOST, _FIRST = 10_000, 0.1
