@@ -141,7 +141,7 @@ def test_a_run_s_weights_are_exported_and_compared_on_its_test_images(tmp_path, 
     assert export.main([str(run.path), "--formats", "weights", "--images", "50"]) == 0
     said = capsys.readouterr().out
     assert f"weights: {run.path / 'model.weights.h5'}" in said
-    assert "on 50 images the same class as the SavedModel on 100.0%" in said
+    assert "on 50 images, same class as the SavedModel on 100.0%" in said
 
 
 def test_a_bare_model_s_weights_are_wrong_use_before_anything_is_read(tmp_path, capsys):

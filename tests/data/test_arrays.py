@@ -72,7 +72,7 @@ def test_floats_in_0_1_are_scaled(tmp_path, kind):
         ({"x": X, "y": Y + 1}, r"y\[1\]: label 2 is out of range 0..1"),
         ({"x": X, "y": Y - 1}, r"x\[0\]: label -1 is out of range 0..1"),
         ({"x": X, "y": Y * 0}, "at least two classes"),
-        ({"x": X, "y": Y, "classes": np.array(["a", "b", "c"])}, "class 'c' has no sound"),
+        ({"x": X, "y": Y, "classes": np.array(["a", "b", "c"])}, "class 'c' has no"),
         ({"x": X, "y": Y, "classes": np.arange(2)}, "classes: expected a list of strings"),
         ({"x": X, "z": Y}, "found x without its labels"),
         ({"x_train": X, "y_train": Y, "x_test": X}, "found x_test without its labels"),

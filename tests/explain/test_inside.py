@@ -133,7 +133,7 @@ def test_channels_of_the_layers_that_are_asked_for(shown, said, model, x) -> Non
 def test_layers_without_a_map_have_no_channels(model, x, layers, message) -> None:
     with pytest.raises(UsageError, match=message):
         channel_rows(feature_maps(model, x[:1]), layers)
-    with pytest.raises(UsageError, match="of which there is none; found none"):
+    with pytest.raises(UsageError, match="found none"):
         channel_rows(feature_maps(model, x[:1])[2:])
 
 
@@ -177,7 +177,7 @@ def test_smoothness_holds_single_pixels_back(colours) -> None:
 
 @pytest.mark.parametrize(("classes", "steps"), [([], 5), ([2], 5), ([-1], 5), ([0], 0)])
 def test_maximise_refuses_what_is_no_class(colours, classes, steps) -> None:
-    with pytest.raises(UsageError, match=r"classes in 0\.\.1, one or more, and 1 step"):
+    with pytest.raises(UsageError, match=r"classes in 0\.\.1, "):
         maximise(colours, classes, steps=steps)
 
 

@@ -52,7 +52,7 @@ def test_running_it_again_does_nothing_and_other_settings_are_refused(tmp_path):
 
     assert len(Searcher(SEARCH, never, tmp_path).run()) == 3
     wider = replace(SEARCH, space=parse_space("batch_size=8,16"))
-    with pytest.raises(UsageError, match="has searched with other settings .space.batch_size"):
+    with pytest.raises(UsageError, match="other settings .space.batch_size"):
         Searcher(wider, never, tmp_path)
     other = replace(SEARCH, config=RunConfig(training=TrainingConfig(momentum=0.5)))
     with pytest.raises(UsageError, match="config.training.momentum: 0.9 there, 0.5 here"):
