@@ -55,7 +55,7 @@ class LearningCurves(Figure[TrainingHistory]):
             _mark_stages(axes, data.rows)
             for row in data.rows:
                 if row.get("event"):
-                    _mark(axes, row["epoch"], "went back", theme().wrong, ":")
+                    _mark(axes, row["epoch"], "rolled back", theme().wrong, ":")
             if data.elbow is not None:
                 _mark(axes, data.elbow, f"elbow: epoch {data.elbow}", theme().ink, "-", 16)
             axes.set_xlabel("epoch")
