@@ -64,5 +64,5 @@ def usage() -> str:
         "Train, evaluate, explain and serve robust image classifiers.\n\n"
         f"verbs:\n{verbs}\n\n"
         "tfrobust VERB --help shows the common options, --help-all all of them;\n"
-        "tfrobust --version the version."
+        "tfrobust --version shows the version."
     )

@@ -17,7 +17,7 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
     add("model", metavar="RUN_OR_MODEL",
         help="run folder, SavedModel folder, or .keras or .h5 file")  # fmt: skip
     add("images", metavar="IMAGE", nargs="+",
-        help="image file of any size and mode, or folder of those, with subfolders")  # fmt: skip
+        help="image file of any size and mode, or folder, searched recursively")  # fmt: skip
     add("--top", type=int, default=5, metavar="CLASSES",
         help="number of most probable classes to show")  # fmt: skip
     add("--output", default=None, metavar="FILE", help="also write the table as CSV")
