@@ -46,8 +46,8 @@ LARGE = {"b64": base64.b64encode(png_that_claims(4000, 4000)).decode()}
         (REST, rest(LARGE, signature_name=["a"]), 400, '"signature_name": expected'),
         (REST, rest(LARGE, signature_name="serving_default"), 400, "instances of floats"),
         (REST, b'"instances"', 400, "Expected JSON"),
-        ("/v1/models/others:predict", rest(LARGE), 404, "version 1 of colours only"),
-        ("/v1/models/colours/versions/2:predict", rest(LARGE), 404, "version 1 of colours only"),
+        ("/v1/models/others:predict", rest(LARGE), 404, "version 1 of colours"),
+        ("/v1/models/colours/versions/2:predict", rest(LARGE), 404, "version 1 of colours"),
     ],
     ids=range(33),
 )  # fmt: skip
