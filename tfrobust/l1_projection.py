@@ -29,8 +29,8 @@ def project_l1_in_box(delta: Tensor, room: Tensor, eps: Any) -> Tensor:
       room: how far each may go in its own direction, 0 or more, like delta.
       eps: the radius, scalar or [B, 1].
 
-    float32 [B, N], with the signs of delta.
-      float32 [B, N], of the signs of delta.
+    Returns:
+      float32 [B, N], with the signs of delta.
     """
     size, room = tf.abs(delta), tf.maximum(room, 0.0)
     eps = tf.reshape(tf.cast(eps, delta.dtype), [-1])
