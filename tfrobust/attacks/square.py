@@ -107,7 +107,7 @@ class Square(Attack):
         """Adversarial images, float32 [B, H, W, C], inside the ball and the bounds.
 
         Where the attack succeeds it is the misclassified point itself, elsewhere
-        the point of the highest loss. Examples do not influence each other, but for the
+        the point of the highest loss. Examples are independent except for the
         random draws, which depend on the position among those that survive.
 
         Args:

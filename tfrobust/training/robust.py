@@ -130,7 +130,7 @@ class _Robust:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the base model itself is of tf_keras and maps [0, 1] images to logits."""
+        """Whether the base model itself is a tf_keras model and maps [0, 1] images to logits."""
         outputs: _Logits = self._outputs  # type: ignore[attr-defined]
         return outputs.plain and self._folds  # type: ignore[attr-defined]
 
