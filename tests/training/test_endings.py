@@ -67,7 +67,7 @@ def test_budget_by_hand(clock):
     clock.seconds += 10.0
     # 30 of 120 seconds: a quarter, the share of the first of four epochs.
     assert (budget.elapsed, budget.part, budget.used_up) == (30.0, 0.25, False)
-    assert budget.note == ", 30 s of 2 min 00 s gone"
+    assert budget.note == ", 30 s of 2 min 00 s used"
     assert (budget.left, Budget(None).left) == (90.0, None)
     assert [budget.epochs_into(stages, i, began) for i, began in ((0, 0), (1, 30))] == [1.0, 0.0]
     assert [budget.is_over(stages, i, began) for i, began in ((0, 0), (1, 30))] == [True, False]
