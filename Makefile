@@ -3,7 +3,7 @@
 # make test-cluster  runs the tests on real Ray clusters, with the extra [cluster]
 # make test-matrix   runs the tests with TensorFlow 2.18 to 2.21, in separate environments
 #   (MATRIX=all: the whole suite; MATRIX_ROWS="2.20:3.13": other pairs; MATRIX_DIR: where)
-# make choose-tests  chooses the tests of make test by what they cover in which time
+# make choose-tests  chooses the tests that make test runs, by coverage per second
 # make coverage  runs the tests and prints the coverage of lines and branches per room
 #
 # `make INSTALLER=uv test` installs in a fraction of pip's time. uv reads neither pip.conf nor PIP_

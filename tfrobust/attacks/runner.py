@@ -91,8 +91,8 @@ class Attack:
     restarts = 1
 
     def tensors(self, ball: ThreatModel) -> dict[str, np.generic]:
-        """Settings that a graph can take as arguments, by name: attacks that differ in these
-        alone share a trace."""
+        """Settings that a graph can take as arguments, by name: attacks that differ only in these
+        share a trace."""
         return {}
 
     def remark(self, image_shape: tuple[int, int, int], ball: ThreatModel) -> str:

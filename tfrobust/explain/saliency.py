@@ -9,7 +9,7 @@ import numpy as np
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.runtime import import_legacy, keras, tf
 
-# Pixels in a call, unless the images themselves have more: 128 images of 64x64.
+# Pixels per call, unless the images themselves have more: 128 images of 64x64.
 _PIXELS = 128 * 64 * 64
 
 
@@ -72,7 +72,7 @@ def smoothgrad(
     pixels = tuple(range(1, x.ndim))
     scale = noise * np.ptp(x, axis=pixels, keepdims=True)
     total = np.zeros(x.shape, np.float64)
-    # As many copies at a time as make a batch: of few pixels an eager call is mostly overhead.
+    # Copies are batched: an eager call on few pixels is mostly overhead.
     at_once = max(1, _PIXELS // x[..., 0].size)
     for done in range(0, samples, at_once):
         count = min(at_once, samples - done)
