@@ -110,7 +110,7 @@ class _Robust:
     def _look_at(self, x: Any) -> None:
         """Detects the model's output on the first images if its graph does not define it."""
         outputs: _Logits = self._outputs  # type: ignore[attr-defined]
-        if not outputs.settled:
+        if not outputs.kind_known:
             outputs.probe(np.asarray(_first_images(x), np.float32))
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
@@ -304,8 +304,8 @@ class _Logits:
         head = heads.cut(model)
         if head.activation:
             self._open(head)
-        #: Whether the kind of the model's output is known.
-        self.settled = bool(head.activation) or head.known
+        #: Whether it is known what kind of output the model has.
+        self.kind_known = bool(head.activation) or head.known
         outputs = heads.graph_ends(model)[1]
         if len(outputs) == 1 and outputs[0].shape[-1] == 1:
             self._after.append(heads.as_two_classes)
@@ -329,10 +329,10 @@ class _Logits:
         made = as_classifier(self._model, x[:_PROBED] / self._scale,
                              InputView((0.0, self._scale)))  # fmt: skip
         self._after = [step for step in made.after if step is not heads.pick_output]
-        self.settled = True
+        self.kind_known = True
 
     def __call__(self, x: Tensor, *, training: bool) -> Tensor:
-        if not self.settled:
+        if not self.kind_known:
             raise UsageError(
                 "The model's graph does not say what it returns: call fit or evaluate on images "
                 "first, or give a functional model."
