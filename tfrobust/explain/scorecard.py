@@ -44,11 +44,13 @@ class Scorecard:
 
     def mean(self, column: str) -> tuple[float, float] | None:
         """Mean and half the width of its 95 % interval (normal); None where not measured."""
+        from scipy.stats import norm, sem
+
         values = self._known(column)
         if not len(values):
             return None
-        spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-        return float(values.mean()), 1.96 * spread / len(values) ** 0.5
+        half = norm.ppf(0.975) * sem(values) if len(values) > 1 else 0.0
+        return float(values.mean()), float(half)
 
     def _known(self, column: str) -> np.ndarray:
         values = np.asarray(self.values.get(column, ()), float)
