@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmarks.checks_models import CASES, cases
 from benchmarks.checks_training import DATA, Task
-from tfrobust.run import write_json, write_text
+from tfrobust.io import write_json, write_text
 
 Row = dict[str, Any]
 

@@ -28,7 +28,7 @@ from typing import Any
 
 from benchmarks.measuring import shared_folder
 from tfrobust.backbones import BACKBONES
-from tfrobust.run import write_text
+from tfrobust.io import write_text
 
 # Larger siblings of networks in the table, which see too few images in two minutes on 2 cores.
 TOO_HEAVY = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +13,8 @@ from tfrobust.chance import wilson
 from tfrobust.evaluation.calibration import Calibration
 from tfrobust.figures.accuracies import Accuracy, AttackedAccuracies, RobustnessBars
 from tfrobust.figures.outcomes import Outcomes
+from tfrobust.io import csv_text, write_json
 from tfrobust.progress import clock
-from tfrobust.run import write_json
 from tfrobust.threat_model import ThreatModel
 
 
@@ -267,17 +265,14 @@ class RobustnessReport:
         header = ["image", "label", "label_name", "robust"]
         for name, _ in columns:
             header += [f"{name}_prediction", f"{name}_prediction_name", f"{name}_confidence"]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(header)
-        robust = self.robust
+        robust, rows = self.robust, []
         for i, label in enumerate(self.labels):
             row: list[Any] = [names[i] if names else i, label, label_names[label], int(robust[i])]
             for _, outcome in columns:
                 top = outcome.predictions[i]
                 row += [top, label_names[top], f"{outcome.confidences[i]:.4f}"]
-            writer.writerow(row)
-        return text.getvalue()
+            rows.append(row)
+        return csv_text(header, rows)
 
 
 def accuracy_entry(correct: np.ndarray, name: str) -> dict[str, Any]:

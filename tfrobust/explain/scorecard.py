@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +13,7 @@ from tfrobust.explain import measures
 from tfrobust.explain.measure_names import COLUMNS
 from tfrobust.explain.saliency import heat
 from tfrobust.explain.table import EXPLAINERS
+from tfrobust.io import csv_text
 from tfrobust.runtime import keras
 
 #: A map that says nothing, which every method has to beat.
@@ -158,10 +157,8 @@ def as_csv(table: Mapping[str, Sequence[Scorecard]]) -> str:
 
     'images' is how many all columns but stability are of, 'attacked' how many that one is of.
     """
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
     heads = [head for column in COLUMNS for head in (column, f"{column}_95")]
-    writer.writerow(["model", "method", "images", "attacked", *heads])
+    lines: list[list[Any]] = []
     for model, rows in table.items():
         for row in rows:
             cells: list[str] = []
@@ -169,8 +166,8 @@ def as_csv(table: Mapping[str, Sequence[Scorecard]]) -> str:
                 pair = row.mean(column)
                 cells += ["", ""] if pair is None else [f"{value:.4f}" for value in pair]
             attacked = row.images("stability") if "stability" in row.values else ""
-            writer.writerow([model, row.method, len(row.curves[0]), attacked, *cells])
-    return file.getvalue()
+            lines.append([model, row.method, len(row.curves[0]), attacked, *cells])
+    return csv_text(["model", "method", "images", "attacked", *heads], lines)
 
 
 def as_text(table: Mapping[str, Sequence[Scorecard]]) -> str:

@@ -49,7 +49,7 @@ def compare(
       UsageError: a reported score has no column, or a run was not evaluated.
       TFRobustError: models or images cannot be read.
     """
-    from tfrobust.run import write_text
+    from tfrobust.io import write_text
     from tfrobust.runtime import import_quietly
 
     sets, reported = dict(sets or {}), dict(reported or {})

@@ -26,8 +26,8 @@ from tfrobust.figures import draw_figures
 from tfrobust.figures.accuracy_curves import AccuracyCurve, EpsCurves, StepsCurves
 from tfrobust.figures.attack_path import RecordedPath, resting_step
 from tfrobust.figures.gallery import ImagePairs
+from tfrobust.io import write_json
 from tfrobust.plugins import settings_of
-from tfrobust.run import write_json
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
 from tfrobust.typing import Attack, RecordedAttack

@@ -272,7 +272,7 @@ class _Explaining:
         """Measures the methods, tells the table and leaves it as CSV with its curves."""
         from tfrobust.explain.scorecard import as_csv, as_text, measure
         from tfrobust.figures.faithfulness import DeletionCurves
-        from tfrobust.run import write_text
+        from tfrobust.io import write_text
 
         chosen = self._images(count)
         table = {

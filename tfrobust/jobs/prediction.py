@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +13,7 @@ import numpy as np
 
 from tfrobust.data.folder import is_clutter
 from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.io import csv_text, read_json
 
 if TYPE_CHECKING:
     from tfrobust.models.views import InputView
@@ -260,7 +258,7 @@ def _told_words(path: Path) -> Iterator[Any]:
     with contextlib.suppress(OSError, ValueError, UsageError):
         yield read_labels(newest_version(path))
     with contextlib.suppress(OSError, ValueError):
-        yield json.loads(RunFolder(path).evaluation.read_text(encoding="utf-8")).get("classes")
+        yield read_json(RunFolder(path).evaluation).get("classes")
 
 
 def _as_text(found: Sequence[Prediction], words: Sequence[str]) -> str:
@@ -277,14 +275,12 @@ def _as_text(found: Sequence[Prediction], words: Sequence[str]) -> str:
 
 def _as_csv(found: Sequence[Prediction], words: Sequence[str]) -> str:
     """The table as CSV: number, word and probability of each class."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     heads = ("class", "word", "probability")
     places = range(1, len(found[0].classes) + 1)
-    writer.writerow(["file", *(f"{head}_{place}" for place in places for head in heads)])
+    rows = []
     for one in found:
         cells: list[Any] = [one.file]
         for label, part in zip(one.classes, one.probabilities, strict=True):
             cells += [label, words[label], f"{part:.6f}"]
-        writer.writerow(cells)
-    return text.getvalue()
+        rows.append(cells)
+    return csv_text(["file", *(f"{head}_{place}" for place in places for head in heads)], rows)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from tfrobust.config import RunConfig
 from tfrobust.errors import UsageError
+from tfrobust.io import write_text
 from tfrobust.jobs.opening import load_splits
 from tfrobust.jobs.plan import Plan, as_plan
 from tfrobust.jobs.recipes import read_recipe
 from tfrobust.progress import Tell, silent
-from tfrobust.run import write_text
 from tfrobust.search.plan import OBJECTIVES, SAMPLERS
 from tfrobust.search.trial_folder import USUAL_STUDY
 

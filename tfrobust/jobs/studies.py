@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import gc
-import json
 import os
 import re
 import shlex
@@ -19,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.io import read_json, write_json
 from tfrobust.progress import Tell, clock, silent
-from tfrobust.run import write_json
 
 
 @dataclass(frozen=True)
@@ -196,7 +195,7 @@ class _Marks:
 
     def _read(self, step: Step) -> dict[str, Any]:
         path = self._path(step)
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return read_json(path) if path.is_file() else {}
 
     def _path(self, step: Step) -> Path:
         return self._folder / f"{step.name}.json"
