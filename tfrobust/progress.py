@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import warnings
 from collections.abc import Callable
@@ -92,7 +93,9 @@ def _bar(label: str, total: int, done: int, stream: TextIO) -> tqdm:
     }  # fmt: skip
     bar = "{desc} |{bar:20}| {n}/{total}{postfix}"
     if stream.isatty():
-        return tqdm(file=stream, mininterval=0.5, dynamic_ncols=True, bar_format=bar, **settings)
+        # tqdm draws nothing on a terminal that does not tell its size.
+        size = {"ncols": shutil.get_terminal_size().columns - 1, "nrows": 24}
+        return tqdm(file=stream, mininterval=0.5, bar_format=bar, **size, **settings)
     if stream is sys.stderr and (widget := _widget()) is not None:
         return widget(mininterval=0.5, bar_format=bar.replace(":20", ""), **settings)
     line = "{desc}: {n}/{total}{postfix}"
