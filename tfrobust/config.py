@@ -107,18 +107,20 @@ class BackboneConfig(Checked):
         "state dict (.pth)",
     )
     alpha: float = setting(
-        1.0, "factor on the channels of mobilenetv2, resnet18, resnet34, the simplenets and vit",
+        1.0,
+        "factor on the channels of mobilenetv2, resnet18, resnet34, the simplenets and vit",
         above=0,
-    )  # fmt: skip
+    )
     stem: str = setting(
         "standard",
         "first layers: standard, or medium and small, which halve small images once or twice less",
         choices=STEMS,
     )
     convolution: str = setting(
-        "keras", "convolution of the simplenets: Keras's, or our own by unfolding",
+        "keras",
+        "convolution of the simplenets: Keras's, or our own by unfolding",
         choices=CONVOLUTIONS,
-    )  # fmt: skip
+    )
     position_embedding: bool = setting(True, "let vit learn where each patch lies")
     resize: int | None = setting(None, "resize inside the model to this side, in pixels", low=32)
     bn_momentum: float | None = setting(
@@ -218,8 +220,9 @@ class TrainingConfig(Checked):
 
     method: Choice = setting(
         lambda: Choice(_METHOD),
-        "training method, with its settings if need be (trades:beta=6)", table=_METHODS,
-    )  # fmt: skip
+        "training method, with its settings if need be (trades:beta=6)",
+        table=_METHODS,
+    )
     stages: tuple[StageConfig, ...] = setting(
         lambda: (StageConfig(),), "BLOCKS:EPOCHS:LEARNING_RATE, comma-separated", flag="stages"
     )
@@ -252,14 +255,18 @@ class TrainingConfig(Checked):
     ema: float = setting(0.0, "decay of weight averaging, 0 is off", low=0, high=0.99999)
     steps: int = setting(2, "attack steps while training", low=1, flag="train-steps")
     step_size: float | None = setting(
-        None, "attack step size while training (default: by eps and steps)", above=0,
+        None,
+        "attack step size while training (default: by eps and steps)",
+        above=0,
         flag="train-step-size",
-    )  # fmt: skip
+    )
     random_start: bool = setting(True, "start the training attack at random in the ball")
     target: str = setting(
-        "none", "class that the training attack aims at; none: away from the label", choices=GOALS,
+        "none",
+        "class that the training attack aims at; none: away from the label",
+        choices=GOALS,
         flag="train-target",
-    )  # fmt: skip
+    )
     batch_norm: str = setting(
         "adversarial", "which batches move BatchNorm's statistics", choices=BATCH_NORM
     )
@@ -271,9 +278,10 @@ class TrainingConfig(Checked):
     )
     select_limit: int = setting(512, "images of 'select' attacked after an epoch", low=1)
     select_every: int = setting(
-        1, "epochs from one measurement on 'select' to the next; the last is always measured",
+        1,
+        "epochs from one measurement on 'select' to the next; the last is always measured",
         low=1,
-    )  # fmt: skip
+    )
     select_steps: int = setting(10, "PGD steps of that attack", low=1)
     early_stopping: int | None = setting(
         None, "end training after this many epochs without an improvement on 'select'", low=1
@@ -311,9 +319,10 @@ class TrainingConfig(Checked):
         merged = folded_method(values, where)
         known = _settings_of_method(merged.name)
         kept = {
-            key: value for key, value in merged.settings.items()
+            key: value
+            for key, value in merged.settings.items()
             if known is None or key in known or key not in beside
-        }  # fmt: skip
+        }
         rest = {key: value for key, value in values.items() if key not in beside}
         return {**rest, "method": Choice(merged.name, kept)}
 
@@ -345,9 +354,10 @@ class EvaluationConfig(Checked):
     steps: int = setting(20, "steps of pgd and bim", low=1)
     restarts: int = setting(2, "restarts of pgd", low=1)
     queries: int | None = setting(
-        None, "model evaluations for an image, of attacks that see outputs alone (default: theirs)",
+        None,
+        "model evaluations for an image, of attacks that see outputs alone (default: theirs)",
         low=1,
-    )  # fmt: skip
+    )
     eot: int = setting(
         1, "attack and judge a model that draws at random as its mean over N draws", low=1
     )

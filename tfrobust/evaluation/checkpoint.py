@@ -57,9 +57,13 @@ class Checkpoint:
     """
 
     def __init__(
-        self, path: Path | None = None, key: str = "", *, resume: bool = False,
+        self,
+        path: Path | None = None,
+        key: str = "",
+        *,
+        resume: bool = False,
         every: float = 20.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.path, self._key, self._every = path, key, every
         self._tasks: dict[str, Task] = {}
         self._saved = time.monotonic()

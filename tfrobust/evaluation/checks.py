@@ -104,10 +104,11 @@ def _constant_predictions(evaluator: Evaluator) -> Flag | None:
     predictions = evaluator.clean.predictions
     if len(predictions) < 2 or len(np.unique(predictions)) > 1:
         return None
-    return _flag("constant_predictions", (
+    return _flag(
+        "constant_predictions",
         f"the model predicts class {predictions[0]} for every image: that no attack changes "
-        "this is not robustness"
-    ))  # fmt: skip
+        "this is not robustness",
+    )
 
 
 def _no_better_than_guessing(evaluator: Evaluator) -> Flag | None:
@@ -116,10 +117,11 @@ def _no_better_than_guessing(evaluator: Evaluator) -> Flag | None:
     rate = majority_rate(labels)
     if rate == 1.0 or above_chance(int(correct.sum()), len(correct), rate):
         return None
-    return _flag(GUESSES, (
+    return _flag(
+        GUESSES,
         f"clean accuracy, {correct.mean():.3f}, is not above that of the most frequent class, "
-        f"{rate:.3f}: the model has learnt nothing that an attack could take away"
-    ))  # fmt: skip
+        f"{rate:.3f}: the model has learnt nothing that an attack could take away",
+    )
 
 
 def _other_pixels(evaluator: Evaluator) -> Flag | None:
@@ -139,10 +141,11 @@ def _other_pixels(evaluator: Evaluator) -> Flag | None:
     # Four deviations of the difference, and enough to matter.
     if best is None or rate - shown < max(0.05, 4 * (0.5 / len(y)) ** 0.5 * (1 - shown) ** 0.5):
         return None
-    return _flag("other_input_range", (
+    return _flag(
+        "other_input_range",
         f"clean accuracy is {shown:.3f} on pixels of [0, 1] and {rate:.3f} on {best}: the model "
-        f"seems to take these; give {best.as_flags()}"
-    ))  # fmt: skip
+        f"seems to take these; give {best.as_flags()}",
+    )
 
 
 def _non_finite(evaluator: Evaluator, results: Sequence[AttackResult]) -> Flag | None:
@@ -153,11 +156,12 @@ def _non_finite(evaluator: Evaluator, results: Sequence[AttackResult]) -> Flag |
     if not count:
         return None
     clean = int((evaluator.clean.confidences == 0).sum())
-    return _flag("non_finite_outputs", (
+    return _flag(
+        "non_finite_outputs",
         f"the model returns NaN or infinity for {count} of {len(evaluator.data)} images, {clean} "
         "of them without attack: they count as wrong, for such a model has no answer; mend it (a "
-        "logarithm, root or division that meets 0?)"
-    ))  # fmt: skip
+        "logarithm, root or division that meets 0?)",
+    )
 
 
 def _randomised(evaluator: Evaluator) -> Flag | None:
@@ -165,10 +169,11 @@ def _randomised(evaluator: Evaluator) -> Flag | None:
     first, *others = (np.asarray(evaluator.logits(x)) for _ in range(_DRAWS))
     if all(np.allclose(first, other, rtol=1e-4, atol=1e-4) for other in others):
         return None
-    return _flag("randomised_outputs", (
+    return _flag(
+        "randomised_outputs",
         "the same images give other logits each time: a success may be luck and a failure too; "
-        "attack the expectation: tr.models.expectation(model, draws), --eot N, or autoattack-rand"
-    ))  # fmt: skip
+        "attack the expectation: tr.models.expectation(model, draws), --eot N, or autoattack-rand",
+    )
 
 
 def _batch_dependent(evaluator: Evaluator) -> Flag | None:
@@ -178,19 +183,21 @@ def _batch_dependent(evaluator: Evaluator) -> Flag | None:
     scale = max(float(np.abs(together).max()), 1.0)
     if np.abs(together - alone).max() <= 1e-3 * scale or _randomised(evaluator):
         return None
-    return _flag("batch_dependence", (
+    return _flag(
+        "batch_dependence",
         "an image's logits depend on what else is in the batch (BatchNorm in training mode?): "
-        "accuracy and attacks depend on how images are grouped"
-    ))  # fmt: skip
+        "accuracy and attacks depend on how images are grouped",
+    )
 
 
 def _only_single_step(attacks: Mapping[str, Attack]) -> Flag | None:
     if not attacks or any(map(is_iterative, attacks.values())):
         return None
-    return _flag("no_iterative_attack", (
+    return _flag(
+        "no_iterative_attack",
         f"only {', '.join(attacks)} was run: without an iterative gradient attack the figure is an "
-        "upper bound that masked gradients raise; run pgd or autoattack (linf, l2)"
-    ))  # fmt: skip
+        "upper bound that masked gradients raise; run pgd or autoattack (linf, l2)",
+    )
 
 
 def _single_step_beats_iterative(
@@ -214,11 +221,12 @@ def _single_step_beats_iterative(
     kept = len(standing)
     if not above_chance(kept, len(fell), _LUCK):
         return None
-    return _flag("single_step_beats_iterative", (
+    return _flag(
+        "single_step_beats_iterative",
         f"{iterative.name} does not break {kept} of {len(fell)} images that {single.name} breaks: "
         "the iterative attack ought to be the stronger one; gradients are masked or its step "
-        "size does not fit"
-    ))  # fmt: skip
+        "size does not fit",
+    )
 
 
 def _searches_blindly(attack: Attack) -> bool:
@@ -237,10 +245,11 @@ def _black_box_beats_white_box(
             total = len(evaluator.data)
             # One image of a few hundred is more than the margin, and no evidence.
             if above_chance(fell, total, BLACK_BOX_MARGIN):
-                return _flag("black_box_beats_white_box", (
+                return _flag(
+                    "black_box_beats_white_box",
                     f"{result.name}, which sees no gradient, lowers accuracy by another "
-                    f"{100 * fell / total:.1f} points: gradients are masked"
-                ))  # fmt: skip
+                    f"{100 * fell / total:.1f} points: gradients are masked",
+                )
     return None
 
 
@@ -258,7 +267,8 @@ def _out_of_steps(
     fell = int(evaluator.broken(longer, last.threat_model, standing).sum())
     if not above_chance(fell, len(standing), _LUCK):
         return None
-    return _flag("out_of_steps", (
+    return _flag(
+        "out_of_steps",
         f"with four times the steps {last.name} breaks another {fell} of {len(standing)} images: "
-        f"{steps} steps are too few; raise --steps, or run autoattack"
-    ))  # fmt: skip
+        f"{steps} steps are too few; raise --steps, or run autoattack",
+    )

@@ -18,9 +18,13 @@ CRAFTED = "pgd crafted on the original"
 
 
 def conversion(
-    report: RobustnessReport, original: Evaluator, attacks: Mapping[str, Attack],
-    hits: np.ndarray, *, original_name: str,
-) -> dict[str, Any]:  # fmt: skip
+    report: RobustnessReport,
+    original: Evaluator,
+    attacks: Mapping[str, Attack],
+    hits: np.ndarray,
+    *,
+    original_name: str,
+) -> dict[str, Any]:
     """Clean and robust accuracy of both, under the same attacks and on the same crafted images.
 
     Each is attacked by itself with what the report's attacks are, with the same seeds; besides
@@ -63,10 +67,11 @@ def conversion(
         "images": len(report.labels),
         "agreement": round(float(same.mean()), 6),
         "clean_accuracy": {name: _rate(one.correct) for name, one in clean.items()},
-        "attacks": {name: {which: _rate(one) for which, one in both.items()}
-                    for name, both in left.items()},
+        "attacks": {
+            name: {which: _rate(one) for which, one in both.items()} for name, both in left.items()
+        },
         "robust_accuracy": {name: _rate(one) for name, one in worst.items()},
-    }  # fmt: skip
+    }
 
 
 def _rate(correct: np.ndarray) -> float:
@@ -75,8 +80,11 @@ def _rate(correct: np.ndarray) -> float:
 
 def as_text(found: Mapping[str, Any], name: str) -> str:
     """The printed table, for a converted model of that name."""
-    rows = {"clean": found["clean_accuracy"], **found["attacks"],
-            "worst case": found["robust_accuracy"]}  # fmt: skip
+    rows = {
+        "clean": found["clean_accuracy"],
+        **found["attacks"],
+        "worst case": found["robust_accuracy"],
+    }
     wide = max(map(len, rows)) + 2
     names = (found["original"], name)
     columns = [max(len(one), 8) + 2 for one in names]

@@ -54,10 +54,15 @@ def corruption_accuracy(
       UsageError: an unknown name, or images that are too small.
     """
     made = _Corrupted(as_classifier(model, data.pixels(slice(0, 64))))
-    pieces = (piece for name in names for severity in SEVERITIES
-              for piece in _pieces(data, name, severity, batch_size, seed))  # fmt: skip
-    results = (one for some in (workers or Threads(at_once=1)).map(made, "judged", pieces)
-               for one in some)  # fmt: skip
+    pieces = (
+        piece
+        for name in names
+        for severity in SEVERITIES
+        for piece in _pieces(data, name, severity, batch_size, seed)
+    )
+    results = (
+        one for some in (workers or Threads(at_once=1)).map(made, "judged", pieces) for one in some
+    )
     batches = -(-len(data) // batch_size)
     progress = Progress("corruptions", len(names) * len(SEVERITIES))
     found: dict[str, list[float]] = {}
@@ -72,8 +77,9 @@ def corruption_accuracy(
             progress.update(len(found) * len(SEVERITIES) - len(SEVERITIES) + severity)
     progress.close()
     mean = float(np.mean(list(found.values())))
-    error, brier = (float(np.mean([getattr(one, key) for one in calibrations]))
-                    for key in ("error", "brier"))  # fmt: skip
+    error, brier = (
+        float(np.mean([getattr(one, key) for one in calibrations])) for key in ("error", "brier")
+    )
     return {
         "mean_accuracy": round(mean, 6),
         "by_corruption": found,

@@ -133,9 +133,12 @@ def measure(
 
 
 def cascade(
-    evaluator: Evaluator, attacks: Mapping[str, Attack], threat_model: ThreatModel,
-    base: Outcome | None = None, robust: np.ndarray | None = None,
-) -> list[AttackResult]:  # fmt: skip
+    evaluator: Evaluator,
+    attacks: Mapping[str, Attack],
+    threat_model: ThreatModel,
+    base: Outcome | None = None,
+    robust: np.ndarray | None = None,
+) -> list[AttackResult]:
     """Each attack in turn on what the ones before it left standing.
 
     Args:
@@ -154,9 +157,12 @@ def cascade(
 
 
 def _swept(
-    evaluator: Evaluator, attacks: Mapping[str, Attack], threat_model: ThreatModel,
-    results: Sequence[AttackResult], radii: Sequence[float],
-) -> list[AttackResult]:  # fmt: skip
+    evaluator: Evaluator,
+    attacks: Mapping[str, Attack],
+    threat_model: ThreatModel,
+    results: Sequence[AttackResult],
+    radii: Sequence[float],
+) -> list[AttackResult]:
     """The attacks at further radii, each image only where the radii before leave it open.
 
     A ball holds every smaller one: what fell in a smaller ball has fallen in a larger, with

@@ -84,9 +84,13 @@ class Evaluator:
         return self._judge.gradient(self.data.images[index], self.data.labels[index], loss)
 
     def run(
-        self, name: str, attack: Attack, threat_model: ThreatModel, base: Outcome | None = None,
+        self,
+        name: str,
+        attack: Attack,
+        threat_model: ThreatModel,
+        base: Outcome | None = None,
         robust: np.ndarray | None = None,
-    ) -> AttackResult:  # fmt: skip
+    ) -> AttackResult:
         """Attacks every image that still stands, restart after restart.
 
         Each restart works on what the one before left standing. Images that fell
@@ -145,8 +149,9 @@ class Evaluator:
                     getattr(task.outcome, item.name)[index] = new
                 task.position += len(index)
                 task.forward, task.backward = (
-                    task.forward + int(counts[0]), task.backward + int(counts[1])
-                )  # fmt: skip
+                    task.forward + int(counts[0]),
+                    task.backward + int(counts[1]),
+                )
             task.seconds, start = task.seconds + time.perf_counter() - start, time.perf_counter()
             self._checkpoint.note()
         task.restart, task.position, task.standing = task.restart + 1, 0, None
@@ -193,10 +198,16 @@ class Evaluator:
         self._workers = Threads()
 
     def _waves(
-        self, method: str, index: np.ndarray, label: str, done: int = 0,
-        note: Callable[[int], str] = lambda done: "", shared: tuple[Any, ...] = (),
-        seed: int | np.ndarray | None = None, rows: np.ndarray | None = None,
-    ) -> Iterator[list[tuple[np.ndarray, Arrays]]]:  # fmt: skip
+        self,
+        method: str,
+        index: np.ndarray,
+        label: str,
+        done: int = 0,
+        note: Callable[[int], str] = lambda done: "",
+        shared: tuple[Any, ...] = (),
+        seed: int | np.ndarray | None = None,
+        rows: np.ndarray | None = None,
+    ) -> Iterator[list[tuple[np.ndarray, Arrays]]]:
         """What a method of the judge returns for each batch of `index`, with it; a few at once.
 
         Args:
@@ -216,8 +227,9 @@ class Evaluator:
         batches = even_batches(index, self.batch_size)
         begin = np.cumsum([0, *map(len, batches)])
         batches = [batch for batch, first in zip(batches, begin[:-1], strict=True) if first >= done]
-        pieces = (self._piece(batch if rows is None else rows[batch], seed, batch)
-                  for batch in batches)  # fmt: skip
+        pieces = (
+            self._piece(batch if rows is None else rows[batch], seed, batch) for batch in batches
+        )
         left = iter(batches)
         for found in self._workers.map(self._judge, method, pieces, shared):
             # Those found are fewer than the batches left: they decide how many are taken.

@@ -39,17 +39,19 @@ def no_gradient(evaluator: Evaluator) -> Flag | None:
     """Gradients that are 0 everywhere, of the margin or of the cross-entropy."""
     sample = drawn(np.arange(len(evaluator.data)), evaluator.seed)
     if share := _dead(evaluator, sample, "margin"):
-        return _flag("zero_gradients", (
+        return _flag(
+            "zero_gradients",
             f"the logits have no gradient on {share:.0%} of the images: gradients are masked, and "
             "gradient attacks see nothing; attack through a step without gradient with "
-            "tr.models.straight_through, or without gradients with square"
-        ))  # fmt: skip
+            "tr.models.straight_through, or without gradients with square",
+        )
     if share := _dead(evaluator, sample, "cross_entropy"):
-        return _flag("vanishing_gradients", (
+        return _flag(
+            "vanishing_gradients",
             f"the cross-entropy has no gradient on {share:.0%} of the images, for the logits are "
             "too large for float32: attacks on it see nothing; margin, DLR and autoattack do not "
-            "depend on the logits' scale"
-        ))  # fmt: skip
+            "depend on the logits' scale",
+        )
     return None
 
 
@@ -114,13 +116,14 @@ def misleading(evaluator: Evaluator, ball: ThreatModel, attacked: Outcome) -> Fl
     wrong = ~told & ~rounded
     if not above_chance(int(wrong.sum()), len(sample), _MANY):
         return None
-    return _flag("misleading_gradients", (
+    return _flag(
+        "misleading_gradients",
         f"on {wrong.mean():.0%} of the images that still stand a short step does something else "
         f"than the gradient says, less than 1/{_FACTOR:g} or more than {_FACTOR:g} times of it: "
         "gradients are shattered (jumps, fast waves) or not the model's own; attack without them "
         "(square), or with those of a smooth substitute: tr.models.straight_through, "
-        "tr.models.smoothed"
-    ))  # fmt: skip
+        "tr.models.smoothed",
+    )
 
 
 def _rounding(evaluator: Evaluator, logits: np.ndarray) -> float:
@@ -157,8 +160,9 @@ def overfitted(
     failed = int((found < 0).sum())
     if not above_chance(failed, len(near), _MANY):
         return None
-    return _flag("catastrophic_overfitting", (
+    return _flag(
+        "catastrophic_overfitting",
         f"a single step of eps fails on {failed / len(near):.0%} of the images that several steps "
         "break within half of eps: the model has learnt to withstand single steps alone; train by "
-        "pgd or trades, or fast with wider noise, and believe no single-step figure"
-    ))  # fmt: skip
+        "pgd or trades, or fast with wider noise, and believe no single-step figure",
+    )

@@ -44,12 +44,13 @@ def never_falls(
         standing = standing[~evaluator.broken(attack, ball, standing)]
     if not above_chance(len(standing), len(sample), _STUCK):
         return None
-    return _flag("never_falls_to_zero", (
+    return _flag(
+        "never_falls_to_zero",
         f"in a ball so large that it holds a grey image, which is misclassified, gradient attacks "
         f"leave {len(standing) / len(sample):.0%} of the images standing, where none can: "
         "gradients are masked, and the attack does not reach the model; attack without them "
-        "(square), or through a substitute: tr.models.straight_through"
-    ))  # fmt: skip
+        "(square), or through a substitute: tr.models.straight_through",
+    )
 
 
 def _grey_ball(evaluator: Evaluator, threat_model: ThreatModel) -> ThreatModel:
@@ -70,10 +71,13 @@ def _far_reaching(attacks: Mapping[str, Attack], ball: ThreatModel) -> list[Atta
     shrink as they must, and long ones: short ones crawl where gradients are small.
     """
     own = [
-        attack for attack in attacks.values()
-        if is_iterative(attack) and getattr(attack, "needs_gradient", True)
-        and not getattr(attack, "minimal", False) and ball.norm in getattr(attack, "norms", ())
-    ]  # fmt: skip
+        attack
+        for attack in attacks.values()
+        if is_iterative(attack)
+        and getattr(attack, "needs_gradient", True)
+        and not getattr(attack, "minimal", False)
+        and ball.norm in getattr(attack, "norms", ())
+    ]
     long = PGD(steps=50, loss="margin", step_size=0.2 * float(ball.eps), random_start=False)
     shrinking = [APGD(steps=20, loss="margin")] if ball.norm in APGD.norms else []
     return [*own[:2], *shrinking, long]

@@ -29,20 +29,36 @@ from tfrobust.runtime import tf, traced_once
 
 #: AlexNet's errors on ImageNet-C, means over the severities, as published with the set.
 ALEXNET = {
-    "gaussian_noise": 0.886428, "shot_noise": 0.894468, "impulse_noise": 0.922640,
-    "defocus_blur": 0.819880, "glass_blur": 0.826268, "motion_blur": 0.785948,
-    "zoom_blur": 0.798360, "snow": 0.866816, "frost": 0.826572, "fog": 0.819324,
-    "brightness": 0.564592, "contrast": 0.853204, "elastic_transform": 0.646056,
-    "pixelate": 0.717840, "jpeg_compression": 0.606500,
-}  # fmt: skip
+    "gaussian_noise": 0.886428,
+    "shot_noise": 0.894468,
+    "impulse_noise": 0.922640,
+    "defocus_blur": 0.819880,
+    "glass_blur": 0.826268,
+    "motion_blur": 0.785948,
+    "zoom_blur": 0.798360,
+    "snow": 0.866816,
+    "frost": 0.826572,
+    "fog": 0.819324,
+    "brightness": 0.564592,
+    "contrast": 0.853204,
+    "elastic_transform": 0.646056,
+    "pixelate": 0.717840,
+    "jpeg_compression": 0.606500,
+}
 _IMAGENET_CLASSES = 1000
 
 
 def published_accuracy(
-    model: Any, data: CorruptionSet, labels: np.ndarray, *, size: tuple[int, int],
-    batch_size: int = 128, limit: int | None = None, seed: int = 42,
+    model: Any,
+    data: CorruptionSet,
+    labels: np.ndarray,
+    *,
+    size: tuple[int, int],
+    batch_size: int = 128,
+    limit: int | None = None,
+    seed: int = 42,
     baselines: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Accuracy by corruption and severity, its mean, and mean corruption errors.
 
     Args:
@@ -78,12 +94,14 @@ def published_accuracy(
         "mean_error": round(float(np.mean([errors[name] for name in counted])), 6),
         "by_corruption": rows,
         "calibration": Calibration(
-            *(float(np.mean([getattr(calibrations[name], key) for name in counted]))
-              for key in ("error", "brier"))
+            *(
+                float(np.mean([getattr(calibrations[name], key) for name in counted]))
+                for key in ("error", "brier")
+            )
         ).as_dict(),
         "mce": [_mce(name, errors, other, counted) for name, other in against.items()],
         "note": _note(data, counted, limit),
-    }  # fmt: skip
+    }
 
 
 def _measured(
@@ -113,8 +131,10 @@ def _measured(
             rows[name].append(round(float(columns[-1][1].mean()), 6))
             most, done = max(most, len(columns[-1][1])), done + 1
             progress.update(done)
-        each = [Calibration(expected_calibration_error(one[0], one[1]), float(one[2].mean()))
-                for one in columns]  # fmt: skip
+        each = [
+            Calibration(expected_calibration_error(one[0], one[1]), float(one[2].mean()))
+            for one in columns
+        ]
         calibrations[name] = Calibration(
             float(np.mean([one.error for one in each])), float(np.mean([one.brier for one in each]))
         )
@@ -146,8 +166,10 @@ def _note(data: CorruptionSet, counted: list[str], limit: int | None) -> str:
 
 def as_text(found: Mapping[str, Any]) -> str:
     """The printed table, with every mean corruption error."""
-    lines = [table_text(dict(found)), f"{'mean error (mCE without baseline)':55}"
-             f"{found['mean_error']:8.3f}"]  # fmt: skip
+    lines = [
+        table_text(dict(found)),
+        f"{'mean error (mCE without baseline)':55}{found['mean_error']:8.3f}",
+    ]
     for one in found["mce"]:
         value = "unknown" if one["value"] is None else f"{one['value']:8.3f}"
         lines.append(f"{'mCE relative to ' + one['baseline']:55}{value}")

@@ -53,16 +53,24 @@ def transfer(
       {'reference', 'attack', 'eps', 'eps_text', 'accuracy': {name: accuracy}}.
     """
     hits = transferred(
-        reference, list(models.values()), data, attack, threat_model, batch_size=batch_size,
+        reference,
+        list(models.values()),
+        data,
+        attack,
+        threat_model,
+        batch_size=batch_size,
         seed=seed,
-    )  # fmt: skip
+    )
     return transfer_entry(hits, models, threat_model, reference_name, attack_name)
 
 
 def transfer_entry(
-    hits: np.ndarray, names: Iterable[str], threat_model: ThreatModel, reference_name: str,
+    hits: np.ndarray,
+    names: Iterable[str],
+    threat_model: ThreatModel,
+    reference_name: str,
     attack_name: str = "pgd",
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """What `transfer` returns, of what `transferred` does."""
     rates = hits.mean(axis=1).round(6).tolist()
     return {
@@ -75,9 +83,15 @@ def transfer_entry(
 
 
 def transferred(
-    reference: Any, models: Sequence[Any], data: ImageSet, attack: Any, threat_model: ThreatModel,
-    *, batch_size: int = 128, seed: int = 42,
-) -> np.ndarray:  # fmt: skip
+    reference: Any,
+    models: Sequence[Any],
+    data: ImageSet,
+    attack: Any,
+    threat_model: ThreatModel,
+    *,
+    batch_size: int = 128,
+    seed: int = 42,
+) -> np.ndarray:
     """Which images each model is right on after they were perturbed on `reference`.
 
     Args:

@@ -31,10 +31,17 @@ class CertifyResult:
 
 
 def certify(
-    subject: Subject | Path | str, sigma: float, *, samples: int = 10_000, selection: int = 100,
-    alpha: float = 0.001, batch_size: int = 500, resume: bool = False,
-    on: str | Ray | None = None, tell: Tell = silent,
-) -> CertifyResult:  # fmt: skip
+    subject: Subject | Path | str,
+    sigma: float,
+    *,
+    samples: int = 10_000,
+    selection: int = 100,
+    alpha: float = 0.001,
+    batch_size: int = 500,
+    resume: bool = False,
+    on: str | Ray | None = None,
+    tell: Tell = silent,
+) -> CertifyResult:
     """Certifies the test images of a run or model, or those that are asked for.
 
     Args:
@@ -61,10 +68,18 @@ def certify(
     if not resume:
         kept.unlink(missing_ok=True)
     found = certified(
-        subject.model, data, sigma, samples=samples, selection=selection, alpha=alpha,
-        batch_size=batch_size, seed=subject.config.seed, name=subject.name, resume_from=kept,
+        subject.model,
+        data,
+        sigma,
+        samples=samples,
+        selection=selection,
+        alpha=alpha,
+        batch_size=batch_size,
+        seed=subject.config.seed,
+        name=subject.name,
+        resume_from=kept,
         on=on,
-    )  # fmt: skip
+    )
     files = tuple(found.save(folder))
     tell(f"\n{found}\nCertificates: {', '.join(file.name for file in files)} in {folder}")
     return CertifyResult(subject.run, found, files)

@@ -17,9 +17,13 @@ SHOWN = 6
 
 
 def changes_figure(
-    model: Classifier, data: ImageSet, rows: np.ndarray, changed: np.ndarray, path: Path | str,
+    model: Classifier,
+    data: ImageSet,
+    rows: np.ndarray,
+    changed: np.ndarray,
+    path: Path | str,
     title: str,
-) -> Path:  # fmt: skip
+) -> Path:
     """Draws images, what was made of them, the difference, and what the model sees in both.
 
     Args:

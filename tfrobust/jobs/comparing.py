@@ -30,10 +30,14 @@ class CompareResult:
 
 
 def compare(
-    models: Mapping[str, Path | str], output: Path | str = "comparison", *,
-    sets: Mapping[str, str] | None = None, reported: Mapping[str, float] | None = None,
-    title: str = "Models side by side", tell: Tell = silent,
-) -> CompareResult:  # fmt: skip
+    models: Mapping[str, Path | str],
+    output: Path | str = "comparison",
+    *,
+    sets: Mapping[str, str] | None = None,
+    reported: Mapping[str, float] | None = None,
+    title: str = "Models side by side",
+    tell: Tell = silent,
+) -> CompareResult:
     """Puts models side by side, by what they were evaluated to be or on sets of images.
 
     Args:

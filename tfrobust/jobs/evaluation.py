@@ -64,9 +64,14 @@ class EvaluateResult:
 
 
 def evaluate(
-    subject: Subject | Path | str, *, reference: Path | str | None = None, resume: bool = False,
-    strategy: str = "none", on: str | Ray | None = None, tell: Tell = silent,
-) -> EvaluateResult:  # fmt: skip
+    subject: Subject | Path | str,
+    *,
+    reference: Path | str | None = None,
+    resume: bool = False,
+    strategy: str = "none",
+    on: str | Ray | None = None,
+    tell: Tell = silent,
+) -> EvaluateResult:
     """Measures accuracy clean and under attack, on all test images or those that are asked for.
 
     Writes `evaluation.json`, `predictions.csv`, the model card and, where the settings say so,
@@ -108,14 +113,16 @@ def evaluate(
     checkpoint = _checkpoint(subject, attacks, resume, tell)
     with _workers(strategy, on, tell) as workers:
         evaluator = Evaluator(
-            subject.model, data, batch_size=settings.batch_size, seed=config.seed,
-            checkpoint=checkpoint, workers=workers,
-        )  # fmt: skip
+            subject.model,
+            data,
+            batch_size=settings.batch_size,
+            seed=config.seed,
+            checkpoint=checkpoint,
+            workers=workers,
+        )
         report = measure(evaluator, threat_model, attacks, name=subject.name, sweep=settings.sweep)
         report = _with_intake(report, subject)
-        report, failures = _completed(
-            report, subject, attacks, other, published, workers, tell
-        )  # fmt: skip
+        report, failures = _completed(report, subject, attacks, other, published, workers, tell)
     evaluator.leave_others()
     found = EvaluateResult(subject.run, report, data.label_names, evaluator=evaluator)
     _publish(found, subject, tell)
@@ -246,10 +253,14 @@ def _workers(strategy: str, on: str | Ray | None, tell: Tell) -> Iterator[Worker
 
 
 def _completed(
-    report: RobustnessReport, subject: Subject, attacks: dict[str, Any],
-    other: tuple[Any, str] | None, published: tuple[CorruptionSet, np.ndarray] | None,
-    workers: Workers, tell: Tell,
-) -> tuple[RobustnessReport, list[str]]:  # fmt: skip
+    report: RobustnessReport,
+    subject: Subject,
+    attacks: dict[str, Any],
+    other: tuple[Any, str] | None,
+    published: tuple[CorruptionSet, np.ndarray] | None,
+    workers: Workers,
+    tell: Tell,
+) -> tuple[RobustnessReport, list[str]]:
     """With transfer and corruptions, where they are asked for; and what failed of them."""
     failures: list[str] = []
     if other:
@@ -259,9 +270,12 @@ def _completed(
         before = report
         found, why = _tried(
             "corruptions",
-            lambda: _with_published(before, subject, *published, other, tell)
-            if published else _with_corruptions(before, subject, workers, tell),
-        )  # fmt: skip
+            lambda: (
+                _with_published(before, subject, *published, other, tell)
+                if published
+                else _with_corruptions(before, subject, workers, tell)
+            ),
+        )
         report, failures = found or report, failures + why
     return report, failures
 
@@ -313,9 +327,12 @@ def _publish(found: EvaluateResult, subject: Subject, tell: Tell) -> None:
 
 
 def _draw(
-    found: EvaluateResult, evaluator: Evaluator, attacks: dict[str, Any], config: RunConfig,
+    found: EvaluateResult,
+    evaluator: Evaluator,
+    attacks: dict[str, Any],
+    config: RunConfig,
     tell: Tell,
-) -> tuple[Path, ...]:  # fmt: skip
+) -> tuple[Path, ...]:
     from tfrobust.jobs.evaluation_figures import evaluation_figures
 
     folder = found.run.figures
@@ -333,9 +350,12 @@ def _with_corruptions(
 
     config = subject.config
     found = corruption_accuracy(
-        subject.model, subject.test, batch_size=config.evaluation.batch_size, seed=config.seed,
+        subject.model,
+        subject.test,
+        batch_size=config.evaluation.batch_size,
+        seed=config.seed,
         workers=workers,
-    )  # fmt: skip
+    )
     tell(f"\n{as_text(found)}")
     return dataclasses.replace(report, extra={**report.extra, "corruptions": found})
 
@@ -358,17 +378,26 @@ def _published_set(subject: Subject) -> tuple[CorruptionSet, np.ndarray] | None:
 
 
 def _with_published(
-    report: RobustnessReport, subject: Subject, data: CorruptionSet, labels: np.ndarray,
-    other: tuple[Any, str] | None, tell: Tell,
-) -> RobustnessReport:  # fmt: skip
+    report: RobustnessReport,
+    subject: Subject,
+    data: CorruptionSet,
+    labels: np.ndarray,
+    other: tuple[Any, str] | None,
+    tell: Tell,
+) -> RobustnessReport:
     from tfrobust.evaluation.published_corruptions import as_text, published_accuracy
 
     settings, (height, width, _) = subject.config.evaluation, subject.test.image_shape
     found = published_accuracy(
-        subject.model, data, labels, size=(width, height), batch_size=settings.batch_size,
-        limit=settings.limit, seed=subject.config.seed,
+        subject.model,
+        data,
+        labels,
+        size=(width, height),
+        batch_size=settings.batch_size,
+        limit=settings.limit,
+        seed=subject.config.seed,
         baselines={other[1]: other[0]} if other else None,
-    )  # fmt: skip
+    )
     tell(f"\n{as_text(found)}")
     return dataclasses.replace(report, extra={**report.extra, "corruptions": found})
 
@@ -407,8 +436,10 @@ def _origin(subject: Subject, tell: Tell) -> Path | None:
     run = run_of(subject.source) if subject.is_converted else None
     if run is None or not run.best_model.is_file():
         return None
-    tell(f"Note: the file lies in the run {run.path}: it is compared with that model "
-         "(--reference none leaves it out).")  # fmt: skip
+    tell(
+        f"Note: the file lies in the run {run.path}: it is compared with that model "
+        "(--reference none leaves it out)."
+    )
     return run.path
 
 
@@ -420,9 +451,14 @@ def _with_transfer(
 
     settings, seed = subject.config.evaluation, subject.config.seed
     hits = transferred(
-        other, [other, subject.model], subject.test, PGD(steps=settings.steps),
-        report.threat_model, batch_size=settings.batch_size, seed=seed,
-    )  # fmt: skip
+        other,
+        [other, subject.model],
+        subject.test,
+        PGD(steps=settings.steps),
+        report.threat_model,
+        batch_size=settings.batch_size,
+        seed=seed,
+    )
     entry = transfer_entry(hits, (name, report.model), report.threat_model, name)
     report = dataclasses.replace(report, transfer=entry)
     if not subject.is_converted:

@@ -100,8 +100,10 @@ def _curves(evaluator: Evaluator, report: RobustnessReport, folder: Path, seed: 
     sweep = sweep_curve(report, round(1 / by_eps.chance))
     if sweep is not None:
         curves[sweep.attack] = sweep
-    data = {"eps": {name: curve.as_dict() for name, curve in curves.items()},
-            "steps": {"PGD": by_steps.as_dict()}}  # fmt: skip
+    data = {
+        "eps": {name: curve.as_dict() for name, curve in curves.items()},
+        "steps": {"PGD": by_steps.as_dict()},
+    }
     write_json(folder / "curves.json", data)
     known = (ball.norm, float(ball.eps), by_eps.chance)
     against_eps = EpsCurves([_drawn(*one) for one in curves.items()], *known)
@@ -170,9 +172,13 @@ def _path(
     steps, probs = record_path(evaluator, attack, ball, index, seed)
     i = _longest(steps, probs, evaluator.data.labels[index], attack.steps)
     return RecordedPath(
-        steps[:, i], evaluator.data.pixels(index)[i], int(evaluator.data.labels[index[i]]),
-        probs[:, i], class_names, title=f"{PATHS[name]}, step by step",
-    )  # fmt: skip
+        steps[:, i],
+        evaluator.data.pixels(index)[i],
+        int(evaluator.data.labels[index[i]]),
+        probs[:, i],
+        class_names,
+        title=f"{PATHS[name]}, step by step",
+    )
 
 
 def own_rule(name: str, image_shape: Sequence[int]) -> tuple[RecordedAttack, ThreatModel]:
@@ -193,9 +199,12 @@ def own_rule(name: str, image_shape: Sequence[int]) -> tuple[RecordedAttack, Thr
 
 
 def record_path(
-    evaluator: Evaluator, attack: RecordedAttack, threat_model: ThreatModel, index: np.ndarray,
+    evaluator: Evaluator,
+    attack: RecordedAttack,
+    threat_model: ThreatModel,
+    index: np.ndarray,
     seed: int,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray]:
     """An attack's course on some images, and what the model says along it.
 
     Args:

@@ -53,19 +53,29 @@ def check_counts(per_group: int, measure: int, class_images: int) -> None:
     Raises:
       UsageError: one is too small.
     """
-    counts = (("per-group", per_group, 1), ("measure", measure, 0),
-              ("class-images", class_images, 0))  # fmt: skip
+    counts = (
+        ("per-group", per_group, 1),
+        ("measure", measure, 0),
+        ("class-images", class_images, 0),
+    )
     for flag, count, least in counts:
         if count < least:
             raise UsageError(f"--{flag}: expected at least {least}, found {count}.")
 
 
 def explain(
-    subject: Subject | Path | str, *, against: Path | str | None = None,
-    methods: Names = ("smoothgrad", "gradcam"), per_group: int = 3,
-    target_layer: str | None = None, measure: int = 0, class_images: int = CLASSES,
-    classes: Names | None = None, layers: Names | None = None, tell: Tell = silent,
-) -> ExplainResult:  # fmt: skip
+    subject: Subject | Path | str,
+    *,
+    against: Path | str | None = None,
+    methods: Names = ("smoothgrad", "gradcam"),
+    per_group: int = 3,
+    target_layer: str | None = None,
+    measure: int = 0,
+    class_images: int = CLASSES,
+    classes: Names | None = None,
+    layers: Names | None = None,
+    tell: Tell = silent,
+) -> ExplainResult:
     """Draws what a model looks at, and optionally scores the methods.
 
     Args:
@@ -277,12 +287,17 @@ class _Explaining:
         chosen = self._images(count)
         table = {
             name: measure(
-                model, chosen.x, chosen.adversarial[name], list(self.methods),
-                attacked=chosen.attacked[name], seed=self.subject.config.seed,
-                explainers=self.methods, shown=functools.partial(self._measuring, name),
+                model,
+                chosen.x,
+                chosen.adversarial[name],
+                list(self.methods),
+                attacked=chosen.attacked[name],
+                seed=self.subject.config.seed,
+                explainers=self.methods,
+                shown=functools.partial(self._measuring, name),
             )
             for name, model in self.models.items()
-        }  # fmt: skip
+        }
         right = f"{chosen.right} of them right by every model"
         images = f"{len(chosen.x)} images ({right}), adversarial ones by PGD-20 against each model"
         self.tell(f"\n{images}\n{as_text(table)}")
@@ -322,10 +337,12 @@ class _Explaining:
 
         clean, adversarial = self._shown.x[:1], self._shown.adversarial
         maps = {
-            name: {"clean": feature_maps(model, clean),
-                   "adversarial": feature_maps(model, adversarial[name][:1])}
+            name: {
+                "clean": feature_maps(model, clean),
+                "adversarial": feature_maps(model, adversarial[name][:1]),
+            }
             for name, model in self.models.items()
-        }  # fmt: skip
+        }
         if len({tuple(one.layer for one in of["clean"]) for of in maps.values()}) == 1:
             return maps
         self.tell("Feature maps: the two networks differ in their layers; the first is drawn.")

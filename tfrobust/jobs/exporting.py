@@ -36,9 +36,14 @@ class ExportResult:
 
 
 def export(
-    subject: Subject | Path | str, *, version: int = 1, formats: Sequence[str] = (),
-    images: int = 500, anyway: bool = False, tell: Tell = silent,
-) -> ExportResult:  # fmt: skip
+    subject: Subject | Path | str,
+    *,
+    version: int = 1,
+    formats: Sequence[str] = (),
+    images: int = 500,
+    anyway: bool = False,
+    tell: Tell = silent,
+) -> ExportResult:
     """Exports a Keras model as a SavedModel, and in the formats that are asked for.
 
     Args:

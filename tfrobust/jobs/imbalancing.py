@@ -25,9 +25,14 @@ class ImbalanceResult:
 
 
 def imbalance(
-    output: Path | str, data: str = "digits", *, counts: Sequence[int] | None = None,
-    grey: float = 0.1, data_dir: str | None = None, seed: int = 42,
-) -> ImbalanceResult:  # fmt: skip
+    output: Path | str,
+    data: str = "digits",
+    *,
+    counts: Sequence[int] | None = None,
+    grey: float = 0.1,
+    data_dir: str | None = None,
+    seed: int = 42,
+) -> ImbalanceResult:
     """Draws as many images of each class as are asked for, and writes them.
 
     Args:

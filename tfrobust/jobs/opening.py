@@ -75,10 +75,15 @@ class _Opened:
 
 
 def open_subject(
-    model: Path | str, settings: Mapping[str, Any] | None = None, *,
-    output: Path | str | None = None, view: InputView | None = None,
-    class_map: str | None = None, patience: Patience | None = None, tell: Tell = silent,
-) -> Subject:  # fmt: skip
+    model: Path | str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    output: Path | str | None = None,
+    view: InputView | None = None,
+    class_map: str | None = None,
+    patience: Patience | None = None,
+    tell: Tell = silent,
+) -> Subject:
     """Opens a run folder, or a bare model, with its test images.
 
     TensorFlow is settled and seeded. Images that the run was trained on or its model chosen
@@ -124,9 +129,16 @@ def open_subject(
         tell(f"Note: {line}.")
     _tell_skipped(log.skipped, tell)
     return Subject(
-        classifier, test, opened.config, opened.trained, opened.run, opened.name, opened.source,
-        notes, tuple(log.skipped),
-    )  # fmt: skip
+        classifier,
+        test,
+        opened.config,
+        opened.trained,
+        opened.run,
+        opened.name,
+        opened.source,
+        notes,
+        tuple(log.skipped),
+    )
 
 
 def as_subject(subject: Subject | Path | str, tell: Tell = silent) -> Subject:
@@ -352,10 +364,12 @@ def _refuse_overwriting(run: RunFolder, own: Path | None) -> None:
 def _options(config: DataConfig) -> ReadOptions:
     low_high = config.pixel_range
     return ReadOptions(
-        image_size=config.image_size, skip_broken=config.skip_broken,
-        cache_dir=config.cache_dir, memory_limit=int(config.memory_limit * 2**30),
+        image_size=config.image_size,
+        skip_broken=config.skip_broken,
+        cache_dir=config.cache_dir,
+        memory_limit=int(config.memory_limit * 2**30),
         pixel_range=(low_high[0], low_high[1]) if low_high else None,
-    )  # fmt: skip
+    )
 
 
 def load_splits(config: DataConfig, seed: int, *, augmented: bool = True) -> Splits:

@@ -64,11 +64,18 @@ class PerturbResult:
 
 
 def perturb(
-    model: Path | str, output: Path | str, settings: Mapping[str, Any] | None = None, *,
-    sizes: Mapping[str, int] | None = None, attack: str = "optimised-noise",
-    pixel_attack: str = "pixel", batch_size: int = 128, resume: bool = False,
-    on: str | Ray | None = None, tell: Tell = silent,
-) -> PerturbResult:  # fmt: skip
+    model: Path | str,
+    output: Path | str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    attack: str = "optimised-noise",
+    pixel_attack: str = "pixel",
+    batch_size: int = 128,
+    resume: bool = False,
+    on: str | Ray | None = None,
+    tell: Tell = silent,
+) -> PerturbResult:
     """Builds sets of adversarial images of those that a model classifies correctly.
 
     Args:
@@ -109,9 +116,7 @@ def perturb(
     facts = {"seed": config.seed, "model": str(source_file), "model_sha256": digest}
     folder = SetFolder(Path(output), set_keys(plans, given, facts, batch_size), resume=resume)
     with opened_workers(on) as workers:
-        perturber = Perturber(
-            classifier, batch_size=batch_size, seed=config.seed, workers=workers
-        )  # fmt: skip
+        perturber = Perturber(classifier, batch_size=batch_size, seed=config.seed, workers=workers)
         _build(plans, given, perturber, folder, {**facts, "data": config.data.dataset}, tell)
     entries = {plan.name: folder.entries[plan.name] for plan in plans}
     if not any(entry["images"] for entry in entries.values()):
@@ -153,9 +158,13 @@ def _for_model(path: Path, splits: Splits, classes: int, tell: Tell) -> Splits:
 
 
 def _settle(
-    path: Path, given: Mapping[str, Any], sizes: Mapping[str, int], attacks: tuple[str, str],
-    batch_size: int, tell: Tell,
-) -> tuple[RunConfig, Path]:  # fmt: skip
+    path: Path,
+    given: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    attacks: tuple[str, str],
+    batch_size: int,
+    tell: Tell,
+) -> tuple[RunConfig, Path]:
     """The configuration, and the model's file; all that can be refused early is."""
     for text in attacks:
         check_attacks(EvaluationConfig(attacks=(text,)))
@@ -197,9 +206,13 @@ def _make_plans(
         (attack_name, attack), within = (pixel, few) if name == "pixel" else (noise, ball)
         if size := sizes[name]:
             plan = SetPlan(
-                name=name, split=split, size=size, attack_name=attack_name, attack=attack,
+                name=name,
+                split=split,
+                size=size,
+                attack_name=attack_name,
+                attack=attack,
                 threat_model=within,
-            )  # fmt: skip
+            )
             plans.append(plan)
     return plans
 

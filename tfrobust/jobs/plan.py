@@ -64,9 +64,12 @@ class Plan:
 
 
 def make_plan(
-    settings: Mapping[str, Any] | None = None, recipe: str | None = None, *,
-    epochs: int | None = None, learning_rate: float | None = None,
-) -> Plan:  # fmt: skip
+    settings: Mapping[str, Any] | None = None,
+    recipe: str | None = None,
+    *,
+    epochs: int | None = None,
+    learning_rate: float | None = None,
+) -> Plan:
     """Recipe and settings, checked as far as they can be before the images are read.
 
     Args:

@@ -60,9 +60,14 @@ class PredictResult:
 
 
 def predict(
-    path: Path | str, images: Sequence[Path | str], *, model: Any = None, top: int = 5,
-    skip_broken: bool = False, view: InputView | None = None,
-) -> PredictResult:  # fmt: skip
+    path: Path | str,
+    images: Sequence[Path | str],
+    *,
+    model: Any = None,
+    top: int = 5,
+    skip_broken: bool = False,
+    view: InputView | None = None,
+) -> PredictResult:
     """What a model takes images for.
 
     Args:
@@ -131,9 +136,13 @@ def _files(path: Path) -> list[Path]:
 
 
 def _predictions(
-    model: Any, files: Sequence[Path], top: int, skipped: list[str] | None,
-    view: InputView | None, notes: list[str],
-) -> tuple[list[Prediction], int]:  # fmt: skip
+    model: Any,
+    files: Sequence[Path],
+    top: int,
+    skipped: list[str] | None,
+    view: InputView | None,
+    notes: list[str],
+) -> tuple[list[Prediction], int]:
     """The predictions of the sound images, and K; `skipped` and `notes` get what was found."""
     from tfrobust.progress import Progress
 

@@ -40,9 +40,12 @@ class ProbeResult:
 
 
 def distances(
-    subject: Subject | Path | str, attacks: Sequence[str] = ("fmn",), norms: Sequence[str] = (), *,
+    subject: Subject | Path | str,
+    attacks: Sequence[str] = ("fmn",),
+    norms: Sequence[str] = (),
+    *,
     tell: Tell = silent,
-) -> ProbeResult:  # fmt: skip
+) -> ProbeResult:
     """How far the nearest adversarial image of each test image is, and accuracy against eps.
 
     Args:
@@ -67,9 +70,14 @@ def distances(
     files: list[Path] = []
     for text, norm in asked:
         one = minimal_distance(
-            subject.model, data, text, norm, name=subject.name, seed=subject.config.seed,
+            subject.model,
+            data,
+            text,
+            norm,
+            name=subject.name,
+            seed=subject.config.seed,
             batch_size=subject.config.evaluation.batch_size,
-        )  # fmt: skip
+        )
         found.append(one)
         files += one.save(folder / f"{text.replace(':', '_')}_{norm}")
         tell(f"\n{one}")
@@ -98,9 +106,13 @@ def spatial(subject: Subject | Path | str, *, tell: Tell = silent, **settings: A
 
     subject, data, folder = _begin(subject, "spatial", tell)
     found = spatial_accuracy(
-        subject.model, data, seed=subject.config.seed, name=subject.name,
-        batch_size=subject.config.evaluation.batch_size, **settings,
-    )  # fmt: skip
+        subject.model,
+        data,
+        seed=subject.config.seed,
+        name=subject.name,
+        batch_size=subject.config.evaluation.batch_size,
+        **settings,
+    )
     tell(f"\n{found}")
     files = found.save(folder)
     rows = _shown(np.flatnonzero(found.clean & ~found.robust))
@@ -130,16 +142,24 @@ def universal(
 
     subject, data, folder = _begin(subject, "universal", tell)
     found = made(
-        subject.model, data, ThreatModel.from_config(subject.config.threat),
-        seed=subject.config.seed, batch_size=subject.config.evaluation.batch_size, **settings,
-    )  # fmt: skip
+        subject.model,
+        data,
+        ThreatModel.from_config(subject.config.threat),
+        seed=subject.config.seed,
+        batch_size=subject.config.evaluation.batch_size,
+        **settings,
+    )
     return _finish(subject, data, found, folder, "One perturbation for all", tell)
 
 
 def patch(
-    subject: Subject | Path | str, size: int, *, target: int | str | None = None,
-    tell: Tell = silent, **settings: Any,
-) -> ProbeResult:  # fmt: skip
+    subject: Subject | Path | str,
+    size: int,
+    *,
+    target: int | str | None = None,
+    tell: Tell = silent,
+    **settings: Any,
+) -> ProbeResult:
     """One square for all images, at random places, made on half of the test images.
 
     Args:
@@ -158,9 +178,14 @@ def patch(
     subject, data, folder = _begin(subject, "patch", tell)
     goal = _class_of(target, data.label_names)
     found = adversarial_patch(
-        subject.model, data, size, target=goal, seed=subject.config.seed,
-        batch_size=subject.config.evaluation.batch_size, **settings,
-    )  # fmt: skip
+        subject.model,
+        data,
+        size,
+        target=goal,
+        seed=subject.config.seed,
+        batch_size=subject.config.evaluation.batch_size,
+        **settings,
+    )
     return _finish(subject, data, found, folder, "One patch for all", tell)
 
 
@@ -208,9 +233,13 @@ def _shown(rows: np.ndarray) -> np.ndarray:
 
 
 def _draw(
-    subject: Subject, data: ImageSet, rows: np.ndarray, changed: np.ndarray, folder: Path,
+    subject: Subject,
+    data: ImageSet,
+    rows: np.ndarray,
+    changed: np.ndarray,
+    folder: Path,
     title: str,
-) -> Path:  # fmt: skip
+) -> Path:
     from tfrobust.jobs.change_figures import changes_figure
 
     path = folder / f"{folder.name}.png"

@@ -27,10 +27,19 @@ if TYPE_CHECKING:
 
 #: Of the recipe's section 'search', each with its default.
 SECTION: dict[str, Any] = {
-    "space": None, "sampler": "grid", "trials": 20, "objective": "clean", "refine": 0,
-    "one_at_a_time": False, "cross": None, "prune": False, "perturbed_train": None,
-    "perturbed_validation": None, "study": USUAL_STUDY, "storage": None,
-}  # fmt: skip
+    "space": None,
+    "sampler": "grid",
+    "trials": 20,
+    "objective": "clean",
+    "refine": 0,
+    "one_at_a_time": False,
+    "cross": None,
+    "prune": False,
+    "perturbed_train": None,
+    "perturbed_validation": None,
+    "study": USUAL_STUDY,
+    "storage": None,
+}
 _TYPES = {"trials": int, "refine": int, "one_at_a_time": bool, "prune": bool}
 
 
@@ -48,10 +57,15 @@ class SearchResult:
 
 
 def search(
-    plan: Plan | RunConfig, section: Mapping[str, Any], folder: Path | str, *,
-    isolate: bool = True, retry_failed: bool = False, on: str | Ray | None = None,
+    plan: Plan | RunConfig,
+    section: Mapping[str, Any],
+    folder: Path | str,
+    *,
+    isolate: bool = True,
+    retry_failed: bool = False,
+    on: str | Ray | None = None,
     tell: Tell = silent,
-) -> SearchResult:  # fmt: skip
+) -> SearchResult:
     """Trains at many settings, measures each on 'select', and tells the best.
 
     Run again with the same arguments it goes on with what is there; several processes given the
@@ -85,9 +99,13 @@ def search(
     objective: Any = Training(config=found.config, load=load, build=_build, **files)
     with _placed(objective, isolate, on) as placed:
         searcher = Searcher(
-            found, placed, folder, name=section["study"], url=section["storage"],
+            found,
+            placed,
+            folder,
+            name=section["study"],
+            url=section["storage"],
             retry_failed=retry_failed,
-        )  # fmt: skip
+        )
         write_text(folder / "search.yaml", _as_recipe(found, section))
         tell(_heading(found, folder))
         rows = searcher.run()
@@ -180,8 +198,10 @@ def make_search(
     objective = section["objective"].replace("-", "_")
     if objective in files and not files[objective]:
         raise UsageError(f"--objective {section['objective']} needs --{section['objective']} FILE.")
-    chosen = {k: section[k] for k in ("objective", "sampler", "trials", "refine", "one_at_a_time",
-                                      "cross", "prune")}  # fmt: skip
+    chosen = {
+        k: section[k]
+        for k in ("objective", "sampler", "trials", "refine", "one_at_a_time", "cross", "prune")
+    }
     return Search(space=parse_space(section["space"]), config=config, **chosen), files
 
 
@@ -200,10 +220,11 @@ def _as_recipe(search: Search, section: Mapping[str, Any]) -> str:
 
 def _heading(search: Search, folder: Path) -> str:
     factors = "\n".join(
-        f"  {f.name}: {', '.join(map(str, f.values))}" if f.low is None or search.sampler == "grid"
+        f"  {f.name}: {', '.join(map(str, f.values))}"
+        if f.low is None or search.sampler == "grid"
         else f"  {f.name}: {f.low:g} to {f.high:g}{', log' if f.log else ''}"
         for f in search.space
-    )  # fmt: skip
+    )
     count = len(search.first_points()) or search.trials
     kind = "one factor at a time" if search.one_at_a_time else search.sampler
     finer = f", then {search.refine} finer" if search.refine else ""

@@ -18,9 +18,15 @@ CONNECTIONS = 512
 
 
 def serve(
-    model: Path | str, *, host: str = "127.0.0.1", port: int = 8080, max_batch: int = 32,
-    max_body: int = 16, queue: int = 512, tell: Tell = silent,
-) -> int:  # fmt: skip
+    model: Path | str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    max_batch: int = 32,
+    max_body: int = 16,
+    queue: int = 512,
+    tell: Tell = silent,
+) -> int:
     """Loads a model, warms it up, and serves until the process is told to stop.
 
     Args:
@@ -52,9 +58,14 @@ def serve(
     bound = _bound(host, port)
     app = make_app(served, Limits(body=max_body * 2**20, batch=max_batch, queue=queue))
     config = uvicorn.Config(
-        app, host=host, port=port, log_level="warning", timeout_keep_alive=30,
-        timeout_graceful_shutdown=GRACE, limit_concurrency=CONNECTIONS,
-    )  # fmt: skip
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=GRACE,
+        limit_concurrency=CONNECTIONS,
+    )
     # When it has stopped, uvicorn raises the signal again that stopped it: to be told and no more.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)

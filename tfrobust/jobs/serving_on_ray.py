@@ -16,10 +16,18 @@ from tfrobust.progress import Tell, silent
 
 
 def serve_on_ray(
-    model: Path | str, on: str | Ray = "ray", *, host: str = "127.0.0.1", port: int = 8080,
-    replicas: int = 1, most_replicas: int | None = None, max_batch: int = 32, max_body: int = 16,
-    queue: int = 512, tell: Tell = silent,
-) -> None:  # fmt: skip
+    model: Path | str,
+    on: str | Ray = "ray",
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    replicas: int = 1,
+    most_replicas: int | None = None,
+    max_batch: int = 32,
+    max_body: int = 16,
+    queue: int = 512,
+    tell: Tell = silent,
+) -> None:
     """Serves by replicas of Ray Serve until the process is told to stop.
 
     Args:
@@ -46,11 +54,18 @@ def serve_on_ray(
         serve = _serve_of_ray()
         _check_model(path)
         _check_room(ray, cluster, replicas)
-        made = _made(path, {
-            "replicas": replicas, "most_replicas": most_replicas, "cpus": cluster.cpus,
-            "gpus": gpus_of(ray, cluster), "max_batch": max_batch, "max_body": max_body,
-            "queue": queue,
-        })  # fmt: skip
+        made = _made(
+            path,
+            {
+                "replicas": replicas,
+                "most_replicas": most_replicas,
+                "cpus": cluster.cpus,
+                "gpus": gpus_of(ray, cluster),
+                "max_batch": max_batch,
+                "max_body": max_body,
+                "queue": queue,
+            },
+        )
         number = take_port(host, port)
         # A proxy on each node that has a replica; where Serve runs already, its own stay.
         serve.start(proxy_location="EveryNode", http_options={"host": host, "port": number})
@@ -58,8 +73,10 @@ def serve_on_ray(
             _deploy(serve, made, path.name)
             for one in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(one, lambda *_: stop.set())
-            tell(f"Serving {path.name} on Ray (replicas: {replicas}) at http://{host}:{number}/ ; "
-                 "Ctrl+C stops it.")  # fmt: skip
+            tell(
+                f"Serving {path.name} on Ray (replicas: {replicas}) at http://{host}:{number}/ ; "
+                "Ctrl+C stops it."
+            )
             stop.wait()
         finally:
             _end(serve)

@@ -103,9 +103,11 @@ def _in_batches(outputs: Function, size: int) -> Function:
         chunks = tf.reshape(filled, tf.concat([[-1, size], tf.shape(x)[1:]], axis=0))
         chunks = tf.ensure_shape(chunks, [None, size, *x.shape[1:]])
         found = tf.map_fn(
-            lambda part: heads.pick_output(outputs(part)), chunks, fn_output_signature=tf.float32,
+            lambda part: heads.pick_output(outputs(part)),
+            chunks,
+            fn_output_signature=tf.float32,
             parallel_iterations=1,
-        )  # fmt: skip
+        )
         return tf.reshape(found, tf.concat([[-1], tf.shape(found)[2:]], axis=0))[:count]
 
     return run
@@ -165,13 +167,16 @@ def as_classifier(model: Model, x: Array, view: InputView | None = None) -> Clas
         head = heads.Head(inner, "", known=False)
     if head.activation:
         inner = head.model
-        notes.append(f"the model ends in {_article(head.activation)}: its logits are taken from "
-                     "before it")  # fmt: skip
+        notes.append(
+            f"the model ends in {_article(head.activation)}: its logits are taken from before it"
+        )
     whole = _whole_shape(inner)
     batch = whole[0] if whole else None
     if batch is not None:
-        notes.append(f"the model takes batches of {batch}: images are shown to it {batch} at a "
-                     "time, which is slow")  # fmt: skip
+        notes.append(
+            f"the model takes batches of {batch}: images are shown to it {batch} at a "
+            "time, which is slow"
+        )
     after: list[Function] = [] if heads.is_graph(inner) and _single(inner) else [heads.pick_output]
     range_known = view is not None or declared_range(inner) is not None or is_integer(model)
     made = Classifier(
@@ -225,8 +230,10 @@ def _settled(made: Classifier, head: heads.Head, x: np.ndarray, model: Any) -> C
     activation = _activation(made, head, finite, probe)
     if activation:
         after.append(heads.inverse(activation))
-        notes.append(f"the model's outputs are those of {_article(activation)}, and what lies "
-                     "before it is not seen: they are inverted")  # fmt: skip
+        notes.append(
+            f"the model's outputs are those of {_article(activation)}, and what lies "
+            "before it is not seen: they are inverted"
+        )
     classes = outputs.shape[1]
     if classes == 1:
         after.append(heads.as_two_classes)
@@ -235,9 +242,12 @@ def _settled(made: Classifier, head: heads.Head, x: np.ndarray, model: Any) -> C
     notes += getattr(made.inner, "notes", ())
     ended = head.activation or activation
     found = dataclasses.replace(
-        made, after=tuple(after), classes=classes, notes=tuple(notes),
+        made,
+        after=tuple(after),
+        classes=classes,
+        notes=tuple(notes),
         independent=ended == heads.SIGMOID and outputs.shape[1] > 1,
-    )  # fmt: skip
+    )
     return dataclasses.replace(found, twin=_twin(found, probe))
 
 
@@ -399,19 +409,28 @@ def _of_floats(model: Any, notes: list[str]) -> Any:
     if not is_integer(model):
         return model
     library = heads.library_of(model)
-    image = library.Input(batch_shape=inputs[0].shape, dtype="float32") if hasattr(
-        library, "ops") else library.Input(inputs[0].shape[1:], dtype="float32")  # fmt: skip
+    image = (
+        library.Input(batch_shape=inputs[0].shape, dtype="float32")
+        if hasattr(library, "ops")
+        else library.Input(inputs[0].shape[1:], dtype="float32")
+    )
     copy = library.models.clone_model(model, input_tensors=image)
     copy.set_weights(model.get_weights())
-    notes.append("the model's input is of integers: it is given the same values as floats, for "
-                 "gradients to pass")  # fmt: skip
+    notes.append(
+        "the model's input is of integers: it is given the same values as floats, for "
+        "gradients to pass"
+    )
     return copy
 
 
 def _before(
-    model: Any, shape: tuple[int, ...], view: InputView | None, notes: list[str], *,
+    model: Any,
+    shape: tuple[int, ...],
+    view: InputView | None,
+    notes: list[str],
+    *,
     integer: bool = False,
-) -> Iterator[Function]:  # fmt: skip
+) -> Iterator[Function]:
     """What is done to images before the model sees them."""
     found = view or declared_range(model) or (InputView((0.0, 255.0)) if integer else InputView())
     if not found.is_plain:

@@ -22,9 +22,13 @@ from tfrobust.models.rest import Patience, RestClient, as_address
 LOGITS, PROBABILITIES, LABELS = "logits", "probabilities", "labels"
 # The outputs of one image by their names, the most telling first.
 _NAMES = {
-    "logits": LOGITS, "probabilities": PROBABILITIES, "scores": "", "label": LABELS,
-    "class_id": LABELS, "classes": LABELS,
-}  # fmt: skip
+    "logits": LOGITS,
+    "probabilities": PROBABILITIES,
+    "scores": "",
+    "label": LABELS,
+    "class_id": LABELS,
+    "classes": LABELS,
+}
 #: What a label alone counts as: this for its class, 0 for the others.
 SCORE = 10.0
 _TINY = float(np.finfo(np.float32).tiny)
@@ -76,8 +80,10 @@ class Endpoint(Outside):
     @property
     def notes(self) -> list[str]:
         """What a report says of it, a sentence each."""
-        told = [f"the model is an address, {self.address}: attacks see its outputs alone, and the "
-                "figure is an upper bound that no gradient has tried"]  # fmt: skip
+        told = [
+            f"the model is an address, {self.address}: attacks see its outputs alone, and the "
+            "figure is an upper bound that no gradient has tried"
+        ]
         if self._kind == PROBABILITIES:
             told.append("it answers with probabilities: their logarithm is taken")
         if self._kind == LABELS:

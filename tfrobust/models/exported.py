@@ -168,9 +168,11 @@ class ExportedModel(Outside):
             slack = _SLACK * (usual[1] - usual[0])
             if abs(low - usual[0]) <= slack and abs(high - usual[1]) <= slack:
                 return InputView(usual)
-        self._notes.append(f"its quantised input covers {low:.3g} to {high:.3g}, which is no usual "
-                           "range: say what it takes by --input-range, --input-mean and "
-                           "--input-std")  # fmt: skip
+        self._notes.append(
+            f"its quantised input covers {low:.3g} to {high:.3g}, which is no usual "
+            "range: say what it takes by --input-range, --input-mean and "
+            "--input-std"
+        )
         return None
 
     def _native(self, x: np.ndarray) -> np.ndarray:
@@ -201,8 +203,9 @@ class ExportedModel(Outside):
         return 0 if np.allclose(alone, together, rtol=1e-4, atol=tolerance) else 1
 
     def _tell_batch(self, size: int) -> None:
-        self._notes.append(f"it takes images in batches of {size}: others are cut and filled up, "
-                           "which is slow")  # fmt: skip
+        self._notes.append(
+            f"it takes images in batches of {size}: others are cut and filled up, which is slow"
+        )
 
     def _in_batches(self, x: np.ndarray) -> np.ndarray:
         size = self._batch or max(len(x), 1)

@@ -103,8 +103,11 @@ def cut(model: Any) -> Head:
         return Head(model, activation, known)
     library = library_of(model)
     name = getattr(model, "name", None)
-    return Head(library.Model(ends[0][0] if len(ends[0]) == 1 else ends[0], tensor, name=name),
-                activation, known)  # fmt: skip
+    return Head(
+        library.Model(ends[0][0] if len(ends[0]) == 1 else ends[0], tensor, name=name),
+        activation,
+        known,
+    )
 
 
 def _before_activation(model: Any, tensor: Tensor) -> tuple[Tensor, str, bool]:

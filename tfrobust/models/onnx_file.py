@@ -17,16 +17,54 @@ from tfrobust.models.ends import Ends
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
 # What loads a program for a device from a file.
 _REFUSED = ("EPContext",)
-_PASSING = ("Identity", "Reshape", "Flatten", "Squeeze", "Cast", "QuantizeLinear",
-            "DequantizeLinear", "Transpose")  # fmt: skip
-_ACTIVATIONS = {"Softmax": heads.SOFTMAX, "Sigmoid": heads.SIGMOID, "Tanh": heads.TANH,
-                "LogSoftmax": "", "QLinearSoftmax": heads.SOFTMAX,
-                "QLinearSigmoid": heads.SIGMOID}  # fmt: skip
-_SUMS = ("Gemm", "MatMul", "Conv", "Add", "Sub", "GlobalAveragePool", "AveragePool", "ReduceMean",
-         "QLinearConv", "QLinearMatMul", "QGemm", "QLinearAdd", "ConvInteger", "Mul")  # fmt: skip
+_PASSING = (
+    "Identity",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Cast",
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "Transpose",
+)
+_ACTIVATIONS = {
+    "Softmax": heads.SOFTMAX,
+    "Sigmoid": heads.SIGMOID,
+    "Tanh": heads.TANH,
+    "LogSoftmax": "",
+    "QLinearSoftmax": heads.SOFTMAX,
+    "QLinearSigmoid": heads.SIGMOID,
+}
+_SUMS = (
+    "Gemm",
+    "MatMul",
+    "Conv",
+    "Add",
+    "Sub",
+    "GlobalAveragePool",
+    "AveragePool",
+    "ReduceMean",
+    "QLinearConv",
+    "QLinearMatMul",
+    "QGemm",
+    "QLinearAdd",
+    "ConvInteger",
+    "Mul",
+)
 # What an image goes through before the first operation that tells its layout.
-_POINTWISE = ("Mul", "Add", "Sub", "Div", "Cast", "Identity", "QuantizeLinear", "DequantizeLinear",
-              "DynamicQuantizeLinear", "Pad", "Clip")  # fmt: skip
+_POINTWISE = (
+    "Mul",
+    "Add",
+    "Sub",
+    "Div",
+    "Cast",
+    "Identity",
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "Pad",
+    "Clip",
+)
 
 
 class ONNXFile:
@@ -96,8 +134,9 @@ class ONNXFile:
         return inputs[0], chosen[0]
 
     def _described(self, proto: Any) -> Ends:
-        shape = tuple(size if isinstance(size, int) and size > 0 else None
-                      for size in self._input.shape or ())  # fmt: skip
+        shape = tuple(
+            size if isinstance(size, int) and size > 0 else None for size in self._input.shape or ()
+        )
         kind = str(self._input.type).removeprefix("tensor(").removesuffix(")")
         names = {"float": "float32", "double": "float64", "float16": "float16"}
         try:
@@ -105,8 +144,12 @@ class ONNXFile:
         except TypeError:  # texts, sequences
             dtype = np.dtype(object)
         activation = _activation(proto.graph, self._output)
-        return Ends(shape, dtype, activation=activation,
-                    channels_first=_channels_first(proto.graph, self._input.name))  # fmt: skip
+        return Ends(
+            shape,
+            dtype,
+            activation=activation,
+            channels_first=_channels_first(proto.graph, self._input.name),
+        )
 
 
 def _package(name: str, path: Path) -> Any:
@@ -141,21 +184,25 @@ def _refuse(path: Path, proto: Any) -> tuple[Path, ...]:
       TFRobustError: there is one.
     """
     own = {(one.domain, one.name) for one in proto.functions}
-    custom = sorted({
-        f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-        for node in _nodes(proto)
-        if (node.domain not in _DOMAINS and (node.domain, node.op_type) not in own)
-        or node.op_type in _REFUSED
-    })  # fmt: skip
+    custom = sorted(
+        {
+            f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+            for node in _nodes(proto)
+            if (node.domain not in _DOMAINS and (node.domain, node.op_type) not in own)
+            or node.op_type in _REFUSED
+        }
+    )
     if custom:
         raise TFRobustError(
             f"Model {path} is refused: it holds custom operations ({', '.join(custom[:5])}), which "
             "run code outside of onnxruntime: export it with ONNX's own operations alone."
         )
-    external = [one for one in _tensors(proto)
-                if one.external_data or one.data_location == one.EXTERNAL]  # fmt: skip
-    places = {pair.value for one in external for pair in one.external_data
-              if pair.key == "location"}  # fmt: skip
+    external = [
+        one for one in _tensors(proto) if one.external_data or one.data_location == one.EXTERNAL
+    ]
+    places = {
+        pair.value for one in external for pair in one.external_data if pair.key == "location"
+    }
     if external and not places:
         raise _broken(path, "it keeps weights in a file that it does not name")
     return tuple(_inside(path, place) for place in sorted(places))

@@ -18,9 +18,12 @@ from tfrobust.typing import Model, Source
 
 
 def open_pair(
-    model: Model | str | Path, data: Source, *, view: InputView | None = None,
+    model: Model | str | Path,
+    data: Source,
+    *,
+    view: InputView | None = None,
     class_names: Sequence[str] | None = None,
-) -> tuple[Classifier, ImageSet]:  # fmt: skip
+) -> tuple[Classifier, ImageSet]:
     """The classifier, tried on the images, and the images in its number of channels.
 
     Args:

@@ -11,8 +11,20 @@ from tfrobust.models.views import InputView
 from tfrobust.runtime import tf
 
 # Layers and operations that move pixels about, and leave their range as it is.
-_LOOKED_THROUGH = ("Resizing", "CenterCrop", "ZeroPadding2D", "Cropping2D", "Reshape", "Permute",
-                   "UpSampling2D", "Cast", "GetItem", "Pad", "Transpose", "Flip")  # fmt: skip
+_LOOKED_THROUGH = (
+    "Resizing",
+    "CenterCrop",
+    "ZeroPadding2D",
+    "Cropping2D",
+    "Reshape",
+    "Permute",
+    "UpSampling2D",
+    "Cast",
+    "GetItem",
+    "Pad",
+    "Transpose",
+    "Flip",
+)
 _MOVES = ("cast", "reshape", "resize", "pad", "transpose", "identity", "convert_to_tensor")
 # The largest factor of a first Rescaling layer that can only be meant for pixels in 0..255.
 _SMALL_SCALE = 0.02
@@ -52,8 +64,11 @@ def _constant(layer: Any) -> float | None:
         given = node.arguments if hasattr(node, "arguments") else None
         values = [given.args, given.kwargs] if given else [node.call_args, node.call_kwargs]
         numbers = [one for one in tf.nest.flatten(values) if not isinstance(one, (str, bool))]
-        found = [float(np.max(np.abs(np.asarray(one)))) for one in numbers
-                 if type(one).__name__ != "KerasTensor" and one is not None]  # fmt: skip
+        found = [
+            float(np.max(np.abs(np.asarray(one))))
+            for one in numbers
+            if type(one).__name__ != "KerasTensor" and one is not None
+        ]
     except (AttributeError, IndexError, TypeError, ValueError):
         return None
     return max(found, default=None)

@@ -66,9 +66,11 @@ def in_expectation(classifier: Classifier, draws: int) -> Classifier:
     """
     note = f"the model is attacked and judged as its mean over {draws} draws (EOT)"
     return Classifier(
-        expectation(classifier, draws), classes=classifier.classes,
-        notes=(*classifier.notes, note), range_known=classifier.range_known,
-    )  # fmt: skip
+        expectation(classifier, draws),
+        classes=classifier.classes,
+        notes=(*classifier.notes, note),
+        range_known=classifier.range_known,
+    )
 
 
 def smoothed(model: Model, sigma: float, draws: int) -> Function:

@@ -112,9 +112,12 @@ class TFLiteFile:
         whole = np.dtype(other["dtype"]).kind != "f"
         return Ends(
             (None if shape[:1] == (1,) else shape[0], *shape[1:]) if shape else shape,
-            np.dtype(one["dtype"]), float(scale), int(zero), activation,
+            np.dtype(one["dtype"]),
+            float(scale),
+            int(zero),
+            activation,
             output_step=float(other["quantization"][0]) if whole else 0.0,
-        )  # fmt: skip
+        )
 
 
 def _interpreter(content: bytes) -> Any:
@@ -138,9 +141,11 @@ def _read(path: Path, content: bytes) -> str | None:
         model = schema.Model.GetRootAs(content, 0)
         codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
         numbers = [max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) for code in codes]
-        custom = [(code.CustomCode() or b"?").decode(errors="replace")
-                  for code, number in zip(codes, numbers, strict=True)
-                  if number in _CUSTOM or code.CustomCode()]  # fmt: skip
+        custom = [
+            (code.CustomCode() or b"?").decode(errors="replace")
+            for code, number in zip(codes, numbers, strict=True)
+            if number in _CUSTOM or code.CustomCode()
+        ]
         largest = _largest_tensor(model)
         activation = _activation(model.Subgraphs(0), numbers)
     except Exception as error:

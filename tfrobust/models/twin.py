@@ -19,16 +19,30 @@ from tfrobust.typing import Tensor
 Layer = Any
 
 # What does nothing in inference mode, in either Keras.
-_IDLE = ("Dropout", "SpatialDropout2D", "SpatialDropout1D", "AlphaDropout", "GaussianDropout",
-         "GaussianNoise", "ActivityRegularization", "Identity")  # fmt: skip
+_IDLE = (
+    "Dropout",
+    "SpatialDropout2D",
+    "SpatialDropout1D",
+    "AlphaDropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "ActivityRegularization",
+    "Identity",
+)
 # Keras 3's operations without weights: the same in TensorFlow.
 _OPERATIONS: dict[str, Callable[..., Tensor]] = {
-    "Add": lambda x, y: x + y, "Subtract": lambda x, y: x - y, "Multiply": lambda x, y: x * y,
-    "TrueDivide": lambda x, y: x / y, "Divide": lambda x, y: x / y,
-    "Relu": lambda x: tf.nn.relu(x), "Relu6": lambda x: tf.nn.relu6(x),
-    "Sigmoid": lambda x: tf.sigmoid(x), "Tanh": lambda x: tf.tanh(x),
-    "Silu": lambda x: tf.nn.silu(x), "Softplus": lambda x: tf.nn.softplus(x),
-}  # fmt: skip
+    "Add": lambda x, y: x + y,
+    "Subtract": lambda x, y: x - y,
+    "Multiply": lambda x, y: x * y,
+    "TrueDivide": lambda x, y: x / y,
+    "Divide": lambda x, y: x / y,
+    "Relu": lambda x: tf.nn.relu(x),
+    "Relu6": lambda x: tf.nn.relu6(x),
+    "Sigmoid": lambda x: tf.sigmoid(x),
+    "Tanh": lambda x: tf.tanh(x),
+    "Silu": lambda x: tf.nn.silu(x),
+    "Softplus": lambda x: tf.nn.softplus(x),
+}
 # Settings of a layer that its inference does not depend on.
 _TRAINING_ONLY = ("initializer", "regularizer", "constraint")
 
@@ -113,9 +127,10 @@ def _settings(layer: Layer, own: Any, name: str) -> dict[str, Any]:
     """The settings of a Keras 3 layer that tf_keras's of the same name takes."""
     known = inspect.signature(own.__init__).parameters
     settings = {
-        key: value for key, value in layer.get_config().items()
+        key: value
+        for key, value in layer.get_config().items()
         if key in known and not key.endswith(_TRAINING_ONLY)
-    }  # fmt: skip
+    }
     if "activation" in settings:
         settings["activation"] = layer.activation.__name__
     policy = layer.dtype_policy.name
