@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from tfrobust.attacks.gradient import PGD
+from tfrobust.attacks.results import Outcome
 from tfrobust.data.types import ImageSet
 from tfrobust.evaluation.checks import _randomised
 from tfrobust.evaluation.evaluator import Evaluator
 from tfrobust.evaluation.flags import SAMPLE, drawn
 from tfrobust.evaluation.gradient_checks import misleading, no_gradient, overfitted
 from tfrobust.evaluation.large_ball import never_falls
-from tfrobust.evaluation.report import Outcome
 from tfrobust.runtime import tf
 from tfrobust.threat_model import L2, Linf
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tfrobust.evaluation.report import Outcome
+from tfrobust.attacks.results import Outcome
 from tfrobust.run import write_bytes
 
 _ARRAYS = ("predictions", "confidences", "correct", "in_top5", "standing")

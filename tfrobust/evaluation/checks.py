@@ -25,8 +25,8 @@ from tfrobust.runtime import tf
 from tfrobust.typing import Attack
 
 if TYPE_CHECKING:
+    from tfrobust.attacks.results import AttackResult
     from tfrobust.evaluation.evaluator import Evaluator
-    from tfrobust.evaluation.report import AttackResult
 
 # Draws and images that show whether a model is random: one of two states, each as likely, is
 # missed once in 128.

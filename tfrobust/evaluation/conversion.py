@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfrobust.attacks.results import rate
 from tfrobust.evaluation.evaluate import cascade
 from tfrobust.evaluation.evaluator import Evaluator
 from tfrobust.evaluation.report import RobustnessReport
@@ -66,16 +67,12 @@ def conversion(
         "original": original_name,
         "images": len(report.labels),
         "agreement": round(float(same.mean()), 6),
-        "clean_accuracy": {name: _rate(one.correct) for name, one in clean.items()},
+        "clean_accuracy": {name: rate(one.correct) for name, one in clean.items()},
         "attacks": {
-            name: {which: _rate(one) for which, one in both.items()} for name, both in left.items()
+            name: {which: rate(one) for which, one in both.items()} for name, both in left.items()
         },
-        "robust_accuracy": {name: _rate(one) for name, one in worst.items()},
+        "robust_accuracy": {name: rate(one) for name, one in worst.items()},
     }
-
-
-def _rate(correct: np.ndarray) -> float:
-    return round(float(correct.mean()), 6)
 
 
 def as_text(found: Mapping[str, Any], name: str) -> str:

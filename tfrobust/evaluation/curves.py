@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from tfrobust.attacks.results import AttackResult, Outcome
 from tfrobust.chance import wilson
 from tfrobust.errors import UsageError
 from tfrobust.evaluation.evaluator import Evaluator
-from tfrobust.evaluation.report import AttackResult, Outcome, RobustnessReport
+from tfrobust.evaluation.report import RobustnessReport
 from tfrobust.threat_model import ThreatModel
 from tfrobust.typing import Attack
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tfrobust.attacks.named import make_attacks
+from tfrobust.attacks.results import AttackResult, Outcome
 from tfrobust.attacks.runner import refuse_without_gradient
 from tfrobust.cluster import Ray
 from tfrobust.cluster.pool import opened_workers
@@ -18,7 +19,7 @@ from tfrobust.errors import TFRobustError
 from tfrobust.evaluation.checkpoint import Checkpoint
 from tfrobust.evaluation.checks import doubts
 from tfrobust.evaluation.evaluator import Evaluator
-from tfrobust.evaluation.report import AttackResult, Outcome, RobustnessReport
+from tfrobust.evaluation.report import RobustnessReport
 from tfrobust.models.pairs import open_pair
 from tfrobust.models.views import InputView
 from tfrobust.threat_model import ThreatModel

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from tfrobust.attacks.results import AttackResult, Outcome
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError
 from tfrobust.evaluation.batches import even_batches
 from tfrobust.evaluation.calibration import Calibration, expected_calibration_error
 from tfrobust.evaluation.checkpoint import Checkpoint, Task
 from tfrobust.evaluation.judge import Arrays, Judge
-from tfrobust.evaluation.report import AttackResult, Outcome
 from tfrobust.models.classifier import as_classifier
 from tfrobust.models.pairs import check_labels
 from tfrobust.progress import Progress

@@ -19,8 +19,8 @@ from tfrobust.runtime import tf
 from tfrobust.typing import Attack
 
 if TYPE_CHECKING:
+    from tfrobust.attacks.results import Outcome
     from tfrobust.evaluation.evaluator import Evaluator
-    from tfrobust.evaluation.report import Outcome
     from tfrobust.threat_model import ThreatModel
 
 # The step of the default attack, PGD-20, in radii.

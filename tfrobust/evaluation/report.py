@@ -1,4 +1,4 @@
-"""What an evaluation found: per-example outcomes, the figures drawn from them, JSON and CSV."""
+"""What an evaluation found: accuracies, flags and costs, as a table, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tfrobust.attacks.results import AttackResult, Outcome, accuracy_entry, rate
 from tfrobust.chance import wilson
 from tfrobust.evaluation.calibration import Calibration
 from tfrobust.figures.accuracies import Accuracy, AttackedAccuracies, RobustnessBars
@@ -18,73 +19,6 @@ from tfrobust.figures.outcomes import Outcomes
 from tfrobust.progress import clock
 from tfrobust.run import write_json
 from tfrobust.threat_model import ThreatModel
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Predictions of a model on one set of images, clean or attacked.
-
-    Attributes:
-      predictions: int [N], the top class.
-      confidences: float [N], its softmax probability.
-      correct: bool [N]; under attack False only where a verified success was found.
-      in_top5: bool [N], the label is among the 5 largest logits.
-    """
-
-    predictions: np.ndarray
-    confidences: np.ndarray
-    correct: np.ndarray
-    in_top5: np.ndarray
-
-
-@dataclass(frozen=True)
-class AttackResult:
-    """One attack at one radius.
-
-    Attributes:
-      name: of the attack.
-      threat_model: the ball.
-      parameters: all hyper-parameters.
-      outcome: per example, the worst case of this attack and those before it; images
-        that are misclassified without attack stay as they are.
-      attacked: how many images stood when it began.
-      gradient_evaluations: input gradients, over all examples.
-      forward_evaluations: forward passes, those of the gradients among them.
-      seconds: of wall-clock time.
-      spared: images that count as standing without being attacked, because they withstood
-        the same attacks in a larger ball.
-    """
-
-    name: str
-    threat_model: ThreatModel
-    parameters: dict[str, Any]
-    outcome: Outcome
-    attacked: int
-    gradient_evaluations: int
-    forward_evaluations: int
-    seconds: float
-    spared: int = 0
-
-    @property
-    def success_rate(self) -> float:
-        """The share that fell of the images that this attack was run on."""
-        fell = self.attacked + self.spared - int(self.outcome.correct.sum())
-        return round(fell / self.attacked, 6) if self.attacked else 0.0
-
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON entry."""
-        return {
-            **accuracy_entry(self.outcome.correct, "accuracy"),
-            "top5_accuracy": _mean(self.outcome.in_top5),
-            "eps": self.threat_model.eps,
-            "parameters": self.parameters,
-            "attacked": self.attacked,
-            "spared": self.spared,
-            "attack_success_rate": self.success_rate,
-            "gradient_evaluations": self.gradient_evaluations,
-            "forward_evaluations": self.forward_evaluations,
-            "seconds": round(self.seconds, 3),
-        }
 
 
 @dataclass(frozen=True)
@@ -218,7 +152,7 @@ class RobustnessReport:
             "model": self.model,
             "num_examples": len(self.labels),
             **accuracy_entry(self.clean.correct, "clean_accuracy"),
-            "clean_top5_accuracy": _mean(self.clean.in_top5),
+            "clean_top5_accuracy": rate(self.clean.in_top5),
             **accuracy_entry(self.robust, "robust_accuracy"),
             "attacks": {attack.name: attack.as_dict() for attack in self.attacks},
             "sweep": [{"attack": a.name, **a.as_dict()} for a in self.sweep],
@@ -278,16 +212,6 @@ class RobustnessReport:
                 row += [top, label_names[top], f"{outcome.confidences[i]:.4f}"]
             writer.writerow(row)
         return text.getvalue()
-
-
-def accuracy_entry(correct: np.ndarray, name: str) -> dict[str, Any]:
-    """The accuracy under `name`, and its confidence interval under `name`_interval."""
-    low, high = wilson(int(correct.sum()), len(correct))
-    return {name: _mean(correct), f"{name}_interval": [round(low, 4), round(high, 4)]}
-
-
-def _mean(values: np.ndarray) -> float:
-    return round(float(values.mean()), 6)
 
 
 def _line(name: str, eps: str, correct: np.ndarray, top5: np.ndarray | None) -> str:
