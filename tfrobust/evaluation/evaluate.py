@@ -12,12 +12,12 @@ import numpy as np
 from tfrobust.attacks.named import make_attacks
 from tfrobust.attacks.results import AttackResult, Outcome
 from tfrobust.attacks.runner import refuse_without_gradient
+from tfrobust.checks.run import run_checks
 from tfrobust.cluster import Ray
 from tfrobust.cluster.pool import opened_workers
 from tfrobust.config import EvaluationConfig
 from tfrobust.errors import TFRobustError
 from tfrobust.evaluation.checkpoint import Checkpoint
-from tfrobust.evaluation.checks import doubts
 from tfrobust.evaluation.evaluator import Evaluator
 from tfrobust.evaluation.report import RobustnessReport
 from tfrobust.models.pairs import open_pair
@@ -114,7 +114,7 @@ def measure(
     results = cascade(evaluator, attacks, threat_model)
     further = _swept(evaluator, attacks, threat_model, results, sweep)
     try:
-        flags = doubts(evaluator, attacks, results)
+        flags = run_checks(evaluator, attacks, results)
     except TFRobustError:
         # An address may fail, or meet its limit, here too: what the attacks found is kept.
         evaluator.save_progress()

@@ -13,6 +13,7 @@ import numpy as np
 
 from tfrobust.attacks.results import AttackResult, Outcome, accuracy_entry, rate
 from tfrobust.chance import wilson
+from tfrobust.checks.flags import Flag
 from tfrobust.evaluation.calibration import Calibration
 from tfrobust.figures.accuracies import Accuracy, AttackedAccuracies, RobustnessBars
 from tfrobust.figures.outcomes import Outcomes
@@ -34,7 +35,7 @@ class RobustnessReport:
         it left standing.
       sweep: the same attacks at further radii.
       transfer: accuracies on images perturbed on a reference model, or None.
-      flags: what the evaluator doubts, each with its meaning.
+      flags: why the evaluation is unreliable, each with its meaning; empty where it is not.
       seconds: of the whole evaluation.
       extra: further entries of the JSON.
       calibration: of the clean images; None where it was not measured.
@@ -56,7 +57,7 @@ class RobustnessReport:
     attacks: tuple[AttackResult, ...]
     sweep: tuple[AttackResult, ...] = ()
     transfer: dict[str, Any] | None = None
-    flags: tuple[dict[str, str], ...] = ()
+    flags: tuple[Flag, ...] = ()
     seconds: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
     classes: int = 0
