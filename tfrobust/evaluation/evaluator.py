@@ -14,7 +14,7 @@ from tfrobust.attacks.results import AttackResult, Outcome
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError
 from tfrobust.evaluation.batches import even_batches
-from tfrobust.evaluation.calibration import Calibration, expected_calibration_error
+from tfrobust.evaluation.calibration import Calibration
 from tfrobust.evaluation.checkpoint import Checkpoint, Task
 from tfrobust.evaluation.judge import Arrays, Judge
 from tfrobust.models.classifier import as_classifier
@@ -75,8 +75,7 @@ class Evaluator:
                 right[:, index] = column[2:4]
         *outcome, squared = map(np.concatenate, zip(*columns, strict=True))
         found = Outcome(*outcome)
-        error = expected_calibration_error(found.confidences, found.correct)
-        self.calibration = Calibration(error, float(squared.mean()))
+        self.calibration = Calibration.of(found.confidences, found.correct, squared)
         return found
 
     def gradient_at(self, index: np.ndarray, loss: str) -> np.ndarray:

@@ -5,9 +5,8 @@ and B that of a baseline, by corruption c and severity s:
 
     CE(c) = sum_s E(s, c) / sum_s B(s, c),   mCE = mean over the 15 published corruptions of CE(c)
 
-The baseline of ImageNet-C is AlexNet, whose published errors are below. Other sets have none:
-there the mean of E itself is what papers print, and mCE is told relative to a model of the
-user's own.
+The baseline of ImageNet-C is AlexNet, whose published errors are below. Other sets have no
+baseline: for them papers print the mean of E itself, and mCE is relative to a model of the user.
 """
 
 from __future__ import annotations
@@ -19,13 +18,15 @@ import numpy as np
 
 from tfrobust.data.corruption_sets import CorruptionSet, FolderSet
 from tfrobust.data.corruptions import CORRUPTIONS, SEVERITIES
-from tfrobust.evaluation.batches import as_pixels, judge_logits
-from tfrobust.evaluation.calibration import Calibration, brier_of, expected_calibration_error
+from tfrobust.evaluation.batches import as_pixels, judge_confidence
+from tfrobust.evaluation.calibration import Calibration
 from tfrobust.evaluation.corrupted import as_text as table_text
+from tfrobust.evaluation.corrupted import measured
 from tfrobust.models.inference import inference
 from tfrobust.models.outside import told_plainly
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf, traced_once
+from tfrobust.typing import Tensor
 
 #: AlexNet's errors on ImageNet-C, means over the severities, as published with the set.
 ALEXNET = {
@@ -69,7 +70,7 @@ def published_accuracy(
       batch_size: images in a batch.
       limit: only so many of each corruption and severity.
       seed: of that draw.
-      baselines: name -> a model that mCE is told relative to, on the same images.
+      baselines: name -> a model that mCE is relative to, measured on the same images.
 
     Returns:
       {'set', 'images', 'mean_accuracy', 'mean_error', 'by_corruption', 'calibration', 'mce',
@@ -93,12 +94,7 @@ def published_accuracy(
         "mean_accuracy": round(float(np.mean([rows[name] for name in counted])), 6),
         "mean_error": round(float(np.mean([errors[name] for name in counted])), 6),
         "by_corruption": rows,
-        "calibration": Calibration(
-            *(
-                float(np.mean([getattr(calibrations[name], key) for name in counted]))
-                for key in ("error", "brier")
-            )
-        ).as_dict(),
+        "calibration": Calibration.mean(calibrations[name] for name in counted).as_dict(),
         "mce": [_mce(name, errors, other, counted) for name, other in against.items()],
         "note": _note(data, counted, limit),
     }
@@ -111,33 +107,26 @@ def _measured(
     logits = inference(model)
 
     @traced_once
-    def judge(x: Any, y: Any) -> Any:
-        found = logits(as_pixels(x))
-        _, confidences, correct, _ = judge_logits(found, y)
-        return confidences, correct, brier_of(found, y)
+    def judge(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        return judge_confidence(logits(as_pixels(x)), y)
 
     judged = told_plainly(model, judge)
     progress = Progress(f"corruptions of {data.path.name}", len(data.names) * len(SEVERITIES))
     rows: dict[str, list[float]] = {}
     calibrations, most, done = {}, 0, 0
     for name in data.names:
-        rows[name], columns = [], []
+        rows[name], by_severity = [], []
         for severity in SEVERITIES:
-            parts = [
+            batches = [
                 [one.numpy() for one in judged(tf.constant(x), tf.constant(labels[y]))]
                 for x, y in data.batches(name, severity, **given)
             ]
-            columns.append([np.concatenate(one) for one in zip(*parts, strict=True)])
-            rows[name].append(round(float(columns[-1][1].mean()), 6))
-            most, done = max(most, len(columns[-1][1])), done + 1
+            accuracy, calibration = measured(batches)
+            rows[name].append(accuracy)
+            by_severity.append(calibration)
+            most, done = max(most, sum(len(batch[1]) for batch in batches)), done + 1
             progress.update(done)
-        each = [
-            Calibration(expected_calibration_error(one[0], one[1]), float(one[2].mean()))
-            for one in columns
-        ]
-        calibrations[name] = Calibration(
-            float(np.mean([one.error for one in each])), float(np.mean([one.brier for one in each]))
-        )
+        calibrations[name] = Calibration.mean(by_severity)
     progress.close()
     return rows, calibrations, most
 

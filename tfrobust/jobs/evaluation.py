@@ -314,7 +314,7 @@ def _publish(found: EvaluateResult, subject: Subject, tell: Tell) -> None:
     size = f"{len(data)} test images"
     tell(f"\n{report.model}: {size}, {report.threat_model}\n{report.as_text()}")
     if compared := report.extra.get("conversion"):
-        from tfrobust.evaluation.conversion import as_text
+        from tfrobust.export.robustness import as_text
 
         tell(f"\n{as_text(compared, report.model)}")
     # They show what the evaluation before found; figures of this one are drawn later, if at all.
@@ -463,9 +463,9 @@ def _with_transfer(
     report = dataclasses.replace(report, transfer=entry)
     if not subject.is_converted:
         return report
-    from tfrobust.evaluation.conversion import conversion
     from tfrobust.evaluation.evaluator import Evaluator
+    from tfrobust.export.robustness import compare_robustness
 
     original = Evaluator(other, subject.test, batch_size=settings.batch_size, seed=seed)
-    found = conversion(report, original, attacks, hits, original_name=name)
+    found = compare_robustness(report, original, attacks, hits, original_name=name)
     return dataclasses.replace(report, extra={**report.extra, "conversion": found})

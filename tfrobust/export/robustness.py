@@ -1,4 +1,4 @@
-"""How robustness changes by a conversion: a file beside the model that it was made of."""
+"""What a conversion does to robustness: a converted file beside its original model."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tfrobust.evaluation.report import RobustnessReport
 from tfrobust.typing import Attack
 
 ORIGINAL, CONVERTED = "original", "converted"
-#: What images crafted on the original are called among the attacks.
+#: The name of images crafted on the original, among the attacks.
 CRAFTED = "pgd crafted on the original"
 
 
-def conversion(
+def compare_robustness(
     report: RobustnessReport,
     original: Evaluator,
     attacks: Mapping[str, Attack],
@@ -26,24 +26,23 @@ def conversion(
     *,
     original_name: str,
 ) -> dict[str, Any]:
-    """Clean and robust accuracy of both, under the same attacks and on the same crafted images.
+    """Clean and robust accuracy of both models, under the same attacks with the same seeds.
 
-    Each is attacked by itself with what the report's attacks are, with the same seeds; besides
-    both are shown images crafted on the original, which is the transfer that whoever has that
-    model can make, and for the original a white-box attack.
+    Both are also evaluated on images crafted on the original: a white-box attack on the original,
+    and for the converted model the transfer attack of an adversary who has the original.
 
     Args:
       report: of the converted model.
       original: evaluates the original on the same images, with the same seed and batches.
       attacks: name -> attack, the report's.
-      hits: bool [2, N], what the original and the converted model are right on of the images
-        crafted on the original.
-      original_name: what reports call it.
+      hits: bool [2, N], which of the images crafted on the original the original and the
+        converted model classify correctly.
+      original_name: of the original, in reports.
 
     Returns:
       {'original', 'images', 'agreement', 'clean_accuracy', 'attacks', 'robust_accuracy'}, the
-      last three with an entry for each of the two; an attack's is what it and those before it
-      leave, that of the crafted images what they alone leave.
+      last three with an entry for each of the two models. The accuracy of an attack is that under
+      it and those before it, the accuracy on crafted images is that on these alone.
     """
     results = cascade(original, attacks, report.threat_model)
     clean = {ORIGINAL: original.clean, CONVERTED: report.clean}
