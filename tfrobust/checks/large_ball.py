@@ -52,13 +52,10 @@ def never_falls(
 
 def _grey_ball(evaluation: Evaluation, threat_model: ThreatModel) -> ThreatModel:
     """The smallest ball around any image that contains the grey one."""
-    pixels = int(np.prod(evaluation.data.image_shape))
-    low, high = threat_model.bounds
-    half = (high - low) / 2
-    radius = {"linf": half, "l2": half * pixels**0.5, "l1": half * pixels}
     # In l0 a ball of all pixels contains every image; the linf ball that contains grey is enough.
     norm = "linf" if threat_model.norm == "l0" else threat_model.norm
-    return dataclasses.replace(threat_model, norm=norm, eps=float(radius[norm]))
+    ball = dataclasses.replace(threat_model, norm=norm, eps=0.0)
+    return dataclasses.replace(ball, eps=ball.largest_radius(evaluation.data.image_shape) / 2)
 
 
 def _far_reaching(attacks: Mapping[str, Attack], ball: ThreatModel) -> list[Attack]:

@@ -208,20 +208,8 @@ def sample_index(count: int, limit: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(count)[:limit])
 
 
-def largest_radius(threat_model: ThreatModel, image_shape: Sequence[int]) -> float:
-    """The radius from which on the ball around any image holds every other image.
-
-    Args:
-      threat_model: norm and bounds.
-      image_shape: (H, W, C).
-    """
-    width, values = threat_model.bounds[1] - threat_model.bounds[0], float(np.prod(image_shape))
-    sizes = {"linf": width, "l2": width * values**0.5, "l1": width * values}
-    return sizes.get(threat_model.norm, values / image_shape[-1])
-
-
 def _doubling(threat_model: ThreatModel, image_shape: Sequence[int]) -> Iterator[float]:
-    eps, top = float(threat_model.eps), largest_radius(threat_model, image_shape)
+    eps, top = float(threat_model.eps), threat_model.largest_radius(image_shape)
     if not eps > 0:
         raise UsageError("eps: expected more than 0 to draw a curve from, found 0.")
     whole = threat_model.norm == "l0"

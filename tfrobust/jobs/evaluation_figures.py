@@ -16,7 +16,6 @@ from tfrobust.evaluation.curves import (
     Curve,
     accuracy_against_eps,
     accuracy_against_steps,
-    largest_radius,
     sample_index,
     sweep_curve,
 )
@@ -193,7 +192,7 @@ def own_rule(name: str, image_shape: Sequence[int]) -> tuple[RecordedAttack, Thr
     """
     attack = cast(RecordedAttack, ATTACKS[name]())
     ball = ThreatModel(norm=attack.own_norm)
-    ball = dataclasses.replace(ball, eps=largest_radius(ball, image_shape))
+    ball = dataclasses.replace(ball, eps=ball.largest_radius(image_shape))
     once = {"retries": 0} if "retries" in settings_of(attack) else {}
     return dataclasses.replace(attack, **once), ball
 
