@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from tfrobust.attacks.gradient import BIM, FGSM, PGD
+from tfrobust.attacks.transfer import transfer, transfer_scores
 from tfrobust.chance import wilson
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError
 from tfrobust.evaluation.evaluate import evaluate
 from tfrobust.evaluation.evaluator import Evaluator
-from tfrobust.evaluation.transfer import transfer
 from tfrobust.runtime import keras, tf
 from tfrobust.threat_model import ThreatModel
 
@@ -266,15 +266,8 @@ def test_transfer_shows_the_same_images_to_every_model(linear_model):
     weights, bias = model.get_layer("logits").get_weights()
     opposite = linear_model(-weights, -bias)
     threat = ThreatModel("linf", float(radii(model, data).max() * 1.01))
-    found = transfer(
-        model,
-        {"itself": model, "opposite": opposite},
-        data,
-        FGSM(),
-        threat,
-        reference_name="itself",
-        batch_size=16,
-    )
+    hits = transfer(model, [model, opposite], data, FGSM(), threat, batch_size=16)
+    found = transfer_scores(hits, ("itself", "opposite"), threat, "itself", "fgsm")
     # Every image crosses the boundary, where the opposite model is right.
     assert found["accuracy"] == {"itself": 0.0, "opposite": 1.0}
 

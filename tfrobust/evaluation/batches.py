@@ -20,11 +20,6 @@ def even_batches(index: np.ndarray, most: int) -> list[np.ndarray]:
     return np.array_split(index, count) if count else []
 
 
-def as_pixels(x: Tensor) -> Tensor:
-    """Images as an `ImageSet` has them (uint8, or float32 in [0, 1]) as float32 in [0, 1]."""
-    return tf.cast(x, tf.float32) / 255 if x.dtype == tf.uint8 else x
-
-
 def judge_logits(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Predictions int32 [B], confidences float32 [B], whether correct and in the top 5, bool [B].
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from tfrobust.attacks.results import rate
+from tfrobust.data.as_pixels import as_pixels
 from tfrobust.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from tfrobust.data.types import ImageSet
-from tfrobust.evaluation.batches import as_pixels, judge_confidence
+from tfrobust.evaluation.batches import judge_confidence
 from tfrobust.evaluation.calibration import Calibration
 from tfrobust.models.classifier import Classifier, as_classifier
 from tfrobust.models.inference import inference
@@ -32,6 +33,22 @@ NOTE = (
 )
 
 
+class CorruptionScores(TypedDict):
+    """What `corruption_accuracy` returns; an entry of the report.
+
+    Attributes:
+      mean_accuracy: over corruptions and severities, in [0, 1].
+      by_corruption: the accuracies at severity 1 to 5, by corruption.
+      calibration: means over corruptions and severities.
+      note: which images these are.
+    """
+
+    mean_accuracy: float
+    by_corruption: dict[str, list[float]]
+    calibration: dict[str, float]
+    note: str
+
+
 def corruption_accuracy(
     model: Model,
     data: ImageSet,
@@ -40,7 +57,7 @@ def corruption_accuracy(
     batch_size: int = 128,
     seed: int = 42,
     workers: Workers | None = None,
-) -> dict[str, Any]:
+) -> CorruptionScores:
     """Accuracy under each corruption at each severity, and their mean.
 
     Args:
@@ -52,8 +69,7 @@ def corruption_accuracy(
       workers: who evaluates the batches; this process, one at a time, if None.
 
     Returns:
-      {'mean_accuracy', 'by_corruption': {name: [accuracy at severity 1 to 5]}, 'calibration':
-      means over all of them, 'note'}.
+      Accuracies and their means.
 
     Raises:
       UsageError: an unknown name, or images that are too small.
@@ -133,15 +149,3 @@ def measured(batches: Iterable[Sequence[np.ndarray]]) -> tuple[float, Calibratio
     """Accuracy, to six digits, and calibration of what `judge_confidence` returns by batch."""
     confidences, correct, squared = map(np.concatenate, zip(*batches, strict=True))
     return rate(correct), Calibration.of(confidences, correct, squared)
-
-
-def as_text(found: dict[str, Any]) -> str:
-    """The printed table."""
-    lines = [f"{'corruption':20}" + "".join(f"{s:>7}" for s in SEVERITIES) + f"{'mean':>8}"]
-    for name, row in found["by_corruption"].items():
-        cells = "".join(f"{value:7.3f}" for value in row)
-        lines.append(f"{name:20}{cells}{np.mean(row):8.3f}")
-    lines.append(f"{'mean corruption accuracy':55}{found['mean_accuracy']:8.3f}")
-    for key, value in found.get("calibration", {}).items():
-        lines.append(f"{'mean ' + key.replace('_', ' '):55}{value:8.3f}")
-    return "\n".join(lines) + f"\n({found['note']})"

@@ -12,7 +12,8 @@ import numpy as np
 
 from tfrobust.attacks import runner
 from tfrobust.attacks.gradient import input_gradient
-from tfrobust.evaluation.batches import as_pixels, judge_logits
+from tfrobust.data.as_pixels import as_pixels
+from tfrobust.evaluation.batches import judge_logits
 from tfrobust.evaluation.calibration import brier_of
 from tfrobust.models.classifier import Classifier
 from tfrobust.models.counter import Counter

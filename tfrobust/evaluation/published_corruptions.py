@@ -12,16 +12,17 @@ baseline: for them papers print the mean of E itself, and mCE is relative to a m
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
+from tfrobust.data.as_pixels import as_pixels
 from tfrobust.data.corruption_sets import CorruptionSet, FolderSet
 from tfrobust.data.corruptions import CORRUPTIONS, SEVERITIES
-from tfrobust.evaluation.batches import as_pixels, judge_confidence
+from tfrobust.evaluation.batches import judge_confidence
 from tfrobust.evaluation.calibration import Calibration
-from tfrobust.evaluation.corrupted import as_text as table_text
-from tfrobust.evaluation.corrupted import measured
+from tfrobust.evaluation.corrupted import CorruptionScores, measured
+from tfrobust.models.classifier import Classifier
 from tfrobust.models.inference import inference
 from tfrobust.models.outside import told_plainly
 from tfrobust.progress import Progress
@@ -49,8 +50,34 @@ ALEXNET = {
 _IMAGENET_CLASSES = 1000
 
 
+class MeanCorruptionError(TypedDict):
+    """An mCE relative to one baseline, None where that makes no errors, and CE by corruption."""
+
+    baseline: str
+    value: float | None
+    by_corruption: dict[str, float]
+
+
+class PublishedScores(CorruptionScores):
+    """What `published_accuracy` returns; an entry of the report.
+
+    Means are over the published corruptions that the set has, or over all if it has none of them.
+
+    Attributes:
+      set: the name of the set.
+      images: the number of images of a corruption and severity.
+      mean_error: 1 - `mean_accuracy`, the mCE without baseline.
+      mce: an entry for each baseline.
+    """
+
+    set: str
+    images: int
+    mean_error: float
+    mce: list[MeanCorruptionError]
+
+
 def published_accuracy(
-    model: Any,
+    model: Classifier,
     data: CorruptionSet,
     labels: np.ndarray,
     *,
@@ -58,12 +85,12 @@ def published_accuracy(
     batch_size: int = 128,
     limit: int | None = None,
     seed: int = 42,
-    baselines: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    baselines: Mapping[str, Classifier] | None = None,
+) -> PublishedScores:
     """Accuracy by corruption and severity, its mean, and mean corruption errors.
 
     Args:
-      model: a `Classifier` of images [0, 1].
+      model: from `as_classifier`.
       data: the set.
       labels: from `labels_for`, the set's label -> the model's.
       size: (width, height) of the images that the model takes.
@@ -73,9 +100,7 @@ def published_accuracy(
       baselines: name -> a model that mCE is relative to, measured on the same images.
 
     Returns:
-      {'set', 'images', 'mean_accuracy', 'mean_error', 'by_corruption', 'calibration', 'mce',
-      'note'}; means are over the published corruptions that the set has, or over all where it
-      has none of these. 'mce' is a list of {'baseline', 'value', 'by_corruption'}.
+      Accuracies, errors and their means.
 
     Raises:
       TFRobustError: the set cannot be read.
@@ -101,9 +126,9 @@ def published_accuracy(
 
 
 def _measured(
-    model: Any, data: CorruptionSet, labels: np.ndarray, **given: Any
+    model: Classifier, data: CorruptionSet, labels: np.ndarray, **given: Any
 ) -> tuple[dict[str, list[float]], dict[str, Calibration], int]:
-    """Accuracies by corruption, calibration of each, and how many images there are at a time."""
+    """Accuracies and calibration by corruption, and the number of images of each severity."""
     logits = inference(model)
 
     @traced_once
@@ -137,29 +162,17 @@ def _is_imagenet(data: CorruptionSet) -> bool:
 
 def _mce(
     baseline: str, errors: Mapping[str, float], other: Mapping[str, float], counted: list[str]
-) -> dict[str, Any]:
-    """CE of each corruption, and their mean; a baseline without errors leaves a corruption out."""
+) -> MeanCorruptionError:
+    """CE of each corruption, and their mean; skips those without errors of the baseline."""
     each = {name: round(errors[name] / other[name], 6) for name in counted if other.get(name)}
     value = round(float(np.mean(list(each.values()))), 6) if each else None
     return {"baseline": baseline, "value": value, "by_corruption": each}
 
 
 def _note(data: CorruptionSet, counted: list[str], limit: int | None) -> str:
-    told = f"images of {data.path.name}, as published; means over {len(counted)} corruptions"
+    note = f"images of {data.path.name}, as published; means over {len(counted)} corruptions"
     if missing := [name for name in CORRUPTIONS if name not in data.names]:
-        told += f", without {len(missing)} of the 15 published ones: not comparable with published"
+        note += f", without {len(missing)} of the 15 published ones: not comparable with published"
     if further := [name for name in data.names if name not in counted]:
-        told += f"; not counted: {', '.join(further)}"
-    return f"{told}; {limit:,} images of each" if limit else told
-
-
-def as_text(found: Mapping[str, Any]) -> str:
-    """The printed table, with every mean corruption error."""
-    lines = [
-        table_text(dict(found)),
-        f"{'mean error (mCE without baseline)':55}{found['mean_error']:8.3f}",
-    ]
-    for one in found["mce"]:
-        value = "unknown" if one["value"] is None else f"{one['value']:8.3f}"
-        lines.append(f"{'mCE relative to ' + one['baseline']:55}{value}")
-    return "\n".join(lines)
+        note += f"; not counted: {', '.join(further)}"
+    return f"{note}; {limit:,} images of each" if limit else note

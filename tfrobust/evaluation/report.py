@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,11 @@ from tfrobust.progress import clock
 from tfrobust.run import write_json
 from tfrobust.threat_model import ThreatModel
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from tfrobust.attacks.transfer import TransferScores
+
 
 @dataclass(frozen=True)
 class RobustnessReport:
@@ -31,10 +36,10 @@ class RobustnessReport:
       threat_model: the ball.
       labels: int [N].
       clean: without attack.
-      attacks: at the threat model's eps, in the order run, each on what the ones before
-        it left standing.
+      attacks: at the threat model's eps, in the order run, each on the images that the ones
+        before it did not break.
       sweep: the same attacks at further radii.
-      transfer: accuracies on images perturbed on a reference model, or None.
+      transfer: accuracies on images crafted on a reference model, or None.
       flags: why the evaluation is unreliable, each with its meaning; empty where it is not.
       seconds: of the whole evaluation.
       extra: further entries of the JSON.
@@ -56,7 +61,7 @@ class RobustnessReport:
     clean: Outcome
     attacks: tuple[AttackResult, ...]
     sweep: tuple[AttackResult, ...] = ()
-    transfer: dict[str, Any] | None = None
+    transfer: TransferScores | None = None
     flags: tuple[Flag, ...] = ()
     seconds: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
@@ -67,7 +72,7 @@ class RobustnessReport:
         return self.as_text()
 
     def __repr__(self) -> str:
-        # What a notebook shows of it: not the arrays of every image.
+        # For notebooks: a summary instead of the arrays of every image.
         flags = [flag["name"] for flag in self.flags]
         return (
             f"<RobustnessReport of {self.model}: {len(self.labels):,} images, {self.threat_model}: "
@@ -76,22 +81,22 @@ class RobustnessReport:
 
     @property
     def robust(self) -> np.ndarray:
-        """bool [N]: correct on the clean image and under every attack."""
+        """bool [N], whether the model is correct on the clean image and under every attack."""
         every = [self.clean.correct, *(attack.outcome.correct for attack in self.attacks)]
         return np.asarray(np.logical_and.reduce(every))
 
     @property
     def clean_accuracy(self) -> float:
-        """The share of the images that are right without attack."""
+        """The share of images that are classified correctly without attack."""
         return float(self.clean.correct.mean())
 
     @property
     def robust_accuracy(self) -> float:
-        """The share that is right on the clean image and under every attack."""
+        """The share of images that are classified correctly without and under every attack."""
         return float(self.robust.mean())
 
     def save(self, folder: Path | str) -> Path:
-        """Writes `evaluation.json` into a folder, made where it does not exist.
+        """Writes `evaluation.json` into a folder, which is created if it does not exist.
 
         Returns:
           The file.
@@ -103,7 +108,7 @@ class RobustnessReport:
         write_json(path, self.as_dict())
         return path
 
-    def plot(self) -> Any:
+    def plot(self) -> Figure:
         """Accuracy without attack and under each, with 95 % intervals: a matplotlib Figure."""
         found = [("clean", self.clean.correct)]
         found += [(attack.name, attack.outcome.correct) for attack in self.attacks]
@@ -113,12 +118,12 @@ class RobustnessReport:
         return RobustnessBars().draw(AttackedAccuracies(bars, title))
 
     def outcomes(self, class_names: Sequence[str]) -> Outcomes:
-        """What the model predicts, clean and under all attacks, as figures take it.
+        """The model's predictions, clean and under all attacks, as figures take them.
 
         Args:
           class_names: by label.
         """
-        # Of each image the last attack holds the worst case of all before it.
+        # The outcome of the last attack is the worst case over all attacks.
         last = self.attacks[-1].outcome if self.attacks else self.clean
         return Outcomes(
             self.labels, self.clean.predictions, last.predictions, self.robust, class_names
@@ -126,17 +131,17 @@ class RobustnessReport:
 
     @property
     def broken_by(self) -> list[str | None]:
-        """Per image the first attack that broke it; None for one that was wrong or stands."""
+        """For each image the first attack that broke it; None if misclassified or robust."""
         names: list[str | None] = [None] * len(self.labels)
-        standing = self.clean.correct
+        unbroken = self.clean.correct
         for attack in self.attacks:
-            for i in np.flatnonzero(standing & ~attack.outcome.correct):
+            for i in np.flatnonzero(unbroken & ~attack.outcome.correct):
                 names[i] = attack.name
-            standing = standing & attack.outcome.correct
+            unbroken = unbroken & attack.outcome.correct
         return names
 
     def _examples(self) -> dict[str, list[Any]]:
-        """The per-example outcome, as columns."""
+        """The outcome of each image, as columns."""
         last = self.attacks[-1].outcome if self.attacks else self.clean
         return {
             "label": self.labels.tolist(),
@@ -207,7 +212,12 @@ class RobustnessReport:
         writer.writerow(header)
         robust = self.robust
         for i, label in enumerate(self.labels):
-            row: list[Any] = [names[i] if names else i, label, label_names[label], int(robust[i])]
+            row: list[str | int] = [
+                names[i] if names else i,
+                label,
+                label_names[label],
+                int(robust[i]),
+            ]
             for _, outcome in columns:
                 top = outcome.predictions[i]
                 row += [top, label_names[top], f"{outcome.confidences[i]:.4f}"]
@@ -218,8 +228,8 @@ class RobustnessReport:
 def _line(name: str, eps: str, correct: np.ndarray, top5: np.ndarray | None) -> str:
     low, high = wilson(int(correct.sum()), len(correct))
     interval = f"{low:.3f} to {high:.3f}"
-    right = f"{top5.mean():9.3f}" if top5 is not None else ""
-    return f"{name:12}{eps:>10}{correct.mean():9.3f}  {interval:>15}{right}"
+    in_top5 = f"{top5.mean():9.3f}" if top5 is not None else ""
+    return f"{name:12}{eps:>10}{correct.mean():9.3f}  {interval:>15}{in_top5}"
 
 
 def _cost(attacks: tuple[AttackResult, ...]) -> str:
@@ -229,9 +239,9 @@ def _cost(attacks: tuple[AttackResult, ...]) -> str:
     return f"{gradients:,} gradients and {forwards:,} forward passes in {clock(seconds)}"
 
 
-def _transfer_line(transfer: dict[str, Any]) -> str:
-    figures = ", ".join(f"{name} {value:.3f}" for name, value in transfer["accuracy"].items())
+def _transfer_line(transfer: TransferScores) -> str:
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in transfer["accuracy"].items())
     return (
         f"{transfer['attack']} at {transfer['eps_text']}, crafted on "
-        f"{transfer['reference']}: {figures}"
+        f"{transfer['reference']}: {scores}"
     )

@@ -123,7 +123,7 @@ def evaluate(
         report = measure(evaluator, threat_model, attacks, name=subject.name, sweep=settings.sweep)
         report = _with_intake(report, subject)
         report, failures = _completed(report, subject, attacks, other, published, workers, tell)
-    evaluator.leave_others()
+    evaluator.use_own_threads()
     found = EvaluateResult(subject.run, report, data.label_names, evaluator=evaluator)
     _publish(found, subject, tell)
     if settings.figures:
@@ -346,7 +346,8 @@ def _draw(
 def _with_corruptions(
     report: RobustnessReport, subject: Subject, workers: Workers, tell: Tell
 ) -> RobustnessReport:
-    from tfrobust.evaluation.corrupted import as_text, corruption_accuracy
+    from tfrobust.evaluation.corrupted import corruption_accuracy
+    from tfrobust.report.corruption_table import corruption_table
 
     config = subject.config
     found = corruption_accuracy(
@@ -356,7 +357,7 @@ def _with_corruptions(
         seed=config.seed,
         workers=workers,
     )
-    tell(f"\n{as_text(found)}")
+    tell(f"\n{corruption_table(found)}")
     return dataclasses.replace(report, extra={**report.extra, "corruptions": found})
 
 
@@ -385,7 +386,8 @@ def _with_published(
     other: tuple[Any, str] | None,
     tell: Tell,
 ) -> RobustnessReport:
-    from tfrobust.evaluation.published_corruptions import as_text, published_accuracy
+    from tfrobust.evaluation.published_corruptions import published_accuracy
+    from tfrobust.report.corruption_table import published_table
 
     settings, (height, width, _) = subject.config.evaluation, subject.test.image_shape
     found = published_accuracy(
@@ -398,7 +400,7 @@ def _with_published(
         seed=subject.config.seed,
         baselines={other[1]: other[0]} if other else None,
     )
-    tell(f"\n{as_text(found)}")
+    tell(f"\n{published_table(found)}")
     return dataclasses.replace(report, extra={**report.extra, "corruptions": found})
 
 
@@ -447,10 +449,10 @@ def _with_transfer(
     report: RobustnessReport, subject: Subject, attacks: dict[str, Any], other: Any, name: str
 ) -> RobustnessReport:
     from tfrobust.attacks.gradient import PGD
-    from tfrobust.evaluation.transfer import transfer_entry, transferred
+    from tfrobust.attacks.transfer import transfer, transfer_scores
 
     settings, seed = subject.config.evaluation, subject.config.seed
-    hits = transferred(
+    hits = transfer(
         other,
         [other, subject.model],
         subject.test,
@@ -459,7 +461,7 @@ def _with_transfer(
         batch_size=settings.batch_size,
         seed=seed,
     )
-    entry = transfer_entry(hits, (name, report.model), report.threat_model, name)
+    entry = transfer_scores(hits, (name, report.model), report.threat_model, name)
     report = dataclasses.replace(report, transfer=entry)
     if not subject.is_converted:
         return report

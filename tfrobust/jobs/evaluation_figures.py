@@ -11,7 +11,7 @@ import numpy as np
 
 from tfrobust.attacks import ATTACKS
 from tfrobust.attacks.gradient import PGD
-from tfrobust.evaluation.batches import as_pixels
+from tfrobust.data.as_pixels import as_pixels
 from tfrobust.evaluation.curves import (
     Curve,
     accuracy_against_eps,

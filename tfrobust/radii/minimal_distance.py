@@ -13,8 +13,9 @@ import numpy as np
 from tfrobust.attacks import ATTACKS
 from tfrobust.attacks.active_rows import is_correct
 from tfrobust.attacks.named import make_attack
+from tfrobust.data.as_pixels import as_pixels
 from tfrobust.errors import UsageError
-from tfrobust.evaluation.batches import as_pixels, even_batches
+from tfrobust.evaluation.batches import even_batches
 from tfrobust.evaluation.evaluator import Evaluator
 from tfrobust.models.pairs import open_pair
 from tfrobust.models.views import InputView
