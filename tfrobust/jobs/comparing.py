@@ -117,7 +117,8 @@ def _images(model: Any, path: Path, source: str, tell: Tell) -> ImageSet:
     """The images of a set with the labels of a model, without those that its run has seen."""
     from tfrobust.data import ReadOptions, load_all
     from tfrobust.data.labels import match_labels
-    from tfrobust.models.classifier import as_classifier, input_shape
+    from tfrobust.models.classifier import as_classifier
+    from tfrobust.models.inputs import input_shape
     from tfrobust.run import RunFolder, class_names
 
     if source == "test":

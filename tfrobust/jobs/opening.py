@@ -156,7 +156,7 @@ def _tell_skipped(skipped: list[str], tell: Tell, most: int = 20) -> None:
 
 def _read(opened: _Opened, given: Mapping[str, Any]) -> tuple[ImageSet, ReadLog]:
     """The test images as they are read, with their own labels."""
-    from tfrobust.models.classifier import input_shape
+    from tfrobust.models.inputs import input_shape
 
     config = opened.config.data
     shape = input_shape(opened.model) or (None, None, None)

@@ -165,7 +165,7 @@ def _predictions(
 
 def _size(model: Any) -> tuple[Size | None, int]:
     """(width, height) of the images that a model takes, None where it takes any; its channels."""
-    from tfrobust.models.classifier import input_shape
+    from tfrobust.models.inputs import input_shape
 
     height, width, channels = input_shape(model) or (None, None, 3)
     return ((width, height) if width and height else None), channels or 3

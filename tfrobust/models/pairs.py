@@ -10,7 +10,8 @@ import numpy as np
 from tfrobust.data.sources import as_images
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError
-from tfrobust.models.classifier import Classifier, as_classifier, input_shape
+from tfrobust.models.classifier import Classifier, as_classifier
+from tfrobust.models.inputs import input_shape
 from tfrobust.models.opening import load_any
 from tfrobust.models.outside import expect_classes
 from tfrobust.models.views import InputView
