@@ -14,7 +14,7 @@ from pipelines import compare, evaluate, export, predict
 from tfrobust.config import DataConfig, RunConfig, ThreatConfig
 from tfrobust.data import load
 from tfrobust.data.digests import RunImages
-from tfrobust.jobs import evaluation
+from tfrobust.jobs import evaluation_extras
 from tfrobust.run import RunFolder
 from tfrobust.runtime import keras, tf
 from tfrobust.settings import save_yaml
@@ -211,7 +211,7 @@ def test_a_late_failure_loses_nothing(tmp_path, capsys, monkeypatch):
     def broken(*args, **kwargs):
         raise ValueError("no such thing")
 
-    monkeypatch.setattr(evaluation, "_with_corruptions", broken)
+    monkeypatch.setattr(evaluation_extras, "_with_corruptions", broken)
     classifier().save(tmp_path / "m.keras")
     np.savez(tmp_path / "d.npz", **dict(zip("xy", pictures(), strict=True)))
     args = [str(tmp_path / "m.keras"), *FAST, "--data", str(tmp_path / "d.npz"), "--corruptions"]

@@ -17,8 +17,9 @@ from tfrobust.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from tfrobust.data.types import ImageSet
 from tfrobust.evaluation.batches import judge_confidence
 from tfrobust.evaluation.calibration import Calibration
-from tfrobust.models.classifier import Classifier, as_classifier
+from tfrobust.models.classifier import Classifier
 from tfrobust.models.inference import inference
+from tfrobust.models.pairs import classifier_for
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf, traced_once
 from tfrobust.typing import Model, Tensor
@@ -74,7 +75,7 @@ def corruption_accuracy(
     Raises:
       UsageError: an unknown name, or images that are too small.
     """
-    made = _Corrupted(as_classifier(model, data.pixels(slice(0, 64))))
+    made = _Corrupted(classifier_for(model, data))
     pieces = (
         piece
         for name in names

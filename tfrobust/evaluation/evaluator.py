@@ -16,8 +16,7 @@ from tfrobust.evaluation.batches import even_batches
 from tfrobust.evaluation.calibration import Calibration
 from tfrobust.evaluation.checkpoint import Checkpoint, Task
 from tfrobust.evaluation.judge import Arrays, Judge
-from tfrobust.models.classifier import as_classifier
-from tfrobust.models.pairs import check_labels
+from tfrobust.models.pairs import check_labels, classifier_for
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -53,7 +52,7 @@ class Evaluator:
         workers: Workers | None = None,
     ) -> None:
         self.data, self.batch_size, self.seed = data, batch_size, seed
-        self.classifier = as_classifier(model, data.pixels(slice(0, 64)))
+        self.classifier = classifier_for(model, data)
         self._judge = Judge(self.classifier, data.image_shape, str(data.images.dtype))
         self.logits = self._judge.logits
         self._checkpoint, self._workers = checkpoint or Checkpoint(), workers or Threads()

@@ -117,8 +117,8 @@ def _images(model: Any, path: Path, source: str, tell: Tell) -> ImageSet:
     """The images of a set with the labels of a model, without those that its run has seen."""
     from tfrobust.data import ReadOptions, load_all
     from tfrobust.data.labels import match_labels
-    from tfrobust.models.classifier import as_classifier
     from tfrobust.models.inputs import input_shape
+    from tfrobust.models.pairs import classifier_for
     from tfrobust.run import RunFolder, class_names
 
     if source == "test":
@@ -130,7 +130,7 @@ def _images(model: Any, path: Path, source: str, tell: Tell) -> ImageSet:
         data, told = without_seen(path, data)
     except UsageError:
         told = ("it was trained on all of these images, or chosen by them",)
-    classes = as_classifier(model, data.pixels(slice(0, 64))).classes
+    classes = classifier_for(model, data).classes
     data, matched = match_labels(data, class_names(path), classes)
     for line in (*told, *matched):
         tell(f"Note: {path} on {source}: {line}.")

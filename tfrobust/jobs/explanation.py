@@ -150,13 +150,13 @@ def _models(subject: Subject, against: Path | None) -> dict[str, Any]:
     Raises:
       UsageError: one is none, or they are not of the same images and classes.
     """
-    from tfrobust.models.classifier import as_classifier
     from tfrobust.models.opening import load_any
+    from tfrobust.models.pairs import classifier_for
 
     test = subject.test
     models = {subject.name: require_layers(subject.model, subject.source, test, "explain")}
     if against:
-        other = as_classifier(load_any(against), test.pixels(slice(0, 64)))
+        other = classifier_for(load_any(against), test)
         name = _other_name(against, subject.name)
         models[name] = require_layers(other, against, test, "explain")
     _check_models(models)

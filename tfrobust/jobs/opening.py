@@ -116,11 +116,11 @@ def open_subject(
     setup(seed=opened.config.seed)
     test, log = _read(opened, given)
     test, notes = without_seen(path, test)
-    from tfrobust.models.classifier import as_classifier
     from tfrobust.models.outside import expect_classes
+    from tfrobust.models.pairs import classifier_for
 
     expect_classes(opened.model, len(test.label_names))
-    classifier = as_classifier(opened.model, test.pixels(slice(0, 64)), view)
+    classifier = classifier_for(opened.model, test, view)
     test, matched = _matched(path, test, classifier.classes, class_map)
     notes = (*log.notes, *notes, *matched)
     if opened.trained is None and run_of(path) is None and not classifier.range_known:

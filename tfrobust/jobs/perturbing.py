@@ -132,12 +132,12 @@ def _opened(
     path: Path, source_file: Path, config: RunConfig, tell: Tell
 ) -> tuple[Classifier, Splits]:
     """The model, and its images with its labels."""
-    from tfrobust.models.classifier import as_classifier
     from tfrobust.models.opening import load_any
+    from tfrobust.models.pairs import classifier_for
 
     model = load_any(source_file)
     splits = load_splits(config.data, config.seed, augmented=False)
-    classifier = as_classifier(model, splits.test.pixels(slice(0, 64)))
+    classifier = classifier_for(model, splits.test)
     return classifier, _for_model(path, splits, classifier.classes, tell)
 
 

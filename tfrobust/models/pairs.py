@@ -18,6 +18,20 @@ from tfrobust.models.views import InputView
 from tfrobust.typing import Model, Source
 
 
+def classifier_for(model: Model, data: ImageSet, view: InputView | None = None) -> Classifier:
+    """A model as a `Classifier`, after trying it on the first images of a set.
+
+    Args:
+      model: as for `as_classifier`.
+      data: the images.
+      view: as for `as_classifier`.
+
+    Raises:
+      TFRobustError: as `as_classifier`.
+    """
+    return as_classifier(model, data.pixels(slice(0, 64)), view)
+
+
 def open_pair(
     model: Model | str | Path,
     data: Source,
@@ -41,7 +55,7 @@ def open_pair(
     shape = input_shape(opened)
     images = as_images(data, class_names=class_names, channels=shape[2] if shape else None)
     expect_classes(opened, len(images.label_names))
-    classifier = as_classifier(opened, images.pixels(slice(0, 64)), view)
+    classifier = classifier_for(opened, images, view)
     check_labels(images.labels, classifier.classes)
     return classifier, images
 
