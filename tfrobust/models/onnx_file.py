@@ -12,6 +12,7 @@ import numpy as np
 from tfrobust.errors import TFRobustError
 from tfrobust.models import heads
 from tfrobust.models.ends import Ends
+from tfrobust.models.file_errors import not_taken, unreadable
 
 # Operations of ONNX itself and of onnxruntime, which runs quantised models by its own.
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
@@ -110,10 +111,7 @@ class ONNXFile:
         try:
             found = self._session.run([self._output], {self._input.name: x})[0]
         except Exception as error:
-            raise TFRobustError(
-                f"Model {self._path} does not take {list(x.shape)} ({_first_line(error)}): give it "
-                "images of its own size, or have them resized by --image-size."
-            ) from error
+            raise not_taken(self._path, x.shape, _without_path(error)) from error
         return np.atleast_1d(np.asarray(found)).astype(np.float32)
 
     def _one_each(self) -> tuple[Any, str]:
@@ -296,13 +294,10 @@ def _channels_first(graph: Any, name: str) -> bool | None:
 
 
 def _broken(path: Path, why: object) -> TFRobustError:
-    return TFRobustError(
-        f"Model {path} cannot be read by onnxruntime ({_first_line(why)}): expected a whole .onnx "
-        "file of a version that it knows; export or copy it anew."
-    )
+    expected = "a whole .onnx file of a version that it knows; export or copy it anew"
+    return unreadable(path, "onnxruntime", _without_path(why), expected)
 
 
-def _first_line(why: object) -> str:
-    # Before 'failed:' it repeats the path.
-    text = str(why).rpartition("failed:")[2].strip() or type(why).__name__
-    return text.splitlines()[0][:300]
+def _without_path(why: object) -> str:
+    """An error without the path, which onnxruntime repeats before 'failed:'."""
+    return str(why).rpartition("failed:")[2].strip() or type(why).__name__

@@ -10,7 +10,7 @@ from typing import Any
 
 # The layers are registered where they are defined; a model file may name them.
 from tfrobust.backbones import grouped, position, unfold  # noqa: F401
-from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.errors import TFRobustError, UsageError, first_line
 from tfrobust.models.endpoint import Endpoint
 from tfrobust.models.exported import is_exported, open_exported
 from tfrobust.models.rest import is_address
@@ -86,12 +86,12 @@ def _load_file(path: Path) -> Any:
 
 
 def _why(error: Exception) -> str:
-    """What a library says of a file, in one line; of a layer that it does not know, its name."""
+    """Why a library cannot read a file, in one line; for an unknown layer, its name."""
     text = " ".join(str(error).split()) or type(error).__name__
     for pattern in _UNKNOWN:
         if found := re.search(pattern, text):
             return f"it does not know the layer or function {found[1]!r}"
-    return str(error).strip().splitlines()[0] if str(error).strip() else text
+    return first_line(error)
 
 
 def _keras_3() -> Any:
@@ -112,7 +112,7 @@ class _SavedModel:
             self._loaded = tf.saved_model.load(str(path))
             self._serve = self._loaded.signatures["serving_default"]
         except Exception as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            first = first_line(error)
             raise TFRobustError(
                 f"SavedModel {path} cannot be read ({first}): expected one with the signature "
                 "serving_default."

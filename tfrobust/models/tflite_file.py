@@ -13,6 +13,7 @@ import numpy as np
 from tfrobust.errors import TFRobustError
 from tfrobust.models import heads
 from tfrobust.models.ends import Ends
+from tfrobust.models.file_errors import not_taken, unreadable
 from tfrobust.runtime import tf
 
 # Numbers of TensorFlow Lite's schema.
@@ -76,10 +77,7 @@ class TFLiteFile:
             found = np.asarray(self._interpreter.get_tensor(self._output["index"]))
         except Exception as error:
             self._size = ()
-            raise TFRobustError(
-                f"Model {self._path} does not take {list(x.shape)} ({_first_line(error)}): give it "
-                "images of its own size, or have them resized by --image-size."
-            ) from error
+            raise not_taken(self._path, x.shape, error) from error
         scale, zero = self._output["quantization"]
         return (found.astype(np.float32) - zero) * scale if scale else found.astype(np.float32)
 
@@ -192,11 +190,5 @@ def _activation(graph: Any, numbers: list[int]) -> str | None:
 
 
 def _broken(path: Path, why: object) -> TFRobustError:
-    return TFRobustError(
-        f"Model {path} cannot be read by TensorFlow Lite ({_first_line(why)}): expected a whole "
-        ".tflite file; convert or copy it anew."
-    )
-
-
-def _first_line(why: object) -> str:
-    return (str(why).strip() or type(why).__name__).splitlines()[0]
+    expected = "a whole .tflite file; convert or copy it anew"
+    return unreadable(path, "TensorFlow Lite", why, expected)
