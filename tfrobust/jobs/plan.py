@@ -11,6 +11,7 @@ from tfrobust.config import RunConfig
 from tfrobust.errors import UsageError
 from tfrobust.jobs.recipes import DEFAULT_RECIPES, read_recipe, settled
 from tfrobust.settings import from_dict, merge, to_dict
+from tfrobust.tables import names_model_file
 from tfrobust.training.defaults import AUTO, Facts, chosen_config
 from tfrobust.training.from_config import check_trainable
 
@@ -101,9 +102,23 @@ def make_plan(
     else:
         given = merge(_of_the_data(given), given)
         plan = Plan(chosen_config(SOME_IMAGES, given, *lengths), given, True, *lengths, asked)
+    _check_backbone(plan.config.backbone.name)
     check_attacks(plan.config.evaluation)
     check_trainable(plan.config)
     return plan
+
+
+def _check_backbone(name: str) -> None:
+    """Rejects a model file that does not exist, before any image is read.
+
+    Raises:
+      UsageError: there is no such file.
+    """
+    if names_model_file(name):
+        from tfrobust.backbones import BACKBONES
+
+        # The table raises the error; whether the file can be read is seen when it is built.
+        _ = BACKBONES[name]
 
 
 def _default_recipe(given: dict[str, Any]) -> str | None:
