@@ -41,7 +41,7 @@ class Classifier:
       inner: a Keras model or any callable.
       before: applied to images float32 [B, H, W, C] in [0, 1], in order.
       after: applied to what the model returns, in order; the last gives logits [B, K].
-      batch: the only batch size that the model takes, None where it takes any.
+      batch: the only batch size that the model takes; None if it takes any.
       classes: K.
       notes: how the model was adapted, a sentence each, for the report.
       twin: the same function as `inner` as a flat graph of tf_keras, which attacks use and
@@ -187,7 +187,7 @@ def _decides_alike(model: Any, cut: Any, before: tuple[Function, ...], x: np.nda
 
 def _single(model: Any) -> bool:
     """Whether a graph of layers returns a tensor rather than a dict or list."""
-    # A Sequential of Keras 3 has an output of its own only where it was called on a tensor.
+    # A Sequential of Keras 3 has an `output` only after it was called on a tensor.
     graph = getattr(model, "_functional", None) or model
     return not isinstance(graph.output, (dict, list, tuple))
 

@@ -20,7 +20,7 @@ Layer = Any
 
 
 class _Folded(NamedTuple):
-    """A convolution as it is run: kernel, what is added, whether it pads like 'SAME'."""
+    """A convolution as it is run: kernel, bias, and whether it pads like 'SAME'."""
 
     kernel: Tensor
     shift: Tensor | None
@@ -143,7 +143,7 @@ def _run(
     if layer.name in convs:
         return _convolve(layer, values[id(layer.input)], convs[layer.name])
     node = layer.inbound_nodes[0]
-    # Keras takes each tensor's value off a list, once for each time that it is an argument.
+    # Keras pops the value of a tensor from a list, once for each use as an argument.
     uses = len(node.keras_inputs)
     given = {str(id(tensor)): [values[id(tensor)]] * uses for tensor in node.keras_inputs}
     args, kwargs = node.map_arguments(given)

@@ -37,9 +37,9 @@ class Head(NamedTuple):
     """How a graph of layers ends.
 
     Attributes:
-      model: the model up to its logits; the model itself where it ends in them.
+      model: the model up to its logits; the model itself if it ends in them.
       activation: what was cut off, such as 'softmax'; '' where nothing was.
-      known: whether the end was understood. Where not, only the outputs can tell.
+      known: whether the end was recognised; if not, only the outputs can show it.
     """
 
     model: Any
@@ -62,7 +62,7 @@ def library_of(model: Any) -> Any:
 
 
 def raw(variable: Any) -> Any:
-    """The variable of TensorFlow that a variable of Keras is, or holds."""
+    """The TensorFlow variable that a Keras variable is, or wraps."""
     return variable if isinstance(variable, tf.Variable) else getattr(variable, "value", variable)
 
 
@@ -96,7 +96,7 @@ def cut(model: Any) -> Head:
         return Head(model, "", known=False)
     try:
         tensor, activation, known = _before_activation(model, ends[1][0])
-    # The graph holds something that is not understood: its outputs will have to tell.
+    # The graph has a part that is not recognised: only its outputs can show it.
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         return Head(model, "", known=False)
     if tensor is ends[1][0]:
@@ -159,7 +159,7 @@ def _cut_inside(layer: Any, tensor: Tensor, given: Tensor) -> tuple[Tensor, str,
 
 
 def _origin(tensor: Tensor) -> tuple[Layer, list[Tensor]]:
-    """The layer or operation that made a symbolic tensor, and what it was given."""
+    """The layer or operation that made a symbolic tensor, and its arguments."""
     layer, place = tensor._keras_history[:2]
     node = layer._inbound_nodes[place]
     given = node.keras_inputs if hasattr(node, "keras_inputs") else node.input_tensors
@@ -167,7 +167,7 @@ def _origin(tensor: Tensor) -> tuple[Layer, list[Tensor]]:
 
 
 def _activation_of(layer: Layer) -> str:
-    """The activation that a layer or operation ends in; '' where it is none that is known."""
+    """The last activation of a layer or operation; '' if it is none of the known ones."""
     kind = type(layer).__name__
     if kind in ("Softmax", "Sigmoid", "Tanh"):
         axis = getattr(layer, "axis", -1)
@@ -220,7 +220,7 @@ def bounded_by(outputs: np.ndarray) -> str:
     low, high = float(outputs.min()), float(outputs.max())
     if low >= 0 and high <= 1 + 1e-3:
         sums = outputs.sum(axis=1)
-        # Half precision leaves a sum of probabilities a hundredth off.
+        # In half precision a sum of probabilities may be off by a hundredth.
         if outputs.shape[1] > 1 and np.abs(sums - 1).max() <= 0.02:
             return SOFTMAX
         return SIGMOID

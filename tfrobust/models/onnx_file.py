@@ -16,7 +16,7 @@ from tfrobust.models.file_errors import not_taken, unreadable
 
 # Operations of ONNX itself and of onnxruntime, which runs quantised models by its own.
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
-# What loads a program for a device from a file.
+# Loads a program for a device from a file.
 _REFUSED = ("EPContext",)
 _PASSING = (
     "Identity",
@@ -52,7 +52,7 @@ _SUMS = (
     "ConvInteger",
     "Mul",
 )
-# What an image goes through before the first operation that tells its layout.
+# Operations that an image may pass before the first one that shows its layout.
 _POINTWISE = (
     "Mul",
     "Add",
@@ -75,13 +75,13 @@ class ONNXFile:
       path: the file.
 
     Attributes:
-      name: what reports call its kind.
+      name: of the runtime, in reports.
       ends: its input and output.
-      further_files: those beside it that hold its weights.
+      further_files: those in its folder with its weights.
 
     Raises:
-      TFRobustError: it is broken, holds custom operations or reads files outside of its folder,
-        has several inputs or outputs, or a package is missing.
+      TFRobustError: it is broken, has custom operations, reads files outside of its folder, has
+        several inputs or outputs, or a package is missing.
     """
 
     name = "ONNX"
@@ -96,7 +96,7 @@ class ONNXFile:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
-        # It raises classes of its own, of which none is documented.
+        # It raises its own, undocumented classes.
         except Exception as error:
             raise _broken(path, error) from error
         self._input, self._output = self._one_each()
@@ -115,7 +115,7 @@ class ONNXFile:
         return np.atleast_1d(np.asarray(found)).astype(np.float32)
 
     def _one_each(self) -> tuple[Any, str]:
-        """The one input, and the name of the output that holds the classes."""
+        """The one input, and the name of the output with the classes."""
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1:
             raise TFRobustError(
@@ -161,7 +161,7 @@ def _package(name: str, path: Path) -> Any:
 
 
 def _read(path: Path) -> Any:
-    """The file as a protocol buffer, without what lies in other files."""
+    """The file as a protocol buffer, without data in other files."""
     onnx = _package("onnx", path)
     try:
         proto = onnx.load_model(str(path), load_external_data=False)
@@ -173,10 +173,10 @@ def _read(path: Path) -> Any:
 
 
 def _refuse(path: Path, proto: Any) -> tuple[Path, ...]:
-    """Refuses custom operations, and data in files that lie outside of the model's folder.
+    """Rejects custom operations, and data in files outside of the model's folder.
 
     Returns:
-      The files inside of it that hold data.
+      The files in its folder that contain data.
 
     Raises:
       TFRobustError: there is one.
@@ -192,8 +192,8 @@ def _refuse(path: Path, proto: Any) -> tuple[Path, ...]:
     )
     if custom:
         raise TFRobustError(
-            f"Model {path} is refused: it holds custom operations ({', '.join(custom[:5])}), which "
-            "run code outside of onnxruntime: export it with ONNX's own operations alone."
+            f"Model {path} is rejected: it has custom operations ({', '.join(custom[:5])}), which "
+            "run code outside of onnxruntime: export it with ONNX's own operations only."
         )
     external = [
         one for one in _tensors(proto) if one.external_data or one.data_location == one.EXTERNAL
@@ -202,7 +202,7 @@ def _refuse(path: Path, proto: Any) -> tuple[Path, ...]:
         pair.value for one in external for pair in one.external_data if pair.key == "location"
     }
     if external and not places:
-        raise _broken(path, "it keeps weights in a file that it does not name")
+        raise _broken(path, "it stores weights in a file that it does not name")
     return tuple(_inside(path, place) for place in sorted(places))
 
 
@@ -217,19 +217,19 @@ def _inside(path: Path, location: str) -> Path:
     inside = parts and ".." not in parts and not PurePosixPath(location).is_absolute()
     if not inside or ":" in parts[0] or folder not in target.parents:
         raise TFRobustError(
-            f"Model {path} is refused: it reads its weights from {location!r}, outside of its "
-            "folder; if you trust it, save it anew as one file."
+            f"Model {path} is rejected: it reads its weights from {location!r}, outside of its "
+            "folder; if you trust it, save it again as one file."
         )
     if not target.is_file():
         raise TFRobustError(
-            f"Model {path} keeps weights in {location!r}, which is not there: copy that file "
-            "beside it."
+            f"Model {path} stores weights in {location!r}, which does not exist: copy that file "
+            "to its folder."
         )
     return target
 
 
 def _graphs(proto: Any) -> Iterator[Any]:
-    """The graph, and those inside of its operations, and of its functions."""
+    """The graph, and the graphs inside its operations and functions."""
     waiting = [proto.graph]
     inner = [node for function in proto.functions for node in function.node]
     while waiting or inner:
@@ -250,7 +250,7 @@ def _nodes(proto: Any) -> Iterator[Any]:
 
 
 def _tensors(proto: Any) -> Iterator[Any]:
-    """Every tensor that a file holds or names."""
+    """Every tensor that a file contains or refers to."""
     for graph in _graphs(proto):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
@@ -266,7 +266,7 @@ def _tensors(proto: Any) -> Iterator[Any]:
 
 
 def _activation(graph: Any, name: str) -> str | None:
-    """What a graph's output ends in: '' for logits, None where that is not plain."""
+    """The last activation of a graph: '' for logits, None if unknown."""
     made_by = {output: node for node in graph.node for output in node.output}
     for _ in range(len(graph.node)):
         node = made_by.get(name)
@@ -279,7 +279,7 @@ def _activation(graph: Any, name: str) -> str | None:
 
 
 def _channels_first(graph: Any, name: str) -> bool | None:
-    """Whether the first operation that cares takes [C, H, W], as all of ONNX's do."""
+    """Whether the first operation that depends on it takes [C, H, W], as all of ONNX's do."""
     for _ in range(len(graph.node)):
         users = [node for node in graph.node if name in node.input]
         if not users:
@@ -294,7 +294,7 @@ def _channels_first(graph: Any, name: str) -> bool | None:
 
 
 def _broken(path: Path, why: object) -> TFRobustError:
-    expected = "a whole .onnx file of a version that it knows; export or copy it anew"
+    expected = "a complete .onnx file of a supported version; export or copy it again"
     return unreadable(path, "onnxruntime", _without_path(why), expected)
 
 

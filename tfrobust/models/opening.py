@@ -76,11 +76,11 @@ def _load_file(path: Path) -> Any:
     refuse_code(path)
     try:
         return library().models.load_model(path, compile=False)
-    # Both raise whatever a broken file makes them run into.
+    # Both may raise anything on a broken file.
     except Exception as error:
         raise TFRobustError(
             f"Model {path} cannot be read by {name} ({_why(error)}): expected a whole model saved "
-            "as .keras or .h5; a model with layers of your own goes through Python: "
+            "as .keras or .h5; open a model with custom layers in Python: "
             "tfrobust.evaluate(model, ...)."
         ) from error
 
@@ -95,7 +95,7 @@ def _why(error: Exception) -> str:
 
 
 def _keras_3() -> Any:
-    # Keras 3 comes with TensorFlow and lives beside tf_keras.
+    # Keras 3 comes with TensorFlow, and is independent of tf_keras.
     return importlib.import_module("keras")
 
 
@@ -128,9 +128,9 @@ class _SavedModel:
                 f"{', '.join(outputs)}."
             )
         self._input, self._output = images[0], logits[0]
-        #: The shape of its input, batch first; None in it for any.
+        #: The shape of its input, batch axis first, None for any size.
         self.batch_shape = tuple(inputs[images[0]].shape)
-        #: (H, W, C) of the images; None where it takes any.
+        #: (H, W, C) of the images, None for any size.
         self.image_shape = self.batch_shape[1:]
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""A model and images of any form, as one classifier and the images that it is measured on."""
+"""A model and images of any form as a classifier and an image set."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def open_pair(
     Args:
       model: any classifier, a path or an address, as `tfrobust.evaluate` takes it.
       data: images and labels, as `as_images` takes them.
-      view: what the model takes for pixels; None finds out, or else [0, 1].
+      view: the range of pixels that the model takes; None finds out, or assumes [0, 1].
       class_names: the classes' names, by label.
 
     Raises:
-      UsageError: it is no source of images.
+      UsageError: the data is no source of images.
       TFRobustError: model or images cannot be read, or do not fit each other.
     """
     opened: Model = load_any(model) if isinstance(model, (str, Path)) else model
@@ -61,7 +61,7 @@ def open_pair(
 
 
 def check_labels(labels: np.ndarray, classes: int) -> None:
-    """Refuses labels that a model of so many classes does not know.
+    """Rejects labels that are out of a model's range.
 
     Raises:
       TFRobustError: one is too large.
@@ -69,6 +69,6 @@ def check_labels(labels: np.ndarray, classes: int) -> None:
     top = int(labels.max(initial=0))
     if top >= classes:
         raise TFRobustError(
-            f"The data has labels up to {top}, but the model knows {classes} classes "
+            f"The data has labels up to {top}, but the model has {classes} classes "
             f"(0 to {classes - 1}): use the data set that it was trained for."
         )

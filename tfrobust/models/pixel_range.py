@@ -10,7 +10,7 @@ from tfrobust.models import heads
 from tfrobust.models.views import InputView
 from tfrobust.runtime import tf
 
-# Layers and operations that move pixels about, and leave their range as it is.
+# Layers and operations that move pixels, but do not change their range.
 _LOOKED_THROUGH = (
     "Resizing",
     "CenterCrop",
@@ -58,7 +58,7 @@ def _symbol(layer: Any) -> str:
 
 
 def _constant(layer: Any) -> float | None:
-    """The largest of the numbers that an operation is given beside the image."""
+    """The largest constant among the arguments of an operation."""
     try:
         node = layer._inbound_nodes[0]
         given = node.arguments if hasattr(node, "arguments") else None
@@ -75,7 +75,7 @@ def _constant(layer: Any) -> float | None:
 
 
 def declared_range(model: Any) -> InputView | None:
-    """What a file's input or a graph's first layers say of pixels; None where they say nothing."""
+    """The range of pixels, from a file's input or a graph's first layers; None if unknown."""
     return getattr(model, "pixel_range", None) or _scan(model)[0]
 
 

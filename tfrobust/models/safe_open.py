@@ -37,7 +37,7 @@ _ROOMS = (
     "applications",
 )
 _LIBRARIES = ("keras", "keras.src", "tf_keras", "tf_keras.src", "keras.api", "tf_keras.api")
-# Layers that run, load or fetch what they are told to.
+# Layers that run, load or fetch anything they are given.
 _LAYERS = (
     "Lambda",
     "__lambda__",
@@ -49,7 +49,7 @@ _LAYERS = (
 )
 # Layers that read the words that they know from a path, where they are given one.
 _VOCABULARIES = ("StringLookup", "IntegerLookup", "IndexLookup", "TextVectorization")
-# What functions of TensorFlow a graph may hold as layers: no files, queues or Python.
+# The functions of TensorFlow that a graph may have as layers: no files, queues or Python.
 _FUNCTIONS = (
     "math",
     "nn",
@@ -207,10 +207,10 @@ def refuse_code(path: Path) -> None:
 
 
 def refuse_operations(folder: Path) -> None:
-    """Refuses a SavedModel whose graph holds operations that reach files or Python.
+    """Rejects a SavedModel with operations that access files or Python.
 
     Args:
-      folder: holds saved_model.pb.
+      folder: with saved_model.pb.
 
     Raises:
       TFRobustError: it has one.
@@ -218,14 +218,14 @@ def refuse_operations(folder: Path) -> None:
     found = sorted(_operations(folder) & _OPERATIONS)
     if found:
         raise TFRobustError(
-            f"SavedModel {folder} is refused: its graph holds {', '.join(found)}, which reaches "
+            f"SavedModel {folder} is rejected: its graph has {', '.join(found)}, which reaches "
             "files or code outside of it; if you trust it, load it yourself and go through "
             "Python: tfrobust.evaluate(model, ...)."
         )
 
 
 def _operations(folder: Path) -> set[str]:
-    """The operations of all graphs of a SavedModel; empty where it cannot be parsed."""
+    """The operations of all graphs of a SavedModel; empty if it cannot be parsed."""
     # The message is known to protobuf once TensorFlow is imported.
     from google.protobuf import descriptor_pool, message_factory
     from google.protobuf.message import DecodeError
@@ -234,7 +234,7 @@ def _operations(folder: Path) -> set[str]:
         kind = descriptor_pool.Default().FindMessageTypeByName("tensorflow.SavedModel")
         saved: Any = message_factory.GetMessageClass(kind)()
         saved.ParseFromString((folder / "saved_model.pb").read_bytes())
-    except (DecodeError, KeyError, OSError):  # TensorFlow will say what is wrong with it
+    except (DecodeError, KeyError, OSError):  # TensorFlow will raise an error of its own
         return set()
     found: set[str] = set()
     for graph in (meta.graph_def for meta in saved.meta_graphs):
@@ -245,7 +245,7 @@ def _operations(folder: Path) -> set[str]:
 
 
 def _check_entry(path: Path, entry: dict[str, Any]) -> None:
-    """Refuses one dict of a configuration that names what is not harmless."""
+    """Rejects a part of a configuration that names anything unsafe."""
     name, module, config = str(entry.get("class_name")), entry.get("module"), entry.get("config")
     if name in _LAYERS:
         what = "a Lambda layer" if "ambda" in name else f"the layer {name}"
@@ -287,12 +287,12 @@ def _refuse(path: Path, reason: str) -> NoReturn:
 
 
 def _check_members(path: Path) -> None:
-    """Refuses an archive whose members leave its folder, or unpack to far more than it is."""
+    """Rejects an archive whose members leave its folder, or unpack to far more than its size."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (OSError, zipfile.BadZipFile):
-        return  # Keras will say what is wrong with it
+        return  # Keras will raise an error of its own
     for info in members:
         parts = PurePosixPath(info.filename.replace("\\", "/")).parts
         if not parts or ".." in parts or parts[0] in ("/", "\\") or ":" in parts[0]:
@@ -303,7 +303,7 @@ def _check_members(path: Path) -> None:
 
 
 def _check_links(path: Path) -> None:
-    """Refuses weights that lie in another file: an HDF5 file may point anywhere."""
+    """Rejects weights in another file: an HDF5 file may refer to any."""
     import h5py
 
     try:
@@ -318,13 +318,13 @@ def _check_links(path: Path) -> None:
             with h5py.File(source, "r") as file:
                 where = _outside(file)
             if where:
-                _refuse(path, f"reads another file (its weights {where!r} lie outside of it)")
+                _refuse(path, f"reads another file (its weights {where!r} are outside of it)")
     except (OSError, ValueError, RuntimeError, KeyError, zipfile.BadZipFile):
-        return  # Keras will say what is wrong with it
+        return  # Keras will raise an error of its own
 
 
 def _outside(group: Any) -> str:
-    """The first name in an HDF5 group that stands for something in another file; '' for none."""
+    """The first name in an HDF5 group that refers to another file; '' if none does."""
     import h5py
 
     for name in group:
@@ -343,7 +343,7 @@ def _outside(group: Any) -> str:
 
 
 def keras_version(path: Path) -> str:
-    """The version that a model file says wrote it; '' where it says nothing."""
+    """The version of Keras that wrote a model file; '' if the file does not say."""
     try:
         if zipfile.is_zipfile(path):
             return str(json.loads(_member(path, "metadata.json"))["keras_version"])
@@ -353,7 +353,7 @@ def keras_version(path: Path) -> str:
 
 
 def _configuration(path: Path) -> Any:
-    """The architecture as parsed JSON; None where there is none to read, and so none to run."""
+    """The architecture as parsed JSON; None if there is none, and so nothing to run."""
     try:
         if zipfile.is_zipfile(path):
             return json.loads(_member(path, "config.json"))

@@ -48,7 +48,7 @@ _TRAINING_ONLY = ("initializer", "regularizer", "constraint")
 
 
 def twin(model: Any) -> Any | None:
-    """The flat tf_keras graph of the same function, or None where it cannot be made.
+    """The flat tf_keras graph of the same function, or None if it cannot be made.
 
     Layers are copies with the same weights, under the names of the originals where these are
     free. A layer that is used twice is one layer of the twin as well.
@@ -66,7 +66,7 @@ def twin(model: Any) -> Any | None:
         _run(model, values, copies)
         made = keras.Model(image, values[id(outputs[0])], name=model.name)
         copies.take_weights()
-    # It holds what is not understood, or what tf_keras does not know: there is no twin.
+    # It has parts that are not recognised, or unknown to tf_keras: there is no twin.
     except (ValueError, TypeError, AttributeError, KeyError, IndexError, NotImplementedError):
         return None
     return made
