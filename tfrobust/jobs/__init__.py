@@ -6,7 +6,7 @@
     found = jobs.evaluate(jobs.open_subject("runs/a", {"threat": {"eps": 4 / 255}}))
     found.report.robust_accuracy
 
-A job prints nothing but its progress: what it has to tell goes to `tell`, which may be `print`.
+A job prints only its progress; its messages go to `tell`, which may be `print`.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # What needs TensorFlow is imported when it is asked for: help texts stay fast.
+    # Modules that need TensorFlow are imported on first use, so that help texts stay fast.
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)

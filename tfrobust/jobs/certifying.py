@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CertifyResult:
-    """What was certified, and where it lies.
+    """The certificates, and their files.
 
     Attributes:
       run: the folder whose `certificates/` has one folder for each sigma.
@@ -42,7 +42,7 @@ def certify(
     on: str | Ray | None = None,
     tell: Tell = silent,
 ) -> CertifyResult:
-    """Certifies the test images of a run or model, or those that are asked for.
+    """Certifies the test images of a run or model, or a sample of them.
 
     Args:
       subject: from `open_subject`; or a run folder.
@@ -53,7 +53,7 @@ def certify(
       batch_size: noisy images in a batch.
       resume: go on with a certification of the same model, images and settings that was killed.
       on: spread the images over a Ray cluster: 'ray', 'ray://HOST:PORT', or a `cluster.Ray`.
-      tell: is told the table.
+      tell: takes the table.
 
     Raises:
       UsageError: a setting is out of range, or a cluster without Ray installed.

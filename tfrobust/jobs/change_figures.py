@@ -1,4 +1,4 @@
-"""A few images beside what a perturbation of any kind makes of them."""
+"""A few images before and after a perturbation of any kind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def changes_figure(
       data: the images, with their labels and names.
       rows: which of them, int [N].
       changed: what was made of those, float32 [N, H, W, C].
-      path: the file; its suffix tells the format.
+      path: the file; its suffix is the format.
       title: of the figure.
 
     Returns:

@@ -22,7 +22,7 @@ class CompareResult:
 
     Attributes:
       comparison: the table.
-      figure: the picture; comparison.csv and comparison.md lie beside it.
+      figure: the figure; comparison.csv and comparison.md are in the same folder.
     """
 
     comparison: Comparison
@@ -44,10 +44,10 @@ def compare(
       models: name -> run folder; with sets model files too.
       output: folder for table and figure.
       sets: name -> images to measure plain accuracy on: an .npz, folder, zip or .pt, or 'test'
-        for a run's own test images. Without any, what `evaluation.json` of each run says is shown.
+        for a run's own test images. Without any, the `evaluation.json` of each run is used.
       reported: name of a column -> a score from elsewhere to show in it.
       title: of the figure.
-      tell: is told the table, and what makes models not comparable.
+      tell: takes the table, and warnings where models are not comparable.
 
     Raises:
       UsageError: a reported score has no column, or a run was not evaluated.
@@ -73,7 +73,7 @@ def compare(
 
 
 def _refuse_unknown(reported: Mapping[str, float], columns: Mapping[str, Any]) -> None:
-    """Refuses scores of columns that are not there, where it is known which are."""
+    """Rejects reported scores for columns that do not exist, if the columns are known."""
     unknown = [name for name in reported if columns and name not in columns]
     if unknown:
         raise UsageError(f"--reported {unknown[0]}: expected one of {', '.join(columns)}.")
@@ -127,11 +127,11 @@ def _images(model: Any, path: Path, source: str, tell: Tell) -> ImageSet:
     shape = input_shape(model)
     data = load_all(source, ReadOptions(channels=shape[2] if shape else None))
     try:
-        data, told = without_seen(path, data)
+        data, notes = without_seen(path, data)
     except UsageError:
-        told = ("it was trained on all of these images, or chosen by them",)
+        notes = ("it was trained or selected on all of these images",)
     classes = classifier_for(model, data).classes
     data, matched = match_labels(data, class_names(path), classes)
-    for line in (*told, *matched):
+    for line in (*notes, *matched):
         tell(f"Note: {path} on {source}: {line}.")
     return data

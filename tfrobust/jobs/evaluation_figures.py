@@ -35,7 +35,7 @@ GROUP = "evaluation"
 #: Images that the curves are measured on, and the steps that they are measured with.
 EPS_SAMPLE, STEPS_SAMPLE = 256, 128
 EPS_STEPS, STEPS = 20, (1, 2, 5, 10, 20, 40)
-#: Triples shown, and how many of them withstand the attack, where there are such.
+#: Triples shown, and how many of them withstand the attack, if any do.
 TRIPLES, WITHSTOOD = 8, 2
 #: The attacks whose paths are drawn -> how figures call them.
 PATHS = {
@@ -59,18 +59,18 @@ def evaluation_figures(
     It runs further attacks on few images: the curves take PGD on 256 and 128 of them, the
     gallery 8, each path 32 at most. The values of the curves are in `curves.json` too. Paths are
     of optimised noise and of the pixel attack: as evaluated where they are among `attacks`, else
-    with their defaults in a ball that holds them by their own rule.
+    with their defaults in a ball so large that only their own rule limits them.
 
     Args:
       evaluator: of the model and the images that were judged.
       attacks: name -> attack, in the order run.
       report: what they found.
       class_names: by label.
-      folder: where the files go; made where it does not exist.
+      folder: for the files; created if it does not exist.
       seed: of the samples and of random starts.
 
     Returns:
-      The files written; of each figure the light one.
+      The files; the light version of each figure.
 
     Raises:
       TFRobustError: the disk is full or the folder cannot be written.
@@ -139,7 +139,7 @@ def _pairs(
 def pick_triples(report: RobustnessReport, seed: int) -> np.ndarray:
     """Up to 8 images, int64, that are right without an attack: first broken, then robust.
 
-    Two of them are images that withstood all attacks, where there are such; which ones
+    Two of them are images that withstood all attacks, if any did; which ones
     is drawn by `seed`.
     """
     generator = np.random.default_rng(seed)
@@ -181,9 +181,9 @@ def _path(
 
 
 def own_rule(name: str, image_shape: Sequence[int]) -> tuple[RecordedAttack, ThreatModel]:
-    """One of `PATHS` with its defaults, and the ball in which it is held by its own rule.
+    """One of `PATHS` with its defaults, and a ball in which only its own rule limits it.
 
-    Optimised noise is held by its penalty alone, the pixel attack by its count of pixels,
+    Optimised noise is limited only by its penalty, the pixel attack by its count of pixels,
     here without retries: one choice of pixels makes one path.
 
     Args:
@@ -204,7 +204,7 @@ def record_path(
     index: np.ndarray,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """An attack's course on some images, and what the model says along it.
+    """The path of an attack on some images, and the model's probabilities along it.
 
     Args:
       evaluator: of the model and the images.
@@ -231,10 +231,10 @@ def record_path(
 def _longest(steps: np.ndarray, probabilities: np.ndarray, y: np.ndarray, one_try: int) -> int:
     """The image whose path to misclassification is the longest within one try.
 
-    If none is misclassified, the one that comes nearest to it.
+    If none is misclassified, the one that comes closest to it.
     """
-    fell = probabilities[-1].argmax(axis=1) != y
+    broken = probabilities[-1].argmax(axis=1) != y
     length = np.array([resting_step(steps[:, i]) for i in range(len(y))])
-    if (fell & (length <= one_try)).any():
-        return int(np.argmax(np.where(fell & (length <= one_try), length, -1)))
+    if (broken & (length <= one_try)).any():
+        return int(np.argmax(np.where(broken & (length <= one_try), length, -1)))
     return int(np.argmin(probabilities[-1, np.arange(len(y)), y]))

@@ -80,7 +80,7 @@ def explain(
 
     Args:
       subject: from `open_subject`, or a run folder.
-      against: another model of the same classes, drawn and measured beside it.
+      against: another model of the same classes, to be compared with it.
       methods: names of `EXPLAINERS`; these and the further names may also be one text, with
         commas.
       per_group: images of each group: withstood, broken by the attack, wrong anyway.
@@ -95,11 +95,11 @@ def explain(
       UsageError: a name is unknown, or a model cannot be taken apart into layers.
     """
     check_counts(per_group, measure, class_images)
-    asked = select_methods(_text(methods))
+    chosen = select_methods(_text(methods))
     subject = as_subject(subject, tell)
     models = _models(subject, Path(against) if against else None)
-    asked = _with_layer(asked, target_layer)
-    layers_read = {_layer(one) for one in asked.values() if one.reads_layers}
+    chosen = _with_layer(chosen, target_layer)
+    layers_read = {_layer(one) for one in chosen.values() if one.reads_layers}
     for layer in layers_read | ({target_layer} if target_layer else set()):
         _check_target_layer(models, layer)
     model, names = models[subject.name], subject.test.label_names
@@ -107,7 +107,7 @@ def explain(
     first = list(range(min(class_images, len(names))))
     climbed = first if classes is None else select_classes(_text(classes), names)
     examples = explain_examples(dataclasses.replace(subject, model=model), per_group, tell)
-    work = _Explaining(models, subject, asked, tell)
+    work = _Explaining(models, subject, chosen, tell)
     work.draw()
     work.draw_inside(channels)
     if climbed:
@@ -145,7 +145,7 @@ def _text(names: Names) -> str:
 
 
 def _models(subject: Subject, against: Path | None) -> dict[str, Any]:
-    """The model, and the one beside it, as graphs of layers.
+    """The model, and the one to compare it with, as graphs of layers.
 
     Raises:
       UsageError: one is none, or they are not of the same images and classes.
@@ -279,7 +279,7 @@ class _Explaining:
         self._draw(MaximisedImages(found, classes, names))
 
     def measure(self, count: int) -> dict[str, list[Scorecard]]:
-        """Measures the methods, tells the table and leaves it as CSV with its curves."""
+        """Measures the methods; prints the table, and writes it with its curves as CSV."""
         from tfrobust.explain.scorecard import as_csv, as_text, measure
         from tfrobust.figures.faithfulness import DeletionCurves
         from tfrobust.run import write_text

@@ -25,9 +25,9 @@ class ExportResult:
     """What was exported.
 
     Attributes:
-      run: the folder that it lies in.
+      run: its run folder.
       saved_model: the SavedModel, reloaded and found equal to the model.
-      compared: how each further format does on real images, beside the model.
+      compared: each further format compared with the model on real images.
     """
 
     run: RunFolder
@@ -44,7 +44,7 @@ def export(
     anyway: bool = False,
     tell: Tell = silent,
 ) -> ExportResult:
-    """Exports a Keras model as a SavedModel, and in the formats that are asked for.
+    """Exports a Keras model as a SavedModel, and in further formats.
 
     Args:
       subject: from `open_subject`, or a run folder.
@@ -52,7 +52,7 @@ def export(
       formats: further ones, of `FORMATS`.
       images: test images to compare them on.
       anyway: export even a model that is no better than guessing.
-      tell: is told what was exported, and how it compares.
+      tell: takes a line for each exported file, and how it compares.
 
     Raises:
       UsageError: a format is unknown or cannot be made of this model.
@@ -91,8 +91,8 @@ def check_export(model: Path, formats: Sequence[str], images: int, *, anyway: bo
     for text, form in zip(formats, forms, strict=True):
         if form.needs_backbone and not run_folder:
             raise UsageError(
-                f"--formats {text}: expected a run folder, whose settings tell how the network is "
-                f"built, found {model}: leave {text} out."
+                f"--formats {text}: expected a run folder, whose settings describe the network, "
+                f"found {model}: omit {text}."
             )
     if images < 1:
         raise UsageError(f"--images: expected at least 1, found {images}.")
@@ -103,7 +103,7 @@ def check_export(model: Path, formats: Sequence[str], images: int, *, anyway: bo
 def export_saved_model(
     subject: Subject, version: int = 1, tell: Tell = silent, *, model: Any = None
 ) -> Path:
-    """Exports, checked against the model on real images, and says where to."""
+    """Exports, checks the export against the model on real images, and prints its path."""
     from tfrobust.export import export as export_model
 
     images, names = subject.test.pixels(slice(0, 9)), subject.test.label_names
@@ -116,7 +116,7 @@ def export_saved_model(
 def _export_further(
     model: Any, subject: Subject, formats: Sequence[str], asked: int, tell: Tell
 ) -> tuple[Compared, ...]:
-    """Converts, runs each on the same images as the model, and says how they compare."""
+    """Converts, and compares each file with the model on the same images."""
     from tfrobust.export.portable import compare, convert
 
     test, seed = subject.test, subject.config.seed

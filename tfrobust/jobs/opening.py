@@ -24,9 +24,9 @@ from tfrobust.runtime import import_quietly, setup
 if TYPE_CHECKING:
     from tfrobust.models.views import InputView
 
-# What says how images of a run were split: a later command cannot change it.
+# The settings of a run's split: a later command cannot change them.
 _SPLIT = ("select_fraction", "test_fraction")
-# What a model that shows its outputs alone is attacked by, where nothing else is asked for.
+# The default attack of a model without gradients.
 _WITHOUT_GRADIENT = ["square"]
 
 
@@ -39,11 +39,11 @@ class Subject:
       test: the images, with the model's labels.
       config: the run's, with the settings of this job laid over it.
       trained: the run's own, as it was trained; None for a bare model.
-      run: the folder that results go to; the run folder, or one beside a bare model.
+      run: the folder for results; the run folder, or MODEL-results for a model without run.
       name: what reports call the model.
       source: the file or folder that the model was read from.
       notes: what was taken for what, a sentence each.
-      skipped: images left out, 'file: reason'.
+      skipped: skipped images, 'file: reason'.
     """
 
     model: Any
@@ -64,7 +64,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class _Opened:
-    """A model as its file holds it, before it has its images; the rest as in `Subject`."""
+    """A model as read from its file, without images; the rest as in `Subject`."""
 
     model: Any
     config: RunConfig
@@ -86,8 +86,8 @@ def open_subject(
 ) -> Subject:
     """Opens a run folder, or a bare model, with its test images.
 
-    TensorFlow is settled and seeded. Images that the run was trained on or its model chosen
-    by are left out, wherever they come from; labels are those of the model, matched by name.
+    TensorFlow is set up and seeded. Images that the run was trained or selected on are left out,
+    whatever their source; labels are those of the model, matched by name.
 
     Args:
       model: run folder, SavedModel folder, .keras, .h5, .tflite or .onnx file, or the address of
@@ -99,8 +99,8 @@ def open_subject(
         NAME-results in the working directory for an address.
       view: what the model takes for pixels; None finds out, or else [0, 1].
       class_map: which class of the images is which of the model's: 'cat=2,dog=5'.
-      patience: how an address is asked.
-      tell: is told what was noted on the way, a sentence each.
+      patience: of requests to an address.
+      tell: takes notes, a sentence each.
 
     Raises:
       UsageError: there is no such run or model, or no images are named for a bare model.
@@ -147,9 +147,9 @@ def as_subject(subject: Subject | Path | str, tell: Tell = silent) -> Subject:
 
 
 def _tell_skipped(skipped: list[str], tell: Tell, most: int = 20) -> None:
-    """Lists what was left out."""
+    """Lists the skipped images."""
     if skipped:
-        tell("\n  ".join([f"Left out {len(skipped):,}:", *skipped[:most]]))
+        tell("\n  ".join([f"Skipped {len(skipped):,}:", *skipped[:most]]))
     if len(skipped) > most:
         tell(f"  and {len(skipped) - most:,} more, in evaluation.json")
 
@@ -180,7 +180,7 @@ def without_seen(model: Path, test: ImageSet) -> tuple[ImageSet, tuple[str, ...]
     """Images without those that a model's run has seen, and a sentence about them.
 
     Raises:
-      UsageError: none is left.
+      UsageError: no images are left.
     """
     from tfrobust.data.digests import RunImages
 
@@ -191,7 +191,7 @@ def without_seen(model: Path, test: ImageSet) -> tuple[ImageSet, tuple[str, ...]
     rows, trained, chosen = seen.fresh(test)
     if len(rows) == len(test):
         return test, ()
-    told = (
+    note = (
         f"{trained:,} of the {len(test):,} images were trained on by this run and its model was "
         f"chosen by {chosen:,}, by their content: they are left out, {len(rows):,} remain"
     )
@@ -200,7 +200,7 @@ def without_seen(model: Path, test: ImageSet) -> tuple[ImageSet, tuple[str, ...]
             f"All {len(test):,} images were trained on by this run, or its model was chosen by "
             "them: give it images that it has not seen."
         )
-    return test.subset(rows), (told,)
+    return test.subset(rows), (note,)
 
 
 def _matched(
@@ -217,7 +217,7 @@ def require_layers(model: Any, source: Path, test: ImageSet, verb: str) -> Any:
     """The model as a flat tf_keras graph of [0, 1] images -> logits, with all of its layers.
 
     Raises:
-      UsageError: it is a SavedModel, or holds layers that cannot be taken apart.
+      UsageError: it is a SavedModel, or has layers that cannot be taken apart.
     """
     from tfrobust.models.classifier import as_graph
 
@@ -276,11 +276,11 @@ def _exported_config(path: Path, given: dict[str, Any], tell: Tell) -> RunConfig
     One in a run folder is measured on that run's images, unless others are named.
     """
     changed = _by_outputs(given)
-    tell(f"No figures are drawn of {path.name}: they would ask it for gradients.")
+    tell(f"Skipping figures of {path.name}: they need gradients.")
     run = run_of(path)
     if run is None or "dataset" in given.get("data", {}):
         return bare_config(path, changed)
-    tell(f"Note: the file lies in the run {run.path}: its images and eps are that run's.")
+    tell(f"Note: the file is in the run {run.path}: using the images and eps of that run.")
     return run_config(run.read_config(), changed, tell)
 
 
@@ -293,7 +293,7 @@ def _by_outputs(given: Mapping[str, Any]) -> dict[str, Any]:
 def _open_address(
     address: str, given: dict[str, Any], output: Path | None, patience: Patience | None, tell: Tell
 ) -> _Opened:
-    """A model that is served, and what is measured of it: by outputs alone, without figures.
+    """A served model, and the settings to evaluate it by outputs only, without figures.
 
     Raises:
       UsageError: it is no address, or no images are named.
@@ -308,7 +308,7 @@ def _open_address(
     run = RunFolder(output or Path(f"{path.name.removesuffix(':predict')}-results"))
     _refuse_overwriting(run, None)
     run.create_figures()
-    tell(f"No figures are drawn of {model.address}: they would ask it for much and for gradients.")
+    tell(f"Skipping figures of {model.address}: they need gradients, and many queries.")
     return _Opened(model, config, None, run, model.address, path)
 
 
@@ -329,7 +329,7 @@ def bare_config(model: Path, given: Mapping[str, Any]) -> RunConfig:
 
 
 def run_config(trained: RunConfig, given: Mapping[str, Any], tell: Tell = silent) -> RunConfig:
-    """A run's configuration with the settings of a later job, which cannot split anew.
+    """A run's configuration with the settings of a later job, which cannot change the split.
 
     The seed of the split stays in `split_seed`: a later `--seed` is that of attacks.
     """
@@ -337,7 +337,7 @@ def run_config(trained: RunConfig, given: Mapping[str, Any], tell: Tell = silent
     own = {name: getattr(trained.data, name) for name in _SPLIT}
     other = [n for n in _SPLIT if getattr(config.data, n) != own[n]]
     for name in other:
-        tell(f"Note: the run was split with {name} {own[name]:g}, which stays.")
+        tell(f"Note: keeping {name} {own[name]:g}, with which the run was split.")
     data = dataclasses.replace(config.data, split_seed=split_seed(trained), **own)
     return dataclasses.replace(config, data=data)
 
@@ -356,7 +356,7 @@ def _refuse_overwriting(run: RunFolder, own: Path | None) -> None:
     is_own = own is not None and run.path.resolve() == own.resolve()
     if run.config.is_file() and not is_own:
         raise UsageError(
-            f"{run.path} holds the run of another model, whose results would be overwritten: "
+            f"{run.path} has the run of another model, whose results would be overwritten: "
             "choose another --output."
         )
 

@@ -53,7 +53,7 @@ class PerturbResult:
     """Sets of adversarial images.
 
     Attributes:
-      manifest: a line for every image: what it was made of, and how.
+      manifest: a line for every image: its source, and how it was perturbed.
       sets: name -> the .npz file.
       entries: name -> how many images it has, were attacked and passed over, and the like.
     """
@@ -88,7 +88,7 @@ def perturb(
       batch_size: images in a batch.
       resume: keep the sets that are complete, build the others.
       on: spread the batches over a Ray cluster: 'ray', 'ray://HOST:PORT', or a `cluster.Ray`.
-      tell: is told of each set.
+      tell: takes a line for each set.
 
     Raises:
       UsageError: a size, attack or setting is wrong, or a cluster without Ray installed.
@@ -147,12 +147,12 @@ def _for_model(path: Path, splits: Splits, classes: int, tell: Tell) -> Splits:
 
     names = class_names(path)
     names = names if names and len(names) == classes else None
-    test, told = without_seen(path, splits.test)
+    test, unseen = without_seen(path, splits.test)
     parts, notes = zip(
         *(match_labels(part, names, classes) for part in (splits.train, splits.select, test)),
         strict=True,
     )
-    for line in (*told, *notes[-1]):
+    for line in (*unseen, *notes[-1]):
         tell(f"Note: {line}.")
     return dataclasses.replace(splits, train=parts[0], select=parts[1], test=parts[2])
 
@@ -189,7 +189,7 @@ def _make_plans(
     image_shape: tuple[int, int, int],
     tell: Tell,
 ) -> list[SetPlan]:
-    """The sets that were asked for, in the order in which they are built."""
+    """The plans of the sets, in the order in which they are built."""
     from tfrobust.attacks.pixel import PixelAttack, pixel_count
     from tfrobust.sets.perturbed import SetPlan
     from tfrobust.threat_model import ThreatModel
@@ -249,7 +249,7 @@ def _build(
     facts: dict[str, Any],
     tell: Tell,
 ) -> None:
-    """Builds what is not complete yet; each set begins where the one before it ended."""
+    """Builds the incomplete sets; each takes its images after those of the one before."""
     ends = dict.fromkeys(given, 0)
     for plan in plans:
         start = time.perf_counter()
@@ -271,7 +271,7 @@ def _line(plan: SetPlan, entry: dict[str, Any], kept: bool) -> str:
         f"{entry['attacked']:,} attacked; {entry['misclassified']:,} passed over as misclassified"
     )
     if entry["images"] < plan.size:
-        text += f"; {plan.size:,} were asked for, but {plan.split} has no more images"
+        text += f" of {plan.size:,}: {plan.split} has no more images"
     return f"{text}{' (kept)' if kept else ''}."
 
 

@@ -1,4 +1,4 @@
-"""The job that says what a model takes single images for."""
+"""The job that classifies single images."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class PredictResult:
 
     Attributes:
       predictions: of the sound images, in the order of the files.
-      class_names: by label; their numbers where nothing tells the names.
+      class_names: by label; numbers if names are unknown.
       notes: what was found out about the model, a sentence each.
-      skipped: broken images that were left out, 'file: reason'.
+      skipped: skipped broken images, 'file: reason'.
     """
 
     predictions: tuple[Prediction, ...]
@@ -76,7 +76,7 @@ def predict(
         resized to the model's H and W; a model that takes any size sees them as they are.
       model: what `load_any` has read from the path; None reads it.
       top: how many of the most probable classes to name, K at most.
-      skip_broken: leave broken images out instead of failing on the first.
+      skip_broken: skip broken images instead of failing on the first.
       view: what the model takes for pixels; None finds out, or else [0, 1].
 
     Raises:
@@ -164,7 +164,7 @@ def _predictions(
 
 
 def _size(model: Any) -> tuple[Size | None, int]:
-    """(width, height) of the images that a model takes, None where it takes any; its channels."""
+    """(width, height) of the images that a model takes, None for any size; its channels."""
     from tfrobust.models.inputs import input_shape
 
     height, width, channels = input_shape(model) or (None, None, 3)
@@ -187,14 +187,14 @@ def _batches(
 
 
 def _readable(file: Path) -> str:
-    # A file's name may hold bytes that are no text.
+    # A file name may have bytes that are not text.
     return str(file).encode(errors="replace").decode()
 
 
 def _decoded(
     file: Path, size: Size | None, channels: int, skipped: list[str] | None
 ) -> np.ndarray | None:
-    """float32 [H, W, C] in [0, 1]; None for a broken image that is left out."""
+    """float32 [H, W, C] in [0, 1]; None for a broken image that is skipped."""
     from PIL import Image
 
     from tfrobust.data.images import as_channels, decode
@@ -219,7 +219,7 @@ class _Probabilities:
 
     def __init__(self, model: Any, view: Any = None) -> None:
         self._model, self._view, self._known = model, view, False
-        #: Whether nothing tells what range of pixels the model takes.
+        #: Whether the range of pixels that the model takes is unknown.
         self.unsure = False
         #: What was found out about the model.
         self.notes: tuple[str, ...] = ()
@@ -252,15 +252,15 @@ def _best(file: str, probabilities: np.ndarray, top: int) -> Prediction:
 
 
 def _class_words(path: Path, classes: int) -> list[str]:
-    """The classes' words as the run or SavedModel tells them; their numbers where it does not."""
-    for words in _told_words(path):
+    """The names of the classes in the run or SavedModel; their numbers if there are none."""
+    for words in _known_words(path):
         if isinstance(words, list) and len(words) == classes:
             return [str(word) for word in words]
     return [str(number) for number in range(classes)]
 
 
-def _told_words(path: Path) -> Iterator[Any]:
-    """What a run's newest SavedModel says, or the SavedModel itself; then the run's evaluation."""
+def _known_words(path: Path) -> Iterator[Any]:
+    """The class names of a SavedModel, or a run's newest; then of the run's evaluation."""
     from tfrobust.export.extras import read_labels
     from tfrobust.run import RunFolder
     from tfrobust.serving.model import newest_version

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What was measured, and where it lies.
+    """The results, and their files.
 
     Attributes:
       run: the folder that the results are in.
@@ -52,7 +52,7 @@ def distances(
       subject: from `open_subject`; or a run folder.
       attacks: minimal-norm attacks, as `tfrobust.minimal_distance` takes them.
       norms: of the distances; none is each attack's own.
-      tell: is told the tables.
+      tell: takes the tables.
 
     Raises:
       UsageError: an attack stops at the first image in a ball, or does not have a norm.
@@ -62,13 +62,13 @@ def distances(
     from tfrobust.radii.distances import distance_curves
     from tfrobust.radii.minimal_distance import chosen, minimal_distance, norm_of
 
-    asked = [
+    pairs = [
         (text, norm_of(chosen(text)[1], norm)) for text in attacks for norm in norms or (None,)
     ]
-    subject, data, folder = _begin(subject, "distances", tell)
+    subject, data, folder = _opened(subject, "distances", tell)
     found: list[MinimalDistances] = []
     files: list[Path] = []
-    for text, norm in asked:
+    for text, norm in pairs:
         one = minimal_distance(
             subject.model,
             data,
@@ -81,12 +81,12 @@ def distances(
         found.append(one)
         files += one.save(folder / f"{text.replace(':', '_')}_{norm}")
         tell(f"\n{one}")
-    for norm in dict.fromkeys(norm for _, norm in asked):
+    for norm in dict.fromkeys(norm for _, norm in pairs):
         together = [one for one in found if one.norm == norm]
         if len(together) > 1:
             figure = MinimalDistancesFigure()
             files.append(figure.save(distance_curves(together), folder / f"{norm}.png"))
-    return _end(subject, tuple(found), files, folder, tell)
+    return _written(subject, tuple(found), files, folder, tell)
 
 
 def spatial(subject: Subject | Path | str, *, tell: Tell = silent, **settings: Any) -> ProbeResult:
@@ -94,7 +94,7 @@ def spatial(subject: Subject | Path | str, *, tell: Tell = silent, **settings: A
 
     Args:
       subject: from `open_subject`; or a run folder.
-      tell: is told the accuracies.
+      tell: takes the accuracies.
       settings: degrees, pixels, grid and draws of `tfrobust.spatial_accuracy`.
 
     Raises:
@@ -104,7 +104,7 @@ def spatial(subject: Subject | Path | str, *, tell: Tell = silent, **settings: A
     from tfrobust.attacks.spatial import moved, spatial_accuracy
     from tfrobust.runtime import tf
 
-    subject, data, folder = _begin(subject, "spatial", tell)
+    subject, data, folder = _opened(subject, "spatial", tell)
     found = spatial_accuracy(
         subject.model,
         data,
@@ -120,7 +120,7 @@ def spatial(subject: Subject | Path | str, *, tell: Tell = silent, **settings: A
         places = found.broken_at[rows] * np.array([np.pi / 180, 1, 1], np.float32)
         changed = moved(tf.constant(data.pixels(rows)), tf.constant(places)).numpy()
         files.append(_draw(subject, data, rows, changed, folder, "Turned and shifted"))
-    return _end(subject, found, files, folder, tell)
+    return _written(subject, found, files, folder, tell)
 
 
 def universal(
@@ -130,7 +130,7 @@ def universal(
 
     Args:
       subject: from `open_subject`; or a run folder.
-      tell: is told what it does to both halves.
+      tell: takes its success rate on both halves.
       settings: epochs and step_size of `tfrobust.universal`.
 
     Raises:
@@ -140,7 +140,7 @@ def universal(
     from tfrobust.attacks.universal import universal as made
     from tfrobust.threat_model import ThreatModel
 
-    subject, data, folder = _begin(subject, "universal", tell)
+    subject, data, folder = _opened(subject, "universal", tell)
     found = made(
         subject.model,
         data,
@@ -166,7 +166,7 @@ def patch(
       subject: from `open_subject`; or a run folder.
       size: its side, in pixels.
       target: the class to lead to, by name or number; None leads away from each image's own.
-      tell: is told what it does to both halves.
+      tell: takes its success rate on both halves.
       settings: epochs and step_size of `tfrobust.adversarial_patch`.
 
     Raises:
@@ -175,7 +175,7 @@ def patch(
     """
     from tfrobust.attacks.patch import adversarial_patch
 
-    subject, data, folder = _begin(subject, "patch", tell)
+    subject, data, folder = _opened(subject, "patch", tell)
     goal = _class_of(target, data.label_names)
     found = adversarial_patch(
         subject.model,
@@ -193,7 +193,7 @@ def _class_of(target: int | str | None, names: Sequence[str]) -> int | None:
     """The number of a class that is given by name or number.
 
     Raises:
-      UsageError: there is none of that name.
+      UsageError: there is no class of that name.
     """
     if target is None or isinstance(target, int):
         return target
@@ -207,7 +207,7 @@ def _class_of(target: int | str | None, names: Sequence[str]) -> int | None:
     )
 
 
-def _begin(subject: Subject | Path | str, what: str, tell: Tell) -> tuple[Subject, ImageSet, Path]:
+def _opened(subject: Subject | Path | str, what: str, tell: Tell) -> tuple[Subject, ImageSet, Path]:
     """The model with the images to measure on, and the folder for the results."""
     subject = as_subject(subject, tell)
     data = sample(subject.test, subject.config.evaluation.limit, subject.config.seed)
@@ -222,7 +222,7 @@ def _finish(
     rows = _shown(np.arange(len(data)))
     files = found.save(folder)
     files.append(_draw(subject, data, rows, found.apply(data.pixels(rows)), folder, title))
-    return _end(subject, found, files, folder, tell)
+    return _written(subject, found, files, folder, tell)
 
 
 def _shown(rows: np.ndarray) -> np.ndarray:
@@ -246,7 +246,7 @@ def _draw(
     return changes_figure(subject.model, data, rows, changed, path, title)
 
 
-def _end(
+def _written(
     subject: Subject, found: Any, files: Sequence[Path], folder: Path, tell: Tell
 ) -> ProbeResult:
     tell(f"Results: {len(files)} files in {folder}")

@@ -66,7 +66,7 @@ def search(
     on: str | Ray | None = None,
     tell: Tell = silent,
 ) -> SearchResult:
-    """Trains at many settings, measures each on 'select', and tells the best.
+    """Trains with many settings, measures each on 'select', and reports the best.
 
     Run again with the same arguments it goes on with what is there; several processes given the
     same folder share the trials.
@@ -79,7 +79,7 @@ def search(
       retry_failed: do the trials again that failed before.
       on: do trials at the same time on a Ray cluster: 'ray', 'ray://HOST:PORT', or a
         `cluster.Ray`; each has a process of its own there, and `folder` is one that all nodes see.
-      tell: is told the heading and the report.
+      tell: takes the heading and the report.
 
     Raises:
       UsageError: a space, a combination of settings, or a file is wrong, or a cluster without Ray
@@ -93,7 +93,7 @@ def search(
     found, files = make_search(section, _settled(as_plan(plan)))
     if section["storage"] and ":***@" in section["storage"]:
         saved = folder / "search.yaml"
-        raise UsageError(f"{saved} does not hold the database's password: add --storage URL.")
+        raise UsageError(f"{saved} does not have the database's password: add --storage URL.")
     # In one process the images are read once.
     load = load_splits if isolate or on is not None else functools.lru_cache(maxsize=1)(load_splits)
     objective: Any = Training(config=found.config, load=load, build=_build, **files)
@@ -115,7 +115,7 @@ def search(
 
 @contextlib.contextmanager
 def _placed(objective: Any, isolate: bool, on: str | Ray | None) -> Iterator[Any]:
-    """The objective where it is to run: on a cluster, in processes of its own, or here."""
+    """The objective as it runs: on a cluster, in processes of its own, or in this one."""
     from tfrobust.cluster import as_ray, connected
     from tfrobust.search.isolate import Isolated
 
@@ -130,7 +130,7 @@ def _placed(objective: Any, isolate: bool, on: str | Ray | None) -> Iterator[Any
 
 
 def _build(config: RunConfig, splits: Splits) -> Any:
-    """The network of a trial, whose log keeps what is noted of it."""
+    """The network of a trial; notes go to the log."""
     from tfrobust.jobs.training import build_network
 
     return build_network(config, splits, print)
@@ -150,7 +150,7 @@ def make_section(given: Mapping[str, Any], recipe: str | None = None) -> dict[st
     """The search settings: those given over the recipe's section over defaults, checked.
 
     Args:
-      given: some of `SECTION`; None leaves one out.
+      given: some of `SECTION`; None omits one.
       recipe: a recipe's name or a YAML file, whose section 'search' is taken.
 
     Raises:

@@ -11,9 +11,9 @@ from typing import Any
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.progress import Tell, silent
 
-# Seconds that open requests have to end in when the server is told to stop.
+# Seconds for open requests to finish when the server is stopped.
 GRACE = 20
-# Connections that may be open; one more is told 503 before its body is read.
+# The most open connections; further ones get 503 before their bodies are read.
 CONNECTIONS = 512
 
 
@@ -27,16 +27,16 @@ def serve(
     queue: int = 512,
     tell: Tell = silent,
 ) -> int:
-    """Loads a model, warms it up, and serves until the process is told to stop.
+    """Loads a model, warms it up, and serves until the process is stopped.
 
     Args:
       model: run folder, or the folder of a SavedModel.
       host: address to listen at; 0.0.0.0 for all.
       port: to listen at; 0 takes a free one.
       max_batch: images that run together.
-      max_body: the most megabytes that a request may hold.
+      max_body: the largest request, in megabytes.
       queue: images that may wait.
-      tell: is told the address once requests are taken, and the end.
+      tell: takes the address once the server is ready, and a last line.
 
     Returns:
       How many requests were cut off without an answer.
@@ -66,7 +66,7 @@ def serve(
         timeout_graceful_shutdown=GRACE,
         limit_concurrency=CONNECTIONS,
     )
-    # When it has stopped, uvicorn raises the signal again that stopped it: to be told and no more.
+    # After it has stopped, uvicorn raises the signal again that stopped it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     # What is loaded stays: a large request must not have Python look through all of it again.
@@ -80,7 +80,7 @@ def _server(uvicorn: Any, config: Any, served: Any, bound: socket.socket, tell: 
     address, number = bound.getsockname()[:2]
 
     class Server(uvicorn.Server):
-        """Says that it is there once it is."""
+        """Prints its address once it is ready."""
 
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
@@ -94,7 +94,7 @@ def _server(uvicorn: Any, config: Any, served: Any, bound: socket.socket, tell: 
 
 
 def check_limits(port: int, **limits: int) -> None:
-    """Refuses what is no port and no limit.
+    """Rejects an invalid port or limit.
 
     Raises:
       UsageError: it is none.
@@ -132,7 +132,7 @@ def require_packages() -> Any:
 
 
 def take_port(host: str, port: int) -> int:
-    """A port that can be listened at: the one asked for, or a free one for 0.
+    """A socket that listens at a port, or at a free one for 0.
 
     Raises:
       TFRobustError: it is taken.

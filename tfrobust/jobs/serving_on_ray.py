@@ -28,7 +28,7 @@ def serve_on_ray(
     queue: int = 512,
     tell: Tell = silent,
 ) -> None:
-    """Serves by replicas of Ray Serve until the process is told to stop.
+    """Serves by replicas of Ray Serve until the process is stopped.
 
     Args:
       model: run folder, or the folder of a SavedModel, on a path that all nodes see.
@@ -38,9 +38,9 @@ def serve_on_ray(
       replicas: how many there always are.
       most_replicas: how many there may be under load; None for no more.
       max_batch: images that run together in a replica.
-      max_body: the most megabytes that a request may hold.
+      max_body: the largest request, in megabytes.
       queue: images that may wait in a replica.
-      tell: is told the address once requests are taken, and the end.
+      tell: takes the address once the server is ready, and a last line.
 
     Raises:
       UsageError: a number or the port is none, there is no such model, or a package is missing.
@@ -90,7 +90,7 @@ def _serve_of_ray() -> Any:
         raise UsageError(
             f"Ray Serve is not installed ({error}): run 'pip install \"ray[serve]\"'."
         ) from error
-    # It tells of each step at the driver.
+    # It logs every step at the driver.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     return serve
 
@@ -139,7 +139,7 @@ def _deploy(serve: Any, made: Any, name: str) -> None:
 
 
 def _end(serve: Any) -> None:
-    """Takes the application away; and Ray Serve, where it has no other."""
+    """Deletes the application, and stops Ray Serve if it has no other."""
     from tfrobust.serving.on_ray import NAME
 
     # It waits until the replicas have answered, or their time is over.
