@@ -123,7 +123,11 @@ class ThreatModel:
           image_shape: (H, W, C).
         """
         width, values = self.bounds[1] - self.bounds[0], float(math.prod(image_shape))
-        radii = {"linf": width, "l2": width * values**0.5, "l1": width * values}
+        radii: dict[str, float] = {
+            "linf": width,
+            "l2": width * values**0.5,
+            "l1": width * values,
+        }
         return radii.get(self.norm, values / image_shape[-1])
 
     def with_radii(self, radii: Tensor) -> ThreatModel:
