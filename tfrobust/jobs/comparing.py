@@ -14,6 +14,7 @@ from tfrobust.progress import Tell, silent
 if TYPE_CHECKING:
     from tfrobust.data.types import ImageSet
     from tfrobust.report.comparison import Cell, Comparison
+    from tfrobust.typing import Model
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def _measured(path: Path, sets: Mapping[str, str], tell: Tell) -> dict[str, Cell
     }
 
 
-def _images(model: Any, path: Path, source: str, tell: Tell) -> ImageSet:
+def _images(model: Model, path: Path, source: str, tell: Tell) -> ImageSet:
     """The images of a set with the labels of a model, without those that its run has seen."""
     from tfrobust.data import ReadOptions, load_all
     from tfrobust.data.labels import match_labels

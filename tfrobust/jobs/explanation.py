@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tfrobust.explain.explainers import Explainer
     from tfrobust.explain.scorecard import Scorecard
     from tfrobust.run import RunFolder
+    from tfrobust.typing import Model
+
 
 # Of methods, classes or layers: one by one, or in one text with commas.
 Names = str | Sequence[str | int]
@@ -348,7 +350,7 @@ class _Explaining:
         self.tell("Feature maps: the two networks differ in their layers; the first is drawn.")
         return {self._first: maps[self._first]}
 
-    def _probabilities(self, model: Any, x: np.ndarray) -> np.ndarray:
+    def _probabilities(self, model: Model, x: np.ndarray) -> np.ndarray:
         from tfrobust.runtime import tf
 
         found: np.ndarray = tf.nn.softmax(tf.cast(model(x, training=False), tf.float32)).numpy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from tfrobust.run import RunFolder, doubt_of_learning, run_of
 if TYPE_CHECKING:
     from tfrobust.data.types import ImageSet
     from tfrobust.export.portable import Compared
+    from tfrobust.typing import Model
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,9 @@ def export(
     if not is_keras(subject.model.inner):
         raise UsageError(f"{subject.source} is a SavedModel already: export takes Keras models.")
     asked = f"--formats {','.join(formats)}"
-    model = subject.model
+    model: Model = subject.model
     if formats:
-        model = require_layers(model, subject.source, subject.test, asked)
+        model = require_layers(subject.model, subject.source, subject.test, asked)
     saved = export_saved_model(subject, version, tell, model=model)
     compared = _export_further(model, subject, formats, images, tell) if formats else ()
     return ExportResult(subject.run, saved, compared)
@@ -101,7 +102,7 @@ def check_export(model: Path, formats: Sequence[str], images: int, *, anyway: bo
 
 
 def export_saved_model(
-    subject: Subject, version: int = 1, tell: Tell = silent, *, model: Any = None
+    subject: Subject, version: int = 1, tell: Tell = silent, *, model: Model | None = None
 ) -> Path:
     """Exports, checks the export against the model on real images, and prints its path."""
     from tfrobust.export import export as export_model
@@ -114,7 +115,7 @@ def export_saved_model(
 
 
 def _export_further(
-    model: Any, subject: Subject, formats: Sequence[str], asked: int, tell: Tell
+    model: Model, subject: Subject, formats: Sequence[str], asked: int, tell: Tell
 ) -> tuple[Compared, ...]:
     """Converts, and compares each file with the model on the same images."""
     from tfrobust.export.portable import compare, convert

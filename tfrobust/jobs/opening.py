@@ -22,7 +22,11 @@ from tfrobust.run import RunFolder, class_names, run_of
 from tfrobust.runtime import import_quietly, setup
 
 if TYPE_CHECKING:
+    from tfrobust.models.classifier import Classifier
+    from tfrobust.models.kinds import KerasGraph
     from tfrobust.models.views import InputView
+    from tfrobust.typing import Model
+
 
 # The settings of a run's split: a later command cannot change them.
 _SPLIT = ("select_fraction", "test_fraction")
@@ -35,7 +39,7 @@ class Subject:
     """What a job works on: a model with its test images, and the settings and folder of both.
 
     Attributes:
-      model: a `Classifier`, tried on the images.
+      model: tried on the images.
       test: the images, with the model's labels.
       config: the run's, with the settings of this job laid over it.
       trained: the run's own, as it was trained; None for a bare model.
@@ -46,7 +50,7 @@ class Subject:
       skipped: skipped images, 'file: reason'.
     """
 
-    model: Any
+    model: Classifier
     test: ImageSet
     config: RunConfig
     trained: RunConfig | None
@@ -66,7 +70,7 @@ class Subject:
 class _Opened:
     """A model as read from its file, without images; the rest as in `Subject`."""
 
-    model: Any
+    model: Model
     config: RunConfig
     trained: RunConfig | None
     run: RunFolder
@@ -213,7 +217,7 @@ def _matched(
     return match_labels(test, names, classes, parse_class_map(class_map) if class_map else None)
 
 
-def require_layers(model: Any, source: Path, test: ImageSet, verb: str) -> Any:
+def require_layers(model: Classifier, source: Path, test: ImageSet, verb: str) -> KerasGraph:
     """The model as a flat tf_keras graph of [0, 1] images -> logits, with all of its layers.
 
     Raises:

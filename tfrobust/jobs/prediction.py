@@ -18,7 +18,10 @@ from tfrobust.data.folder import is_clutter
 from tfrobust.errors import TFRobustError, UsageError
 
 if TYPE_CHECKING:
+    from tfrobust.models.classifier import Classifier
     from tfrobust.models.views import InputView
+    from tfrobust.typing import Model
+
 
 # Images that are decoded and shown to the model at once.
 BATCH = 64
@@ -63,7 +66,7 @@ def predict(
     path: Path | str,
     images: Sequence[Path | str],
     *,
-    model: Any = None,
+    model: Model | None = None,
     top: int = 5,
     skip_broken: bool = False,
     view: InputView | None = None,
@@ -136,7 +139,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _predictions(
-    model: Any,
+    model: Model,
     files: Sequence[Path],
     top: int,
     skipped: list[str] | None,
@@ -163,7 +166,7 @@ def _predictions(
     return found, classes
 
 
-def _size(model: Any) -> tuple[Size | None, int]:
+def _size(model: Model) -> tuple[Size | None, int]:
     """(width, height) of the images that a model takes, None for any size; its channels."""
     from tfrobust.models.inputs import input_shape
 
@@ -217,8 +220,9 @@ def _decoded(
 class _Probabilities:
     """A model's probabilities, once it was tried on images of their size."""
 
-    def __init__(self, model: Any, view: Any = None) -> None:
-        self._model, self._view, self._known = model, view, False
+    def __init__(self, model: Model, view: InputView | None = None) -> None:
+        self._model, self._view = model, view
+        self._classifier: Classifier | None = None
         #: Whether the range of pixels that the model takes is unknown.
         self.unsure = False
         #: What was found out about the model.
@@ -229,13 +233,13 @@ class _Probabilities:
         from tfrobust.models.classifier import as_classifier
         from tfrobust.runtime import tf
 
-        if not self._known:
-            self._model = as_classifier(self._model, x, self._view)
-            self._known, self.notes = True, self._model.notes
-            self.unsure = not self._model.range_known
+        if self._classifier is None:
+            self._classifier = as_classifier(self._model, x, self._view)
+            self.notes = self._classifier.notes
+            self.unsure = not self._classifier.range_known
         try:
-            logits = self._model(tf.constant(x))
-            found: np.ndarray = self._model.probabilities(logits).numpy()
+            logits = self._classifier(tf.constant(x))
+            found: np.ndarray = self._classifier.probabilities(logits).numpy()
         except (ValueError, TypeError, tf.errors.OpError) as error:
             size = " x ".join(map(str, x.shape[1:]))
             raise TFRobustError(

@@ -22,6 +22,7 @@ from tfrobust.models.inputs import (
     steps_before,
     whole_shape,
 )
+from tfrobust.models.kinds import KerasGraph
 from tfrobust.models.outputs import completed, with_article
 from tfrobust.models.pixel_range import declared_range
 from tfrobust.models.twin import twin
@@ -62,7 +63,7 @@ class Classifier:
     batch: int | None = None
     classes: int = 0
     notes: tuple[str, ...] = ()
-    twin: Any = None
+    twin: KerasGraph | None = None
     range_known: bool = False
     independent: bool = False
 
@@ -171,7 +172,7 @@ def as_classifier(model: Model, x: Array, view: InputView | None = None) -> Clas
     return completed(made, head, x)
 
 
-def _decides_alike(model: Any, cut: Any, before: tuple[Function, ...], x: np.ndarray) -> bool:
+def _decides_alike(model: Model, cut: Model, before: tuple[Function, ...], x: np.ndarray) -> bool:
     """Whether a model without its last activation predicts the same classes."""
     pair = [Classifier(one, before, (heads.pick_output,)) for one in (model, cut)]
     try:
@@ -185,14 +186,14 @@ def _decides_alike(model: Any, cut: Any, before: tuple[Function, ...], x: np.nda
     return bool(np.allclose(best, own.max(axis=-1), rtol=1e-2, atol=1e-3))
 
 
-def _single(model: Any) -> bool:
+def _single(model: KerasGraph) -> bool:
     """Whether a graph of layers returns a tensor rather than a dict or list."""
     # A Sequential of Keras 3 has an `output` only after it was called on a tensor.
-    graph = getattr(model, "_functional", None) or model
+    graph: Any = getattr(model, "_functional", None) or model
     return not isinstance(graph.output, (dict, list, tuple))
 
 
-def as_graph(made: Classifier, shape: tuple[int, ...]) -> Any:
+def as_graph(made: Classifier, shape: tuple[int, ...]) -> KerasGraph | None:
     """A classifier as one flat tf_keras graph of [0, 1] images -> logits; None if impossible.
 
     Args:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tfrobust.backbones.grouped import GroupedConv2D, grouped_conv2d
+from tfrobust.models.kinds import KerasGraph
 from tfrobust.runtime import keras, tf
 from tfrobust.typing import Tensor
 
@@ -27,7 +28,7 @@ class _Folded(NamedTuple):
     padded: bool
 
 
-def fold(model: Any) -> Callable[[Tensor], Tensor]:
+def fold(model: KerasGraph) -> Callable[[Tensor], Tensor]:
     """`model` in inference mode as a function of images, with BatchNorm and padding folded in.
 
     The weights are folded here, once, from their present values: called inside a
@@ -59,7 +60,7 @@ def fold(model: Any) -> Callable[[Tensor], Tensor]:
     return forward
 
 
-def _is_flat(model: Any) -> bool:
+def _is_flat(model: KerasGraph) -> bool:
     """One input, one output, every layer used once and none of them a model."""
     if not getattr(model, "_is_graph_network", False):
         return False
@@ -68,7 +69,7 @@ def _is_flat(model: Any) -> bool:
     return single and used_once and not any(isinstance(x, keras.Model) for x in model.layers)
 
 
-def _foldable(model: Any) -> list[tuple[Layer, Layer]]:
+def _foldable(model: KerasGraph) -> list[tuple[Layer, Layer]]:
     """(convolution, BatchNorm) pairs in which nothing else sees the convolution's output."""
     producers = {id(layer.output): layer for layer in model.layers}
     pairs = []
@@ -80,7 +81,7 @@ def _foldable(model: Any) -> list[tuple[Layer, Layer]]:
     return pairs
 
 
-def _paddings(model: Any) -> dict[Layer, Layer]:
+def _paddings(model: KerasGraph) -> dict[Layer, Layer]:
     """Convolution -> the layer of zeros before it, where that is what 'SAME' stands for.
 
     Other paddings stay apart: oneDNN has no gradient for them, and Eigen's takes up to a

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple, TypeGuard, cast
 
 import numpy as np
 
 from tfrobust.errors import TFRobustError
+from tfrobust.models.kinds import KerasGraph
 from tfrobust.runtime import tf
-from tfrobust.typing import Tensor
+from tfrobust.typing import Model, Tensor
 
 Layer = Any
 
@@ -47,7 +49,7 @@ class Head(NamedTuple):
     known: bool
 
 
-def is_keras(model: Any) -> bool:
+def is_keras(model: object) -> bool:
     """Whether this is a layer or model of tf_keras or Keras 3."""
     return any(
         cls.__name__ == "Layer" and cls.__module__.split(".")[0] in ("keras", "tf_keras")
@@ -55,7 +57,7 @@ def is_keras(model: Any) -> bool:
     )
 
 
-def library_of(model: Any) -> Any:
+def library_of(model: object) -> ModuleType:
     """The Keras that a Keras model is of: the package `tf_keras`, or `keras` (Keras 3)."""
     roots = {cls.__module__.split(".")[0] for cls in type(model).__mro__}
     return importlib.import_module("tf_keras" if "tf_keras" in roots else "keras")
@@ -66,26 +68,27 @@ def raw(variable: Any) -> Any:
     return variable if isinstance(variable, tf.Variable) else getattr(variable, "value", variable)
 
 
-def is_graph(model: Any) -> bool:
+def is_graph(model: object) -> TypeGuard[KerasGraph]:
     """Whether a Keras model is a graph of layers: functional, or Sequential once it is built."""
     return is_keras(model) and bool(graph_ends(model)[1])
 
 
-def graph_ends(model: Any) -> tuple[list[Tensor], list[Tensor]]:
+def graph_ends(model: object) -> tuple[list[Tensor], list[Tensor]]:
     """Symbolic inputs and outputs of a graph of layers; both empty for any other model."""
+    graph = cast(KerasGraph, model)
     try:
-        return list(model.inputs or ()), list(model.outputs or ())
+        return list(graph.inputs or ()), list(graph.outputs or ())
     except (AttributeError, ValueError, TypeError):  # subclassed, or not built yet
         return [], []
 
 
-def operations(model: Any) -> list[Layer]:
+def operations(model: KerasGraph) -> list[Layer]:
     """The layers, and in Keras 3 the operations, of a graph, in its order."""
     graph = getattr(model, "_functional", None) or model
     return list(getattr(graph, "operations", None) or graph.layers)
 
 
-def cut(model: Any) -> Head:
+def cut(model: Model) -> Head:
     """The part of a graph of layers that returns logits.
 
     Args:
@@ -110,7 +113,7 @@ def cut(model: Any) -> Head:
     )
 
 
-def _before_activation(model: Any, tensor: Tensor) -> tuple[Tensor, str, bool]:
+def _before_activation(model: Model, tensor: Tensor) -> tuple[Tensor, str, bool]:
     """(the logits, the activation behind them, whether the end was understood)."""
     while True:
         layer, given = _origin(tensor)
@@ -131,7 +134,7 @@ def _before_activation(model: Any, tensor: Tensor) -> tuple[Tensor, str, bool]:
             return tensor, "", plain
 
 
-def last_layer(model: Any) -> Layer:
+def last_layer(model: Model) -> Layer:
     """The layer whose activation a graph of layers ends in, also inside a nested model."""
     tensor = graph_ends(model)[1][0]
     while True:

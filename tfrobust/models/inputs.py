@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from tfrobust.errors import TFRobustError
 from tfrobust.models import heads
+from tfrobust.models.kinds import KerasGraph, is_adapted
 from tfrobust.models.pixel_range import declared_range
 from tfrobust.models.views import InputView
 from tfrobust.runtime import tf
-from tfrobust.typing import Function
+from tfrobust.typing import Function, Model
 
 Shape = tuple[int | None, ...]
 
 
-def input_shape(model: Any) -> Shape | None:
+def input_shape(model: Model) -> Shape | None:
     """(H, W, C) of the images that a model takes, None for any size; None if unknown."""
     shape = whole_shape(model)
     if shape is None or len(shape) not in (3, 4):
@@ -25,19 +26,20 @@ def input_shape(model: Any) -> Shape | None:
     return (*shape[1:], 1) if len(shape) == 3 else shape[1:]
 
 
-def whole_shape(model: Any) -> Shape | None:
+def whole_shape(model: Model) -> Shape | None:
     """The shape of a model's one input, with the batch axis; None if unknown."""
-    if hasattr(model, "around"):  # a `Classifier`
+    if is_adapted(model):
         return whole_shape(model.inner)
-    if getattr(model, "batch_shape", None) is not None:  # a SavedModel, another file, an address
-        return tuple(model.batch_shape)
+    declared = getattr(model, "batch_shape", None)  # of a SavedModel, another file, an address
+    if declared is not None:
+        return tuple(declared)
     inputs = heads.graph_ends(model)[0] if heads.is_keras(model) else []
     if len(inputs) == 1 and getattr(inputs[0], "shape", None) is not None:
         return tuple(inputs[0].shape)
     return None
 
 
-def refuse_channels_first(model: Any) -> None:
+def refuse_channels_first(model: Model) -> None:
     """Rejects a model of images [C, H, W].
 
     Raises:
@@ -51,7 +53,7 @@ def refuse_channels_first(model: Any) -> None:
         )
 
 
-def refuse_several_inputs(model: Any) -> None:
+def refuse_several_inputs(model: Model) -> None:
     """Rejects a graph of several inputs.
 
     Raises:
@@ -66,13 +68,13 @@ def refuse_several_inputs(model: Any) -> None:
         )
 
 
-def is_integer(model: Any) -> bool:
+def is_integer(model: Model) -> bool:
     """Whether a graph's input has an integer type."""
     inputs = heads.graph_ends(model)[0] if heads.is_keras(model) else []
     return bool(inputs) and "int" in str(getattr(inputs[0], "dtype", ""))
 
 
-def as_floats(model: Any, notes: list[str]) -> Any:
+def as_floats(model: Model, notes: list[str]) -> Model:
     """A graph with integer inputs as one with float inputs, for gradients to pass.
 
     Args:
@@ -80,7 +82,7 @@ def as_floats(model: Any, notes: list[str]) -> Any:
       notes: takes a note of it.
     """
     inputs = heads.graph_ends(model)[0] if heads.is_keras(model) else []
-    if not is_integer(model):
+    if not is_integer(model) or not heads.is_graph(model):
         return model
     library = heads.library_of(model)
     image = (
@@ -88,8 +90,8 @@ def as_floats(model: Any, notes: list[str]) -> Any:
         if hasattr(library, "ops")
         else library.Input(inputs[0].shape[1:], dtype="float32")
     )
-    copy = library.models.clone_model(model, input_tensors=image)
-    copy.set_weights(model.get_weights())
+    copy: Model = library.models.clone_model(model, input_tensors=image)
+    cast(KerasGraph, copy).set_weights(model.get_weights())
     notes.append(
         "the model's input is of integers: it is given the same values as floats, for "
         "gradients to pass"
@@ -98,7 +100,7 @@ def as_floats(model: Any, notes: list[str]) -> Any:
 
 
 def steps_before(
-    model: Any,
+    model: Model,
     shape: tuple[int, ...],
     view: InputView | None,
     notes: list[str],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from tfrobust.errors import TFRobustError
 from tfrobust.models import heads
 from tfrobust.models.inference import inference
 from tfrobust.models.inputs import input_shape
+from tfrobust.models.kinds import KerasGraph
 from tfrobust.models.twin import needs_twin, twin
 from tfrobust.runtime import tf
 from tfrobust.typing import Function
@@ -87,7 +88,7 @@ def _activation(made: Classifier, head: heads.Head, outputs: np.ndarray, x: np.n
     return "" if found and found != heads.SOFTMAX and _is_linear(made, x) else found
 
 
-def _twin(made: Classifier, x: np.ndarray) -> Any:
+def _twin(made: Classifier, x: np.ndarray) -> KerasGraph | None:
     """The flat tf_keras graph of the inner model, if it returns the same outputs."""
     if made.batch is not None or not needs_twin(made.inner):
         return None

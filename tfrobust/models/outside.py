@@ -9,7 +9,7 @@ import numpy as np
 
 from tfrobust.errors import TFRobustError
 from tfrobust.runtime import tf
-from tfrobust.typing import Tensor
+from tfrobust.typing import Model, Tensor
 
 
 class Outside:
@@ -65,7 +65,7 @@ def expect_classes(model: object, classes: int) -> None:
         model.expect(classes)
 
 
-def told_plainly(model: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+def told_plainly(model: Model, function: Callable[..., Any]) -> Callable[..., Any]:
     """A traced function of a model that raises the original errors of a model outside.
 
     A graph would raise them as errors of TensorFlow, with a traceback in the message.

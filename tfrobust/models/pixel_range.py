@@ -9,6 +9,7 @@ import numpy as np
 from tfrobust.models import heads
 from tfrobust.models.views import InputView
 from tfrobust.runtime import tf
+from tfrobust.typing import Model
 
 # Layers and operations that move pixels, but do not change their range.
 _LOOKED_THROUGH = (
@@ -30,7 +31,7 @@ _MOVES = ("cast", "reshape", "resize", "pad", "transpose", "identity", "convert_
 _SMALL_SCALE = 0.02
 
 
-def view_of(model: Any) -> InputView:
+def view_of(model: Model) -> InputView:
     """[0, 255] where the first layer that does anything rescales from it, else [0, 1]."""
     return declared_range(model) or InputView()
 
@@ -74,12 +75,12 @@ def _constant(layer: Any) -> float | None:
     return max(found, default=None)
 
 
-def declared_range(model: Any) -> InputView | None:
+def declared_range(model: Model) -> InputView | None:
     """The range of pixels, from a file's input or a graph's first layers; None if unknown."""
     return getattr(model, "pixel_range", None) or _scan(model)[0]
 
 
-def _scan(model: Any) -> tuple[InputView | None, bool]:
+def _scan(model: Model) -> tuple[InputView | None, bool]:
     """The same, and whether a layer was met that does more than move pixels about."""
     if not heads.is_graph(model):
         return None, True

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tfrobust.models.heads import graph_ends, is_graph, is_keras, library_of, operations
+from tfrobust.models.kinds import KerasGraph
 from tfrobust.runtime import keras, tf
 from tfrobust.typing import Tensor
 
@@ -47,7 +48,7 @@ _OPERATIONS: dict[str, Callable[..., Tensor]] = {
 _TRAINING_ONLY = ("initializer", "regularizer", "constraint")
 
 
-def twin(model: Any) -> Any | None:
+def twin(model: KerasGraph) -> KerasGraph | None:
     """The flat tf_keras graph of the same function, or None if it cannot be made.
 
     Layers are copies with the same weights, under the names of the originals where these are
@@ -72,7 +73,7 @@ def twin(model: Any) -> Any | None:
     return made
 
 
-def needs_twin(model: Any) -> bool:
+def needs_twin(model: object) -> bool:
     """Whether a graph of layers is of Keras 3, has models inside, or layers with other uses."""
     if not is_graph(model):
         return False
@@ -148,7 +149,7 @@ def _rescaling(layer: Layer, name: str) -> Layer:
     return keras.layers.Rescaling(scale.tolist(), (-mean * scale).tolist(), name=name)
 
 
-def _run(model: Any, values: dict[int, Tensor], copies: _Copies) -> None:
+def _run(model: KerasGraph, values: dict[int, Tensor], copies: _Copies) -> None:
     """Adds to `values` what the layers of `model`, copied, make of its input."""
     target = id(graph_ends(model)[1][0])
     todo = [(layer, node) for layer in operations(model) for node in layer._inbound_nodes]
