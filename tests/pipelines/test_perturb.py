@@ -12,7 +12,7 @@ import pytest
 from pipelines import evaluate, perturb, train
 from tfrobust.config import DataConfig
 from tfrobust.data import load_all
-from tfrobust.jobs.opening import load_splits
+from tfrobust.jobs.images import load_splits
 from tfrobust.runtime import keras
 from tfrobust.sets import manifest as set_files
 

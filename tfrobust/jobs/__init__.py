@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from tfrobust.jobs.evaluation import EvaluateResult, evaluate
     from tfrobust.jobs.explanation import ExplainResult, explain
     from tfrobust.jobs.exporting import ExportResult, export
+    from tfrobust.jobs.images import load_splits
     from tfrobust.jobs.imbalancing import ImbalanceResult, imbalance
-    from tfrobust.jobs.opening import Subject, load_splits, open_subject
+    from tfrobust.jobs.opening import Subject, open_subject
     from tfrobust.jobs.perturbing import PerturbResult, perturb
     from tfrobust.jobs.plan import Plan, make_plan
     from tfrobust.jobs.prediction import PredictResult, predict
@@ -47,7 +48,7 @@ _PLACES = {
     "ImbalanceResult": "imbalancing",
     "imbalance": "imbalancing",
     "Subject": "opening",
-    "load_splits": "opening",
+    "load_splits": "images",
     "open_subject": "opening",
     "PerturbResult": "perturbing",
     "perturb": "perturbing",

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfrobust.jobs.opening import Subject, as_subject, sample
+from tfrobust.jobs.images import sample
+from tfrobust.jobs.opening import Subject, as_subject
 from tfrobust.progress import Tell, silent
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfrobust.errors import UsageError
-from tfrobust.jobs.opening import load_splits, without_seen
+from tfrobust.jobs.images import load_splits, without_seen
 from tfrobust.progress import Tell, silent
 
 if TYPE_CHECKING:

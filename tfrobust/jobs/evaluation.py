@@ -20,7 +20,8 @@ from tfrobust.jobs.evaluation_extras import (
     original_of,
     with_extras,
 )
-from tfrobust.jobs.opening import Subject, as_subject, sample
+from tfrobust.jobs.images import sample
+from tfrobust.jobs.opening import Subject, as_subject
 from tfrobust.models.rest import is_address
 from tfrobust.progress import Tell, silent
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from tfrobust.errors import UsageError
 from tfrobust.explain.selectors import select_classes, select_layers, select_methods, titles
-from tfrobust.jobs.opening import Subject, as_subject, require_layers, sample
+from tfrobust.jobs.images import sample
+from tfrobust.jobs.opening import Subject, as_subject, require_layers
 from tfrobust.plugins import configured
 from tfrobust.progress import Tell, silent
 

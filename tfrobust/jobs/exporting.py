@@ -11,7 +11,8 @@ import numpy as np
 
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.export.formats import format_of
-from tfrobust.jobs.opening import Subject, as_subject, load_splits, require_layers, sample
+from tfrobust.jobs.images import load_splits, sample
+from tfrobust.jobs.opening import Subject, as_subject, require_layers
 from tfrobust.progress import Tell, silent
 from tfrobust.run import RunFolder, doubt_of_learning, run_of
 

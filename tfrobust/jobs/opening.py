@@ -1,4 +1,4 @@
-"""Opens what a job works on: a run folder or a bare model, and its images."""
+"""Opens the subject of a job: a run folder or a bare model, with its images."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tfrobust.attacks.named import check_attacks
-from tfrobust.config import DataConfig, RunConfig
-from tfrobust.data import DATASETS, ReadOptions, load, read_all, with_channels
-from tfrobust.data.types import ImageSet, ReadLog, Splits
+from tfrobust.config import RunConfig
+from tfrobust.data import DATASETS, read_all, with_channels
+from tfrobust.data.types import ImageSet, ReadLog
 from tfrobust.errors import UsageError
+from tfrobust.jobs.images import load_splits, read_options, without_seen
 from tfrobust.jobs.recipes import with_changes
 from tfrobust.models.rest import Patience, is_address
 from tfrobust.progress import Tell, silent
@@ -36,17 +35,17 @@ _WITHOUT_GRADIENT = ["square"]
 
 @dataclass(frozen=True)
 class Subject:
-    """What a job works on: a model with its test images, and the settings and folder of both.
+    """The subject of a job: a model with its test images, its settings and its folder.
 
     Attributes:
       model: tried on the images.
       test: the images, with the model's labels.
-      config: the run's, with the settings of this job laid over it.
+      config: the run's, overridden by the settings of this job.
       trained: the run's own, as it was trained; None for a bare model.
       run: the folder for results; the run folder, or MODEL-results for a model without run.
-      name: what reports call the model.
+      name: of the model, in reports.
       source: the file or folder that the model was read from.
-      notes: what was taken for what, a sentence each.
+      notes: how model and images were read, a sentence each.
       skipped: skipped images, 'file: reason'.
     """
 
@@ -62,7 +61,7 @@ class Subject:
 
     @property
     def is_converted(self) -> bool:
-        """Whether the model is a file that was made of another model."""
+        """Whether the model is a file that was converted from another model."""
         return bool(getattr(self.model.inner, "converted", False))
 
 
@@ -96,19 +95,19 @@ def open_subject(
     Args:
       model: run folder, SavedModel folder, .keras, .h5, .tflite or .onnx file, or the address of
         a model that is served, ``http://HOST/v1/models/NAME``.
-      settings: laid over the run's, nested as in YAML: ``{"threat": {"eps": 4 / 255}}``. A bare
+      settings: override the run's, nested as in YAML: ``{"threat": {"eps": 4 / 255}}``. A bare
         model needs ``{"data": {"dataset": NAME_OR_PATH}}``, unless it is a .tflite or .onnx file
-        in a run folder, which is measured as that run is.
+        in a run folder, which is evaluated as that run.
       output: folder for results; None is the run folder, or MODEL-results beside a model,
         NAME-results in the working directory for an address.
-      view: what the model takes for pixels; None finds out, or else [0, 1].
-      class_map: which class of the images is which of the model's: 'cat=2,dog=5'.
+      view: the range of pixels that the model takes; None finds out, or assumes [0, 1].
+      class_map: the model's label of each class of the images: 'cat=2,dog=5'.
       patience: of requests to an address.
       tell: takes notes, a sentence each.
 
     Raises:
       UsageError: there is no such run or model, or no images are named for a bare model.
-      TFRobustError: model or images cannot be read, or do not go together.
+      TFRobustError: model or images cannot be read, or do not fit together.
     """
     import_quietly()
     path, given = Path(model), dict(settings or {})
@@ -128,7 +127,10 @@ def open_subject(
     test, matched = _matched(path, test, classifier.classes, class_map)
     notes = (*log.notes, *notes, *matched)
     if opened.trained is None and run_of(path) is None and not classifier.range_known:
-        notes = (*notes, "the model is given pixels of [0, 1] (--input-range takes another range)")
+        notes = (
+            *notes,
+            "the model is given pixels of [0, 1] (set another range with --input-range)",
+        )
     for line in (*notes, *classifier.notes):
         tell(f"Note: {line}.")
     _tell_skipped(log.skipped, tell)
@@ -146,7 +148,7 @@ def open_subject(
 
 
 def as_subject(subject: Subject | Path | str, tell: Tell = silent) -> Subject:
-    """The subject itself, or the run folder of that path opened as one."""
+    """The subject itself, or the run folder of that path, opened."""
     return subject if isinstance(subject, Subject) else open_subject(subject, tell=tell)
 
 
@@ -159,7 +161,7 @@ def _tell_skipped(skipped: list[str], tell: Tell, most: int = 20) -> None:
 
 
 def _read(opened: _Opened, given: Mapping[str, Any]) -> tuple[ImageSet, ReadLog]:
-    """The test images as they are read, with their own labels."""
+    """The test images, with their own labels."""
     from tfrobust.models.inputs import input_shape
 
     config = opened.config.data
@@ -167,44 +169,17 @@ def _read(opened: _Opened, given: Mapping[str, Any]) -> tuple[ImageSet, ReadLog]
     if not _is_foreign(opened, given):
         splits = load_splits(config, opened.config.seed, augmented=False)
         return with_channels(splits.test, shape[2]), splits.log
-    options, notes = _options(config), []
+    options, notes = read_options(config), []
     height, width, channels = shape
     if opened.trained is None and not config.image_size and height and height == width:
         path = Path(config.dataset).expanduser()
-        # Files have sizes of their own; arrays are evaluated as they are.
+        # Image files have various sizes; arrays are evaluated as they are.
         if path.suffix.lower() != ".npz":
             options = dataclasses.replace(options, image_size=height)
-            notes.append(f"images are read at {height}x{width}, the size that the model takes")
+            notes.append(f"images are read at {height}x{width}, the size of the model's input")
     data, log = read_all(config.dataset, dataclasses.replace(options, channels=channels))
     log.notes += notes
     return data, log
-
-
-def without_seen(model: Path, test: ImageSet) -> tuple[ImageSet, tuple[str, ...]]:
-    """Images without those that a model's run has seen, and a sentence about them.
-
-    Raises:
-      UsageError: no images are left.
-    """
-    from tfrobust.data.digests import RunImages
-
-    run = run_of(model)
-    seen = RunImages.load(run.seen) if run else None
-    if seen is None:
-        return test, ()
-    rows, trained, chosen = seen.fresh(test)
-    if len(rows) == len(test):
-        return test, ()
-    note = (
-        f"{trained:,} of the {len(test):,} images were trained on by this run and its model was "
-        f"chosen by {chosen:,}, by their content: they are left out, {len(rows):,} remain"
-    )
-    if not len(rows):
-        raise UsageError(
-            f"All {len(test):,} images were trained on by this run, or its model was chosen by "
-            "them: give it images that it has not seen."
-        )
-    return test.subset(rows), (note,)
 
 
 def _matched(
@@ -238,7 +213,7 @@ def require_layers(model: Classifier, source: Path, test: ImageSet, verb: str) -
 def _is_foreign(opened: _Opened, given: Mapping[str, Any]) -> bool:
     """Whether the images are a file or folder that the model was not trained on.
 
-    Of those all are used; of a run's own data, as of a built-in set, the test split.
+    All images of these are used; of a run's own data, and of a built-in set, the test split.
     """
     dataset = opened.config.data.dataset
     if "dataset" not in given.get("data", {}) or dataset in DATASETS:
@@ -249,7 +224,7 @@ def _is_foreign(opened: _Opened, given: Mapping[str, Any]) -> bool:
 
 
 def _open_model(path: Path, given: dict[str, Any], output: Path | None, tell: Tell) -> _Opened:
-    """The run folder or model file, its settings, and the folder that results go to.
+    """The run folder or model file, its settings, and the folder for results.
 
     Raises:
       UsageError: there is no such run or model, or a bare model without images.
@@ -275,9 +250,9 @@ def _open_model(path: Path, given: dict[str, Any], output: Path | None, tell: Te
 
 
 def _exported_config(path: Path, given: dict[str, Any], tell: Tell) -> RunConfig:
-    """What is measured of a file for another runtime: by outputs alone, without figures.
+    """The settings to evaluate a file of another runtime by outputs only, without figures.
 
-    One in a run folder is measured on that run's images, unless others are named.
+    A file in a run folder is evaluated on the images of that run, unless others are named.
     """
     changed = _by_outputs(given)
     tell(f"Skipping figures of {path.name}: they need gradients.")
@@ -289,7 +264,7 @@ def _exported_config(path: Path, given: dict[str, Any], tell: Tell) -> RunConfig
 
 
 def _by_outputs(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings for a model that shows its outputs alone."""
+    """Settings for a model without gradients."""
     evaluation = {"attacks": _WITHOUT_GRADIENT, **given.get("evaluation", {}), "figures": False}
     return {**given, "evaluation": evaluation}
 
@@ -301,7 +276,7 @@ def _open_address(
 
     Raises:
       UsageError: it is no address, or no images are named.
-      TFRobustError: nothing answers there.
+      TFRobustError: there is no answer.
     """
     from tfrobust.models.endpoint import Endpoint
 
@@ -317,15 +292,15 @@ def _open_address(
 
 
 def is_run(path: Path) -> bool:
-    """Whether a path is taken for a run folder: a folder that is no SavedModel."""
+    """Whether a path is a run folder: a folder that is not a SavedModel."""
     return path.is_dir() and not (path / "saved_model.pb").is_file()
 
 
 def bare_config(model: Path, given: Mapping[str, Any]) -> RunConfig:
-    """The configuration of a job on a bare model, which has to name its images.
+    """The configuration of a job on a bare model, whose images must be named.
 
     Raises:
-      UsageError: it does not, or a setting is wrong.
+      UsageError: they are not, or a setting is wrong.
     """
     if "dataset" not in given.get("data", {}):
         raise UsageError(f"{model} is not a run folder: name its images with --data NAME|PATH.")
@@ -335,7 +310,7 @@ def bare_config(model: Path, given: Mapping[str, Any]) -> RunConfig:
 def run_config(trained: RunConfig, given: Mapping[str, Any], tell: Tell = silent) -> RunConfig:
     """A run's configuration with the settings of a later job, which cannot change the split.
 
-    The seed of the split stays in `split_seed`: a later `--seed` is that of attacks.
+    The seed of the split is kept in `split_seed`: a later `--seed` is that of attacks.
     """
     config = with_changes(trained, given)
     own = {name: getattr(trained.data, name) for name in _SPLIT}
@@ -347,12 +322,12 @@ def run_config(trained: RunConfig, given: Mapping[str, Any], tell: Tell = silent
 
 
 def split_seed(config: RunConfig) -> int:
-    """The seed that a configuration's images are split by."""
+    """The seed of the split of a configuration's images."""
     return config.seed if config.data.split_seed is None else config.data.split_seed
 
 
 def _refuse_overwriting(run: RunFolder, own: Path | None) -> None:
-    """Refuses to put results into the folder of another run.
+    """Rejects the folder of another run for results.
 
     Raises:
       UsageError: it is one.
@@ -363,51 +338,3 @@ def _refuse_overwriting(run: RunFolder, own: Path | None) -> None:
             f"{run.path} has the run of another model, whose results would be overwritten: "
             "choose another --output."
         )
-
-
-def _options(config: DataConfig) -> ReadOptions:
-    low_high = config.pixel_range
-    return ReadOptions(
-        image_size=config.image_size,
-        skip_broken=config.skip_broken,
-        cache_dir=config.cache_dir,
-        memory_limit=int(config.memory_limit * 2**30),
-        pixel_range=(low_high[0], low_high[1]) if low_high else None,
-    )
-
-
-def load_splits(config: DataConfig, seed: int, *, augmented: bool = True) -> Splits:
-    """The images that a configuration names, split.
-
-    Args:
-      config: the data settings.
-      seed: of the split, where the settings have none of their own.
-      augmented: add the perturbed set `augment_with` to train, where one is named.
-
-    Raises:
-      UsageError: a name, path or fraction is wrong.
-      TFRobustError: the images cannot be read, or the perturbed set would leak into train.
-    """
-    seed = seed if config.split_seed is None else config.split_seed
-    splits = load(
-        config.dataset,
-        data_dir=config.data_dir,
-        options=_options(config),
-        select_fraction=config.select_fraction,
-        test_fraction=config.test_fraction,
-        seed=seed,
-    )
-    train = sample(splits.train, config.limit_train, seed)
-    splits = Splits(train, splits.select, splits.test, splits.log)
-    if config.augment_with and augmented:
-        from tfrobust.data.perturbed import with_augmentation
-
-        splits = with_augmentation(splits, Path(config.augment_with).expanduser())
-    return splits
-
-
-def sample(data: ImageSet, limit: int | None, seed: int) -> ImageSet:
-    """`limit` images at random (splits are ordered by class), or all; the order is kept."""
-    if limit is None or limit >= len(data):
-        return data
-    return data.subset(np.sort(np.random.default_rng(seed).permutation(len(data))[:limit]))

@@ -23,7 +23,8 @@ from tfrobust.attacks import ATTACKS
 from tfrobust.attacks.named import check_attacks, make_attacks
 from tfrobust.config import EvaluationConfig, RunConfig
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.jobs.opening import bare_config, is_run, load_splits, run_config, without_seen
+from tfrobust.jobs.images import load_splits, without_seen
+from tfrobust.jobs.opening import bare_config, is_run, run_config
 from tfrobust.progress import Tell, silent
 from tfrobust.run import RunFolder, class_names
 

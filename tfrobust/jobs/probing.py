@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfrobust.errors import UsageError
-from tfrobust.jobs.opening import Subject, as_subject, sample
+from tfrobust.jobs.images import sample
+from tfrobust.jobs.opening import Subject, as_subject
 from tfrobust.progress import Tell, silent
 
 if TYPE_CHECKING:

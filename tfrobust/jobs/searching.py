@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfrobust.config import RunConfig
 from tfrobust.errors import UsageError
-from tfrobust.jobs.opening import load_splits
+from tfrobust.jobs.images import load_splits
 from tfrobust.jobs.plan import Plan, as_plan
 from tfrobust.jobs.recipes import read_recipe
 from tfrobust.progress import Tell, silent
