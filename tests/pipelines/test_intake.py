@@ -87,7 +87,7 @@ def test_what_a_run_has_seen_is_left_out_wherever_it_lies(run, tmp_path, capsys)
         data = ["--data", tmp_path / "elsewhere"]
         found, names = measured(model, *data, output=tmp_path / f"out-{model.name}")
         assert sorted(names) == sorted(splits.test.names)
-        assert any("trained on by this run" in note for note in found["notes"])
+        assert any("this run was trained on" in note for note in found["notes"])
     np.savez(tmp_path / "train.npz", x=splits.train.images, y=splits.train.labels)
     args = [str(run.path), *FAST, "--data", str(tmp_path / "train.npz")]
     assert evaluate.main(args) == 2
