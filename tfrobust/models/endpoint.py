@@ -1,8 +1,8 @@
 """A model behind an address: images are sent to it, and it answers with their outputs.
 
-TensorFlow Serving's REST form, https://www.tensorflow.org/tfx/serving/api_rest, is spoken by
-this project's own server, by TensorFlow Serving and by KServe (its protocol v1). Nothing of such
-a model is seen but its outputs, so attacks on it are those that need no gradient.
+TensorFlow Serving's REST form, https://www.tensorflow.org/tfx/serving/api_rest, is that of
+this project's own server, of TensorFlow Serving and of KServe (its protocol v1). Only the outputs
+of such a model are accessible, so attacks on it are those that need no gradient.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import threading
 import weakref
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from tfrobust.errors import TFRobustError
 from tfrobust.models.outside import Outside
-from tfrobust.models.rest import Patience, RestClient, as_address
+from tfrobust.models.rest import Json, Patience, RestClient, as_address
 
 LOGITS, PROBABILITIES, LABELS = "logits", "probabilities", "labels"
-# The outputs of one image by their names, the most telling first.
+# The outputs of one image by their names, the most informative first.
 _NAMES = {
     "logits": LOGITS,
     "probabilities": PROBABILITIES,
@@ -29,10 +29,10 @@ _NAMES = {
     "class_id": LABELS,
     "classes": LABELS,
 }
-#: What a label alone counts as: this for its class, 0 for the others.
+#: The logit of the class of a label; 0 for the others.
 SCORE = 10.0
 _TINY = float(np.finfo(np.float32).tiny)
-# A number in JSON takes so many bytes, and a request is to stay below so many.
+# Bytes of a number in JSON, and the most of a request.
 _NUMBER, _REQUEST = 24, 8 << 20
 
 
@@ -104,7 +104,8 @@ class Endpoint(Outside):
         """Rejects an address without a ready model; passes if the server does not support GET."""
         found = self._client.get()
         versions = found.get("model_version_status") if isinstance(found, dict) else None
-        states = [one.get("state") for one in versions or () if isinstance(one, dict)]
+        listed = versions if isinstance(versions, list) else []
+        states = [one.get("state") for one in listed if isinstance(one, dict)]
         ready = found.get("ready") if isinstance(found, dict) else None
         if (states and "AVAILABLE" not in states) or str(ready).lower() == "false":
             raise TFRobustError(
@@ -112,7 +113,7 @@ class Endpoint(Outside):
                 "expected a model that is available; try again once it is loaded."
             )
 
-    def _metadata(self) -> Any:
+    def _metadata(self) -> Json:
         """The server's description of its signatures; None if it has none (KServe)."""
         try:
             return self._client.get("/metadata")
@@ -146,7 +147,7 @@ class Endpoint(Outside):
             self._kind = self._kind or kind or _seeming(values)
         return self._as_logits(values)
 
-    def _read(self, rows: list[Any]) -> tuple[str, np.ndarray]:
+    def _read(self, rows: list[Json]) -> tuple[str, np.ndarray]:
         """The kind of the rows, '' if unknown, and the outputs, float32 [B, K]."""
         named = [_output(row) for row in rows]
         kind, values = named[0][0], [value for _, value in named]
@@ -191,7 +192,7 @@ class Endpoint(Outside):
         return values
 
 
-def _output(row: Any) -> tuple[str, Any]:
+def _output(row: Json) -> tuple[str, Json]:
     """(kind, '' if unknown; outputs) of one image."""
     if isinstance(row, Mapping):
         for name, kind in _NAMES.items():
@@ -209,10 +210,10 @@ def _seeming(values: np.ndarray) -> str:
     return PROBABILITIES if inside and sums else LOGITS
 
 
-def _shape_in(metadata: Any) -> tuple[int | None, ...] | None:
+def _shape_in(metadata: Json) -> tuple[int | None, ...] | None:
     """The shape of the one input of `serving_default`, batch axis first; None if unknown."""
     try:
-        signatures = metadata["metadata"]["signature_def"]["signature_def"]
+        signatures = cast(Any, metadata)["metadata"]["signature_def"]["signature_def"]
         [image] = signatures["serving_default"]["inputs"].values()
         sizes = [int(one["size"]) for one in image["tensor_shape"]["dim"]]
     except (KeyError, TypeError, ValueError, AttributeError):

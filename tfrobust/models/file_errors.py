@@ -7,14 +7,14 @@ from pathlib import Path
 from tfrobust.errors import TFRobustError, first_line
 
 
-def unreadable(path: Path, runtime: str, why: object, expected: str) -> TFRobustError:
+def unreadable(path: Path, runtime: str, why: Exception | str, expected: str) -> TFRobustError:
     """The error of a file that its runtime cannot read."""
     return TFRobustError(
         f"Model {path} cannot be read by {runtime} ({first_line(why)[:300]}): expected {expected}."
     )
 
 
-def not_taken(path: Path, shape: tuple[int, ...], why: object) -> TFRobustError:
+def not_taken(path: Path, shape: tuple[int, ...], why: Exception | str) -> TFRobustError:
     """The error of images that a file does not take."""
     return TFRobustError(
         f"Model {path} does not take {list(shape)} ({first_line(why)[:300]}): give it images of "

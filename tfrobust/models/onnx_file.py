@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from tfrobust.errors import TFRobustError
 from tfrobust.models import heads
 from tfrobust.models.ends import Ends
 from tfrobust.models.file_errors import not_taken, unreadable
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 # Operations of ONNX itself and of onnxruntime, which runs quantised models by its own.
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
@@ -131,7 +135,7 @@ class ONNXFile:
             )
         return inputs[0], chosen[0]
 
-    def _described(self, proto: Any) -> Ends:
+    def _described(self, proto: ModelProto) -> Ends:
         shape = tuple(
             size if isinstance(size, int) and size > 0 else None for size in self._input.shape or ()
         )
@@ -150,7 +154,7 @@ class ONNXFile:
         )
 
 
-def _package(name: str, path: Path) -> Any:
+def _package(name: str, path: Path) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -160,11 +164,11 @@ def _package(name: str, path: Path) -> Any:
         ) from error
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> ModelProto:
     """The file as a protocol buffer, without data in other files."""
     onnx = _package("onnx", path)
     try:
-        proto = onnx.load_model(str(path), load_external_data=False)
+        proto: ModelProto = onnx.load_model(str(path), load_external_data=False)
     except Exception as error:
         raise _broken(path, error) from error
     if not proto.graph.node:
@@ -172,7 +176,7 @@ def _read(path: Path) -> Any:
     return proto
 
 
-def _refuse(path: Path, proto: Any) -> tuple[Path, ...]:
+def _refuse(path: Path, proto: ModelProto) -> tuple[Path, ...]:
     """Rejects custom operations, and data in files outside of the model's folder.
 
     Returns:
@@ -228,7 +232,7 @@ def _inside(path: Path, location: str) -> Path:
     return target
 
 
-def _graphs(proto: Any) -> Iterator[Any]:
+def _graphs(proto: ModelProto) -> Iterator[GraphProto]:
     """The graph, and the graphs inside its operations and functions."""
     waiting = [proto.graph]
     inner = [node for function in proto.functions for node in function.node]
@@ -242,14 +246,14 @@ def _graphs(proto: Any) -> Iterator[Any]:
         inner = []
 
 
-def _nodes(proto: Any) -> Iterator[Any]:
+def _nodes(proto: ModelProto) -> Iterator[NodeProto]:
     for function in proto.functions:
         yield from function.node
     for graph in _graphs(proto):
         yield from graph.node
 
 
-def _tensors(proto: Any) -> Iterator[Any]:
+def _tensors(proto: ModelProto) -> Iterator[TensorProto]:
     """Every tensor that a file contains or refers to."""
     for graph in _graphs(proto):
         yield from graph.initializer
@@ -265,7 +269,7 @@ def _tensors(proto: Any) -> Iterator[Any]:
             yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
 
 
-def _activation(graph: Any, name: str) -> str | None:
+def _activation(graph: GraphProto, name: str) -> str | None:
     """The last activation of a graph: '' for logits, None if unknown."""
     made_by = {output: node for node in graph.node for output in node.output}
     for _ in range(len(graph.node)):
@@ -278,7 +282,7 @@ def _activation(graph: Any, name: str) -> str | None:
     return None
 
 
-def _channels_first(graph: Any, name: str) -> bool | None:
+def _channels_first(graph: GraphProto, name: str) -> bool | None:
     """Whether the first operation that depends on it takes [C, H, W], as all of ONNX's do."""
     for _ in range(len(graph.node)):
         users = [node for node in graph.node if name in node.input]
@@ -293,11 +297,11 @@ def _channels_first(graph: Any, name: str) -> bool | None:
     return None
 
 
-def _broken(path: Path, why: object) -> TFRobustError:
+def _broken(path: Path, why: Exception | str) -> TFRobustError:
     expected = "a complete .onnx file of a supported version; export or copy it again"
     return unreadable(path, "onnxruntime", _without_path(why), expected)
 
 
-def _without_path(why: object) -> str:
+def _without_path(why: Exception | str) -> str:
     """An error without the path, which onnxruntime repeats before 'failed:'."""
     return str(why).rpartition("failed:")[2].strip() or type(why).__name__

@@ -7,7 +7,8 @@ import json
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from tfrobust.errors import TFRobustError, UsageError
@@ -17,6 +18,9 @@ _BUSY = (408, 425, 429, 500, 502, 503, 504)
 # The longest pause between two tries, in seconds, and the largest answer, in bytes.
 _LONGEST, _LARGEST = 30.0, 256 << 20
 _EXAMPLE = "http://HOST:8501/v1/models/NAME"
+
+#: What JSON holds.
+Json: TypeAlias = dict[str, "Json"] | list["Json"] | str | float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +62,7 @@ class Patience:
             raise UsageError(f"wait: expected 0 or more, found {self.wait!r}.")
 
 
-def is_address(text: object) -> bool:
+def is_address(text: Path | str) -> bool:
     """Whether a model is named by an address rather than a file.
 
     Also a `Path` of an address, which has lost one of its slashes.
@@ -66,7 +70,7 @@ def is_address(text: object) -> bool:
     return str(text).startswith(("http:/", "https:/"))
 
 
-def as_address(text: object) -> str:
+def as_address(text: Path | str) -> str:
     """An address in full: ``http://HOST/v1/models/NAME``, perhaps with a version.
 
     Raises:
@@ -102,7 +106,7 @@ class RestClient:
         self._kept = threading.local()
         self._open: set[http.client.HTTPConnection] = set()
 
-    def get(self, below: str = "") -> Any:
+    def get(self, below: str = "") -> Json:
         """The answer to GET, for a path below the address; None if GET is not supported.
 
         Raises:
@@ -110,7 +114,7 @@ class RestClient:
         """
         return self._answer("GET", below, None)
 
-    def predict(self, instances: list[Any]) -> Any:
+    def predict(self, instances: list[Json]) -> Json:
         """The answer to POST :predict for some images.
 
         Raises:
@@ -134,7 +138,7 @@ class RestClient:
             self._free = start + (count / rate if rate else 0.0)
         time.sleep(start - now)
 
-    def _answer(self, method: str, below: str, body: bytes | None) -> Any:
+    def _answer(self, method: str, below: str, body: bytes | None) -> Json:
         why, pause = "", self.patience.wait
         for attempt in range(self.patience.tries):
             if attempt:
@@ -197,9 +201,10 @@ class RestClient:
         for connection in tuple(self._open):
             connection.close()
 
-    def _parsed(self, content: bytes) -> Any:
+    def _parsed(self, content: bytes) -> Json:
         try:
-            return json.loads(content)
+            found: Json = json.loads(content)
+            return found
         except (ValueError, RecursionError) as error:
             raise TFRobustError(
                 f"{self.address} answers with invalid JSON ({content[:40]!r}): "

@@ -189,6 +189,6 @@ def _activation(graph: Any, numbers: list[int]) -> str | None:
     return None
 
 
-def _broken(path: Path, why: object) -> TFRobustError:
+def _broken(path: Path, why: Exception | str) -> TFRobustError:
     expected = "a complete .tflite file; convert or copy it again"
     return unreadable(path, "TensorFlow Lite", why, expected)
