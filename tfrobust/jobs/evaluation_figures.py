@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from tfrobust.plugins import settings_of
 from tfrobust.run import write_json
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
-from tfrobust.typing import Attack, RecordedAttack
+from tfrobust.typing import Attack, RecordedAttack, Tensor
 
 GROUP = "evaluation"
 #: Images that the curves are measured on, and the steps that they are measured with.
@@ -218,7 +218,7 @@ def record_path(
     """
 
     @tf.function(autograph=False)
-    def course(x: Any, y: Any) -> tuple[Any, Any]:
+    def course(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         pair = tf.constant([seed, 0], tf.int32)
         steps = attack.path(evaluator.logits, as_pixels(x), y, threat_model, pair).x_adv
         soft = tf.map_fn(lambda images: tf.nn.softmax(evaluator.logits(images)), steps)

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from tfrobust.evaluation.evaluator import Evaluator
     from tfrobust.explain.examples import ExampleImages
     from tfrobust.explain.explainers import Explainer
+    from tfrobust.explain.feature_maps import FeatureMap
     from tfrobust.explain.scorecard import Scorecard
+    from tfrobust.models.kinds import KerasGraph
     from tfrobust.run import RunFolder
-    from tfrobust.typing import Model
 
 
 # Of methods, classes or layers: one by one, or in one text with commas.
@@ -109,7 +110,9 @@ def explain(
     channels = None if layers is None else select_layers(_text(layers), model)
     first = list(range(min(class_images, len(names))))
     climbed = first if classes is None else select_classes(_text(classes), names)
-    examples = explain_examples(dataclasses.replace(subject, model=model), per_group, tell)
+    # An evaluator takes a graph as well, and the maps need its layers.
+    layered = dataclasses.replace(subject, model=cast(Any, model))
+    examples = explain_examples(layered, per_group, tell)
     work = _Explaining(models, subject, chosen, tell)
     work.draw()
     work.draw_inside(channels)
@@ -147,7 +150,7 @@ def _text(names: Names) -> str:
     return names if isinstance(names, str) else ",".join(map(str, names))
 
 
-def _models(subject: Subject, against: Path | None) -> dict[str, Any]:
+def _models(subject: Subject, against: Path | None) -> dict[str, KerasGraph]:
     """The model, and the one to compare it with, as graphs of layers.
 
     Raises:
@@ -170,7 +173,7 @@ def _other_name(path: Path, first: str) -> str:
     return path.name if path.name != first else f"{path.parent.name}/{path.name}"
 
 
-def _check_models(models: dict[str, Any]) -> None:
+def _check_models(models: dict[str, KerasGraph]) -> None:
     from tfrobust.runtime import keras
 
     shapes = {}
@@ -185,7 +188,7 @@ def _check_models(models: dict[str, Any]) -> None:
         )
 
 
-def _check_target_layer(models: dict[str, Any], name: str | None) -> None:
+def _check_target_layer(models: dict[str, KerasGraph], name: str | None) -> None:
     from tfrobust.explain.target_layer import target_layer as find
 
     for model in models.values():
@@ -235,7 +238,7 @@ def explain_examples(
 class _Explaining:
     """The larger figures and the table, of one model or of two."""
 
-    models: dict[str, Any]
+    models: dict[str, KerasGraph]
     subject: Subject
     methods: dict[str, Explainer]
     tell: Tell
@@ -334,7 +337,7 @@ class _Explaining:
             self.models, pool, threat_model, count, seed=self.subject.config.seed, mixed=mixed
         )
 
-    def _feature_maps(self) -> dict[str, Any]:
+    def _feature_maps(self) -> dict[str, dict[str, list[FeatureMap]]]:
         """Of the first image: model -> image's name -> maps; of one model where layers differ."""
         from tfrobust.explain.feature_maps import feature_maps
 
@@ -351,7 +354,7 @@ class _Explaining:
         self.tell("Feature maps: the two networks differ in their layers; the first is drawn.")
         return {self._first: maps[self._first]}
 
-    def _probabilities(self, model: Model, x: np.ndarray) -> np.ndarray:
+    def _probabilities(self, model: KerasGraph, x: np.ndarray) -> np.ndarray:
         from tfrobust.runtime import tf
 
         found: np.ndarray = tf.nn.softmax(tf.cast(model(x, training=False), tf.float32)).numpy()

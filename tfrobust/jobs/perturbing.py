@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tfrobust.data.types import Splits
     from tfrobust.models.classifier import Classifier
     from tfrobust.sets.manifest import SetFolder
-    from tfrobust.sets.perturbed import SetPlan
+    from tfrobust.sets.perturbed import Perturber, SetPlan
 
 # An attack's name, and the attack.
 Named = tuple[str, Any]
@@ -245,7 +245,7 @@ def set_keys(
 def _build(
     plans: list[SetPlan],
     given: dict[str, Source],
-    perturber: Any,
+    perturber: Perturber,
     folder: SetFolder,
     facts: dict[str, Any],
     tell: Tell,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -19,9 +19,15 @@ from tfrobust.jobs.opening import Subject, as_subject
 from tfrobust.progress import Tell, silent
 
 if TYPE_CHECKING:
+    from tfrobust.attacks.patch import Patch
+    from tfrobust.attacks.spatial import SpatialAccuracy
+    from tfrobust.attacks.universal import UniversalPerturbation
     from tfrobust.data.types import ImageSet
     from tfrobust.radii.distances import MinimalDistances
     from tfrobust.run import RunFolder
+
+#: What a probe measures.
+Found: TypeAlias = "SpatialAccuracy | UniversalPerturbation | Patch | tuple[MinimalDistances, ...]"
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class ProbeResult:
     """
 
     run: RunFolder
-    found: Any
+    found: Found
     files: tuple[Path, ...]
 
 
@@ -216,9 +222,14 @@ def _opened(subject: Subject | Path | str, what: str, tell: Tell) -> tuple[Subje
 
 
 def _finish(
-    subject: Subject, data: ImageSet, found: Any, folder: Path, title: str, tell: Tell
+    subject: Subject,
+    data: ImageSet,
+    found: UniversalPerturbation | Patch,
+    folder: Path,
+    title: str,
+    tell: Tell,
 ) -> ProbeResult:
-    """Tells and saves what was made for all images, and draws it on some."""
+    """Prints and saves a perturbation for all images, and draws it on some."""
     tell(f"\n{found}")
     rows = _shown(np.arange(len(data)))
     files = found.save(folder)
@@ -248,7 +259,7 @@ def _draw(
 
 
 def _written(
-    subject: Subject, found: Any, files: Sequence[Path], folder: Path, tell: Tell
+    subject: Subject, found: Found, files: Sequence[Path], folder: Path, tell: Tell
 ) -> ProbeResult:
     tell(f"Results: {len(files)} files in {folder}")
     return ProbeResult(subject.run, found, tuple(files))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tfrobust.data.types import Splits
     from tfrobust.search.plan import Search
     from tfrobust.search.results import Row
+    from tfrobust.search.study import Objective
 
 #: Of the recipe's section 'search', each with its default.
 SECTION: dict[str, Any] = {
@@ -96,7 +97,7 @@ def search(
         raise UsageError(f"{saved} does not have the database's password: add --storage URL.")
     # In one process the images are read once.
     load = load_splits if isolate or on is not None else functools.lru_cache(maxsize=1)(load_splits)
-    objective: Any = Training(config=found.config, load=load, build=_build, **files)
+    objective = Training(config=found.config, load=load, build=_build, **files)
     with _placed(objective, isolate, on) as placed:
         searcher = Searcher(
             found,
@@ -114,7 +115,7 @@ def search(
 
 
 @contextlib.contextmanager
-def _placed(objective: Any, isolate: bool, on: str | Ray | None) -> Iterator[Any]:
+def _placed(objective: Objective, isolate: bool, on: str | Ray | None) -> Iterator[Objective]:
     """The objective as it runs: on a cluster, in processes of its own, or in this one."""
     from tfrobust.cluster import as_ray, connected
     from tfrobust.search.isolate import Isolated

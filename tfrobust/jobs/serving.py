@@ -6,10 +6,16 @@ import gc
 import signal
 import socket
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.progress import Tell, silent
+
+if TYPE_CHECKING:
+    from uvicorn import Config, Server
+
+    from tfrobust.serving.model import ServedModel
 
 # Seconds for open requests to finish when the server is stopped.
 GRACE = 20
@@ -76,10 +82,12 @@ def serve(
     return int(app.state.cut_off)
 
 
-def _server(uvicorn: Any, config: Any, served: Any, bound: socket.socket, tell: Tell) -> Any:
+def _server(
+    uvicorn: ModuleType, config: Config, served: ServedModel, bound: socket.socket, tell: Tell
+) -> Server:
     address, number = bound.getsockname()[:2]
 
-    class Server(uvicorn.Server):
+    class Announced(uvicorn.Server):  # type: ignore[name-defined]
         """Prints its address once it is ready."""
 
         async def startup(self, sockets: Any = None) -> None:
@@ -90,7 +98,7 @@ def _server(uvicorn: Any, config: Any, served: Any, bound: socket.socket, tell: 
                 f"http://{address}:{number}/ ; Ctrl+C stops it."
             )
 
-    return Server(config)
+    return Announced(config)
 
 
 def check_limits(port: int, **limits: int) -> None:
@@ -113,7 +121,7 @@ def _farewell(cut_off: int) -> str:
     return f"Stopped: requests that were cut off without an answer: {cut_off}."
 
 
-def require_packages() -> Any:
+def require_packages() -> ModuleType:
     """uvicorn, where all that serving needs is installed.
 
     Raises:
