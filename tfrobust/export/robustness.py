@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -18,6 +18,27 @@ ORIGINAL, CONVERTED = "original", "converted"
 CRAFTED = "pgd crafted on the original"
 
 
+class ConversionScores(TypedDict):
+    """What `compare_robustness` returns; an entry of the report.
+
+    Attributes:
+      original: the name of the original.
+      images: the number of images.
+      agreement: the share of clean images that both give the same class.
+      clean_accuracy: of 'original' and 'converted'.
+      attacks: the accuracies of both under each attack and those before it, and on images
+        crafted on the original alone.
+      robust_accuracy: of both, as the worst case over all of these.
+    """
+
+    original: str
+    images: int
+    agreement: float
+    clean_accuracy: dict[str, float]
+    attacks: dict[str, dict[str, float]]
+    robust_accuracy: dict[str, float]
+
+
 def compare_robustness(
     report: RobustnessReport,
     original: Evaluator,
@@ -25,7 +46,7 @@ def compare_robustness(
     hits: np.ndarray,
     *,
     original_name: str,
-) -> dict[str, Any]:
+) -> ConversionScores:
     """Clean and robust accuracy of both models, under the same attacks with the same seeds.
 
     Both are also evaluated on images crafted on the original: a white-box attack on the original,
@@ -40,9 +61,7 @@ def compare_robustness(
       original_name: of the original, in reports.
 
     Returns:
-      {'original', 'images', 'agreement', 'clean_accuracy', 'attacks', 'robust_accuracy'}, the
-      last three with an entry for each of the two models. The accuracy of an attack is that under
-      it and those before it, the accuracy on crafted images is that on these alone.
+      The scores of both.
     """
     results = cascade(original, attacks, report.threat_model)
     clean = {ORIGINAL: original.clean, CONVERTED: report.clean}
@@ -74,7 +93,7 @@ def compare_robustness(
     }
 
 
-def as_text(found: Mapping[str, Any], name: str) -> str:
+def as_text(found: ConversionScores, name: str) -> str:
     """The printed table, for a converted model of that name."""
     rows = {
         "clean": found["clean_accuracy"],
