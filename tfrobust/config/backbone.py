@@ -44,7 +44,7 @@ class BackboneConfig(Checked):
         "convolution of the simplenets: Keras's, or our own by unfolding",
         choices=CONVOLUTIONS,
     )
-    position_embedding: bool = setting(True, "let vit learn where each patch lies")
+    position_embedding: bool = setting(True, "let vit learn the position of each patch")
     resize: int | None = setting(None, "resize inside the model to this side, in pixels", low=32)
     bn_momentum: float | None = setting(
         None, "momentum of BatchNorm's running statistics", low=0, high=0.9999

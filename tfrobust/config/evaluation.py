@@ -24,9 +24,7 @@ class EvaluationConfig(Checked):
         "model evaluations for an image, of attacks that see outputs alone (default: theirs)",
         low=1,
     )
-    eot: int = setting(
-        1, "attack and judge a model that draws at random as its mean over N draws", low=1
-    )
+    eot: int = setting(1, "attack and evaluate a randomised model as its mean over N draws", low=1)
     limit: int | None = setting(
         None, "evaluate only N of the test images, drawn by the seed", low=1
     )

@@ -21,7 +21,7 @@ class StageConfig(Checked):
     schedule: str = setting("cosine", "how the learning rate falls", choices=SCHEDULES)
     milestones: str = setting(
         "0.5:0.1,0.75:0.01",
-        "of 'piecewise': from which part of the stage on which factor of the learning rate holds",
+        "of 'piecewise': from which part of the stage on which factor scales the learning rate",
     )
     warmup_epochs: float = setting(0.0, "epochs of linear warm-up", low=0)
     patience: int | None = setting(

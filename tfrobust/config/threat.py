@@ -26,11 +26,11 @@ def check_radius(norm: str, eps: float) -> None:
     """Refuses a radius that only another unit can explain.
 
     Raises:
-      UsageError: a linf radius of 1 or more, whose ball holds every image.
+      UsageError: a linf radius of 1 or more, whose ball contains every image.
     """
     if norm == "linf" and eps >= 1:
         fits = f"; {eps:g}/255 may be meant: --eps {eps:g}/255" if eps <= 255 else ""
         raise UsageError(
-            f"eps: in linf it is in pixel values of [0, 1], where a radius of 1 holds every image, "
-            f"found {eps:g}{fits}."
+            "eps: in linf it is in pixel values of [0, 1], where a radius of 1 contains every "
+            f"image, found {eps:g}{fits}."
         )

@@ -1,4 +1,4 @@
-"""Batches of an evaluation: how images are divided into them, and how logits are judged."""
+"""Batches of an evaluation: how images are divided into them, and the outcome of logits."""
 
 from __future__ import annotations
 

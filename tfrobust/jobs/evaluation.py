@@ -148,7 +148,7 @@ def _narrowed(subject: Subject) -> Subject:
     """The subject with its sample of images, a name for every class, and a tried `Classifier`.
 
     Raises:
-      UsageError: corruptions are asked for on images that are too small.
+      UsageError: the images are too small to be corrupted.
       TFRobustError: the model does not take the images.
     """
     from tfrobust.models.pairs import classifier_for

@@ -38,14 +38,14 @@ class PublishedSet(NamedTuple):
 
 
 def original_of(subject: Subject, tell: Tell) -> Path | None:
-    """The run that a converted file lies in, and whose model it was made from; None for others."""
+    """The run of a converted file, whose model it was made from; None for other models."""
     from tfrobust.run import run_of
 
     run = run_of(subject.source) if subject.is_converted else None
     if run is None or not run.best_model.is_file():
         return None
     tell(
-        f"Note: the file lies in the run {run.path}: it is compared with the model of that run "
+        f"Note: the file is in the run {run.path}: it is compared with the model of that run "
         "(skip this with --reference none)."
     )
     return run.path

@@ -62,7 +62,7 @@ def evaluation_figures(
     with their defaults in a ball so large that only their own rule limits them.
 
     Args:
-      evaluator: of the model and the images that were judged.
+      evaluator: of the model and the images.
       attacks: name -> attack, in the order run.
       report: what they found.
       class_names: by label.

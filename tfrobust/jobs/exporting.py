@@ -66,10 +66,10 @@ def export(
     check_export(_home(subject), formats, images, anyway=anyway)
     if not is_keras(subject.model.inner):
         raise UsageError(f"{subject.source} is a SavedModel already: export takes Keras models.")
-    asked = f"--formats {','.join(formats)}"
+    flag = f"--formats {','.join(formats)}"
     model: Model = subject.model
     if formats:
-        model = require_layers(subject.model, subject.source, subject.test, asked)
+        model = require_layers(subject.model, subject.source, subject.test, flag)
     saved = export_saved_model(subject, version, tell, model=model)
     compared = _export_further(model, subject, formats, images, tell) if formats else ()
     return ExportResult(subject.run, saved, compared)
@@ -116,14 +116,14 @@ def export_saved_model(
 
 
 def _export_further(
-    model: Model, subject: Subject, formats: Sequence[str], asked: int, tell: Tell
+    model: Model, subject: Subject, formats: Sequence[str], wanted: int, tell: Tell
 ) -> tuple[Compared, ...]:
     """Converts, and compares each file with the model on the same images."""
     from tfrobust.export.portable import compare, convert
 
     test, seed = subject.test, subject.config.seed
     order = np.random.default_rng(seed).permutation(len(test))
-    count = count_compared(len(test), asked, formats, is_run=subject.trained is not None)
+    count = count_compared(len(test), wanted, formats, is_run=subject.trained is not None)
     images, rest = test.subset(order[:count]), test.subset(order[count:])
     needed = _calibrating(formats)
     calibration = _calibration(subject, rest, needed) if needed else None
@@ -137,7 +137,7 @@ def _export_further(
     return tuple(found)
 
 
-def count_compared(total: int, asked: int, formats: Sequence[str], *, is_run: bool) -> int:
+def count_compared(total: int, wanted: int, formats: Sequence[str], *, is_run: bool) -> int:
     """How many images to compare on: an int8 model without a run takes its ranges from others.
 
     Raises:
@@ -145,13 +145,13 @@ def count_compared(total: int, asked: int, formats: Sequence[str], *, is_run: bo
     """
     needed = _calibrating(formats)
     if not needed or is_run:
-        return asked
+        return wanted
     if total < 2:
         raise UsageError(
             f"{', '.join(formats)}: expected at least 2 images, to take ranges from and to "
             f"compare on, found {total} in --data."
         )
-    return min(asked, total - max(1, min(needed, total // 4)))
+    return min(wanted, total - max(1, min(needed, total // 4)))
 
 
 def _calibrating(formats: Sequence[str]) -> int:

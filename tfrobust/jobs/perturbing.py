@@ -5,7 +5,7 @@ model classifies correctly, and misclassified by it. An image that withstands th
 counted and left out. From train, for training and for the choice of settings:
 'augmented_train' and 'perturbed_train'; from test: 'perturbed_validation' for the choice,
 'hold_out', and 'pixel', made with another attack (out of distribution), to measure with.
-No two sets share an image, and train and test are told apart by their pixels.
+No two sets share an image; train and test are compared by their pixels.
 """
 
 from __future__ import annotations
@@ -95,10 +95,10 @@ def perturb(
       UsageError: a size, attack or setting is wrong, or a cluster without Ray installed.
       TFRobustError: images cannot be read, or no image was turned by its attack.
     """
-    asked = {name: size for name, (_, size) in SETS.items()} | dict(sizes or {})
+    wanted = {name: size for name, (_, size) in SETS.items()} | dict(sizes or {})
     path = Path(model)
     texts = (attack, pixel_attack)
-    config, source_file = _settle(path, settings or {}, asked, texts, batch_size, tell)
+    config, source_file = _settle(path, settings or {}, wanted, texts, batch_size, tell)
     from tfrobust.runtime import import_quietly, setup
 
     import_quietly()
@@ -110,7 +110,7 @@ def perturb(
     setup(seed=config.seed)
     attacks = _one_attack(attack), _one_attack(pixel_attack)
     classifier, splits = _opened(path, source_file, config, tell)
-    plans = _make_plans(asked, config, attacks, splits.test.image_shape, tell)
+    plans = _make_plans(wanted, config, attacks, splits.test.image_shape, tell)
     given = sources(splits, config.seed)
     tell(_left_out(given))
     digest = file_digest(source_file)
@@ -166,7 +166,7 @@ def _settle(
     batch_size: int,
     tell: Tell,
 ) -> tuple[RunConfig, Path]:
-    """The configuration, and the model's file; all that can be refused early is."""
+    """The configuration, and the model's file; errors in the settings are raised here."""
     for text in attacks:
         check_attacks(EvaluationConfig(attacks=(text,)))
     if unknown := [name for name in sizes if name not in SETS]:

@@ -82,9 +82,9 @@ def _foldable(model: KerasGraph) -> list[tuple[Layer, Layer]]:
 
 
 def _paddings(model: KerasGraph) -> dict[Layer, Layer]:
-    """Convolution -> the layer of zeros before it, where that is what 'SAME' stands for.
+    """Convolution -> the layer of zeros before it, if it pads like 'SAME'.
 
-    Other paddings stay apart: oneDNN has no gradient for them, and Eigen's takes up to a
+    Other paddings are not folded: oneDNN has no gradient for them, and Eigen's takes up to a
     hundred times as long.
     """
     producers: dict[int, Layer] = {id(layer.output): layer for layer in model.layers}

@@ -32,5 +32,5 @@ class KerasGraph(Protocol):
 
 
 def is_adapted(model: object) -> TypeGuard[Classifier]:
-    """Whether a model is a `Classifier`, which imports what asks this."""
+    """Whether a model is a `Classifier`, without importing it."""
     return hasattr(model, "around")

@@ -1,4 +1,4 @@
-"""ONNX files: read and refused where they are not harmless, then run by onnxruntime."""
+"""ONNX files: checked, rejected if unsafe, and run by onnxruntime."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def load_any(path: Path | str) -> Any:
     """The classifier in a run folder, SavedModel folder or model file, or at an address.
 
     A file of Keras 3 is opened with Keras 3, one of tf_keras with tf_keras. Nothing
-    but the model's architecture and weights is read; a file that carries code is refused.
+    but the model's architecture and weights is read; a file with code is rejected.
 
     Args:
       path: run folder, SavedModel (a folder with saved_model.pb), or model file: `.keras` or

@@ -97,7 +97,7 @@ def _scan(model: Model) -> tuple[InputView | None, bool]:
             continue
         if _takes_bytes(layer, kind):
             return InputView((0.0, 255.0)), True
-        # A layer that makes other pixels of those in [0, 1] says that it takes these; whatever
-        # comes after any other does not see the image's own pixels.
+        # A layer that rescales pixels of [0, 1] declares that it takes these; after any other
+        # layer there are no pixels of the image.
         return (InputView() if kind in ("Rescaling", "Normalization") else None), True
     return None, False

@@ -64,7 +64,7 @@ def in_expectation(classifier: Classifier, draws: int) -> Classifier:
     Raises:
       UsageError: draws below 1.
     """
-    note = f"the model is attacked and judged as its mean over {draws} draws (EOT)"
+    note = f"the model is attacked and evaluated as its mean over {draws} draws (EOT)"
     return Classifier(
         expectation(classifier, draws),
         classes=classifier.classes,

@@ -1,9 +1,9 @@
-"""Model files from strangers: read before Keras does, and refused where they carry code.
+"""Model files from strangers: checked before Keras reads them, and rejected if they have code.
 
 Keras's own safe mode has been passed by many ways (CVE-2024-3660, CVE-2025-1550, -8747, -9905,
 -9906, -12058, -12060). So nothing is opened but what is known to be harmless: layers, and the
 functions that they are made with. A file that would run code, read, write or fetch another
-file, or unpack outside of its folder, is refused before Keras sees it.
+file, or unpack outside of its folder, is rejected before Keras sees it.
 """
 
 from __future__ import annotations
@@ -272,7 +272,7 @@ def _is_trusted(module: str, name: str, config: Any) -> bool:
     if module == "tfrobust.training.robust":
         return name.startswith("Robust")
     if module in _LIBRARIES:
-        # At the top lie models alone; functions such as get_file have rooms of their own.
+        # Only models are at the top level; functions such as get_file are in submodules.
         return name[:1].isupper()
     return any(
         f"{module}.".startswith(f"{library}.{room}.") for library in _LIBRARIES for room in _ROOMS

@@ -1,4 +1,4 @@
-"""TensorFlow Lite files: read and refused where they are not harmless, then run."""
+"""TensorFlow Lite files: checked, rejected if unsafe, and run."""
 
 from __future__ import annotations
 

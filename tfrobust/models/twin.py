@@ -1,7 +1,7 @@
 """A graph of layers, of either Keras and however nested, as one flat graph of tf_keras.
 
 The twin computes the same function. Attacks run on it with BatchNorm folded, and explainers
-find every layer of it; the model itself stays the judge.
+find every layer of it; successes are verified on the model itself.
 """
 
 from __future__ import annotations
