@@ -17,7 +17,8 @@ import numpy as np
 
 from tfrobust.errors import TFRobustError
 from tfrobust.models.outside import Outside
-from tfrobust.models.rest import Json, Patience, RestClient, as_address
+from tfrobust.models.rest import Patience, RestClient, as_address
+from tfrobust.typing import Json
 
 LOGITS, PROBABILITIES, LABELS = "logits", "probabilities", "labels"
 # The outputs of one image by their names, the most informative first.

@@ -8,19 +8,16 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.typing import Json
 
 # Answers after which the same request may succeed.
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 # The longest pause between two tries, in seconds, and the largest answer, in bytes.
 _LONGEST, _LARGEST = 30.0, 256 << 20
 _EXAMPLE = "http://HOST:8501/v1/models/NAME"
-
-#: What JSON holds.
-Json: TypeAlias = dict[str, "Json"] | list["Json"] | str | float | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,15 @@ import builtins
 import io
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tfrobust.errors import TFRobustError
+from tfrobust.typing import Json
+
+if TYPE_CHECKING:
+    import h5py
 
 # The rooms of either Keras that a configuration may name classes and functions of.
 _ROOMS = (
@@ -244,7 +248,7 @@ def _operations(folder: Path) -> set[str]:
     return found
 
 
-def _check_entry(path: Path, entry: dict[str, Any]) -> None:
+def _check_entry(path: Path, entry: dict[str, Json]) -> None:
     """Rejects a part of a configuration that names anything unsafe."""
     name, module, config = str(entry.get("class_name")), entry.get("module"), entry.get("config")
     if name in _LAYERS:
@@ -263,7 +267,7 @@ def _check_entry(path: Path, entry: dict[str, Any]) -> None:
             _refuse(path, f"calls a function of TensorFlow that is none of a network ({function})")
 
 
-def _is_trusted(module: str, name: str, config: Any) -> bool:
+def _is_trusted(module: str, name: str, config: Json) -> bool:
     if module == "builtins":
         # Keras writes its own functions as built-in ones, such as 'relu'; Python's are others.
         return not hasattr(builtins, str(config)) and not hasattr(builtins, name)
@@ -311,7 +315,7 @@ def _check_links(path: Path) -> None:
             with zipfile.ZipFile(path) as archive:
                 names = [name for name in archive.namelist() if name.endswith(".h5")]
                 contents = [archive.read(name) for name in names]
-            sources: list[Any] = [io.BytesIO(content) for content in contents]
+            sources: Sequence[io.BytesIO | Path] = [io.BytesIO(content) for content in contents]
         else:
             sources = [path]
         for source in sources:
@@ -323,7 +327,7 @@ def _check_links(path: Path) -> None:
         return  # Keras will raise an error of its own
 
 
-def _outside(group: Any) -> str:
+def _outside(group: h5py.Group) -> str:
     """The first name in an HDF5 group that refers to another file; '' if none does."""
     import h5py
 
@@ -352,12 +356,14 @@ def keras_version(path: Path) -> str:
         return ""
 
 
-def _configuration(path: Path) -> Any:
+def _configuration(path: Path) -> Json:
     """The architecture as parsed JSON; None if there is none, and so nothing to run."""
     try:
         if zipfile.is_zipfile(path):
-            return json.loads(_member(path, "config.json"))
-        return json.loads(_attribute(path, "model_config"))
+            found: Json = json.loads(_member(path, "config.json"))
+        else:
+            found = json.loads(_attribute(path, "model_config"))
+        return found
     except (ValueError, RecursionError):
         _refuse(path, "has a configuration that cannot be read as JSON")
     except (OSError, KeyError, zipfile.BadZipFile):
@@ -379,7 +385,7 @@ def _attribute(path: Path, name: str) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _entries(node: Any) -> Iterator[dict[str, Any]]:
+def _entries(node: Json) -> Iterator[dict[str, Json]]:
     """Every dict in a tree of dicts and lists."""
     todo = [node]
     while todo:
