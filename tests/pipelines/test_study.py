@@ -12,7 +12,7 @@ from tfrobust import jobs
 from tfrobust.cli.plans import make_plan
 from tfrobust.cli.studies import STUDIES, make_steps, study_names
 from tfrobust.errors import UsageError
-from tfrobust.jobs.studies import held
+from tfrobust.jobs.studies import locked
 from tfrobust.settings import load_yaml
 
 STUDY = """
@@ -74,7 +74,7 @@ def test_a_folder_with_a_space_is_one_argument(recipe, tmp_path):
 
 def test_a_folder_is_held_by_one_process(recipe, tmp_path, capfd):
     out = tmp_path / "out"
-    with held(out):
+    with locked(out):
         assert study.main([str(recipe), "--quick", "--output", str(out)]) == 1
         assert "Another process is at work" in capfd.readouterr().err
     assert study.main([str(recipe), "--quick", "--output", str(out)]) == 0
