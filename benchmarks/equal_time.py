@@ -84,7 +84,7 @@ def _config(args: argparse.Namespace) -> RunConfig:
 def _train_other(name: str, config: RunConfig, args: argparse.Namespace, run: Path) -> None:
     """Trains by another library and leaves a run folder that `pipelines.evaluate` takes."""
     from tfrobust.backbones.precision import in_float32
-    from tfrobust.jobs.opening import load_splits
+    from tfrobust.jobs.images import load_splits
     from tfrobust.run import RunFolder
     from tfrobust.runtime import import_quietly
     from tfrobust.settings import save_yaml

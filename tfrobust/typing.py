@@ -32,6 +32,8 @@ else:
     # TensorFlow takes seconds to import, and nothing looks at these when it runs.
     Tensor = Dataset = Source = Any
 
+#: A value in JSON.
+Json: TypeAlias = dict[str, "Json"] | list["Json"] | str | float | bool | None
 #: What NumPy holds.
 Array: TypeAlias = np.ndarray
 #: Images [N, H, W, C] as users have them.

@@ -14,7 +14,8 @@ from tfrobust.io import read_json
 from tfrobust.jobs.evaluation import EvaluateResult, evaluate
 from tfrobust.jobs.explanation import explain_examples
 from tfrobust.jobs.exporting import export_saved_model
-from tfrobust.jobs.opening import Subject, load_splits, without_seen
+from tfrobust.jobs.images import load_splits, without_seen
+from tfrobust.jobs.opening import Subject
 from tfrobust.jobs.plan import Plan, as_plan
 from tfrobust.progress import Tell, silent
 from tfrobust.run import GUESSES, RunFolder

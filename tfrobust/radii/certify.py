@@ -18,9 +18,9 @@ import numpy as np
 
 from tfrobust.cluster import Ray
 from tfrobust.cluster.pool import opened_workers
+from tfrobust.data.as_pixels import as_pixels
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.evaluation.batches import as_pixels
 from tfrobust.io import write_bytes
 from tfrobust.models.classifier import Classifier
 from tfrobust.models.inference import inference
