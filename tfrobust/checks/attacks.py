@@ -85,19 +85,26 @@ def black_box_beats_white_box(
 def out_of_steps(
     evaluation: Evaluation, attacks: Mapping[str, Attack], results: Sequence[AttackResult]
 ) -> Flag | None:
-    """Runs the last attack with four times the steps on images that it did not break."""
-    last = results[-1]
-    attack = attacks[last.name]
-    left = sample_rows(np.flatnonzero(last.outcome.correct), evaluation.seed)
-    steps = int(getattr(attack, "steps", 1)) if getattr(attack, "gains_by_steps", False) else 1
-    if steps == 1 or not len(left):
+    """Runs the last attack that gains by steps with four times as many on images that remain.
+
+    Other attacks may have come after it: the images are those that all attacks left.
+    """
+    names = [result.name for result in results if _steps(attacks[result.name]) > 1]
+    left = sample_rows(np.flatnonzero(results[-1].outcome.correct), evaluation.seed)
+    if not names or not len(left):
         return None
-    longer = dataclasses.replace(attack, steps=4 * steps)
-    broken = int(evaluation.broken(longer, last.threat_model, left).sum())
+    name, attack = names[-1], attacks[names[-1]]
+    longer = dataclasses.replace(attack, steps=4 * _steps(attack))
+    broken = int(evaluation.broken(longer, results[-1].threat_model, left).sum())
     if not above_chance(broken, len(left), _LUCK):
         return None
     return flag(
         "out_of_steps",
-        f"with four times the steps {last.name} breaks another {broken} of {len(left)} images: "
-        f"{steps} steps are too few; raise --steps, or run autoattack",
+        f"with four times the steps {name} breaks another {broken} of {len(left)} images: "
+        f"{_steps(attack)} steps are too few; raise --steps, or run autoattack",
     )
+
+
+def _steps(attack: Attack) -> int:
+    """How many steps an attack makes that more of them would make stronger; 1 of others."""
+    return int(getattr(attack, "steps", 1)) if getattr(attack, "gains_by_steps", False) else 1
