@@ -285,7 +285,7 @@ def _trained(
 def _images(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     """The images and labels of the file, or of the run's own test split."""
     if args.data is None and args.model.is_dir():
-        from tfrobust.jobs.opening import load_splits
+        from tfrobust.jobs.images import load_splits
         from tfrobust.run import RunFolder
 
         config = RunFolder(args.model).read_config()

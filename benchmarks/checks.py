@@ -13,7 +13,6 @@ same command resumes. The table is in OUTPUT/table.md and OUTPUT/table.json.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 import time
@@ -23,7 +22,7 @@ from typing import Any
 
 from benchmarks.checks_models import CASES, cases
 from benchmarks.checks_training import DATA, Task
-from tfrobust.run import write_json, write_text
+from tfrobust.io import read_json, write_json, write_text
 
 Row = dict[str, Any]
 
@@ -129,7 +128,7 @@ def _cells(data: str, name: str, own: Sequence[Row], raised: Sequence[str]) -> l
 
 
 def _rows(output: Path) -> list[Row]:
-    return [json.loads(file.read_text()) for file in sorted((output / "rows").glob("*.json"))]
+    return [read_json(file) for file in sorted((output / "rows").glob("*.json"))]
 
 
 def _parser() -> argparse.ArgumentParser:

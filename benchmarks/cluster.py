@@ -136,7 +136,8 @@ def _one_part(args: argparse.Namespace) -> None:
     from tfrobust.config import EvaluationConfig
     from tfrobust.evaluation.evaluate import cascade
     from tfrobust.evaluation.evaluator import Evaluator
-    from tfrobust.jobs.opening import open_subject, sample
+    from tfrobust.jobs.images import sample
+    from tfrobust.jobs.opening import open_subject
     from tfrobust.threat_model import ThreatModel
     from tfrobust.workers import Threads
 

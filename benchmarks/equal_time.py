@@ -83,7 +83,7 @@ def _config(args: argparse.Namespace) -> RunConfig:
 def _train_other(name: str, config: RunConfig, args: argparse.Namespace, run: Path) -> None:
     """Trains with another library and writes a run folder for `pipelines.evaluate`."""
     from tfrobust.backbones.precision import in_float32
-    from tfrobust.jobs.opening import load_splits
+    from tfrobust.jobs.images import load_splits
     from tfrobust.run import RunFolder
     from tfrobust.runtime import import_quietly
     from tfrobust.settings import save_yaml

@@ -28,7 +28,7 @@ from typing import Any
 
 from benchmarks.measuring import shared_folder
 from tfrobust.backbones import BACKBONES
-from tfrobust.run import write_text
+from tfrobust.io import read_json, write_text
 
 # Larger siblings of networks in the table, which see too few images in two minutes on 2 cores.
 TOO_HEAVY = {
@@ -141,7 +141,7 @@ def _row(
     row["exit"] = done.returncode
     evaluation = run / "evaluation.json"
     if evaluation.is_file():
-        report = json.loads(evaluation.read_text())
+        report = read_json(evaluation)
         flags = [flag["name"] for flag in report["flags"]]
         row |= {"clean": report["clean_accuracy"], "pgd": report["robust_accuracy"], "flags": flags}
     if done.returncode:

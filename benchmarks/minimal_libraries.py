@@ -74,7 +74,6 @@ def ours(name: str, norm: str) -> Run:
 
     def run(problem: Problem) -> np.ndarray:
         from tfrobust.attacks.named import make_attack
-        from tfrobust.evaluation.curves import largest_radius
         from tfrobust.threat_model import ThreatModel
 
         settings: dict[str, Any] = {"steps": problem.steps}
@@ -86,7 +85,7 @@ def ours(name: str, norm: str) -> Run:
             # Until the queries are spent, not until the ball is reached: it contains everything.
             settings = {"queries": problem.queries, "early_stop": False}
         attack: Any = make_attack(name, settings)
-        whole = ThreatModel(norm, largest_radius(ThreatModel(norm, 1.0), problem.x.shape[1:]))
+        whole = ThreatModel(norm, ThreatModel(norm, 1.0).largest_radius(problem.x.shape[1:]))
         made: np.ndarray = attack.perturb(problem.model, problem.x, problem.y, whole)
         return made
 

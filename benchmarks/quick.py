@@ -29,7 +29,8 @@ def main(words: Sequence[str] | None = None) -> int:
     from tfrobust.attacks.quick import quick
     from tfrobust.evaluation.evaluate import cascade
     from tfrobust.evaluation.evaluator import Evaluator
-    from tfrobust.jobs.opening import open_subject, sample
+    from tfrobust.jobs.images import sample
+    from tfrobust.jobs.opening import open_subject
     from tfrobust.threat_model import ThreatModel
 
     settings = {"data": {"dataset": str(args.data)}} if args.data else {}

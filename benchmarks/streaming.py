@@ -102,7 +102,7 @@ def _in_process(copy: Path, batch_size: int) -> dict[str, float]:
 def _measure(copy: Path, batch_size: int) -> dict[str, float]:
     from tfrobust.config import AugmentConfig, DataConfig
     from tfrobust.data.pipeline import training_batches
-    from tfrobust.jobs.opening import load_splits
+    from tfrobust.jobs.images import load_splits
     from tfrobust.runtime import setup
 
     setup(seed=0)

@@ -12,11 +12,11 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tfrobust"
 
 # A room may import only from rooms above it.
 ROOMS = (
-    "errors", "typing", "tables", "chance", "progress", "runtime", "settings", "plugins",
-    "config", "run", "figures", "distribution", "workers", "l1_projection", "threat_model", "data",
-    "backbones", "models", "cluster", "attacks", "training", "evaluation", "radii", "sets",
-    "explain", "export", "callbacks", "testing", "serving", "report", "search", "jobs", "cli",
-    "__main__",
+    "errors", "io", "typing", "tables", "chance", "progress", "runtime", "settings", "plugins",
+    "config", "run", "figures", "distribution", "workers", "l1_projection", "threat_model",
+    "data", "backbones", "models", "cluster", "attacks", "training", "checks", "evaluation",
+    "radii", "sets", "explain", "export", "callbacks", "testing", "serving", "report", "search",
+    "jobs", "cli", "__main__",
 )  # fmt: skip
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import sys
 from types import SimpleNamespace
 
 import pytest
+import tqdm.autonotebook
+import tqdm.std
 
-from tfrobust import progress as module
 from tfrobust.progress import Progress, clock
 
 
@@ -19,7 +21,7 @@ class _Terminal(io.StringIO):
 @pytest.fixture
 def now(monkeypatch):
     time = SimpleNamespace(seconds=100.0)
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: time.seconds))
+    monkeypatch.setattr(tqdm.std, "time", lambda: time.seconds)
     return time
 
 
@@ -79,5 +81,20 @@ def test_a_terminal_is_redrawn_and_left_clean(now):
     now.seconds += 3
     progress.update(2)
     progress.close()
-    line = "reading: 2/4, 4 s left"
+    line = f"reading |{'#' * 10:20}| 2/4, 4 s left"
     assert stream.getvalue() == f"\r{line}\r{' ' * len(line)}\r"
+
+
+def test_a_notebook_that_has_widgets_gets_one(now, monkeypatch):
+    class Widget(tqdm.std.tqdm):
+        pass
+
+    monkeypatch.setattr(tqdm.autonotebook, "tqdm", Widget)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert isinstance(Progress("reading", 4)._bar, Widget)
+    # What is to be written elsewhere is.
+    stream = io.StringIO()
+    progress = Progress("reading", 4, stream=stream)
+    now.seconds += 40
+    progress.update(2)
+    assert stream.getvalue() == "reading: 2/4, 40 s left\n" and not sys.stderr.getvalue()

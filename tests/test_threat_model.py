@@ -112,6 +112,16 @@ def test_steepest_step_ignores_the_gradients_scale_and_survives_zero(norm):
     assert np.array_equal(threat.steepest_step(np.zeros_like(grad), 0.1), np.zeros_like(grad))
 
 
+@pytest.mark.parametrize(
+    ("norm", "radius"), [("linf", 1.0), ("l2", 48**0.5), ("l1", 48.0), ("l0", 16.0)]
+)
+def test_the_largest_radius_reaches_from_black_to_white(norm, radius):
+    ball = ThreatModel(norm, radius)
+    assert ball.largest_radius((4, 4, 3)) == pytest.approx(radius)
+    black, white = (np.full((1, 4, 4, 3), value, np.float32) for value in (0, 1))
+    assert float(ball.distance(white, black)[0]) == pytest.approx(radius)
+
+
 def test_nan_is_outside():
     threat, x = ThreatModel("linf", 0.1), images()
     assert not np.any(threat.contains(np.full_like(x, np.nan), x))

@@ -42,13 +42,12 @@ def above_chance(correct: int, total: int, rate: float) -> bool:
 
 def wilson(successes: int, total: int) -> tuple[float, float]:
     """The 95 % confidence interval of a proportion (Wilson, 1927)."""
+    from scipy.stats import binomtest
+
     if total == 0:
         return 0.0, 1.0
-    z = 1.959964
-    p, shrink = successes / total, 1 + z * z / total
-    centre = (p + z * z / (2 * total)) / shrink
-    half = z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total)) / shrink
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    low, high = binomtest(successes, total).proportion_ci(0.95, method="wilson")
+    return float(low), float(high)
 
 
 def _counts(labels: ArrayLike) -> list[int]:

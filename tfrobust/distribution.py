@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.errors import TFRobustError, UsageError, first_line
 from tfrobust.run import RunFolder
 from tfrobust.runtime import tf
 from tfrobust.typing import Tensor
@@ -59,7 +59,7 @@ def make_strategy(name: str) -> Any:
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
-        first = str(error).splitlines()[0]
+        first = first_line(error)
         raise TFRobustError(
             f"Worker {worker.index} of {worker.count} cannot join the others ({first}): check the "
             "addresses in TF_CONFIG, and that no other process listens on them."
@@ -186,6 +186,6 @@ def lost_workers(worker: Worker) -> Iterator[None]:
         if worker.count == 1:
             raise
         raise TFRobustError(
-            f"Worker {worker.index} has lost another worker ({str(error).splitlines()[0][:120]}): "
+            f"Worker {worker.index} has lost another worker ({first_line(error)[:120]}): "
             "the last complete epoch is kept; start all workers again with --resume."
         ) from error

@@ -29,6 +29,11 @@ class UsageError(TFRobustError):
     """
 
 
+def first_line(error: object) -> str:
+    """The first line of an error's message, or the name of its class if it has no message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The nearest of the known words, " Did you mean 'sgd'?"; '' if none is near."""
     close = difflib.get_close_matches(word, list(known), n=1)

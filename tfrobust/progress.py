@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
-import time
+import warnings
 from collections.abc import Callable
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from tqdm.std import tqdm
 
 #: Receives a job's messages, one line at a time: a command prints them.
 Tell = Callable[[str], None]
@@ -26,10 +30,11 @@ def clock(seconds: float) -> str:
 
 
 class Progress:
-    """One line that shows the progress of some work and the time left.
+    """One line that shows the progress of some work and the time left, drawn by tqdm.
 
-    On a terminal the line is redrawn twice a second; elsewhere (a log file) a line is written
-    every 30 seconds, so that logs stay short. Work that ends within two seconds prints nothing.
+    On a terminal a bar is redrawn twice a second, and removed at the end, also in a notebook
+    with ipywidgets. Elsewhere (a log file) a line is written every 30 seconds, so that logs
+    stay short. Work that ends within two seconds prints nothing.
 
     Args:
       label: the kind of work.
@@ -42,10 +47,7 @@ class Progress:
         self, label: str, total: int, *, done: int = 0, stream: TextIO | None = None
     ) -> None:
         self.label, self.total, self.first, self.done = label, total, done, done
-        self._stream = stream or sys.stderr
-        self._live = self._stream.isatty()
-        self._start = self._drawn = time.monotonic()
-        self._width = 0
+        self._bar = _bar(label, total, done, stream or sys.stderr)
         self._limit: float | None = None
 
     @property
@@ -54,7 +56,7 @@ class Progress:
         steps = self.done - self.first
         if not steps:
             return self._limit
-        left = (time.monotonic() - self._start) / steps * (self.total - self.done)
+        left = self._bar.format_dict["elapsed"] / steps * (self.total - self.done)
         return left if self._limit is None else min(left, self._limit)
 
     def update(self, done: int, note: str = "", at_most: float | None = None) -> None:
@@ -66,25 +68,58 @@ class Progress:
           at_most: seconds until the work ends anyway, as with a time limit.
         """
         self.done, self._limit = done, at_most
-        now = time.monotonic()
-        if now - self._drawn >= (0.5 if self._live else 30) and now - self._start > 2:
-            self._drawn = now
-            self._write(note)
+        left = self.seconds_left
+        words = [f"{clock(left)} left" if left is not None else "", note]
+        self._bar.set_postfix_str(" ".join(filter(None, words)), refresh=False)
+        if self._bar.total != self.total:
+            self._bar.total = self.total
+            if hasattr(self._bar, "container"):  # a notebook's widget has its own total
+                self._bar.container.children[1].max = self.total
+        self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
         """Removes the line from a terminal."""
-        if self._live and self._width:
-            self._stream.write("\r" + " " * self._width + "\r")
-            self._stream.flush()
+        self._bar.close()
 
-    def _write(self, note: str) -> None:
-        left = self.seconds_left
-        text = f"{self.label}: {self.done}/{self.total}"
-        text += f", {clock(left)} left" if left is not None else ""
-        text += f" {note}" if note else ""
-        if self._live:
-            text, self._width = text.ljust(self._width), len(text)
-            self._stream.write("\r" + text)
-        else:
-            self._stream.write(text + "\n")
+
+def _bar(label: str, total: int, done: int, stream: TextIO) -> tqdm:
+    # Imported here: a command that shows no progress does not wait for it.
+    from tqdm.std import tqdm
+
+    # At position 0: what an exception left open does not move the next line down.
+    settings = {
+        "desc": label, "total": total, "initial": done, "delay": 2, "miniters": 0,
+        "smoothing": 0, "leave": False, "position": 0,
+    }  # fmt: skip
+    bar = "{desc} |{bar:20}| {n}/{total}{postfix}"
+    if stream.isatty():
+        # tqdm draws nothing on a terminal that does not tell its size.
+        size = {"ncols": shutil.get_terminal_size().columns - 1, "nrows": 24}
+        return tqdm(file=stream, mininterval=0.5, bar_format=bar, **size, **settings)
+    if stream is sys.stderr and (widget := _widget()) is not None:
+        return widget(mininterval=0.5, bar_format=bar.replace(":20", ""), **settings)
+    line = "{desc}: {n}/{total}{postfix}"
+    return tqdm(file=_Lines(stream), mininterval=30, bar_format=line, **settings)
+
+
+def _widget() -> type[tqdm] | None:
+    """tqdm's bar for notebooks; None where there is no notebook or it has no ipywidgets."""
+    with warnings.catch_warnings():
+        # Of ipywidgets, which are not there: lines do as well.
+        warnings.simplefilter("ignore")
+        from tqdm.autonotebook import tqdm as found
+    return None if found.__module__ == "tqdm.std" else found
+
+
+class _Lines:
+    """A stream on which what is redrawn stands line by line, as in a file."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        if line := text.strip("\r "):
+            self._stream.write(line + "\n")
+
+    def flush(self) -> None:
         self._stream.flush()

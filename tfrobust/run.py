@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +13,7 @@ import numpy as np
 
 from tfrobust.config import RunConfig
 from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.io import read_json, write_json, write_text
 from tfrobust.settings import from_dict, load_yaml, save_yaml
 
 
@@ -183,11 +181,10 @@ def class_names(path: Path) -> tuple[str, ...] | None:
         ):
             return tuple(str(name) for name in file["classes"])
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            found = json.loads(run.evaluation.read_text(encoding="utf-8"))["classes"]
+            found = read_json(run.evaluation)["classes"]
             return tuple(map(str, found))
     with contextlib.suppress(OSError, ValueError, TypeError):
-        text = (path / "assets.extra" / "labels.json").read_text(encoding="utf-8")
-        return tuple(map(str, json.loads(text)))
+        return tuple(map(str, read_json(path / "assets.extra" / "labels.json")))
     return None
 
 
@@ -200,57 +197,7 @@ def doubt_of_learning(path: Path) -> str | None:
     None if the model has learnt something, or if nothing was measured.
     """
     try:
-        found = json.loads(RunFolder(path).evaluation.read_text(encoding="utf-8"))
+        found = read_json(RunFolder(path).evaluation)
         return next((f["meaning"] for f in found["flags"] if f["name"] == GUESSES), None)
     except (OSError, ValueError, KeyError, TypeError):  # not a run folder, or never evaluated
         return None
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Writes JSON atomically, so that readers never see half of it; long lists take one line each.
-
-    Raises:
-      TFRobustError: the disk is full or the folder cannot be written.
-    """
-    write_text(path, _as_json(values) + "\n")
-
-
-def _as_json(values: Any, indent: str = "") -> str:
-    """Indented JSON in which a list of plain values stays on one line."""
-    inner = indent + "  "
-    if isinstance(values, dict) and values:
-        rows = [f"{inner}{json.dumps(str(k))}: {_as_json(v, inner)}" for k, v in values.items()]
-        return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
-    if isinstance(values, (list, tuple)) and any(isinstance(v, (dict, list)) for v in values):
-        return "[\n" + ",\n".join(inner + _as_json(v, inner) for v in values) + f"\n{indent}]"
-    return json.dumps(values, allow_nan=False)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically, so that readers never see half of it.
-
-    Raises:
-      TFRobustError: the disk is full or the folder cannot be written.
-    """
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file atomically: a temporary file beside it, then a rename.
-
-    Raises:
-      TFRobustError: the disk is full or the folder cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise TFRobustError(f"{path} cannot be written: {error}.") from error

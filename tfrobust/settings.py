@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.errors import UsageError
+from tfrobust.io import write_text
 
 #: Settings that are a plug-in with its own settings: a name, or {name: NAME, SETTING: VALUE}.
 PLUGINS = ("method",)
@@ -205,7 +206,4 @@ def save_yaml(config: Any, path: Path) -> None:
     Raises:
       TFRobustError: the file cannot be written.
     """
-    try:
-        path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
-    except OSError as error:
-        raise TFRobustError(f"Config cannot be written to {path}: {error}.") from error
+    write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False))

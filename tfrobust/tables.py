@@ -76,9 +76,14 @@ class Table(Mapping[str, Plugin]):
         return f"Unknown {self.kind} {name!r}: expected one of {', '.join(self)}{own}.{hint}"
 
 
+def names_model_file(name: object) -> bool:
+    """Whether a name is the path of a Keras model file by its ending, existing or not."""
+    return isinstance(name, str) and name.endswith((".keras", ".h5"))
+
+
 def is_model_file(name: object) -> bool:
     """Whether a name is the path of an existing Keras model file."""
-    return isinstance(name, str) and name.endswith((".keras", ".h5")) and Path(name).is_file()
+    return isinstance(name, str) and names_model_file(name) and Path(name).is_file()
 
 
 def is_place(name: object) -> bool:

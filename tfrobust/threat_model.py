@@ -7,6 +7,8 @@ works), norms are taken per example. They are TensorFlow code without Python sta
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -113,6 +115,20 @@ class ThreatModel:
         else:
             delta = _project_ball(delta, self.norm, eps)
         return tf.clip_by_value(x + tf.reshape(delta, tf.shape(x)), *self.bounds)
+
+    def largest_radius(self, image_shape: Sequence[int]) -> float:
+        """The radius from which on the ball around any image contains every other image.
+
+        Args:
+          image_shape: (H, W, C).
+        """
+        width, values = self.bounds[1] - self.bounds[0], float(math.prod(image_shape))
+        radii: dict[str, float] = {
+            "linf": width,
+            "l2": width * values**0.5,
+            "l1": width * values,
+        }
+        return radii.get(self.norm, values / image_shape[-1])
 
     def with_radii(self, radii: Tensor) -> ThreatModel:
         """The same ball with a separate radius per example, for `project` and `contains`.

@@ -31,6 +31,8 @@ else:
     # TensorFlow takes seconds to import, and these are not used at run time.
     Tensor = Dataset = Source = Any
 
+#: A value in JSON.
+Json: TypeAlias = dict[str, "Json"] | list["Json"] | str | float | bool | None
 #: A NumPy array.
 Array: TypeAlias = np.ndarray
 #: Users' images [N, H, W, C].

@@ -17,7 +17,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves CONTENT at /ranges (206 for a range), /plain (always all), /cut (half of it)."""
+    """Serves CONTENT: /ranges (206 for a range), /plain (all), /cut and /stall (half), /long."""
 
     def do_GET(self):
         asked = self.headers.get("Range")
@@ -29,10 +29,15 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(CONTENT) - start))
+        if self.path != "/long":
+            self.send_header("Content-Length", str(len(CONTENT) - start))
         self.end_headers()
-        stop = len(CONTENT) // 2 if self.path == "/cut" else None
+        stop = len(CONTENT) // 2 if self.path in ("/cut", "/stall") else None
         self.wfile.write(CONTENT[start:stop])
+        if self.path == "/stall":
+            self.server.ended.wait(10)
+        if self.path == "/long":
+            self.wfile.write(b"more")
 
     def log_message(self, *args):
         pass
@@ -41,10 +46,11 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.asked = []
+        running.asked, running.ended = [], threading.Event()
         running.url = f"http://127.0.0.1:{running.server_port}"
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         yield running
+        running.ended.set()
         running.shutdown()
 
 
@@ -85,7 +91,7 @@ def test_a_finished_part_is_not_asked_for_again(server, tmp_path):
 
 
 def test_wrong_content_is_refused_and_not_kept(server, tmp_path):
-    with pytest.raises(TFRobustError, match=f"SHA-256 {'0' * 64}, found .* with {SHA256}"):
+    with pytest.raises(TFRobustError, match=f"{'0' * 64} .* {SHA256}"):
         get(remote(server, "/plain", "0" * 64), tmp_path / "data.zip")
     assert list(tmp_path.iterdir()) == []
 
@@ -107,6 +113,29 @@ def test_a_file_of_another_size_is_not_begun(server, tmp_path):
     with pytest.raises(TFRobustError, match="found 'a file of 2,097,152 bytes'"):
         get(Remote(f"{server.url}/plain", 99, SHA256), tmp_path / "data.zip")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_does_not_end_is_cut_off(server, tmp_path):
+    with pytest.raises(TFRobustError, match="more than 2,097,152 bytes"):
+        get(remote(server, "/long"), tmp_path / "data.zip")
+    (part,) = tmp_path.iterdir()
+    assert part.name == "data.zip.part" and part.stat().st_size <= len(CONTENT)
+
+
+def test_a_server_that_stalls_is_left_in_time_and_gone_on_from(server, tmp_path):
+    start = time.monotonic()
+    with pytest.raises(TFRobustError, match="timed out"):
+        get(remote(server, "/stall"), tmp_path / "data.zip", timeout=0.3)
+    assert time.monotonic() - start < 2
+    get(remote(server, "/ranges"), tmp_path / "data.zip")
+    assert server.asked == [None, f"bytes={len(CONTENT) // 2}-"]
+
+
+def test_the_proxy_of_the_environment_is_asked(server, tmp_path, monkeypatch):
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("http_proxy", server.url)
+    source = Remote("http://files.invalid/data.zip", len(CONTENT), SHA256)
+    assert get(source, tmp_path / "data.zip").read_bytes() == CONTENT
 
 
 def test_nothing_listens(tmp_path):

@@ -7,7 +7,8 @@ import pytest
 
 from tfrobust.data.corruptions import corrupt
 from tfrobust.data.types import ImageSet
-from tfrobust.evaluation.corrupted import as_text, corruption_accuracy
+from tfrobust.evaluation.corrupted import corruption_accuracy
+from tfrobust.report.corruption_table import corruption_table
 from tfrobust.runtime import tf
 
 
@@ -34,7 +35,7 @@ def test_each_figure_is_the_accuracy_on_the_corrupted_images(case):
     for name, row in expected.items():
         assert found["by_corruption"][name] == pytest.approx(row)
     assert found["mean_accuracy"] == pytest.approx(np.mean([*expected.values()]))
-    text = as_text(found)
+    text = corruption_table(found)
     assert f"{found['mean_accuracy']:.3f}" in text and "not comparable" in text
 
 

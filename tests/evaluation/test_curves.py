@@ -15,7 +15,6 @@ from tfrobust.evaluation.curves import (
     Curve,
     accuracy_against_eps,
     accuracy_against_steps,
-    largest_radius,
     sample_index,
     sweep_curve,
 )
@@ -81,16 +80,6 @@ def test_a_curve_ends_where_the_ball_holds_every_image(linear):
     curve = accuracy_against_eps(linear[0], Deaf(), ThreatModel("linf", 0.3))
     np.testing.assert_allclose(curve.values, (0, 0.075, 0.15, 0.3, 0.6, 1.0))
     assert set(curve.correct) == {54}
-
-
-@pytest.mark.parametrize(
-    ("norm", "radius"), [("linf", 1.0), ("l2", 48**0.5), ("l1", 48.0), ("l0", 16.0)]
-)
-def test_the_largest_radius_reaches_from_black_to_white(norm, radius):
-    ball = ThreatModel(norm, radius)
-    assert largest_radius(ball, (4, 4, 3)) == pytest.approx(radius)
-    black, white = (np.full((1, 4, 4, 3), value, np.float32) for value in (0, 1))
-    assert float(ball.distance(white, black)[0]) == pytest.approx(radius)
 
 
 def test_radii_in_pixels_are_whole(linear):

@@ -9,8 +9,9 @@ import pytest
 
 from tfrobust.data.corruption_sets import ArraySet, FolderSet
 from tfrobust.data.corruptions import CORRUPTIONS
-from tfrobust.evaluation.published_corruptions import ALEXNET, as_text, published_accuracy
+from tfrobust.evaluation.published_corruptions import ALEXNET, published_accuracy
 from tfrobust.models.classifier import as_classifier
+from tfrobust.report.corruption_table import published_table
 from tfrobust.runtime import tf
 
 # How many of ten images are right, by corruption and severity.
@@ -59,7 +60,7 @@ def test_means_count_the_published_corruptions_and_the_rest_is_told(model):
     assert found["mean_error"] == pytest.approx(0.3) and found["images"] == 10
     assert found["mce"] == [] and "saturate" in found["note"] and "13 of the 15" in found["note"]
     assert measured(model, names=("saturate",))["mean_error"] == 1
-    assert "mean error" in as_text(found)
+    assert "mean error" in published_table(found)
 
 
 def test_mce_of_imagenet_c_is_relative_to_alexnet_s_published_errors(model):
@@ -79,7 +80,7 @@ def test_mce_of_other_sets_is_relative_to_a_model_that_is_named(model):
     found = measured(model, baselines={"plain": baseline, "itself": model})
     plain, own = found["mce"]
     assert plain["value"] == pytest.approx((0.4 / 0.6 + 0.2 / 0.8) / 2, abs=1e-6)
-    assert own["value"] == 1 and "mCE relative to plain" in as_text(found)
+    assert own["value"] == 1 and "mCE relative to plain" in published_table(found)
     # A baseline that makes no error has no ratio.
     assert measured(model, names=("saturate",), baselines={"never wrong": baseline})["mce"][0] == {
         "baseline": "never wrong", "value": None, "by_corruption": {},

@@ -117,6 +117,23 @@ def test_the_last_map_larger_than_1x1_is_found(backbone, side) -> None:
     assert maps.shape == (2, side, side) and np.isfinite(maps).all()
 
 
+def test_maps_of_gradcam_that_cancel_out_are_reported(corners, x, caplog) -> None:
+    """A logit of a flattened map: +1 at one place, -1 at all others, so -14/16 in the mean."""
+    gradcam(corners, x, np.array([0, 1]), target_layer="conv")
+    assert not caplog.records
+    image = keras.Input((4, 4, 1), name="image")
+    maps = keras.layers.Conv2D(1, 1, use_bias=False, name="conv")(image)
+    flat = keras.Model(image, keras.layers.Dense(1, name="logits")(keras.layers.Flatten()(maps)))
+    flat.get_layer("conv").set_weights([np.ones((1, 1, 1, 1), np.float32)])
+    weights = np.where(np.arange(16) == 0, 1.0, -1.0).astype("float32")[:, None]
+    flat.get_layer("logits").set_weights([weights, np.zeros(1)])
+    bright = np.zeros((1, 4, 4, 1), np.float32)
+    bright[0, 0, 0] = 1
+    assert not gradcam(flat, bright, np.array([0]), target_layer="conv").any()
+    assert "layercam" in caplog.text
+    assert layercam(flat, bright, np.array([0]), target_layer="conv")[0].argmax() == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_it_is_found_on_every_network(backbone) -> None:

@@ -10,10 +10,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
 from tfrobust.attacks.gradient import PGD
+from tfrobust.attacks.results import AttackResult, Outcome
 from tfrobust.chance import wilson
 from tfrobust.errors import UsageError
 from tfrobust.evaluation.evaluate import evaluate
-from tfrobust.evaluation.report import AttackResult, Outcome, RobustnessReport
+from tfrobust.evaluation.report import RobustnessReport
 from tfrobust.figures.accuracy_curves import (
     AccuracyAgainstEps,
     AccuracyAgainstSteps,

@@ -11,7 +11,7 @@ import pytest
 from tfrobust import jobs
 from tfrobust.cli.main import main
 from tfrobust.export.portable import convert
-from tfrobust.jobs import evaluation
+from tfrobust.jobs import evaluation_extras
 from tfrobust.runtime import keras
 
 FLAGS = ("--eps", "0.3", "--eval-batch-size", "32", "--queries", "5")
@@ -87,7 +87,9 @@ def test_a_file_elsewhere_is_compared_with_what_is_named(converted, images, run,
     away = images.parent / "away.tflite"
     away.write_bytes(converted("tflite").read_bytes())
     asked = []
-    monkeypatch.setattr(evaluation, "_with_transfer", lambda report, *rest: asked.append(rest[-1]))
+    monkeypatch.setattr(
+        evaluation_extras, "_with_transfer", lambda report, *rest: asked.append(rest[-1].name)
+    )
     subject = jobs.open_subject(away, {"data": {"dataset": str(images)}})
     assert subject.is_converted and subject.config.evaluation.attacks == ("square",)
     settings = dataclasses.replace(subject.config.evaluation, attacks=("uniform-noise",))

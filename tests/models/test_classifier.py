@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.models.classifier import as_classifier, as_graph, input_shape
+from tfrobust.models.classifier import as_classifier, as_graph
 from tfrobust.models.heads import bounded_by
 from tfrobust.models.inference import attackable, inference
+from tfrobust.models.inputs import input_shape
 from tfrobust.models.opening import load_any
 from tfrobust.models.views import InputView
 from tfrobust.runtime import keras as keras_2

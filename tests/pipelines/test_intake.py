@@ -14,7 +14,7 @@ from pipelines import compare, evaluate, export, predict
 from tfrobust.config import DataConfig, RunConfig, ThreatConfig
 from tfrobust.data import load
 from tfrobust.data.digests import RunImages
-from tfrobust.jobs import evaluation
+from tfrobust.jobs import evaluation_extras
 from tfrobust.run import RunFolder
 from tfrobust.runtime import keras, tf
 from tfrobust.settings import save_yaml
@@ -87,7 +87,7 @@ def test_what_a_run_has_seen_is_left_out_wherever_it_lies(run, tmp_path, capsys)
         data = ["--data", tmp_path / "elsewhere"]
         found, names = measured(model, *data, output=tmp_path / f"out-{model.name}")
         assert sorted(names) == sorted(splits.test.names)
-        assert any("trained on by this run" in note for note in found["notes"])
+        assert any("this run was trained on" in note for note in found["notes"])
     np.savez(tmp_path / "train.npz", x=splits.train.images, y=splits.train.labels)
     args = [str(run.path), *FAST, "--data", str(tmp_path / "train.npz")]
     assert evaluate.main(args) == 2
@@ -211,7 +211,7 @@ def test_a_late_failure_loses_nothing(tmp_path, capsys, monkeypatch):
     def broken(*args, **kwargs):
         raise ValueError("no such thing")
 
-    monkeypatch.setattr(evaluation, "_with_corruptions", broken)
+    monkeypatch.setattr(evaluation_extras, "_with_corruptions", broken)
     classifier().save(tmp_path / "m.keras")
     np.savez(tmp_path / "d.npz", **dict(zip("xy", pictures(), strict=True)))
     args = [str(tmp_path / "m.keras"), *FAST, "--data", str(tmp_path / "d.npz"), "--corruptions"]

@@ -12,7 +12,7 @@ import pytest
 from pipelines import evaluate, perturb, train
 from tfrobust.config import DataConfig
 from tfrobust.data import load_all
-from tfrobust.jobs.opening import load_splits
+from tfrobust.jobs.images import load_splits
 from tfrobust.runtime import keras
 from tfrobust.sets import manifest as set_files
 
@@ -148,7 +148,7 @@ def test_too_few_images_are_used_up_and_told(files, tmp_path, capsys):
     right = np.arange(90) % 10 != 9
     assert (entry["asked"], entry["misclassified"]) == (500, 9)
     assert entry["images"] == (right & (level < 8)).sum() < entry["attacked"] == right.sum() == 81
-    assert "500 were asked for, but test has no more images" in capsys.readouterr().out
+    assert "of 500: test has no more images" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,7 @@ def test_wrong_combinations_are_wrong_use():
         ["--dataset", "some/folder", "--method", "nsl", "--norm", "l0", "--eps", "5"],
         ["--dataset", "some/folder", "--train-step-size", "1/255"],
         ["--dataset", "some/folder", "--backbone", "resnet50", "--alpha", "-1"],
+        ["--dataset", "some/folder", "--backbone", "missing.keras"],
     ):
         with pytest.raises(UsageError):
             plan_of(*words)

@@ -53,7 +53,7 @@ def test_a_trial_is_what_an_independent_evaluation_says(tmp_path, capfd):
 
 def check_metrics(row, run, x, y):
     """What the table says is what the kept model does on 'select' and on the given set."""
-    from tfrobust.jobs.opening import load_splits
+    from tfrobust.jobs.images import load_splits
     from tfrobust.runtime import keras
     from tfrobust.search.objective import robust_accuracy
 

@@ -12,7 +12,7 @@ from tfrobust import jobs
 from tfrobust.cli.plans import make_plan
 from tfrobust.cli.studies import STUDIES, make_steps, study_names
 from tfrobust.errors import UsageError
-from tfrobust.jobs.studies import held
+from tfrobust.jobs.studies import locked
 from tfrobust.settings import load_yaml
 
 STUDY = """
@@ -59,7 +59,7 @@ def test_what_was_made_of_other_data_is_not_taken_for_done(recipe, tmp_path, cap
     assert "Step small was done with another command" in capfd.readouterr().err
     # Done again, its id is new: what was built on the old one is not done.
     assert study.main([*args, "--redo", "small"]) == 0
-    assert "To be done again: small, again" in capfd.readouterr().out
+    assert "small, again" in capfd.readouterr().out
     (tmp_path / "again.json").replace(out / "steps" / "again.json")
     assert study.main(args) == 2
     assert "add --redo again" in capfd.readouterr().err
@@ -74,7 +74,7 @@ def test_a_folder_with_a_space_is_one_argument(recipe, tmp_path):
 
 def test_a_folder_is_held_by_one_process(recipe, tmp_path, capfd):
     out = tmp_path / "out"
-    with held(out):
+    with locked(out):
         assert study.main([str(recipe), "--quick", "--output", str(out)]) == 1
         assert "Another process is at work" in capfd.readouterr().err
     assert study.main([str(recipe), "--quick", "--output", str(out)]) == 0

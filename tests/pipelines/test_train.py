@@ -74,7 +74,7 @@ def test_leaves_everything_that_a_later_verb_needs(run):
 
 
 def test_predictions_are_those_of_the_kept_model(run):
-    from tfrobust.jobs.opening import load_splits
+    from tfrobust.jobs.images import load_splits
     from tfrobust.run import RunFolder
 
     folder, _ = run

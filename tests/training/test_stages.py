@@ -143,6 +143,15 @@ def test_the_most_robust_epoch_is_kept_and_a_constant_classifier_is_not():
     assert max([*rows, robust], key=lambda r: rank(r, "select_clean")) == rows[2]
 
 
+def test_of_epochs_within_a_point_the_better_one_clean_is_kept():
+    rows = [
+        row(0.468, 0.444, clean=0.688),
+        row(0.476, 0.442, clean=0.73),
+        row(0.5, 0.43, clean=0.8),
+    ]
+    assert max(rows, key=rank) == rows[1]
+
+
 def test_a_network_that_no_attack_moves_is_not_a_constant_one():
     assert rank(row(0.97, 0.97, clean=0.97)) > rank(row(0.5, 0.49, clean=0.5))
     assert overfits_to_fgsm([row(0.9, 0.9, clean=0.9), row(0.8, 0.1)])

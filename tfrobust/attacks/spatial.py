@@ -19,10 +19,10 @@ import numpy as np
 
 from tfrobust.attacks.active_rows import all_rows, is_correct, keep, scatter
 from tfrobust.errors import UsageError
+from tfrobust.io import csv_text, write_json, write_text
 from tfrobust.models.inference import inference
 from tfrobust.models.pairs import open_pair
 from tfrobust.models.views import InputView
-from tfrobust.run import write_json, write_text
 from tfrobust.runtime import tf
 from tfrobust.typing import Function, Model, Source, Tensor
 
@@ -86,13 +86,14 @@ class SpatialAccuracy:
           TFRobustError: the disk is full or the folder cannot be written.
         """
         path = Path(folder) / "spatial"
-        rows = ["index,label,clean,robust,degrees,right,down"]
-        columns = (self.labels, self.clean, self.robust, self.broken_at)
-        for index, (label, clean, robust, at) in enumerate(zip(*columns, strict=True)):
-            place = ",".join(f"{value:.4g}" for value in at)
-            rows.append(f"{index},{label},{int(clean)},{int(robust)},{place}")
+        columns = zip(self.labels, self.clean, self.robust, self.broken_at, strict=True)
+        rows = (
+            [index, label, int(clean), int(robust), *(f"{value:.4g}" for value in at)]
+            for index, (label, clean, robust, at) in enumerate(columns)
+        )
+        head = ["index", "label", "clean", "robust", "degrees", "right", "down"]
         write_json(path.with_suffix(".json"), self.as_dict())
-        write_text(path.with_suffix(".csv"), "\n".join([*rows, ""]))
+        write_text(path.with_suffix(".csv"), csv_text(head, rows))
         return [path.with_suffix(".json"), path.with_suffix(".csv")]
 
 

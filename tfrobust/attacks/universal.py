@@ -22,11 +22,11 @@ from tfrobust.attacks.losses import cross_entropy
 from tfrobust.data.sources import as_images
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import UsageError
+from tfrobust.io import write_bytes, write_json
 from tfrobust.models.classifier import Classifier
 from tfrobust.models.inference import attackable, inference
 from tfrobust.models.pairs import check_labels, open_pair
 from tfrobust.models.views import InputView
-from tfrobust.run import write_bytes, write_json
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
 from tfrobust.typing import Function, Model, Source, Tensor

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tfrobust.backbones.description import Backbone
+from tfrobust.errors import UsageError
 from tfrobust.plugins import as_dataclass, settings_of
-from tfrobust.tables import Table, is_model_file
+from tfrobust.tables import Table, is_model_file, names_model_file
 
 _APPLICATIONS = (
     "mobilenetv2 resnet50 resnet101 resnet152 resnet50v2 densenet121 densenet169 densenet201 "
@@ -26,10 +27,15 @@ class _Backbones(Table[Backbone]):
     """Networks as `Backbone`s; a user's plain function of features is wrapped as one."""
 
     def __contains__(self, name: object) -> bool:
-        return super().__contains__(name) or is_model_file(name)
+        return super().__contains__(name) or names_model_file(name)
 
     def __getitem__(self, name: str) -> Backbone:
-        if is_model_file(name):
+        if names_model_file(name):
+            if not is_model_file(name):
+                raise UsageError(
+                    f"--backbone {name}: no such file: expected the path of a Keras model (.keras "
+                    f"or .h5), or a backbone by name: {', '.join(self.built_in)}."
+                )
             # A complete classifier: `build` reads the file.
             return Backbone(name=name, constructor=name, normalisation="none", blocks=(), stride=1)
         found = super().__getitem__(name)

@@ -12,7 +12,7 @@ import numpy as np
 from tfrobust.callbacks.base import Callback, Logs
 from tfrobust.errors import TFRobustError
 from tfrobust.figures.training import LearningCurves, TrainingHistory
-from tfrobust.run import write_text
+from tfrobust.io import write_text
 from tfrobust.training.state import as_csv
 
 # Keras's name -> the name in the history of a run.

@@ -21,7 +21,7 @@ from tfrobust.config import (
 from tfrobust.errors import UsageError
 from tfrobust.plugins import Choice, all_settings, choice_of, parse, takers
 from tfrobust.settings import format_eps, parse_number
-from tfrobust.tables import Table, imported, is_model_file, is_place
+from tfrobust.tables import Table, imported, is_place, names_model_file
 
 
 class Names(list[str]):
@@ -30,7 +30,7 @@ class Names(list[str]):
     def __contains__(self, name: object) -> bool:
         if isinstance(name, str):
             name, _ = parse(name, list(self))
-        return super().__contains__(name) or is_place(name) or is_model_file(name)
+        return super().__contains__(name) or is_place(name) or names_model_file(name)
 
 
 def add_settings(

@@ -33,7 +33,7 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
 def work(args: argparse.Namespace) -> None:
     """Predicts, then prints and writes the table."""
     from tfrobust import jobs
-    from tfrobust.run import write_text
+    from tfrobust.io import write_text
     from tfrobust.runtime import import_quietly
 
     check_top(args.top)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.errors import TFRobustError, UsageError, first_line
 
 _LOOPBACK = "127.0.0.1"
 # Ray's own switch between a node that others can reach and one on the loopback device.
@@ -112,7 +112,7 @@ def _connect(ray: Any, address: str | None) -> None:
     except Exception as error:
         if isinstance(error, TFRobustError):
             raise
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = first_line(error)
         raise TFRobustError(
             f"The Ray cluster at {address or 'this machine'} cannot be reached ({first}): check "
             "that it runs ('ray status' there), that --on or RAY_ADDRESS is its address, and that "

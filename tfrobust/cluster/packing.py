@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tfrobust.errors import TFRobustError
+from tfrobust.errors import TFRobustError, first_line
 
 
 def pack(value: Any) -> bytes:
@@ -32,7 +32,7 @@ def pack(value: Any) -> bytes:
         Packer(file).dump(value)
     # What cannot be pickled raises whatever it likes.
     except Exception as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = first_line(error)
         raise TFRobustError(
             f"The model or attack cannot be sent to other processes ({first}): save the model as a "
             ".keras file or SavedModel and give its path, or leave --on away."

@@ -13,7 +13,7 @@ from typing import Any
 from tfrobust.cluster.connection import Ray, as_ray, connected, gpus_of, slots
 from tfrobust.cluster.packing import pack
 from tfrobust.cluster.worker import Sent, do, manner_of
-from tfrobust.errors import TFRobustError
+from tfrobust.errors import TFRobustError, first_line
 from tfrobust.workers import Piece, Workers
 
 # How often a piece is tried again whose process or node died: it may be what killed it.
@@ -101,7 +101,7 @@ class RayWorkers:
         except self._ray.exceptions.RayTaskError as error:
             raise _told(error.cause) from error
         except self._ray.exceptions.RayError as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            first = first_line(error)
             raise TFRobustError(
                 f"A batch was tried {_TRIES + 1} times, and its worker died each time, of too "
                 f"little memory perhaps ({first}): give workers more of a node with --worker-cpus, "

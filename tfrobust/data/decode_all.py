@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-import time
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +20,7 @@ from tfrobust.data.images import Decoded, Source, decode, measure, reason
 from tfrobust.data.mapped import MappedFile
 from tfrobust.data.types import ImageSet, ReadLog, ReadOptions
 from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.progress import Progress
 
 # Above this many pixels, the source's most common size is a camera's, not a classifier's: the
 # user has to choose one.
@@ -233,18 +232,10 @@ def _parallel(
 def _with_progress(
     chunks: Iterable[Sequence[Item]], total: int, verb: str
 ) -> Iterator[Sequence[Item]]:
-    """Passes chunks on; after three seconds, prints the expected time on stderr."""
-    start = shown = time.monotonic()
-    interval, end = (0.5, "\r") if sys.stderr.isatty() else (10.0, "\n")
-    done = 0
+    """Passes chunks on, and shows progress."""
+    progress, done = Progress(f"images {verb}", total), 0
     for chunk in chunks:
         yield chunk
         done += len(chunk)
-        now = time.monotonic()
-        if now - start > 3 and now - shown > interval:
-            left = (now - start) / done * (total - done)
-            line = f"{done:,} of {total:,} images {verb}, {left:.0f} s left"
-            print(f"{line:<60}", end=end, file=sys.stderr, flush=True)
-            shown = now
-    if shown > start and end == "\r":
-        print(file=sys.stderr)
+        progress.update(done)
+    progress.close()

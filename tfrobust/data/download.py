@@ -1,22 +1,26 @@
-"""Downloads that are bounded in time, resumable, verified and atomic."""
+"""Downloads that are bounded in time, resumable, verified and atomic.
+
+pooch moves a file into place once its digest is right; what it does not do is here: to go on from
+where a download was cut, and to give up in time.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
-import urllib.error
-import urllib.request
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+
+import pooch
+import requests
 
 from tfrobust.errors import TFRobustError
 from tfrobust.progress import Progress
 
-_BLOCK = 1 << 20
-_PART = ".part"
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -54,17 +58,18 @@ def fetch(remote: Remote, target: Path, *, otherwise: str, timeout: float = 10.0
         content does not match.
     """
     if target.exists():
-        return _verified(remote, target, otherwise)
-    part = target.with_name(target.name + _PART)
+        return _checked(remote, target, otherwise)
+    part = target.absolute().with_name(f"{target.name}.part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _receive(remote, part, timeout)
-        os.replace(_verified(remote, part, otherwise), target)
-    except (urllib.error.URLError, HTTPException, ConnectionError, TimeoutError) as error:
+        pooch.retrieve(
+            remote.url, f"sha256:{remote.sha256}", fname=target.name, path=part.parent,
+            downloader=_resuming(remote, part, timeout),
+        )  # fmt: skip
+    except (requests.RequestException, ConnectionError, TimeoutError) as error:
         raise TFRobustError(
             f"Expected to download {remote.url} ({remote.size:,} bytes), found "
-            f"'{getattr(error, 'reason', None) or error}': run again with a "
-            f"connection (the download resumes), put the file at {target} yourself, or {otherwise}."
+            f"'{_reason(error)}': run again with a connection (the download resumes), put the "
+            f"file at {target} yourself, or {otherwise}."
         ) from error
     except OSError as error:
         raise TFRobustError(
@@ -72,49 +77,66 @@ def fetch(remote: Remote, target: Path, *, otherwise: str, timeout: float = 10.0
             f"'{error.strerror or error}': free some space or choose another folder with "
             "--data-dir."
         ) from error
+    except ValueError as error:  # pooch has found another digest
+        raise TFRobustError(f"{remote.url}: {error} Try again, or {otherwise}.") from error
     return target
 
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, 64 hex digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+    return str(pooch.file_hash(str(path), alg="sha256"))
 
 
-def _receive(remote: Remote, part: Path, timeout: float) -> None:
-    start = part.stat().st_size if part.exists() else 0
-    if start >= remote.size:
-        return
-    request = urllib.request.Request(remote.url)
-    if start:
-        request.add_header("Range", f"bytes={start}-")
-    with _open(request, timeout) as response:
+def _checked(remote: Remote, target: Path, otherwise: str) -> Path:
+    """An existing file; pooch would replace a wrong one, which may be the user's."""
+    if (found := sha256(target)) == remote.sha256:
+        return target
+    raise TFRobustError(
+        f"Expected {remote.url} as {remote.size:,} bytes with SHA-256 {remote.sha256}, found "
+        f"{target.stat().st_size:,} bytes with {found} in {target}: download it again, or "
+        f"{otherwise}."
+    )
+
+
+def _resuming(remote: Remote, part: Path, timeout: float) -> Callable[[str, str, Any], None]:
+    """A downloader for pooch that goes on from the bytes in `part`."""
+
+    def download(url: str, output_file: str, _: Any) -> None:
+        start = part.stat().st_size if part.exists() else 0
+        if start < remote.size:
+            _receive(remote, part, start, timeout)
+        # Wrong bytes go with pooch's file: the next download does not go on from them.
+        os.replace(part, output_file)
+
+    return download
+
+
+def _receive(remote: Remote, part: Path, start: int, timeout: float) -> None:
+    # As it is: the size and the range are of the file, not of what it is compressed to.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    with _ask(remote.url, headers, timeout) as response:
+        response.raise_for_status()
         # A server that ignores the range sends the whole file with status 200.
-        start = start if response.status == 206 else 0
+        start = start if response.status_code == 206 else 0
+        length = int(response.headers.get("Content-Length", remote.size - start))
         # The start of the file must not be a log-in page, for example.
-        if response.length is not None and start + response.length != remote.size:
-            raise ConnectionError(f"a file of {start + response.length:,} bytes")
+        if start + length != remote.size:
+            raise ConnectionError(f"a file of {start + length:,} bytes")
         with part.open("ab" if start else "wb") as file:
-            _copy(response, file, remote, start)
+            _copy(response, file.write, remote, start)
 
 
-def _open(request: urllib.request.Request, timeout: float) -> HTTPResponse:
-    """The response within `timeout` in total: urllib's own does not cover the DNS look-up."""
-    answer: list[Any] = []
+def _ask(url: str, headers: dict[str, str], timeout: float) -> requests.Response:
+    """The response within `timeout` in total: requests' own does not cover the DNS look-up."""
+    answer: list[requests.Response | Exception] = []
 
-    def connect() -> None:
+    def ask() -> None:
         try:
-            # A new opener: urlopen keeps the proxies of its first call.
-            answer.append(urllib.request.build_opener().open(request, timeout=timeout))
+            answer.append(requests.get(url, headers=headers, stream=True, timeout=timeout))
         except Exception as error:
-            if isinstance(error, urllib.error.HTTPError):
-                error.close()
             answer.append(error)
 
-    thread = threading.Thread(target=connect, daemon=True)
+    thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(timeout)
     if not answer:
@@ -124,27 +146,31 @@ def _open(request: urllib.request.Request, timeout: float) -> HTTPResponse:
     return answer[0]
 
 
-def _copy(response: HTTPResponse, file: BinaryIO, remote: Remote, done: int) -> None:
+def _copy(
+    response: requests.Response, write: Callable[[bytes], Any], remote: Remote, done: int
+) -> None:
     label = f"Downloading {Path(remote.url).name} (MB)"
-    progress = Progress(label, remote.size // 10**6, done=done // 10**6)
-    while block := response.read(_BLOCK):
-        file.write(block)
-        done += len(block)
-        progress.update(done // 10**6)
-    progress.close()
+    with closing(Progress(label, remote.size // 10**6, done=done // 10**6)) as progress:
+        try:
+            for block in response.iter_content(_BLOCK):
+                done += len(block)
+                if done > remote.size:
+                    raise ConnectionError(f"a file of more than {remote.size:,} bytes")
+                write(block)
+                progress.update(done // 10**6)
+        except requests.exceptions.ChunkedEncodingError as error:
+            raise ConnectionError(f"the connection closed after {done:,} bytes") from error
     if done < remote.size:
         raise ConnectionError(f"the connection closed after {done:,} bytes")
 
 
-def _verified(remote: Remote, path: Path, otherwise: str) -> Path:
-    found = sha256(path)
-    if found == remote.sha256:
-        return path
-    size = path.stat().st_size
-    if path.suffix == _PART:
-        # Otherwise the next run would resume from corrupt bytes.
-        path.unlink()
-    raise TFRobustError(
-        f"Expected {remote.url} as {remote.size:,} bytes with SHA-256 {remote.sha256}, found "
-        f"{size:,} bytes with {found} in {path}: download it again, or {otherwise}."
-    )
+def _reason(error: BaseException) -> str:
+    """The cause, in the words of the server or the system."""
+    if (response := getattr(error, "response", None)) is not None:
+        return str(response.reason)
+    below: BaseException | None = error
+    while below is not None:
+        if words := getattr(below, "strerror", None):
+            return str(words)
+        below = below.__cause__ or below.__context__
+    return str(error)

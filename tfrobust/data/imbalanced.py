@@ -14,7 +14,7 @@ from PIL import Image
 
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.run import write_bytes
+from tfrobust.io import write_bytes
 
 #: Images in each of 10 classes of such a task: 424 in the first, 28,789 in the ninth.
 COUNTS = (424, 8332, 21219, 3261, 6415, 13526, 4241, 409, 28789, 4268)

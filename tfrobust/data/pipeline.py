@@ -17,6 +17,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tfrobust.config import AugmentConfig
+from tfrobust.data.as_pixels import as_pixels
 from tfrobust.data.augment import augment as augment_batch
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import UsageError
@@ -148,6 +149,4 @@ def _gather(data: ImageSet, index: Tensor) -> dict[str, Tensor]:
     images, labels = tf.numpy_function(read, [index], dtypes, stateful=False)
     images = tf.ensure_shape(images, [index.shape[0], *data.image_shape])
     labels = tf.ensure_shape(labels, [index.shape[0]])
-    # Floats are already in [0, 1] and stay exactly the same.
-    pixels = tf.cast(images, tf.float32) / 255 if images.dtype == tf.uint8 else images
-    return {"image": pixels, "label": labels}
+    return {"image": as_pixels(images), "label": labels}

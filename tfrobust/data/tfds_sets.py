@@ -15,7 +15,7 @@ from tfrobust.data.decode_all import Item, collect
 from tfrobust.data.mapped import disk_errors
 from tfrobust.data.tfds import prepared
 from tfrobust.data.types import RawData, ReadLog, ReadOptions
-from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.errors import TFRobustError, UsageError, first_line
 
 _TRAIN, _TEST = ("train",), ("test", "validation", "val", "valid")
 
@@ -36,10 +36,10 @@ def read(name: str, location: Path | None, options: ReadOptions) -> RawData:
     try:
         builder = prepared(lambda: tfds.builder(name, data_dir=data_dir))
     except (tfds.core.DatasetNotFoundError, ValueError, ImportError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = first_line(error)
         raise UsageError(f"tfds:{name}: TensorFlow Datasets says {first}") from error
     except Exception as error:  # a download may fail in any way
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = first_line(error)
         raise TFRobustError(
             f"tfds:{name} cannot be prepared ({first}): give the folder of a prepared copy with "
             "--data-dir."

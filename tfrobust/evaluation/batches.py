@@ -1,34 +1,30 @@
-"""What an evaluation does with a batch: how images are cut into them, and how they are judged."""
+"""Batches of an evaluation: how images are divided into them, and the outcome of logits."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from tfrobust.attacks.active_rows import is_finite
+from tfrobust.evaluation.calibration import brier_of
 from tfrobust.runtime import tf
 from tfrobust.typing import Tensor
 
 
 def even_batches(index: np.ndarray, most: int) -> list[np.ndarray]:
-    """`index` in batches of about the same size, `most` or less, on any machine the same.
+    """`index` in batches of about the same size, at most `most`, the same on any machine.
 
-    Of 64 and more an even number: two are worked on at once, and neither is to wait.
+    From 64 images on their number is even: two are worked on at once, and neither should wait.
     """
     count = -(-len(index) // most)
     count += count % 2 if len(index) >= 64 else 0
     return np.array_split(index, count) if count else []
 
 
-def as_pixels(x: Tensor) -> Tensor:
-    """Images as the data holds them (uint8, or float32 in [0, 1]) as float32 in [0, 1]."""
-    return tf.cast(x, tf.float32) / 255 if x.dtype == tf.uint8 else x
-
-
 def judge_logits(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Predictions int32 [B], confidences float32 [B], whether right and in the top 5, bool [B].
+    """Predictions int32 [B], confidences float32 [B], whether correct and in the top 5, bool [B].
 
-    Where logits are not finite the example is wrong, with a confidence of 0, which no finite
-    logits have.
+    An example whose logits are not finite is misclassified, with a confidence of 0, which finite
+    logits cannot have.
     """
     predictions = tf.argmax(logits, axis=1, output_type=tf.int32)
     finite = is_finite(logits)
@@ -36,3 +32,9 @@ def judge_logits(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Ten
     k = tf.minimum(5, tf.shape(logits)[1])
     in_top5 = tf.math.in_top_k(y, logits, k) & finite
     return predictions, confidences, (predictions == y) & finite, in_top5
+
+
+def judge_confidence(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Confidences float32 [B], whether correct, bool [B], and Brier scores, float32 [B]."""
+    _, confidences, correct, _ = judge_logits(logits, y)
+    return confidences, correct, brier_of(logits, y)

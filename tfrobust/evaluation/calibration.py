@@ -1,9 +1,9 @@
-"""Whether a model's confidence is what it is worth: calibration error and Brier score."""
+"""How well a model's confidence matches its accuracy: calibration error and Brier score."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -14,19 +14,36 @@ from tfrobust.typing import Tensor
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far confidences and the truth are apart, on one set of images.
+    """How far confidences are from the truth, on one set of images.
 
     Attributes:
       error: the expected calibration error, in [0, 1]: the mean distance of accuracy from mean
         confidence over bins of confidence (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
       brier: the mean squared distance of the probabilities from the truth, in [0, 2]
-        (Brier 1950); proper: no other probabilities than the true ones do better.
+        (Brier 1950). It is proper: only the true probabilities reach the minimum.
     """
 
     error: float
     brier: float
 
-    def as_dict(self) -> dict[str, Any]:
+    @classmethod
+    def of(cls, confidences: np.ndarray, correct: np.ndarray, squared: np.ndarray) -> Calibration:
+        """The calibration of predictions.
+
+        Args:
+          confidences: the probability of the predicted class, float [N] in [0, 1].
+          correct: whether it is the right one, bool [N].
+          squared: from `brier_of`, float [N].
+        """
+        return cls(expected_calibration_error(confidences, correct), float(squared.mean()))
+
+    @classmethod
+    def mean(cls, several: Iterable[Calibration]) -> Calibration:
+        """The mean of the calibrations on several sets of images, one or more."""
+        errors, briers = zip(*((one.error, one.brier) for one in several), strict=True)
+        return cls(float(np.mean(errors)), float(np.mean(briers)))
+
+    def as_dict(self) -> dict[str, float]:
         """The JSON entry."""
         return {
             "expected_calibration_error": round(self.error, 6),

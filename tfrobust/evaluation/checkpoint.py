@@ -13,28 +13,30 @@ from typing import Any
 
 import numpy as np
 
-from tfrobust.evaluation.report import Outcome
-from tfrobust.run import write_bytes
+from tfrobust.attacks.results import Outcome
+from tfrobust.io import write_bytes
 
-_ARRAYS = ("predictions", "confidences", "correct", "in_top5", "standing")
+_ARRAYS = ("predictions", "confidences", "correct", "in_top5", "active_rows")
+# Of the file; one of another format is of another key, and is not resumed.
+_FORMAT = 2
 
 
 @dataclass
 class Task:
-    """One attack at one radius, as far as it has come.
+    """The state of one attack at one radius.
 
     Attributes:
-      outcome: per example, worst case so far.
-      standing: int [M], the active rows of the current restart; None before it starts.
-      restart: restarts done.
-      position: how many of `standing` this restart has attacked.
+      outcome: per example, the worst case so far.
+      active_rows: int [M], the images that the current restart attacks; None before it starts.
+      restart: completed restarts.
+      position: how many of `active_rows` this restart has attacked.
       forward: forward passes so far, over examples.
       backward: input gradients so far, over examples.
-      seconds: spent so far.
+      seconds: so far.
     """
 
     outcome: Outcome
-    standing: np.ndarray | None = None
+    active_rows: np.ndarray | None = None
     restart: int = 0
     position: int = 0
     forward: int = 0
@@ -43,37 +45,41 @@ class Task:
 
 
 class Checkpoint:
-    """The tasks of one evaluation, kept on disk where a path is given.
+    """The tasks of one evaluation, saved to a file where a path is given.
 
     Guarantee: an evaluation that is killed and resumed ends with the result of an
-    uninterrupted one, for a task is saved between batches only, and each batch's
-    random draws depend on the seed, the restart and the batch alone.
+    uninterrupted one, because a task is saved between batches only, and the random draws of
+    each batch depend only on the seed, the restart and the batch.
 
     Args:
-      path: the file, or None to keep nothing.
-      key: what must be the same for a resumed evaluation: model, data, settings.
-      resume: continue from the file; one with another key is ignored.
+      path: the file, or None to save nothing.
+      key: identifies model, data and settings, which must be the same to resume.
+      resume: continue from the file; a file with another key is ignored.
       every: seconds between two saves.
     """
 
     def __init__(
-        self, path: Path | None = None, key: str = "", *, resume: bool = False,
+        self,
+        path: Path | None = None,
+        key: str = "",
+        *,
+        resume: bool = False,
         every: float = 20.0,
-    ) -> None:  # fmt: skip
-        self.path, self._key, self._every = path, key, every
+    ) -> None:
+        self.path, self._key, self._every = path, f"{_FORMAT} {key}", every
         self._tasks: dict[str, Task] = {}
         self._saved = time.monotonic()
         self.resumed = bool(resume and path and path.is_file() and self._read(path))
 
     def task(self, name: str, base: Outcome) -> Task:
-        """The task of that name: its saved state, or a new one that starts from `base`."""
+        """The task of that name, resumed, or new and starting from `base`."""
         if name not in self._tasks:
             copies = (np.copy(getattr(base, item.name)) for item in dataclasses.fields(base))
             self._tasks[name] = Task(Outcome(*copies))
         return self._tasks[name]
 
     def note(self) -> None:
-        """Saves, where the last time is long enough ago; call it between batches."""
+        """Saves if the last save was long enough ago; to be called between batches."""
         if self.path and time.monotonic() - self._saved >= self._every:
             self.save()
 
@@ -81,13 +87,13 @@ class Checkpoint:
         """Writes the file atomically.
 
         Raises:
-          TFRobustError: the disk is full; the file before is intact.
+          TFRobustError: the disk is full; the previous file is intact.
         """
         if self.path is None:
             return
         arrays: dict[str, Any] = {"key": np.array(self._key)}
         for name, task in self._tasks.items():
-            values = {**vars(task.outcome), "standing": task.standing}
+            values = {**vars(task.outcome), "active_rows": task.active_rows}
             numbers = {k: v for k, v in vars(task).items() if isinstance(v, (int, float))}
             arrays[f"{name}/numbers"] = np.array(json.dumps(numbers))
             for key in _ARRAYS:
@@ -113,7 +119,7 @@ class Checkpoint:
             names = [name.rpartition("/")[0] for name in stored if name.endswith("/numbers")]
             self._tasks = {name: _task(name, stored) for name in names}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            # Never half a file (it is replaced whole), so someone else's: start over.
+            # Files are replaced as a whole, so it is no file of ours: start over.
             return False
         return True
 

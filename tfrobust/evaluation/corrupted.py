@@ -1,4 +1,4 @@
-"""Mean corruption accuracy: how far a model withstands what no adversary has chosen.
+"""Mean corruption accuracy: how a model withstands shifts that no adversary has chosen.
 
 Hendrycks and Dietterich (2019), https://arxiv.org/abs/1903.12261.
 """
@@ -6,36 +6,59 @@ Hendrycks and Dietterich (2019), https://arxiv.org/abs/1903.12261.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypedDict
 
 import numpy as np
 
+from tfrobust.attacks.results import rate
+from tfrobust.data.as_pixels import as_pixels
 from tfrobust.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from tfrobust.data.types import ImageSet
-from tfrobust.evaluation.batches import as_pixels, judge_logits
-from tfrobust.evaluation.calibration import Calibration, brier_of, expected_calibration_error
-from tfrobust.models.classifier import Classifier, as_classifier
+from tfrobust.evaluation.batches import judge_confidence
+from tfrobust.evaluation.calibration import Calibration
+from tfrobust.models.classifier import Classifier
 from tfrobust.models.inference import inference
+from tfrobust.models.pairs import classifier_for
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf, traced_once
+from tfrobust.typing import Model, Tensor
 from tfrobust.workers import Piece, Threads, Workers
 
+# Images, labels and seeds -> confidences, whether correct, Brier scores.
+_Judged = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]
+
 NOTE = (
-    "images corrupted here, with random draws of our own: not comparable with figures on an "
+    "images corrupted here, with random draws of our own: not comparable with scores on an "
     "official -C set"
 )
 
 
+class CorruptionScores(TypedDict):
+    """What `corruption_accuracy` returns; an entry of the report.
+
+    Attributes:
+      mean_accuracy: over corruptions and severities, in [0, 1].
+      by_corruption: the accuracies at severity 1 to 5, by corruption.
+      calibration: means over corruptions and severities.
+      note: which images these are.
+    """
+
+    mean_accuracy: float
+    by_corruption: dict[str, list[float]]
+    calibration: dict[str, float]
+    note: str
+
+
 def corruption_accuracy(
-    model: Any,
+    model: Model,
     data: ImageSet,
     *,
     names: Sequence[str] = tuple(CORRUPTIONS),
     batch_size: int = 128,
     seed: int = 42,
     workers: Workers | None = None,
-) -> dict[str, Any]:
+) -> CorruptionScores:
     """Accuracy under each corruption at each severity, and their mean.
 
     Args:
@@ -44,20 +67,24 @@ def corruption_accuracy(
       names: of `CORRUPTIONS`; all 15 by default.
       batch_size: images in a batch.
       seed: of the random draws; image i has the same ones in every corruption.
-      workers: who does the batches; this process, one at a time, if None.
+      workers: who evaluates the batches; this process, one at a time, if None.
 
     Returns:
-      {'mean_accuracy', 'by_corruption': {name: [accuracy at severity 1 to 5]}, 'calibration':
-      means over all of them, 'note'}.
+      Accuracies and their means.
 
     Raises:
       UsageError: an unknown name, or images that are too small.
     """
-    made = _Corrupted(as_classifier(model, data.pixels(slice(0, 64))))
-    pieces = (piece for name in names for severity in SEVERITIES
-              for piece in _pieces(data, name, severity, batch_size, seed))  # fmt: skip
-    results = (one for some in (workers or Threads(at_once=1)).map(made, "judged", pieces)
-               for one in some)  # fmt: skip
+    made = _Corrupted(classifier_for(model, data))
+    pieces = (
+        piece
+        for name in names
+        for severity in SEVERITIES
+        for piece in _pieces(data, name, severity, batch_size, seed)
+    )
+    results = (
+        one for some in (workers or Threads(at_once=1)).map(made, "judged", pieces) for one in some
+    )
     batches = -(-len(data) // batch_size)
     progress = Progress("corruptions", len(names) * len(SEVERITIES))
     found: dict[str, list[float]] = {}
@@ -65,37 +92,33 @@ def corruption_accuracy(
     for name in names:
         found[name] = []
         for severity in SEVERITIES:
-            columns = list(itertools.islice(results, batches))
-            accuracy, calibration = _measured(columns)
+            accuracy, calibration = measured(itertools.islice(results, batches))
             found[name].append(accuracy)
             calibrations.append(calibration)
             progress.update(len(found) * len(SEVERITIES) - len(SEVERITIES) + severity)
     progress.close()
-    mean = float(np.mean(list(found.values())))
-    error, brier = (float(np.mean([getattr(one, key) for one in calibrations]))
-                    for key in ("error", "brier"))  # fmt: skip
     return {
-        "mean_accuracy": round(mean, 6),
+        "mean_accuracy": round(float(np.mean(list(found.values()))), 6),
         "by_corruption": found,
-        "calibration": Calibration(error, brier).as_dict(),
+        "calibration": Calibration.mean(calibrations).as_dict(),
         "note": NOTE,
     }
 
 
 class _Corrupted:
-    """A classifier as it judges corrupted images; pickled, it is the classifier alone."""
+    """A classifier that corrupts its images; only the classifier is pickled."""
 
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
-        self._graphs: dict[tuple[str, int], Any] = {}
+        self._graphs: dict[tuple[str, int], _Judged] = {}
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type[_Corrupted], tuple[Classifier]]:
         return _Corrupted, (self._classifier,)
 
     def judged(
         self, name: str, severity: int, x: np.ndarray, y: np.ndarray, seeds: np.ndarray
     ) -> list[np.ndarray]:
-        """Confidences, whether right, and Brier scores, each [B]."""
+        """Confidences, whether correct, and Brier scores, each [B]."""
         key = (name, severity)
         # The pieces come corruption by corruption: one graph is enough.
         if key not in self._graphs:
@@ -103,14 +126,12 @@ class _Corrupted:
         found = self._graphs[key](tf.constant(x), tf.constant(y), tf.constant(seeds))
         return [one.numpy() for one in found]
 
-    def _traced(self, name: str, severity: int) -> Any:
+    def _traced(self, name: str, severity: int) -> _Judged:
         logits = inference(self._classifier)
 
         @traced_once
-        def judged(x: Any, y: Any, seeds: Any) -> Any:
-            found = logits(corrupt(as_pixels(x), name, severity, seeds))
-            _, confidences, correct, _ = judge_logits(found, y)
-            return confidences, correct, brier_of(found, y)
+        def judged(x: Tensor, y: Tensor, seeds: Tensor) -> tuple[Tensor, ...]:
+            return judge_confidence(logits(corrupt(as_pixels(x), name, severity, seeds)), y)
 
         return judged
 
@@ -125,19 +146,7 @@ def _pieces(
         yield name, severity, data.images[rows], data.labels[rows].astype(np.int32), seeds
 
 
-def _measured(columns: list[list[np.ndarray]]) -> tuple[float, Calibration]:
-    confidences, correct, squared = map(np.concatenate, zip(*columns, strict=True))
-    error = expected_calibration_error(confidences, correct)
-    return round(float(correct.mean()), 6), Calibration(error, float(squared.mean()))
-
-
-def as_text(found: dict[str, Any]) -> str:
-    """The printed table."""
-    lines = [f"{'corruption':20}" + "".join(f"{s:>7}" for s in SEVERITIES) + f"{'mean':>8}"]
-    for name, row in found["by_corruption"].items():
-        cells = "".join(f"{value:7.3f}" for value in row)
-        lines.append(f"{name:20}{cells}{np.mean(row):8.3f}")
-    lines.append(f"{'mean corruption accuracy':55}{found['mean_accuracy']:8.3f}")
-    for key, value in found.get("calibration", {}).items():
-        lines.append(f"{'mean ' + key.replace('_', ' '):55}{value:8.3f}")
-    return "\n".join(lines) + f"\n({found['note']})"
+def measured(batches: Iterable[Sequence[np.ndarray]]) -> tuple[float, Calibration]:
+    """Accuracy, to six digits, and calibration of what `judge_confidence` returns by batch."""
+    confidences, correct, squared = map(np.concatenate, zip(*batches, strict=True))
+    return rate(correct), Calibration.of(confidences, correct, squared)

@@ -1,7 +1,7 @@
-"""How accuracy falls as an attack is given more: a larger ball, or more steps.
+"""Accuracy against the radius of the ball, and against the steps of an attack.
 
-Carlini et al. (2019), https://arxiv.org/abs/1902.06705, ask for both: accuracy has to
-reach 0 in a ball that is large enough, and to level off before the steps run out.
+Carlini et al. (2019), https://arxiv.org/abs/1902.06705, require both: accuracy has to reach 0 in
+a ball that is large enough, and to level off before the steps run out.
 """
 
 from __future__ import annotations
@@ -13,30 +13,31 @@ from typing import Any
 
 import numpy as np
 
+from tfrobust.attacks.results import AttackResult, Outcome
 from tfrobust.chance import wilson
 from tfrobust.errors import UsageError
 from tfrobust.evaluation.evaluator import Evaluator
-from tfrobust.evaluation.report import AttackResult, Outcome, RobustnessReport
+from tfrobust.evaluation.report import RobustnessReport
 from tfrobust.threat_model import ThreatModel
 from tfrobust.typing import Attack
 
-#: Shares of the run's eps that a curve begins with; it goes on by doubling.
+#: The first radii of a curve, as parts of the run's eps; further ones double.
 SHARES = (0.25, 0.5, 1.0)
-#: Below this accuracy a curve has arrived at 0.
-ARRIVED = 0.005
+#: A curve ends below this accuracy.
+NEAR_ZERO = 0.005
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracy on one sample of images, point by point. P is the number of points.
+    """Accuracy on one sample of images, at P points.
 
     Attributes:
-      quantity: what grows along the curve: 'eps' (in the units of the norm) or 'steps'.
-      values: its P values, rising; 0 stands for the clean images.
-      correct: images still classified correctly at each of them, P counts.
+      quantity: of the x-axis: 'eps' (in the units of the norm) or 'steps'.
+      values: its P values, rising; 0 means clean images.
+      correct: how many images are classified correctly at each, P counts.
       total: images in the sample.
-      attack: what was run.
-      threat_model: the run's ball, of which a curve against eps varies the radius.
+      attack: the name of the attack.
+      threat_model: the run's ball, whose radius a curve against eps varies.
       chance: the accuracy of guessing, 1 / classes.
     """
 
@@ -99,35 +100,34 @@ def accuracy_against_eps(
 ) -> Curve:
     """Accuracy under one attack as the ball grows, down to 0.
 
-    Each radius is attacked for itself, not only what smaller ones left: a curve that
-    rises again betrays masked gradients. The radii share one trace.
+    At each radius all images are attacked, not only those that smaller radii left: a curve that
+    rises again is a sign of masked gradients. The radii share one trace.
 
     Args:
       evaluator: the model and its images.
-      attack: the attack; its default step size has to follow eps, as that of PGD does.
+      attack: the attack; its default step size has to depend on eps, as that of PGD does.
       threat_model: the run's ball.
-      radii: what to measure at, 0 or more each. By default 0, a quarter, a half and the
-        whole of the run's eps, then doubled until accuracy is below 0.5 % or the ball
-        covers every image.
+      radii: 0 or more each. By default 0, a quarter, a half and the whole of the run's eps,
+        then doubled until accuracy is below 0.5 % or the ball contains every image.
       limit: images in the sample.
       seed: of the sample.
       name: of the attack; that of its class if None.
 
     Raises:
-      UsageError: a radius below 0, none at all, or a limit below 1.
+      UsageError: a radius below 0, no radii, or a limit below 1.
     """
     index = sample_index(len(evaluator.data), limit, seed)
     base = only(evaluator.clean, index)
     found = {0.0: base} if radii is None else {}
-    asked = _doubling(threat_model, evaluator.data.image_shape) if radii is None else radii
-    for eps in asked if radii is None else _checked_radii(asked):
+    wanted = _doubling(threat_model, evaluator.data.image_shape) if radii is None else radii
+    for eps in wanted if radii is None else _checked_radii(wanted):
         ball = dataclasses.replace(threat_model, eps=float(eps))
         found[float(eps)] = (
             evaluator.run(f"curve, {_name(name, attack)}", attack, ball, base).outcome
             if eps
             else base
         )
-        if radii is None and found[float(eps)].correct[index].mean() < ARRIVED:
+        if radii is None and found[float(eps)].correct[index].mean() < NEAR_ZERO:
             break
     return _curve("eps", found, index, _name(name, attack), threat_model, _chance(evaluator))
 
@@ -144,8 +144,8 @@ def accuracy_against_steps(
 ) -> Curve:
     """Accuracy under one attack as it is given more steps; the first point is clean.
 
-    Every number of steps is an attack of its own with the step size that goes with it.
-    Where the curve has not levelled off, the steps are too few.
+    Every number of steps is an attack of its own, with the step size that belongs to it. Where the
+    curve has not levelled off, the steps are too few.
 
     Args:
       evaluator: the model and its images.
@@ -174,18 +174,18 @@ def accuracy_against_steps(
 
 
 def sweep_curve(report: RobustnessReport, classes: int) -> Curve | None:
-    """The worst case over all attacks against eps, from the radii that the report holds.
+    """The worst case over all attacks against eps, from the radii of a report.
 
     Args:
       report: of an evaluation with a sweep.
-      classes: that the model knows.
+      classes: of the model.
 
     Returns:
       A curve over all images of the report, or None where it has no sweep.
     """
     if not report.sweep or not report.attacks:
         return None
-    # Of each radius the last attack holds the worst case of all before it.
+    # At each radius the outcome of the last attack is the worst case over all attacks.
     last: dict[float, AttackResult] = {
         float(result.threat_model.eps): result for result in (*report.sweep, *report.attacks)
     }
@@ -197,7 +197,7 @@ def sweep_curve(report: RobustnessReport, classes: int) -> Curve | None:
 
 
 def sample_index(count: int, limit: int, seed: int) -> np.ndarray:
-    """`limit` of `count` images (all, if there are fewer), int64, rising; chosen by `seed`.
+    """At most `limit` of `count` images, int64, rising, drawn by `seed`.
 
     Raises:
       UsageError: the limit is below 1.
@@ -207,27 +207,15 @@ def sample_index(count: int, limit: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(count)[:limit])
 
 
-def largest_radius(threat_model: ThreatModel, image_shape: Sequence[int]) -> float:
-    """The radius from which on the ball around any image holds every other image.
-
-    Args:
-      threat_model: norm and bounds.
-      image_shape: (H, W, C).
-    """
-    width, values = threat_model.bounds[1] - threat_model.bounds[0], float(np.prod(image_shape))
-    sizes = {"linf": width, "l2": width * values**0.5, "l1": width * values}
-    return sizes.get(threat_model.norm, values / image_shape[-1])
-
-
 def _doubling(threat_model: ThreatModel, image_shape: Sequence[int]) -> Iterator[float]:
-    eps, top = float(threat_model.eps), largest_radius(threat_model, image_shape)
+    eps, top = float(threat_model.eps), threat_model.largest_radius(image_shape)
     if not eps > 0:
         raise UsageError("eps: expected more than 0 to draw a curve from, found 0.")
     whole = threat_model.norm == "l0"
     radii = [eps * share for share in SHARES]
     while radii[-1] < top:
         radii.append(2 * radii[-1])
-    # Pixels are counted: a quarter of five of them is one.
+    # In l0 the radius is a whole number of pixels.
     yield from sorted({min(max(round(r), 1) if whole else r, top) for r in radii})
 
 
@@ -239,7 +227,7 @@ def _checked_radii(radii: Sequence[float] | Iterator[float]) -> list[float]:
 
 
 def only(clean: Outcome, index: np.ndarray) -> Outcome:
-    """The clean outcome with nothing left to attack outside the sample."""
+    """The clean outcome, with nothing to attack outside the sample."""
     inside = np.zeros(len(clean.correct), bool)
     inside[index] = True
     return dataclasses.replace(clean, correct=clean.correct & inside)

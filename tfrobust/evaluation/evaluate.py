@@ -1,4 +1,4 @@
-"""One call from a model and images to a report that can be believed."""
+"""One call from a model and images to a report that can be trusted."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from tfrobust.attacks.named import make_attacks
+from tfrobust.attacks.results import AttackResult, Outcome
 from tfrobust.attacks.runner import refuse_without_gradient
+from tfrobust.checks.run import run_checks
 from tfrobust.cluster import Ray
 from tfrobust.cluster.pool import opened_workers
 from tfrobust.config import EvaluationConfig
 from tfrobust.errors import TFRobustError
 from tfrobust.evaluation.checkpoint import Checkpoint
-from tfrobust.evaluation.checks import doubts
 from tfrobust.evaluation.evaluator import Evaluator
-from tfrobust.evaluation.report import AttackResult, Outcome, RobustnessReport
+from tfrobust.evaluation.report import RobustnessReport
 from tfrobust.models.pairs import open_pair
 from tfrobust.models.views import InputView
 from tfrobust.threat_model import ThreatModel
@@ -40,38 +41,39 @@ def evaluate(
     class_names: Sequence[str] | None = None,
     on: str | Ray | None = None,
 ) -> RobustnessReport:
-    """Clean accuracy, then the worst case per example over the attacks, and doubts.
+    """Clean accuracy, robust accuracy as the worst case over the attacks, and checks of it.
 
-    The attacks run in the given order (cheap ones first pay off), each on the images
-    that still stand; an attack's accuracy is therefore what it leaves of what the ones
-    before it left.
+    The attacks run in the given order (cheap ones should come first), each only on the images
+    that the ones before it did not break; the accuracy of an attack is therefore that under it
+    and all attacks before it.
 
     Args:
       model: any classifier: a Keras model (tf_keras or Keras 3) that ends in logits, softmax,
         sigmoids or one output, what `load_any` returns, a path, the address of a served model
         (``http://HOST/v1/models/NAME``), or any callable that takes images float32
         [B, H, W, C].
-      data: the images to measure on, as `as_images` takes them: (x, y), a `tf.data.Dataset`,
-        a built-in data set's name, a path, or an `ImageSet`. What does not fit into memory is
-        kept in a file meanwhile.
+      data: the images to evaluate on, as `as_images` takes them: (x, y), a `tf.data.Dataset`,
+        a built-in data set's name, a path, or an `ImageSet`. Data that does not fit into memory
+        is kept in a temporary file.
       threat_model: the ball, such as `Linf(8 / 255)`.
       attacks: names as the command line takes them ('pgd:steps=50', 'autoattack'), or
         name -> attack.
-      name: what the report calls the model.
-      sweep: further radii to run the same attacks at; an image that fell in a smaller ball is
-        not attacked in a larger one, nor one that withstood them in a larger in a smaller.
+      name: of the model, in the report.
+      sweep: further radii to run the same attacks at. An image that was broken in a smaller
+        ball is not attacked in a larger one, and an image that withstood the attacks in a larger
+        ball is not attacked in a smaller one.
       batch_size: images in a batch.
       seed: of random starts.
-      checkpoint: keeps the outcomes so far on disk, for an evaluation that is killed.
-      view: what the model takes for pixels; None finds out, or else [0, 1].
+      checkpoint: saves the outcomes so far, to resume an evaluation that was killed.
+      view: the range of pixels that the model takes; None finds out, or assumes [0, 1].
       class_names: the classes' names, by label.
-      on: spread the work over a Ray cluster: 'ray' (RAY_ADDRESS, or else this machine's cores),
-        'ray://HOST:PORT', or a `tfrobust.cluster.Ray`; None is this process. The report is the
-        same to the image.
+      on: a Ray cluster to distribute the work over: 'ray' (RAY_ADDRESS, or else this machine's
+        cores), 'ray://HOST:PORT', or a `tfrobust.cluster.Ray`; None is this process. The report
+        is the same for every image.
 
     Raises:
       UsageError: unknown attacks, data of another kind, or a cluster without Ray installed.
-      TFRobustError: labels out of the model's range, outputs that are no logits.
+      TFRobustError: labels out of the model's range, or outputs that are no logits.
 
     Examples:
       >>> report = tr.evaluate(model, (x, y), tr.Linf(0.1), attacks="fgsm,pgd:steps=10")
@@ -79,15 +81,20 @@ def evaluate(
       True
     """
     start = time.perf_counter()
-    judge, images = open_pair(model, data, view=view, class_names=class_names)
-    chosen = _attacks(attacks, judge.classes, threat_model.norm)
-    refuse_without_gradient(judge, chosen)
+    classifier, images = open_pair(model, data, view=view, class_names=class_names)
+    chosen = _attacks(attacks, classifier.classes, threat_model.norm)
+    refuse_without_gradient(classifier, chosen)
     with opened_workers(on) as workers:
         evaluator = Evaluator(
-            judge, images, batch_size=batch_size, seed=seed, checkpoint=checkpoint, workers=workers
+            classifier,
+            images,
+            batch_size=batch_size,
+            seed=seed,
+            checkpoint=checkpoint,
+            workers=workers,
         )
         report = measure(evaluator, threat_model, chosen, name=name, sweep=tuple(sweep))
-    extra = {**report.extra, **({"notes": list(judge.notes)} if judge.notes else {})}
+    extra = {**report.extra, **({"notes": list(classifier.notes)} if classifier.notes else {})}
     return dataclasses.replace(report, extra=extra, seconds=time.perf_counter() - start)
 
 
@@ -108,14 +115,14 @@ def measure(
     name: str = "model",
     sweep: tuple[float, ...] = (),
 ) -> RobustnessReport:
-    """As `evaluate`, with an evaluator that is there already."""
+    """As `evaluate`, of an evaluator that exists already."""
     start = time.perf_counter()
     results = cascade(evaluator, attacks, threat_model)
     further = _swept(evaluator, attacks, threat_model, results, sweep)
     try:
-        flags = doubts(evaluator, attacks, results)
+        flags = run_checks(evaluator, attacks, results)
     except TFRobustError:
-        # An address may fail, or meet its limit, here too: what the attacks found is kept.
+        # An endpoint may fail, or reach its limit, here too: keep what the attacks found.
         evaluator.save_progress()
         raise
     return RobustnessReport(
@@ -133,17 +140,20 @@ def measure(
 
 
 def cascade(
-    evaluator: Evaluator, attacks: Mapping[str, Attack], threat_model: ThreatModel,
-    base: Outcome | None = None, robust: np.ndarray | None = None,
-) -> list[AttackResult]:  # fmt: skip
-    """Each attack in turn on what the ones before it left standing.
+    evaluator: Evaluator,
+    attacks: Mapping[str, Attack],
+    threat_model: ThreatModel,
+    base: Outcome | None = None,
+    robust: np.ndarray | None = None,
+) -> list[AttackResult]:
+    """Each attack in turn, on the images that the ones before it did not break.
 
     Args:
       evaluator: of the model and images.
       attacks: name -> attack, in order.
       threat_model: the ball.
-      base: what stood before; the clean outcome if None.
-      robust: bool [N], images that are known to stand and are not attacked.
+      base: the worst case before these attacks; the clean outcome if None.
+      robust: bool [N], images that are known to be robust and are not attacked.
     """
     results: list[AttackResult] = []
     base = base or evaluator.clean
@@ -154,14 +164,18 @@ def cascade(
 
 
 def _swept(
-    evaluator: Evaluator, attacks: Mapping[str, Attack], threat_model: ThreatModel,
-    results: Sequence[AttackResult], radii: Sequence[float],
-) -> list[AttackResult]:  # fmt: skip
-    """The attacks at further radii, each image only where the radii before leave it open.
+    evaluator: Evaluator,
+    attacks: Mapping[str, Attack],
+    threat_model: ThreatModel,
+    results: Sequence[AttackResult],
+    radii: Sequence[float],
+) -> list[AttackResult]:
+    """The attacks at further radii, each on the images whose outcome is still open.
 
-    A ball holds every smaller one: what fell in a smaller ball has fallen in a larger, with
-    the same images, and what withstood the attacks in a larger ball withstands them in a
-    smaller. Radii are gone through from the run's own outwards, and returned as given.
+    A ball contains every smaller one: an image that is broken in a smaller ball is broken in a
+    larger one, by the same adversarial image, and an image that withstands the attacks in a
+    larger ball withstands them in a smaller one. Larger radii are measured in rising order,
+    smaller ones in falling order; the results are in the given order.
     """
     main = float(threat_model.eps)
     found: dict[float, list[AttackResult]] = {}

@@ -1,4 +1,4 @@
-"""Attacks a classifier and judges what comes back: the caller of every attack."""
+"""Runs attacks on a classifier and verifies their successes."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
+from tfrobust.attacks.results import AttackResult, Outcome
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError
 from tfrobust.evaluation.batches import even_batches
-from tfrobust.evaluation.calibration import Calibration, expected_calibration_error
+from tfrobust.evaluation.calibration import Calibration
 from tfrobust.evaluation.checkpoint import Checkpoint, Task
 from tfrobust.evaluation.judge import Arrays, Judge
-from tfrobust.evaluation.report import AttackResult, Outcome
-from tfrobust.models.classifier import as_classifier
-from tfrobust.models.pairs import check_labels
+from tfrobust.models.pairs import check_labels, classifier_for
 from tfrobust.progress import Progress
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
@@ -27,20 +25,20 @@ from tfrobust.workers import Threads, Workers
 
 
 class Evaluator:
-    """Runs attacks on one model and judges them.
+    """Runs attacks on one model and counts their successes.
 
-    Every success is verified here: the returned image is projected onto the ball, and
-    counts only if it is inside the ball and the bounds (to 1e-6) and misclassified by
-    the model itself, whatever the attack was shown.
+    Every success is verified: the returned image is projected onto the ball, and counts only if
+    it is inside the ball and the bounds (to 1e-6) and the model itself misclassifies it, whatever
+    function the attack was given.
 
     Args:
       model: a Keras model or any callable, [0, 1] images float32 [B, H, W, C] ->
-        logits [B, K], or what `as_classifier` makes logits of.
+        logits [B, K], or any model that `as_classifier` takes.
       data: the images; labels in 0..K-1.
       batch_size: images in a batch.
       seed: of random starts.
-      checkpoint: keeps the outcomes so far, for an evaluation that is killed.
-      workers: who does the batches; threads of this process if None.
+      checkpoint: saves the outcomes so far, to resume an evaluation that was killed.
+      workers: who runs the batches; threads of this process if None.
     """
 
     def __init__(
@@ -54,7 +52,7 @@ class Evaluator:
         workers: Workers | None = None,
     ) -> None:
         self.data, self.batch_size, self.seed = data, batch_size, seed
-        self.classifier = as_classifier(model, data.pixels(slice(0, 64)))
+        self.classifier = classifier_for(model, data)
         self._judge = Judge(self.classifier, data.image_shape, str(data.images.dtype))
         self.logits = self._judge.logits
         self._checkpoint, self._workers = checkpoint or Checkpoint(), workers or Threads()
@@ -64,19 +62,18 @@ class Evaluator:
         check_labels(self.data.labels, self.classifier.classes)
 
         every, columns = np.arange(len(self.data)), list[Arrays]()
-        right = np.zeros((2, len(every)), bool)
+        correct = np.zeros((2, len(every)), bool)
 
         def so_far(done: int) -> str:
-            return _accuracies(*right[:, :done])
+            return _accuracies(*correct[:, :done])
 
         for wave in self._waves("clean", every, "clean accuracy", note=so_far):
             for index, column in wave:
                 columns.append(column)
-                right[:, index] = column[2:4]
+                correct[:, index] = column[2:4]
         *outcome, squared = map(np.concatenate, zip(*columns, strict=True))
         found = Outcome(*outcome)
-        error = expected_calibration_error(found.confidences, found.correct)
-        self.calibration = Calibration(error, float(squared.mean()))
+        self.calibration = Calibration.of(found.confidences, found.correct, squared)
         return found
 
     def gradient_at(self, index: np.ndarray, loss: str) -> np.ndarray:
@@ -84,25 +81,28 @@ class Evaluator:
         return self._judge.gradient(self.data.images[index], self.data.labels[index], loss)
 
     def run(
-        self, name: str, attack: Attack, threat_model: ThreatModel, base: Outcome | None = None,
+        self,
+        name: str,
+        attack: Attack,
+        threat_model: ThreatModel,
+        base: Outcome | None = None,
         robust: np.ndarray | None = None,
-    ) -> AttackResult:  # fmt: skip
-        """Attacks every image that still stands, restart after restart.
+    ) -> AttackResult:
+        """Attacks every image that is not broken yet, with all restarts of the attack.
 
-        Each restart works on what the one before left standing. Images that fell
-        before keep their prediction, so `in_top5` is an upper bound: the attack does
-        not aim at the top 5.
+        Each restart attacks what the one before did not break. Broken images keep their
+        prediction, so `in_top5` is an upper bound: the attack does not aim at the top 5.
 
         Args:
           name: of the attack.
           attack: the attack.
           threat_model: the ball.
           base: the worst case of the attacks before; the clean outcome if None.
-          robust: bool [N], images that are known to stand and are not attacked.
+          robust: bool [N], images that are known to be robust and are not attacked.
         """
         base = base or self.clean
         todo = base.correct if robust is None else base.correct & ~robust
-        # All that the outcome depends on: the checkpoint may hold another run of that name.
+        # All that the outcome depends on: the checkpoint may have another run of that name.
         digest = hashlib.sha256(f"{attack} {threat_model!r}".encode() + base.correct.tobytes())
         digest.update(todo.tobytes() if robust is not None else b"")
         task = self._checkpoint.task(f"{name} {digest.hexdigest()[:16]}", base)
@@ -110,7 +110,7 @@ class Evaluator:
             try:
                 self._one_restart(task, (attack, threat_model), f"{name} {threat_model}", todo)
             except TFRobustError:
-                # An address that fails: what it was asked for is not asked again.
+                # An endpoint failed: when resumed, answered queries are not repeated.
                 self.save_progress()
                 raise
         return AttackResult(
@@ -126,101 +126,113 @@ class Evaluator:
         )
 
     def _one_restart(
-        self, task: Task, asked: tuple[Attack, ThreatModel], label: str, todo: np.ndarray
+        self, task: Task, attack: tuple[Attack, ThreatModel], label: str, todo: np.ndarray
     ) -> None:
-        if task.standing is None:
-            task.standing = np.flatnonzero(task.outcome.correct & todo)
+        if task.active_rows is None:
+            task.active_rows = np.flatnonzero(task.outcome.correct & todo)
         label += f" restart {task.restart + 1}" if task.restart else ""
 
-        def standing(done: int) -> str:
-            # Of all images, also those that are not attacked yet.
+        def so_far(done: int) -> str:
+            # Of all images, also of those that are not attacked yet.
             return _accuracies(task.outcome.correct, task.outcome.in_top5)
 
         start, seed = time.perf_counter(), self.seed + task.restart
         for wave in self._waves(
-            "attack", task.standing, label, task.position, standing, asked, seed
+            "attack", task.active_rows, label, task.position, so_far, attack, seed
         ):
             for index, (*found, counts) in wave:
                 for item, new in zip(dataclasses.fields(Outcome), found, strict=True):
                     getattr(task.outcome, item.name)[index] = new
                 task.position += len(index)
                 task.forward, task.backward = (
-                    task.forward + int(counts[0]), task.backward + int(counts[1])
-                )  # fmt: skip
+                    task.forward + int(counts[0]),
+                    task.backward + int(counts[1]),
+                )
             task.seconds, start = task.seconds + time.perf_counter() - start, time.perf_counter()
             self._checkpoint.note()
-        task.restart, task.position, task.standing = task.restart + 1, 0, None
+        task.restart, task.position, task.active_rows = task.restart + 1, 0, None
 
     def craft(self, attack: Attack, threat_model: ThreatModel, index: np.ndarray) -> np.ndarray:
         """Attacked images, float32 [M, H, W, C], inside the ball, successful or not.
 
-        An attack with restarts is repeated on what still stands.
+        Each restart of the attack is run on what the one before did not break.
         """
         made = self.data.pixels(index)
-        todo, asked = np.arange(len(index)), (attack, threat_model)
+        todo = np.arange(len(index))
         for restart in range(attack.restarts):
-            fell = []
+            broken = []
             waves = self._waves(
-                "craft", todo, "crafting", shared=asked, seed=self.seed + restart, rows=index
+                "craft",
+                todo,
+                "crafting",
+                shared=(attack, threat_model),
+                seed=self.seed + restart,
+                rows=index,
             )
             for wave in waves:
                 for chunk, (x_adv, success) in wave:
                     made[chunk] = x_adv
-                    fell.append(success)
-            todo = todo[~np.concatenate(fell)] if fell else todo
+                    broken.append(success)
+            todo = todo[~np.concatenate(broken)] if broken else todo
         return made
 
     def broken(
         self, attack: Attack, threat_model: ThreatModel, index: np.ndarray, run: int = 0
     ) -> np.ndarray:
-        """Which of the images one run of an attack breaks, bool [M]; nothing is counted."""
+        """Which of the images one run of an attack breaks, bool [M]; its passes are not counted."""
         seed = np.array([self.seed - 1, run], np.int32)
-        # The judge's trace, if the attack has been run, serves here too.
+        # Uses the trace of the attack, if it has been run before.
         waves = self._waves("attack", index, "checking", shared=(attack, threat_model), seed=seed)
         found = [~found[2] for wave in waves for _, found in wave]
         return np.concatenate(found) if found else np.zeros(0, bool)
 
     def batch(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The images (as the data holds them) and labels at `index`, as tensors."""
+        """The images (in the data's own type) and labels at `index`, as tensors."""
         return tf.constant(self.data.images[index]), tf.constant(self.data.labels[index], tf.int32)
 
     def save_progress(self) -> None:
-        """Writes what is measured so far, for an evaluation that cannot be completed now."""
+        """Saves the outcomes so far, for an evaluation that cannot be completed now."""
         self._checkpoint.save()
 
-    def leave_others(self) -> None:
-        """Goes on with threads of this process."""
+    def use_own_threads(self) -> None:
+        """Runs further batches in threads of this process, instead of the workers given."""
         self._workers = Threads()
 
     def _waves(
-        self, method: str, index: np.ndarray, label: str, done: int = 0,
-        note: Callable[[int], str] = lambda done: "", shared: tuple[Any, ...] = (),
-        seed: int | np.ndarray | None = None, rows: np.ndarray | None = None,
-    ) -> Iterator[list[tuple[np.ndarray, Arrays]]]:  # fmt: skip
-        """What a method of the judge returns for each batch of `index`, with it; a few at once.
+        self,
+        method: str,
+        index: np.ndarray,
+        label: str,
+        done: int = 0,
+        note: Callable[[int], str] = lambda done: "",
+        shared: tuple[Attack, ThreatModel] | tuple[()] = (),
+        seed: int | np.ndarray | None = None,
+        rows: np.ndarray | None = None,
+    ) -> Iterator[list[tuple[np.ndarray, Arrays]]]:
+        """Batches of `index`, each with what a method of `Judge` returns for it; a few at a time.
 
         Args:
           method: of `Judge`.
-          index: int [M], of images, or of `rows` where those are given.
-          label: of the progress.
-          done: how many of `index` are left out; batches do not depend on it, nor on who
-            does them.
-          note: of how many are done, is shown beside the progress, once the caller has taken in
+          index: int [M], positions of images, or in `rows` where that is given.
+          label: of the progress line.
+          done: how many of `index` to skip; batches do not depend on it, nor on who runs them.
+          note: takes the number done; shown beside the progress, after the caller has processed
             what was returned.
           shared: the method's arguments before the images.
-          seed: of the method's draws, each batch's with its first place; or int32 [2], the same
-            for all; None for a method without.
-          rows: which image each place is.
+          seed: of the method's draws, combined with the first position of each batch; or
+            int32 [2], the same for all batches; None for a method without draws.
+          rows: int [N], the position of each image in the data.
         """
         progress = Progress(label, len(index), done=done)
         batches = even_batches(index, self.batch_size)
         begin = np.cumsum([0, *map(len, batches)])
         batches = [batch for batch, first in zip(batches, begin[:-1], strict=True) if first >= done]
-        pieces = (self._piece(batch if rows is None else rows[batch], seed, batch)
-                  for batch in batches)  # fmt: skip
+        pieces = (
+            self._piece(batch if rows is None else rows[batch], seed, batch) for batch in batches
+        )
         left = iter(batches)
         for found in self._workers.map(self._judge, method, pieces, shared):
-            # Those found are fewer than the batches left: they decide how many are taken.
+            # There are fewer results than batches left: `found` comes first, and ends the zip.
             wave = list(zip(found, left, strict=False))
             yield [(batch, arrays) for arrays, batch in wave]
             done += sum(len(batch) for _, batch in wave)
@@ -230,7 +242,7 @@ class Evaluator:
     def _piece(
         self, rows: np.ndarray, seed: int | np.ndarray | None, batch: np.ndarray
     ) -> tuple[np.ndarray, ...]:
-        """The arguments of one call: images and labels, and what draws begin from."""
+        """The arguments of one call: images, labels, and the seed of its draws if it has any."""
         found = self.data.images[rows], self.data.labels[rows].astype(np.int32)
         if seed is None:
             return found
@@ -239,5 +251,5 @@ class Evaluator:
 
 
 def _accuracies(correct: np.ndarray, in_top5: np.ndarray) -> str:
-    """Of bool [N] each, as progress shows them."""
+    """Top-1 and top-5 accuracy of bool [N], as the progress line shows them."""
     return f"(top-1 {correct.mean():.3f}, top-5 {in_top5.mean():.3f})"

@@ -1,18 +1,19 @@
-"""What an evaluation asks of a classifier, a batch at a time, in this process or elsewhere."""
+"""The calls of an evaluation to its classifier, by batch, in this process or another."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfrobust.attacks import runner
 from tfrobust.attacks.gradient import input_gradient
-from tfrobust.evaluation.batches import as_pixels, judge_logits
+from tfrobust.data.as_pixels import as_pixels
+from tfrobust.evaluation.batches import judge_logits
 from tfrobust.evaluation.calibration import brier_of
 from tfrobust.models.classifier import Classifier
 from tfrobust.models.counter import Counter
@@ -26,37 +27,37 @@ Arrays = list[np.ndarray]
 
 
 class Judge:
-    """One classifier, with what is traced for it; pickled, it is the classifier alone.
+    """A classifier with the graphs traced for it; only the classifier is pickled.
 
     Args:
       classifier: from `as_classifier`.
       image_shape: (H, W, C).
-      dtype: of the images as the data holds them, 'uint8' or 'float32'.
+      dtype: of the images in the data, 'uint8' or 'float32'.
     """
 
     def __init__(self, classifier: Classifier, image_shape: tuple[int, ...], dtype: str) -> None:
-        self._made_of = classifier, image_shape, dtype
+        self._arguments = classifier, image_shape, dtype
         self.classifier, self.logits = classifier, inference(classifier)
         self._counter, self._counted, self._lock = Counter(), np.zeros(2, int), threading.Lock()
         images = tf.TensorSpec([None, *image_shape], tf.as_dtype(dtype))
         self._spec = (images, tf.TensorSpec([None], tf.int32))
-        self._graphs: dict[Any, Callable[..., Any]] = {}
+        self._graphs: dict[Hashable, Callable[..., Any]] = {}
         allow_concurrent_calls()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Judge, self._made_of
+    def __reduce__(self) -> tuple[type[Judge], tuple[Classifier, tuple[int, ...], str]]:
+        return Judge, self._arguments
 
     def clean(self, x: np.ndarray, y: np.ndarray) -> Arrays:
-        """Predictions, confidences, whether right and in the top 5, and Brier scores, each [B]."""
+        """Predictions, confidences, whether correct and in the top 5, Brier scores, each [B]."""
         return _arrays(self._graph("clean", self._clean)(x, y))
 
     def attack(
         self, attack: Attack, ball: ThreatModel, x: np.ndarray, y: np.ndarray, seed: np.ndarray
     ) -> Arrays:
-        """One run: predictions, confidences, whether right and in the top 5 [B], and counts.
+        """One run: predictions, confidences, whether correct and in the top 5 [B], and counts.
 
-        The counts, int [2], are of examples forward and backward since the last that were
-        told: those of calls at the same time add up to what they asked for together.
+        The counts, int [2], are the forward and backward passes, over examples, since the
+        previous call returned. The counts of concurrent calls add up to their passes together.
         """
         _, *found = self._run(attack, ball, x, y, seed)
         return [*_arrays(found), self._newly_counted()]
@@ -65,10 +66,10 @@ class Judge:
         self, attack: Attack, ball: ThreatModel, x: np.ndarray, y: np.ndarray, seed: np.ndarray
     ) -> Arrays:
         """One run: images float32 [B, H, W, C], and whether each is a success, bool [B]."""
-        x_adv, _, _, stands, _ = self._run(attack, ball, x, y, seed)
-        # Of crafting nothing is counted.
+        x_adv, _, _, correct, _ = self._run(attack, ball, x, y, seed)
+        # The passes of crafting are not counted.
         self._newly_counted()
-        return _arrays([x_adv, ~stands])
+        return _arrays([x_adv, ~correct])
 
     def gradient(self, x: np.ndarray, y: np.ndarray, loss: str) -> np.ndarray:
         """The input gradient of a loss, float32 [B, H, W, C]."""
@@ -76,8 +77,8 @@ class Judge:
         def gradient(x: Tensor, y: Tensor) -> Tensor:
             return input_gradient(self.logits, as_pixels(x), y, loss)[0]
 
-        # In a graph: run eagerly, a gradient of one image computes weight gradients as well,
-        # in which oneDNN is known to crash.
+        # In a graph: an eager gradient of one image computes weight gradients too, in which
+        # oneDNN is known to crash.
         return np.asarray(self._graph(("gradient", loss), gradient)(x, y))
 
     def _newly_counted(self) -> np.ndarray:
@@ -89,10 +90,10 @@ class Judge:
     def _run(
         self, attack: Attack, ball: ThreatModel, x: np.ndarray, y: np.ndarray, seed: np.ndarray
     ) -> tuple[Tensor, ...]:
-        """Attacked images, predictions, confidences, whether right and in the top 5, each [B].
+        """Attacked images, predictions, confidences, whether correct and in the top 5, each [B].
 
-        The radius is an argument of the graph, like what the attack leaves open and its number
-        of restarts, of which this is one: attacks that differ in these alone share a trace.
+        The radius and the attack's own `tensors` are arguments of the graph, and this is one of
+        the attack's restarts: attacks that differ only in these share a trace.
         """
         given = attack.tensors(ball) if isinstance(attack, runner.Attack) else {}
 
@@ -116,8 +117,9 @@ class Judge:
     def _attacked(
         self, attack: Attack, ball: ThreatModel, x: Tensor, y: Tensor, seed: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Attacked images, whether each is a verified success, and their logits."""
-        # The attack sees the folded model, which is faster; the model itself is the judge.
+        """Adversarial images, whether each is a verified success, and their logits."""
+        # The attack is given the folded model, which is faster; successes are verified on the
+        # model itself.
         seen = self._counter.wrap(attackable(self.classifier))
         return runner.run(attack, seen, self.logits, as_pixels(x), y, ball, seed)
 
@@ -125,13 +127,12 @@ class Judge:
         logits = self.logits(as_pixels(x))
         return *judge_logits(logits, y), brier_of(logits, y)
 
-    def _graph(self, key: Any, function: Callable[..., Any], *more: Any) -> Callable[..., Any]:
-        """The graph of that key; made of `function`, of images, labels and `more`, if new."""
+    def _graph(self, key: Hashable, function: Callable[..., Any], *more: Any) -> Callable[..., Any]:
+        """The graph of that key; traced from `function` of images, labels and `more`, if new."""
         spec = (*self._spec, *more)
         with self._lock:
             if key not in self._graphs:
-                # Attacks are written in TensorFlow's own loops: AutoGraph would only make tracing
-                # slower.
+                # Attacks use TensorFlow's own loops: AutoGraph would only slow tracing down.
                 made = tf.function(function, input_signature=spec, autograph=False)
                 self._graphs[key] = told_plainly(self.classifier, made)
         graph = self._graphs[key]
@@ -141,7 +142,7 @@ class Judge:
 
 
 def _with(attack: Attack, settings: Mapping[str, object]) -> Attack:
-    """The attack with those of these settings that it has; they are not checked."""
+    """The attack with the given values of those settings that it has, unchecked."""
     made = copy.copy(attack)
     for name in {item.name for item in dataclasses.fields(attack)} & settings.keys():
         object.__setattr__(made, name, settings[name])

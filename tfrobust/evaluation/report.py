@@ -1,90 +1,28 @@
-"""What an evaluation found: per-example outcomes, the figures drawn from them, JSON and CSV."""
+"""What an evaluation found: accuracies, flags and costs, as a table, JSON and CSV."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfrobust.attacks.results import AttackResult, Outcome, accuracy_entry, rate
 from tfrobust.chance import wilson
+from tfrobust.checks.flags import Flag
 from tfrobust.evaluation.calibration import Calibration
 from tfrobust.figures.accuracies import Accuracy, AttackedAccuracies, RobustnessBars
 from tfrobust.figures.outcomes import Outcomes
+from tfrobust.io import csv_text, write_json
 from tfrobust.progress import clock
-from tfrobust.run import write_json
 from tfrobust.threat_model import ThreatModel
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-@dataclass(frozen=True)
-class Outcome:
-    """Predictions of a model on one set of images, clean or attacked.
-
-    Attributes:
-      predictions: int [N], the top class.
-      confidences: float [N], its softmax probability.
-      correct: bool [N]; under attack False only where a verified success was found.
-      in_top5: bool [N], the label is among the 5 largest logits.
-    """
-
-    predictions: np.ndarray
-    confidences: np.ndarray
-    correct: np.ndarray
-    in_top5: np.ndarray
-
-
-@dataclass(frozen=True)
-class AttackResult:
-    """One attack at one radius.
-
-    Attributes:
-      name: of the attack.
-      threat_model: the ball.
-      parameters: all hyper-parameters.
-      outcome: per example, the worst case of this attack and those before it; images
-        that are misclassified without attack stay as they are.
-      attacked: how many images stood when it began.
-      gradient_evaluations: input gradients, over all examples.
-      forward_evaluations: forward passes, those of the gradients among them.
-      seconds: of wall-clock time.
-      spared: images that count as standing without being attacked, because they withstood
-        the same attacks in a larger ball.
-    """
-
-    name: str
-    threat_model: ThreatModel
-    parameters: dict[str, Any]
-    outcome: Outcome
-    attacked: int
-    gradient_evaluations: int
-    forward_evaluations: int
-    seconds: float
-    spared: int = 0
-
-    @property
-    def success_rate(self) -> float:
-        """The share that fell of the images that this attack was run on."""
-        fell = self.attacked + self.spared - int(self.outcome.correct.sum())
-        return round(fell / self.attacked, 6) if self.attacked else 0.0
-
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON entry."""
-        return {
-            **accuracy_entry(self.outcome.correct, "accuracy"),
-            "top5_accuracy": _mean(self.outcome.in_top5),
-            "eps": self.threat_model.eps,
-            "parameters": self.parameters,
-            "attacked": self.attacked,
-            "spared": self.spared,
-            "attack_success_rate": self.success_rate,
-            "gradient_evaluations": self.gradient_evaluations,
-            "forward_evaluations": self.forward_evaluations,
-            "seconds": round(self.seconds, 3),
-        }
+    from tfrobust.attacks.transfer import TransferScores
 
 
 @dataclass(frozen=True)
@@ -96,11 +34,11 @@ class RobustnessReport:
       threat_model: the ball.
       labels: int [N].
       clean: without attack.
-      attacks: at the threat model's eps, in the order run, each on what the ones before
-        it left standing.
+      attacks: at the threat model's eps, in the order run, each on the images that the ones
+        before it did not break.
       sweep: the same attacks at further radii.
-      transfer: accuracies on images perturbed on a reference model, or None.
-      flags: what the evaluator doubts, each with its meaning.
+      transfer: accuracies on images crafted on a reference model, or None.
+      flags: why the evaluation is unreliable, each with its meaning; empty where it is not.
       seconds: of the whole evaluation.
       extra: further entries of the JSON.
       calibration: of the clean images; None where it was not measured.
@@ -121,8 +59,8 @@ class RobustnessReport:
     clean: Outcome
     attacks: tuple[AttackResult, ...]
     sweep: tuple[AttackResult, ...] = ()
-    transfer: dict[str, Any] | None = None
-    flags: tuple[dict[str, str], ...] = ()
+    transfer: TransferScores | None = None
+    flags: tuple[Flag, ...] = ()
     seconds: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
     classes: int = 0
@@ -132,7 +70,7 @@ class RobustnessReport:
         return self.as_text()
 
     def __repr__(self) -> str:
-        # What a notebook shows of it: not the arrays of every image.
+        # For notebooks: a summary instead of the arrays of every image.
         flags = [flag["name"] for flag in self.flags]
         return (
             f"<RobustnessReport of {self.model}: {len(self.labels):,} images, {self.threat_model}: "
@@ -141,22 +79,22 @@ class RobustnessReport:
 
     @property
     def robust(self) -> np.ndarray:
-        """bool [N]: correct on the clean image and under every attack."""
+        """bool [N], whether the model is correct on the clean image and under every attack."""
         every = [self.clean.correct, *(attack.outcome.correct for attack in self.attacks)]
         return np.asarray(np.logical_and.reduce(every))
 
     @property
     def clean_accuracy(self) -> float:
-        """The share of the images that are right without attack."""
+        """The share of images that are classified correctly without attack."""
         return float(self.clean.correct.mean())
 
     @property
     def robust_accuracy(self) -> float:
-        """The share that is right on the clean image and under every attack."""
+        """The share of images that are classified correctly without and under every attack."""
         return float(self.robust.mean())
 
     def save(self, folder: Path | str) -> Path:
-        """Writes `evaluation.json` into a folder, made where it does not exist.
+        """Writes `evaluation.json` into a folder, which is created if it does not exist.
 
         Returns:
           The file.
@@ -168,7 +106,7 @@ class RobustnessReport:
         write_json(path, self.as_dict())
         return path
 
-    def plot(self) -> Any:
+    def plot(self) -> Figure:
         """Accuracy without attack and under each, with 95 % intervals: a matplotlib Figure."""
         found = [("clean", self.clean.correct)]
         found += [(attack.name, attack.outcome.correct) for attack in self.attacks]
@@ -178,12 +116,12 @@ class RobustnessReport:
         return RobustnessBars().draw(AttackedAccuracies(bars, title))
 
     def outcomes(self, class_names: Sequence[str]) -> Outcomes:
-        """What the model predicts, clean and under all attacks, as figures take it.
+        """The model's predictions, clean and under all attacks, as figures take them.
 
         Args:
           class_names: by label.
         """
-        # Of each image the last attack holds the worst case of all before it.
+        # The outcome of the last attack is the worst case over all attacks.
         last = self.attacks[-1].outcome if self.attacks else self.clean
         return Outcomes(
             self.labels, self.clean.predictions, last.predictions, self.robust, class_names
@@ -191,17 +129,17 @@ class RobustnessReport:
 
     @property
     def broken_by(self) -> list[str | None]:
-        """Per image the first attack that broke it; None for one that was wrong or stands."""
+        """For each image the first attack that broke it; None if misclassified or robust."""
         names: list[str | None] = [None] * len(self.labels)
-        standing = self.clean.correct
+        unbroken = self.clean.correct
         for attack in self.attacks:
-            for i in np.flatnonzero(standing & ~attack.outcome.correct):
+            for i in np.flatnonzero(unbroken & ~attack.outcome.correct):
                 names[i] = attack.name
-            standing = standing & attack.outcome.correct
+            unbroken = unbroken & attack.outcome.correct
         return names
 
     def _examples(self) -> dict[str, list[Any]]:
-        """The per-example outcome, as columns."""
+        """The outcome of each image, as columns."""
         last = self.attacks[-1].outcome if self.attacks else self.clean
         return {
             "label": self.labels.tolist(),
@@ -218,7 +156,7 @@ class RobustnessReport:
             "model": self.model,
             "num_examples": len(self.labels),
             **accuracy_entry(self.clean.correct, "clean_accuracy"),
-            "clean_top5_accuracy": _mean(self.clean.in_top5),
+            "clean_top5_accuracy": rate(self.clean.in_top5),
             **accuracy_entry(self.robust, "robust_accuracy"),
             "attacks": {attack.name: attack.as_dict() for attack in self.attacks},
             "sweep": [{"attack": a.name, **a.as_dict()} for a in self.sweep],
@@ -267,34 +205,26 @@ class RobustnessReport:
         header = ["image", "label", "label_name", "robust"]
         for name, _ in columns:
             header += [f"{name}_prediction", f"{name}_prediction_name", f"{name}_confidence"]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(header)
-        robust = self.robust
+        robust, rows = self.robust, []
         for i, label in enumerate(self.labels):
-            row: list[Any] = [names[i] if names else i, label, label_names[label], int(robust[i])]
+            row: list[str | int] = [
+                names[i] if names else i,
+                label,
+                label_names[label],
+                int(robust[i]),
+            ]
             for _, outcome in columns:
                 top = outcome.predictions[i]
                 row += [top, label_names[top], f"{outcome.confidences[i]:.4f}"]
-            writer.writerow(row)
-        return text.getvalue()
-
-
-def accuracy_entry(correct: np.ndarray, name: str) -> dict[str, Any]:
-    """The accuracy under `name`, and its confidence interval under `name`_interval."""
-    low, high = wilson(int(correct.sum()), len(correct))
-    return {name: _mean(correct), f"{name}_interval": [round(low, 4), round(high, 4)]}
-
-
-def _mean(values: np.ndarray) -> float:
-    return round(float(values.mean()), 6)
+            rows.append(row)
+        return csv_text(header, rows)
 
 
 def _line(name: str, eps: str, correct: np.ndarray, top5: np.ndarray | None) -> str:
     low, high = wilson(int(correct.sum()), len(correct))
     interval = f"{low:.3f} to {high:.3f}"
-    right = f"{top5.mean():9.3f}" if top5 is not None else ""
-    return f"{name:12}{eps:>10}{correct.mean():9.3f}  {interval:>15}{right}"
+    in_top5 = f"{top5.mean():9.3f}" if top5 is not None else ""
+    return f"{name:12}{eps:>10}{correct.mean():9.3f}  {interval:>15}{in_top5}"
 
 
 def _cost(attacks: tuple[AttackResult, ...]) -> str:
@@ -304,9 +234,9 @@ def _cost(attacks: tuple[AttackResult, ...]) -> str:
     return f"{gradients:,} gradients and {forwards:,} forward passes in {clock(seconds)}"
 
 
-def _transfer_line(transfer: dict[str, Any]) -> str:
-    figures = ", ".join(f"{name} {value:.3f}" for name, value in transfer["accuracy"].items())
+def _transfer_line(transfer: TransferScores) -> str:
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in transfer["accuracy"].items())
     return (
         f"{transfer['attack']} at {transfer['eps_text']}, crafted on "
-        f"{transfer['reference']}: {figures}"
+        f"{transfer['reference']}: {scores}"
     )

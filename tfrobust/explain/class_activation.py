@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from tfrobust.explain.saliency import check
 from tfrobust.explain.target_layer import target_layer as find_layer
 from tfrobust.runtime import import_legacy, keras, tf
 
+_log = logging.getLogger(__name__)
 # Score-CAM masks the image with each channel of the layer: this many at once.
 _MASKS = 32
 
@@ -38,7 +40,17 @@ def gradcam(
       UsageError: an argument is invalid.
       TFRobustError: a map is not finite.
     """
-    return _map("gradcam.Gradcam", model, x, target, target_layer)
+    found = _map("gradcam.Gradcam", model, x, target, target_layer)
+    empty = int((found.max(axis=(1, 2)) == 0).sum())
+    if 2 * empty > len(found):
+        _log.warning(
+            "gradcam: the map of %d of %d images is 0 everywhere. It weights each channel by the "
+            "mean of its gradient over the map, which cancels out in networks that flatten their "
+            "maps: use layercam or gradcam++ for these.",
+            empty,
+            len(found),
+        )
+    return found
 
 
 def gradcam_plus_plus(

@@ -119,17 +119,18 @@ def stability(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
     Raises:
       UsageError: the maps differ in shape.
     """
-    from scipy.stats import rankdata
+    from scipy.stats import spearmanr
 
     if maps.shape != others.shape or maps.ndim not in (3, 4):
         raise UsageError(
             "Expected two arrays of maps of one shape, [N, H, W] or [N, H, W, C], found "
             f"{list(maps.shape)} and {list(others.shape)}."
         )
-    ranks = [rankdata(heat(m).reshape(len(m), -1), axis=1) for m in (maps, others)]
-    a, b = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
-    norms = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    return np.asarray((a * b).sum(axis=1) / np.where(norms > 0, norms, 1))
+    rows = [heat(m).reshape(len(m), -1) for m in (maps, others)]
+    return np.array([
+        spearmanr(a, b).statistic if np.ptp(a) and np.ptp(b) else 0.0
+        for a, b in zip(*rows, strict=True)
+    ])  # fmt: skip
 
 
 def randomisation(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +13,7 @@ from tfrobust.explain import measures
 from tfrobust.explain.measure_names import COLUMNS
 from tfrobust.explain.saliency import heat
 from tfrobust.explain.table import EXPLAINERS
+from tfrobust.io import csv_text
 from tfrobust.runtime import keras
 
 #: A map without information, which every method has to beat.
@@ -44,11 +43,13 @@ class Scorecard:
 
     def mean(self, column: str) -> tuple[float, float] | None:
         """Mean and half-width of its 95 % interval (normal); None if not measured."""
+        from scipy.stats import norm, sem
+
         values = self._known(column)
         if not len(values):
             return None
-        spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-        return float(values.mean()), 1.96 * spread / len(values) ** 0.5
+        half = norm.ppf(0.975) * sem(values) if len(values) > 1 else 0.0
+        return float(values.mean()), float(half)
 
     def _known(self, column: str) -> np.ndarray:
         values = np.asarray(self.values.get(column, ()), float)
@@ -156,10 +157,8 @@ def as_csv(table: Mapping[str, Sequence[Scorecard]]) -> str:
 
     'images' is the sample size of all columns but stability, 'attacked' that of stability.
     """
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
     heads = [head for column in COLUMNS for head in (column, f"{column}_95")]
-    writer.writerow(["model", "method", "images", "attacked", *heads])
+    lines: list[list[Any]] = []
     for model, rows in table.items():
         for row in rows:
             cells: list[str] = []
@@ -167,8 +166,8 @@ def as_csv(table: Mapping[str, Sequence[Scorecard]]) -> str:
                 pair = row.mean(column)
                 cells += ["", ""] if pair is None else [f"{value:.4f}" for value in pair]
             attacked = row.images("stability") if "stability" in row.values else ""
-            writer.writerow([model, row.method, len(row.curves[0]), attacked, *cells])
-    return file.getvalue()
+            lines.append([model, row.method, len(row.curves[0]), attacked, *cells])
+    return csv_text(["model", "method", "images", "attacked", *heads], lines)
 
 
 def as_text(table: Mapping[str, Sequence[Scorecard]]) -> str:

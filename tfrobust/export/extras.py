@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfrobust.run import write_text
+from tfrobust.io import read_json, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,4 +60,4 @@ def _log(name: str, signature: str, key: str, value: object) -> bytes:
 def read_labels(folder: Path) -> list[str] | None:
     """The class names of a SavedModel, by label; None if it has none."""
     file = folder / FOLDER / LABELS
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return read_json(file) if file.is_file() else None

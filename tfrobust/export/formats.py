@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from tfrobust.io import write_bytes
 from tfrobust.plugins import configured, parse
-from tfrobust.run import write_bytes
 from tfrobust.settings import Checked, setting
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.errors import TFRobustError, UsageError, first_line
 from tfrobust.export.formats import Run, format_of
 from tfrobust.runtime import keras
 
@@ -90,7 +90,7 @@ def convert(
         ) from error
     # Converters raise arbitrary exceptions on operations that they do not know.
     except Exception as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = first_line(error)
         raise TFRobustError(f"{model.name} cannot be converted to {name}: {first}") from error
     return target
 

@@ -18,8 +18,9 @@ import numpy as np
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.export.extras import write_extras
 from tfrobust.export.image_bytes import assert_some, decode
-from tfrobust.models.classifier import Classifier, as_classifier, input_shape
+from tfrobust.models.classifier import Classifier, as_classifier
 from tfrobust.models.inference import inference
+from tfrobust.models.inputs import input_shape
 from tfrobust.runtime import tf
 from tfrobust.typing import Array, Model
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfrobust.backbones import build
 from tfrobust.errors import TFRobustError
-from tfrobust.run import write_bytes, write_json
+from tfrobust.io import read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
     from tfrobust.config import BackboneConfig
@@ -69,7 +68,7 @@ def rebuild(path: Path) -> keras.Model:
     """
     file = settings_file(path)
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
         shape, options = tuple(values["image_shape"]), values["options"]
         return build(
             values["name"], num_classes=values["num_classes"], image_shape=shape,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from tfrobust.figures.style import DPI, THEMES, using
-from tfrobust.run import write_bytes
+from tfrobust.io import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tfrobust.figures import FIGURES, figure_of
-from tfrobust.run import write_json
+from tfrobust.io import read_json, write_json
 
 #: The attack that all of them show.
 ATTACK = "PGD with 20 steps"
@@ -41,7 +40,7 @@ def record(folder: Path, name: str, norm: str, eps: float) -> None:
 def provenance(folder: Path) -> dict[str, dict[str, Any]]:
     """Name -> 'attack', 'norm' and 'eps'; empty if nothing is recorded or readable."""
     try:
-        found = json.loads(_file(folder).read_text(encoding="utf-8"))
+        found = read_json(_file(folder))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfrobust.jobs.opening import Subject, as_subject, sample
+from tfrobust.jobs.images import sample
+from tfrobust.jobs.opening import Subject, as_subject
 from tfrobust.progress import Tell, silent
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CertifyResult:
-    """What was certified, and where it lies.
+    """The certificates, and their files.
 
     Attributes:
       run: the folder whose `certificates/` has one folder for each sigma.
@@ -31,11 +32,18 @@ class CertifyResult:
 
 
 def certify(
-    subject: Subject | Path | str, sigma: float, *, samples: int = 10_000, selection: int = 100,
-    alpha: float = 0.001, batch_size: int = 500, resume: bool = False,
-    on: str | Ray | None = None, tell: Tell = silent,
-) -> CertifyResult:  # fmt: skip
-    """Certifies the test images of a run or model, or those that are asked for.
+    subject: Subject | Path | str,
+    sigma: float,
+    *,
+    samples: int = 10_000,
+    selection: int = 100,
+    alpha: float = 0.001,
+    batch_size: int = 500,
+    resume: bool = False,
+    on: str | Ray | None = None,
+    tell: Tell = silent,
+) -> CertifyResult:
+    """Certifies the test images of a run or model, or a sample of them.
 
     Args:
       subject: from `open_subject`; or a run folder.
@@ -46,7 +54,7 @@ def certify(
       batch_size: noisy images in a batch.
       resume: go on with a certification of the same model, images and settings that was killed.
       on: spread the images over a Ray cluster: 'ray', 'ray://HOST:PORT', or a `cluster.Ray`.
-      tell: is told the table.
+      tell: takes the table.
 
     Raises:
       UsageError: a setting is out of range, or a cluster without Ray installed.
@@ -61,10 +69,18 @@ def certify(
     if not resume:
         kept.unlink(missing_ok=True)
     found = certified(
-        subject.model, data, sigma, samples=samples, selection=selection, alpha=alpha,
-        batch_size=batch_size, seed=subject.config.seed, name=subject.name, resume_from=kept,
+        subject.model,
+        data,
+        sigma,
+        samples=samples,
+        selection=selection,
+        alpha=alpha,
+        batch_size=batch_size,
+        seed=subject.config.seed,
+        name=subject.name,
+        resume_from=kept,
         on=on,
-    )  # fmt: skip
+    )
     files = tuple(found.save(folder))
     tell(f"\n{found}\nCertificates: {', '.join(file.name for file in files)} in {folder}")
     return CertifyResult(subject.run, found, files)

@@ -1,4 +1,4 @@
-"""A few images beside what a perturbation of any kind makes of them."""
+"""A few images before and after a perturbation of any kind."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ SHOWN = 6
 
 
 def changes_figure(
-    model: Classifier, data: ImageSet, rows: np.ndarray, changed: np.ndarray, path: Path | str,
+    model: Classifier,
+    data: ImageSet,
+    rows: np.ndarray,
+    changed: np.ndarray,
+    path: Path | str,
     title: str,
-) -> Path:  # fmt: skip
+) -> Path:
     """Draws images, what was made of them, the difference, and what the model sees in both.
 
     Args:
@@ -27,7 +31,7 @@ def changes_figure(
       data: the images, with their labels and names.
       rows: which of them, int [N].
       changed: what was made of those, float32 [N, H, W, C].
-      path: the file; its suffix tells the format.
+      path: the file; its suffix is the format.
       title: of the figure.
 
     Returns:

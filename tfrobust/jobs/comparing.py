@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfrobust.errors import UsageError
-from tfrobust.jobs.opening import load_splits, without_seen
+from tfrobust.jobs.images import load_splits, without_seen
 from tfrobust.progress import Tell, silent
 
 if TYPE_CHECKING:
     from tfrobust.data.types import ImageSet
     from tfrobust.report.comparison import Cell, Comparison
+    from tfrobust.typing import Model
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class CompareResult:
 
     Attributes:
       comparison: the table.
-      figure: the picture; comparison.csv and comparison.md lie beside it.
+      figure: the figure; comparison.csv and comparison.md are in the same folder.
     """
 
     comparison: Comparison
@@ -30,26 +31,30 @@ class CompareResult:
 
 
 def compare(
-    models: Mapping[str, Path | str], output: Path | str = "comparison", *,
-    sets: Mapping[str, str] | None = None, reported: Mapping[str, float] | None = None,
-    title: str = "Models side by side", tell: Tell = silent,
-) -> CompareResult:  # fmt: skip
+    models: Mapping[str, Path | str],
+    output: Path | str = "comparison",
+    *,
+    sets: Mapping[str, str] | None = None,
+    reported: Mapping[str, float] | None = None,
+    title: str = "Models side by side",
+    tell: Tell = silent,
+) -> CompareResult:
     """Puts models side by side, by what they were evaluated to be or on sets of images.
 
     Args:
       models: name -> run folder; with sets model files too.
       output: folder for table and figure.
       sets: name -> images to measure plain accuracy on: an .npz, folder, zip or .pt, or 'test'
-        for a run's own test images. Without any, what `evaluation.json` of each run says is shown.
+        for a run's own test images. Without any, the `evaluation.json` of each run is used.
       reported: name of a column -> a score from elsewhere to show in it.
       title: of the figure.
-      tell: is told the table, and what makes models not comparable.
+      tell: takes the table, and warnings where models are not comparable.
 
     Raises:
       UsageError: a reported score has no column, or a run was not evaluated.
       TFRobustError: models or images cannot be read.
     """
-    from tfrobust.run import write_text
+    from tfrobust.io import write_text
     from tfrobust.runtime import import_quietly
 
     sets, reported = dict(sets or {}), dict(reported or {})
@@ -69,7 +74,7 @@ def compare(
 
 
 def _refuse_unknown(reported: Mapping[str, float], columns: Mapping[str, Any]) -> None:
-    """Refuses scores of columns that are not there, where it is known which are."""
+    """Rejects reported scores for columns that do not exist, if the columns are known."""
     unknown = [name for name in reported if columns and name not in columns]
     if unknown:
         raise UsageError(f"--reported {unknown[0]}: expected one of {', '.join(columns)}.")
@@ -109,11 +114,12 @@ def _measured(path: Path, sets: Mapping[str, str], tell: Tell) -> dict[str, Cell
     }
 
 
-def _images(model: Any, path: Path, source: str, tell: Tell) -> ImageSet:
+def _images(model: Model, path: Path, source: str, tell: Tell) -> ImageSet:
     """The images of a set with the labels of a model, without those that its run has seen."""
     from tfrobust.data import ReadOptions, load_all
     from tfrobust.data.labels import match_labels
-    from tfrobust.models.classifier import as_classifier, input_shape
+    from tfrobust.models.inputs import input_shape
+    from tfrobust.models.pairs import classifier_for
     from tfrobust.run import RunFolder, class_names
 
     if source == "test":
@@ -122,11 +128,11 @@ def _images(model: Any, path: Path, source: str, tell: Tell) -> ImageSet:
     shape = input_shape(model)
     data = load_all(source, ReadOptions(channels=shape[2] if shape else None))
     try:
-        data, told = without_seen(path, data)
+        data, notes = without_seen(path, data)
     except UsageError:
-        told = ("it was trained on all of these images, or chosen by them",)
-    classes = as_classifier(model, data.pixels(slice(0, 64))).classes
+        notes = ("it was trained or selected on all of these images",)
+    classes = classifier_for(model, data).classes
     data, matched = match_labels(data, class_names(path), classes)
-    for line in (*told, *matched):
+    for line in (*notes, *matched):
         tell(f"Note: {path} on {source}: {line}.")
     return data

@@ -1,4 +1,4 @@
-"""The job that measures how robust a model is, and leaves what it found in a folder."""
+"""The job that measures the robustness of a model and writes the results to a folder."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfrobust.attacks.named import make_attacks
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.jobs.opening import Subject, as_subject, sample
+from tfrobust.jobs.evaluation_extras import (
+    attempt,
+    open_published_set,
+    open_reference,
+    original_of,
+    with_extras,
+)
+from tfrobust.jobs.images import sample
+from tfrobust.jobs.opening import Subject, as_subject
 from tfrobust.models.rest import is_address
 from tfrobust.progress import Tell, silent
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from tfrobust.cluster import Ray
     from tfrobust.config import RunConfig
-    from tfrobust.data.corruption_sets import CorruptionSet
     from tfrobust.data.types import ImageSet
     from tfrobust.evaluation.checkpoint import Checkpoint
     from tfrobust.evaluation.evaluator import Evaluator
@@ -30,19 +35,20 @@ if TYPE_CHECKING:
     from tfrobust.report.runs import RunData
     from tfrobust.run import RunFolder
     from tfrobust.threat_model import ThreatModel
+    from tfrobust.typing import Attack
     from tfrobust.workers import Workers
 
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """What an evaluation found, and where it lies.
+    """The results of an evaluation, and their folder.
 
     Attributes:
       run: the folder with `evaluation.json`, `predictions.csv`, the model card and figures.
-      report: the accuracies, image by image, and what casts doubt on them.
+      report: the accuracies, the outcome of each image, and the flags of the checks.
       class_names: by label, one for each class of the model.
-      figures: the pictures that were drawn.
-      evaluator: of the model and the images, with all that was traced for it.
+      figures: the figures that were drawn.
+      evaluator: of the model and the images, with its traces.
     """
 
     run: RunFolder
@@ -53,40 +59,44 @@ class EvaluateResult:
 
     @property
     def values(self) -> dict[str, Any]:
-        """The report as plain values, as `evaluation.json` has them."""
+        """The report as plain values, as in `evaluation.json`."""
         return {**self.report.as_dict(), "classes": list(self.class_names)}
 
     def page_data(self) -> RunData:
-        """What a page shows of it: this report, and what else is in the folder."""
+        """The data of a report page: this report, and what else is in the folder."""
         from tfrobust.report.runs import read_run
 
         return read_run(self.run.path, evaluation=self.values)
 
 
 def evaluate(
-    subject: Subject | Path | str, *, reference: Path | str | None = None, resume: bool = False,
-    strategy: str = "none", on: str | Ray | None = None, tell: Tell = silent,
-) -> EvaluateResult:  # fmt: skip
-    """Measures accuracy clean and under attack, on all test images or those that are asked for.
+    subject: Subject | Path | str,
+    *,
+    reference: Path | str | None = None,
+    resume: bool = False,
+    strategy: str = "none",
+    on: str | Ray | None = None,
+    tell: Tell = silent,
+) -> EvaluateResult:
+    """Measures clean and robust accuracy, on all test images or a sample.
 
-    Writes `evaluation.json`, `predictions.csv`, the model card and, where the settings say so,
-    figures.
+    Writes `evaluation.json`, `predictions.csv`, the model card and, if set, figures.
 
     Args:
-      subject: from `open_subject`, whose configuration says what to measure; or a run folder.
-      reference: a model to attack instead, whose images both models are shown (transfer). Of a
-        `.tflite` or `.onnx` file in a run folder the default is that run's model, and 'none' is
-        none. A file is besides compared with it: both under the same attacks.
-      resume: go on with an evaluation of the same model, images and settings that was killed.
-      strategy: spread the work over all GPUs of this machine ('mirrored').
-      on: spread the work over a Ray cluster: 'ray', 'ray://HOST:PORT', or a `cluster.Ray`. The
-        images of a batch travel to whoever does it; results are those of one machine.
-      tell: is told the table, and what was noted.
+      subject: from `open_subject`, with the settings of the evaluation; or a run folder.
+      reference: a source model for a transfer attack: images crafted on it are shown to both
+        models. For a `.tflite` or `.onnx` file in a run folder the default is the model of that
+        run, and 'none' means none; such a file is also compared with it under the same attacks.
+      resume: resume an evaluation of the same model, images and settings that was killed.
+      strategy: distribute the work over all GPUs of this machine ('mirrored').
+      on: distribute the work over a Ray cluster: 'ray', 'ray://HOST:PORT', or a `cluster.Ray`.
+        Batches are sent with their images; results are the same as on one machine.
+      tell: takes the table and notes, a line at a time.
 
     Raises:
       UsageError: a wrong setting, or a cluster without Ray or for a model that is an address.
       TFRobustError: the model does not take the images, or a part of the work after the
-        attacks has failed: what was measured before is written all the same.
+        attacks has failed: the rest is written all the same.
     """
     from tfrobust.attacks.runner import refuse_without_gradient
     from tfrobust.evaluation.evaluate import measure
@@ -98,29 +108,31 @@ def evaluate(
     _check_place(subject, strategy, on)
     subject = _narrowed(subject)
     data = subject.test
-    origin = reference or _origin(subject, tell)
-    other = _reference(Path(origin), subject) if origin and str(origin) != "none" else None
+    origin = reference or original_of(subject, tell)
+    known = open_reference(Path(origin), subject) if origin and str(origin) != "none" else None
     threat_model = ThreatModel.from_config(config.threat)
     attacks = make_attacks(settings, len(data.label_names), threat_model.norm)
     refuse_without_gradient(subject.model, attacks)
     _announce(attacks, data, threat_model, tell)
-    published = _published_set(subject)
+    published = open_published_set(subject)
     checkpoint = _checkpoint(subject, attacks, resume, tell)
     with _workers(strategy, on, tell) as workers:
         evaluator = Evaluator(
-            subject.model, data, batch_size=settings.batch_size, seed=config.seed,
-            checkpoint=checkpoint, workers=workers,
-        )  # fmt: skip
+            subject.model,
+            data,
+            batch_size=settings.batch_size,
+            seed=config.seed,
+            checkpoint=checkpoint,
+            workers=workers,
+        )
         report = measure(evaluator, threat_model, attacks, name=subject.name, sweep=settings.sweep)
         report = _with_intake(report, subject)
-        report, failures = _completed(
-            report, subject, attacks, other, published, workers, tell
-        )  # fmt: skip
-    evaluator.leave_others()
+        report, failures = with_extras(report, subject, attacks, known, published, workers, tell)
+    evaluator.use_own_threads()
     found = EvaluateResult(subject.run, report, data.label_names, evaluator=evaluator)
     _publish(found, subject, tell)
     if settings.figures:
-        figures, why = _tried("figures", lambda: _draw(found, evaluator, attacks, config, tell))
+        figures, why = attempt("figures", lambda: _draw(found, evaluator, attacks, config, tell))
         found = dataclasses.replace(found, figures=figures or ())
         failures += why
     checkpoint.close()
@@ -133,23 +145,25 @@ def evaluate(
 
 
 def _narrowed(subject: Subject) -> Subject:
-    """With the images to measure on, a name for every class, and the model tried on them.
+    """The subject with its sample of images, a name for every class, and a tried `Classifier`.
 
     Raises:
-      UsageError: corruptions are asked for on images that are too small.
+      UsageError: the images are too small to be corrupted.
       TFRobustError: the model does not take the images.
     """
+    from tfrobust.models.pairs import classifier_for
+
     config = subject.config
     sampled = sample(subject.test, config.evaluation.limit, config.seed)
-    model = as_classifier_of(subject.model, sampled)
+    model = classifier_for(subject.model, sampled)
     if config.evaluation.eot > 1:
         from tfrobust.models.randomised import in_expectation
 
         model = in_expectation(model, config.evaluation.eot)
     data = _named(model.classes, sampled)
-    asked = config.evaluation
-    height, width, channels = data.image_shape
-    if asked.corruptions and not asked.corruption_set and (min(height, width) < 8 or channels != 3):
+    settings, (height, width, channels) = config.evaluation, data.image_shape
+    corrupts = settings.corruptions and not settings.corruption_set
+    if corrupts and (min(height, width) < 8 or channels != 3):
         raise UsageError(
             "--corruptions: expected colour images of at least 8x8 pixels, found "
             f"{height}x{width}x{channels}."
@@ -158,7 +172,7 @@ def _narrowed(subject: Subject) -> Subject:
 
 
 def _with_intake(report: RobustnessReport, subject: Subject) -> RobustnessReport:
-    """With what tells which images were seen, and how the model was taken."""
+    """The report with the digest of the images, and how images and model were read."""
     from tfrobust.data.digests import digest_of_all
 
     notes = [*subject.notes, *subject.model.notes]
@@ -168,57 +182,15 @@ def _with_intake(report: RobustnessReport, subject: Subject) -> RobustnessReport
     return dataclasses.replace(report, extra={**report.extra, **facts})
 
 
-def _tried(what: str, part: Callable[[], Any]) -> tuple[Any, list[str]]:
-    """What a part of the work returns, or None and why it failed: the rest is not lost."""
-    try:
-        return part(), []
-    except KeyboardInterrupt:
-        raise
-    except Exception as error:
-        sentence = " ".join(str(error).split()) or type(error).__name__
-        return None, [f"{what}: {sentence}"]
-
-
-def _reference(path: Path, subject: Subject) -> tuple[Any, str]:
-    """The model that images are crafted on and its name, refused before the work if it is unfit.
-
-    Raises:
-      UsageError: it knows other classes, or gives no gradient to craft by.
-      TFRobustError: it does not take the images.
-    """
-    from tfrobust.models.opening import load_any
-
-    other = as_classifier_of(load_any(path), subject.test)
-    if not other.has_gradient:
-        raise UsageError(
-            f"--reference: {path} shows its outputs alone: expected a model that images can be "
-            "crafted on by its gradient, such as a run folder."
-        )
-    if other.classes != subject.model.classes:
-        raise UsageError(
-            f"--reference: {path} knows {other.classes} classes, the model "
-            f"{subject.model.classes}: expected a model of the same classes."
-        )
-    return other, path.name
-
-
-def as_classifier_of(model: Any, data: ImageSet) -> Any:
-    """A model as a `Classifier`, tried on some of the images."""
-    from tfrobust.models.classifier import as_classifier
-
-    return as_classifier(model, data.pixels(slice(0, 64)))
-
-
 def _check_place(subject: Subject, strategy: str, on: str | Ray | None) -> None:
-    """Refuses places that the work cannot be done at.
+    """Rejects a strategy or cluster that cannot run the evaluation.
 
     Raises:
-      UsageError: two at once, one that is gone, or a cluster for a model that is an address.
+      UsageError: both are given, the strategy is unknown, or the model is an address.
     """
     if strategy == "multiworker":
         raise UsageError(
-            "--strategy multiworker is for training: an evaluation goes over several machines "
-            "with --on ray."
+            "--strategy multiworker is for training: use --on ray to evaluate on several machines."
         )
     if strategy not in ("none", "mirrored"):
         raise UsageError(f"--strategy: expected none or mirrored, found {strategy!r}.")
@@ -226,14 +198,14 @@ def _check_place(subject: Subject, strategy: str, on: str | Ray | None) -> None:
         raise UsageError(f"--on and --strategy {strategy} exclude each other: give one of them.")
     if on is not None and is_address(subject.source):
         raise UsageError(
-            "--on: the model is an address, which is asked from one place, so that its limits "
-            "hold: leave --on away, and raise --endpoint at_once=N."
+            "--on: the model is an address, which is queried from one process only, to respect its "
+            "limits: omit --on, and raise --endpoint at_once=N."
         )
 
 
 @contextlib.contextmanager
 def _workers(strategy: str, on: str | Ray | None, tell: Tell) -> Iterator[Workers]:
-    """Who does the batches."""
+    """The workers that run the batches."""
     from tfrobust.cluster.pool import opened_workers
     from tfrobust.distribution import local_devices
     from tfrobust.workers import Threads
@@ -241,42 +213,23 @@ def _workers(strategy: str, on: str | Ray | None, tell: Tell) -> Iterator[Worker
     with opened_workers(on) as workers:
         own = Threads(local_devices() if strategy == "mirrored" else ())
         if strategy == "mirrored" and not own.devices:
-            tell("--strategy mirrored: found one device, which does all of the work.")
+            tell("--strategy mirrored: found one device, which does all the work.")
         yield workers or own
 
 
-def _completed(
-    report: RobustnessReport, subject: Subject, attacks: dict[str, Any],
-    other: tuple[Any, str] | None, published: tuple[CorruptionSet, np.ndarray] | None,
-    workers: Workers, tell: Tell,
-) -> tuple[RobustnessReport, list[str]]:  # fmt: skip
-    """With transfer and corruptions, where they are asked for; and what failed of them."""
-    failures: list[str] = []
-    if other:
-        found, why = _tried("transfer", lambda: _with_transfer(report, subject, attacks, *other))
-        report, failures = found or report, failures + why
-    if subject.config.evaluation.corruptions:
-        before = report
-        found, why = _tried(
-            "corruptions",
-            lambda: _with_published(before, subject, *published, other, tell)
-            if published else _with_corruptions(before, subject, workers, tell),
-        )  # fmt: skip
-        report, failures = found or report, failures + why
-    return report, failures
-
-
 def _announce(
-    attacks: dict[str, Any], data: ImageSet, threat_model: ThreatModel, tell: Tell
+    attacks: Mapping[str, Attack], data: ImageSet, threat_model: ThreatModel, tell: Tell
 ) -> None:
-    """Says what an attack's settings come to on these images."""
+    """Prints the remarks of attacks on their settings for these images."""
     for name, attack in attacks.items():
         remark = getattr(attack, "remark", lambda *_: "")(data.image_shape, threat_model)
         if remark:
             tell(f"{name}: {remark}")
 
 
-def _checkpoint(subject: Subject, attacks: dict[str, Any], resume: bool, tell: Tell) -> Checkpoint:
+def _checkpoint(
+    subject: Subject, attacks: Mapping[str, Attack], resume: bool, tell: Tell
+) -> Checkpoint:
     from tfrobust.evaluation.checkpoint import Checkpoint
 
     key = _key(subject, attacks)
@@ -290,7 +243,7 @@ def _checkpoint(subject: Subject, attacks: dict[str, Any], resume: bool, tell: T
 
 
 def _publish(found: EvaluateResult, subject: Subject, tell: Tell) -> None:
-    """Tells and writes the evaluation, and the card and leaderboard entry made of it."""
+    """Prints and writes the evaluation, its model card and its leaderboard entry."""
     from tfrobust.report.leaderboard import leaderboard_entry
     from tfrobust.report.model_card import model_card
     from tfrobust.report.runs import read_run, remove_evaluation_figures
@@ -300,10 +253,10 @@ def _publish(found: EvaluateResult, subject: Subject, tell: Tell) -> None:
     size = f"{len(data)} test images"
     tell(f"\n{report.model}: {size}, {report.threat_model}\n{report.as_text()}")
     if compared := report.extra.get("conversion"):
-        from tfrobust.evaluation.conversion import as_text
+        from tfrobust.export.robustness import as_text
 
         tell(f"\n{as_text(compared, report.model)}")
-    # They show what the evaluation before found; figures of this one are drawn later, if at all.
+    # Figures of the previous evaluation; those of this one are drawn later, if at all.
     if removed := remove_evaluation_figures(run.figures):
         tell(f"Removed {removed} figures of the previous evaluation.")
     run.write_evaluation(found.values, report.as_csv(data.names, data.label_names))
@@ -313,9 +266,12 @@ def _publish(found: EvaluateResult, subject: Subject, tell: Tell) -> None:
 
 
 def _draw(
-    found: EvaluateResult, evaluator: Evaluator, attacks: dict[str, Any], config: RunConfig,
+    found: EvaluateResult,
+    evaluator: Evaluator,
+    attacks: Mapping[str, Attack],
+    config: RunConfig,
     tell: Tell,
-) -> tuple[Path, ...]:  # fmt: skip
+) -> tuple[Path, ...]:
     from tfrobust.jobs.evaluation_figures import evaluation_figures
 
     folder = found.run.figures
@@ -326,65 +282,18 @@ def _draw(
     return tuple(files)
 
 
-def _with_corruptions(
-    report: RobustnessReport, subject: Subject, workers: Workers, tell: Tell
-) -> RobustnessReport:
-    from tfrobust.evaluation.corrupted import as_text, corruption_accuracy
-
-    config = subject.config
-    found = corruption_accuracy(
-        subject.model, subject.test, batch_size=config.evaluation.batch_size, seed=config.seed,
-        workers=workers,
-    )  # fmt: skip
-    tell(f"\n{as_text(found)}")
-    return dataclasses.replace(report, extra={**report.extra, "corruptions": found})
-
-
-def _published_set(subject: Subject) -> tuple[CorruptionSet, np.ndarray] | None:
-    """The published set that is asked for, and what its labels are in the model's.
-
-    Raises:
-      UsageError: it is none, or its classes or channels are not the model's.
-    """
-    asked = subject.config.evaluation
-    if not asked.corruptions or not asked.corruption_set:
-        return None
-    from tfrobust.data.corruption_sets import labels_for, open_corruption_set
-
-    if subject.test.image_shape[2] != 3:
-        raise UsageError("--corruptions DIR: published sets are of colour, the model is not.")
-    found = open_corruption_set(asked.corruption_set)
-    return found, labels_for(found, subject.test.label_names, subject.model.classes)
-
-
-def _with_published(
-    report: RobustnessReport, subject: Subject, data: CorruptionSet, labels: np.ndarray,
-    other: tuple[Any, str] | None, tell: Tell,
-) -> RobustnessReport:  # fmt: skip
-    from tfrobust.evaluation.published_corruptions import as_text, published_accuracy
-
-    settings, (height, width, _) = subject.config.evaluation, subject.test.image_shape
-    found = published_accuracy(
-        subject.model, data, labels, size=(width, height), batch_size=settings.batch_size,
-        limit=settings.limit, seed=subject.config.seed,
-        baselines={other[1]: other[0]} if other else None,
-    )  # fmt: skip
-    tell(f"\n{as_text(found)}")
-    return dataclasses.replace(report, extra={**report.extra, "corruptions": found})
-
-
 def _named(classes: int, data: ImageSet) -> ImageSet:
-    """The data with a name for every class of the model, also those without images."""
+    """The data with a name for every class of the model, also for those without images."""
     further = tuple(map(str, range(len(data.label_names), classes)))
     return dataclasses.replace(data, label_names=data.label_names + further)
 
 
-def _key(subject: Subject, attacks: dict[str, Any]) -> str:
-    """What an evaluation depends on, as a digest: it is resumed only where all is the same."""
+def _key(subject: Subject, attacks: Mapping[str, Attack]) -> str:
+    """A digest of all that an evaluation depends on: it is resumed only if all is the same."""
     from tfrobust.settings import to_dict
 
     source, data, config = subject.source, subject.test, subject.config
-    # Of a model that is only an address nothing else is known.
+    # Of a model behind an address nothing else is known.
     digest = hashlib.sha256(str(source).encode() if is_address(source) else b"")
     files = sorted(source.rglob("*")) if source.is_dir() else [source]
     files += getattr(subject.model.inner, "further_files", ())
@@ -398,38 +307,3 @@ def _key(subject: Subject, attacks: dict[str, Any]) -> str:
     digest.update(json.dumps(texts, sort_keys=True).encode())
     digest.update(repr(attacks).encode())
     return digest.hexdigest()
-
-
-def _origin(subject: Subject, tell: Tell) -> Path | None:
-    """The run that a converted model lies in, whose model it was made of; None for others."""
-    from tfrobust.run import run_of
-
-    run = run_of(subject.source) if subject.is_converted else None
-    if run is None or not run.best_model.is_file():
-        return None
-    tell(f"Note: the file lies in the run {run.path}: it is compared with that model "
-         "(--reference none leaves it out).")  # fmt: skip
-    return run.path
-
-
-def _with_transfer(
-    report: RobustnessReport, subject: Subject, attacks: dict[str, Any], other: Any, name: str
-) -> RobustnessReport:
-    from tfrobust.attacks.gradient import PGD
-    from tfrobust.evaluation.transfer import transfer_entry, transferred
-
-    settings, seed = subject.config.evaluation, subject.config.seed
-    hits = transferred(
-        other, [other, subject.model], subject.test, PGD(steps=settings.steps),
-        report.threat_model, batch_size=settings.batch_size, seed=seed,
-    )  # fmt: skip
-    entry = transfer_entry(hits, (name, report.model), report.threat_model, name)
-    report = dataclasses.replace(report, transfer=entry)
-    if not subject.is_converted:
-        return report
-    from tfrobust.evaluation.conversion import conversion
-    from tfrobust.evaluation.evaluator import Evaluator
-
-    original = Evaluator(other, subject.test, batch_size=settings.batch_size, seed=seed)
-    found = conversion(report, original, attacks, hits, original_name=name)
-    return dataclasses.replace(report, extra={**report.extra, "conversion": found})

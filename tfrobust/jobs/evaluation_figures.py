@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
 from tfrobust.attacks import ATTACKS
 from tfrobust.attacks.gradient import PGD
-from tfrobust.evaluation.batches import as_pixels
+from tfrobust.data.as_pixels import as_pixels
 from tfrobust.evaluation.curves import (
     Curve,
     accuracy_against_eps,
     accuracy_against_steps,
-    largest_radius,
     sample_index,
     sweep_curve,
 )
@@ -26,17 +25,17 @@ from tfrobust.figures import draw_figures
 from tfrobust.figures.accuracy_curves import AccuracyCurve, EpsCurves, StepsCurves
 from tfrobust.figures.attack_path import RecordedPath, resting_step
 from tfrobust.figures.gallery import ImagePairs
+from tfrobust.io import write_json
 from tfrobust.plugins import settings_of
-from tfrobust.run import write_json
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
-from tfrobust.typing import Attack, RecordedAttack
+from tfrobust.typing import Attack, RecordedAttack, Tensor
 
 GROUP = "evaluation"
 #: Images that the curves are measured on, and the steps that they are measured with.
 EPS_SAMPLE, STEPS_SAMPLE = 256, 128
 EPS_STEPS, STEPS = 20, (1, 2, 5, 10, 20, 40)
-#: Triples shown, and how many of them withstand the attack, where there are such.
+#: Triples shown, and how many of them withstand the attack, if any do.
 TRIPLES, WITHSTOOD = 8, 2
 #: The attacks whose paths are drawn -> how figures call them.
 PATHS = {
@@ -60,18 +59,18 @@ def evaluation_figures(
     It runs further attacks on few images: the curves take PGD on 256 and 128 of them, the
     gallery 8, each path 32 at most. The values of the curves are in `curves.json` too. Paths are
     of optimised noise and of the pixel attack: as evaluated where they are among `attacks`, else
-    with their defaults in a ball that holds them by their own rule.
+    with their defaults in a ball so large that only their own rule limits them.
 
     Args:
-      evaluator: of the model and the images that were judged.
+      evaluator: of the model and the images.
       attacks: name -> attack, in the order run.
       report: what they found.
       class_names: by label.
-      folder: where the files go; made where it does not exist.
+      folder: for the files; created if it does not exist.
       seed: of the samples and of random starts.
 
     Returns:
-      The files written; of each figure the light one.
+      The files; the light version of each figure.
 
     Raises:
       TFRobustError: the disk is full or the folder cannot be written.
@@ -100,8 +99,10 @@ def _curves(evaluator: Evaluator, report: RobustnessReport, folder: Path, seed: 
     sweep = sweep_curve(report, round(1 / by_eps.chance))
     if sweep is not None:
         curves[sweep.attack] = sweep
-    data = {"eps": {name: curve.as_dict() for name, curve in curves.items()},
-            "steps": {"PGD": by_steps.as_dict()}}  # fmt: skip
+    data = {
+        "eps": {name: curve.as_dict() for name, curve in curves.items()},
+        "steps": {"PGD": by_steps.as_dict()},
+    }
     write_json(folder / "curves.json", data)
     known = (ball.norm, float(ball.eps), by_eps.chance)
     against_eps = EpsCurves([_drawn(*one) for one in curves.items()], *known)
@@ -138,7 +139,7 @@ def _pairs(
 def pick_triples(report: RobustnessReport, seed: int) -> np.ndarray:
     """Up to 8 images, int64, that are right without an attack: first broken, then robust.
 
-    Two of them are images that withstood all attacks, where there are such; which ones
+    Two of them are images that withstood all attacks, if any did; which ones
     is drawn by `seed`.
     """
     generator = np.random.default_rng(seed)
@@ -170,15 +171,19 @@ def _path(
     steps, probs = record_path(evaluator, attack, ball, index, seed)
     i = _longest(steps, probs, evaluator.data.labels[index], attack.steps)
     return RecordedPath(
-        steps[:, i], evaluator.data.pixels(index)[i], int(evaluator.data.labels[index[i]]),
-        probs[:, i], class_names, title=f"{PATHS[name]}, step by step",
-    )  # fmt: skip
+        steps[:, i],
+        evaluator.data.pixels(index)[i],
+        int(evaluator.data.labels[index[i]]),
+        probs[:, i],
+        class_names,
+        title=f"{PATHS[name]}, step by step",
+    )
 
 
 def own_rule(name: str, image_shape: Sequence[int]) -> tuple[RecordedAttack, ThreatModel]:
-    """One of `PATHS` with its defaults, and the ball in which it is held by its own rule.
+    """One of `PATHS` with its defaults, and a ball in which only its own rule limits it.
 
-    Optimised noise is held by its penalty alone, the pixel attack by its count of pixels,
+    Optimised noise is limited only by its penalty, the pixel attack by its count of pixels,
     here without retries: one choice of pixels makes one path.
 
     Args:
@@ -187,16 +192,19 @@ def own_rule(name: str, image_shape: Sequence[int]) -> tuple[RecordedAttack, Thr
     """
     attack = cast(RecordedAttack, ATTACKS[name]())
     ball = ThreatModel(norm=attack.own_norm)
-    ball = dataclasses.replace(ball, eps=largest_radius(ball, image_shape))
+    ball = dataclasses.replace(ball, eps=ball.largest_radius(image_shape))
     once = {"retries": 0} if "retries" in settings_of(attack) else {}
     return dataclasses.replace(attack, **once), ball
 
 
 def record_path(
-    evaluator: Evaluator, attack: RecordedAttack, threat_model: ThreatModel, index: np.ndarray,
+    evaluator: Evaluator,
+    attack: RecordedAttack,
+    threat_model: ThreatModel,
+    index: np.ndarray,
     seed: int,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """An attack's course on some images, and what the model says along it.
+) -> tuple[np.ndarray, np.ndarray]:
+    """The path of an attack on some images, and the model's probabilities along it.
 
     Args:
       evaluator: of the model and the images.
@@ -210,7 +218,7 @@ def record_path(
     """
 
     @tf.function(autograph=False)
-    def course(x: Any, y: Any) -> tuple[Any, Any]:
+    def course(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         pair = tf.constant([seed, 0], tf.int32)
         steps = attack.path(evaluator.logits, as_pixels(x), y, threat_model, pair).x_adv
         soft = tf.map_fn(lambda images: tf.nn.softmax(evaluator.logits(images)), steps)
@@ -223,10 +231,10 @@ def record_path(
 def _longest(steps: np.ndarray, probabilities: np.ndarray, y: np.ndarray, one_try: int) -> int:
     """The image whose path to misclassification is the longest within one try.
 
-    If none is misclassified, the one that comes nearest to it.
+    If none is misclassified, the one that comes closest to it.
     """
-    fell = probabilities[-1].argmax(axis=1) != y
+    broken = probabilities[-1].argmax(axis=1) != y
     length = np.array([resting_step(steps[:, i]) for i in range(len(y))])
-    if (fell & (length <= one_try)).any():
-        return int(np.argmax(np.where(fell & (length <= one_try), length, -1)))
+    if (broken & (length <= one_try)).any():
+        return int(np.argmax(np.where(broken & (length <= one_try), length, -1)))
     return int(np.argmin(probabilities[-1, np.arange(len(y)), y]))

@@ -7,13 +7,14 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from tfrobust.errors import UsageError
 from tfrobust.explain.selectors import select_classes, select_layers, select_methods, titles
-from tfrobust.jobs.opening import Subject, as_subject, require_layers, sample
+from tfrobust.jobs.images import sample
+from tfrobust.jobs.opening import Subject, as_subject, require_layers
 from tfrobust.plugins import configured
 from tfrobust.progress import Tell, silent
 
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
     from tfrobust.evaluation.evaluator import Evaluator
     from tfrobust.explain.examples import ExampleImages
     from tfrobust.explain.explainers import Explainer
+    from tfrobust.explain.feature_maps import FeatureMap
     from tfrobust.explain.scorecard import Scorecard
+    from tfrobust.models.kinds import KerasGraph
     from tfrobust.run import RunFolder
+
 
 # Of methods, classes or layers: one by one, or in one text with commas.
 Names = str | Sequence[str | int]
@@ -53,24 +57,34 @@ def check_counts(per_group: int, measure: int, class_images: int) -> None:
     Raises:
       UsageError: one is too small.
     """
-    counts = (("per-group", per_group, 1), ("measure", measure, 0),
-              ("class-images", class_images, 0))  # fmt: skip
+    counts = (
+        ("per-group", per_group, 1),
+        ("measure", measure, 0),
+        ("class-images", class_images, 0),
+    )
     for flag, count, least in counts:
         if count < least:
             raise UsageError(f"--{flag}: expected at least {least}, found {count}.")
 
 
 def explain(
-    subject: Subject | Path | str, *, against: Path | str | None = None,
-    methods: Names = ("smoothgrad", "gradcam"), per_group: int = 3,
-    target_layer: str | None = None, measure: int = 0, class_images: int = CLASSES,
-    classes: Names | None = None, layers: Names | None = None, tell: Tell = silent,
-) -> ExplainResult:  # fmt: skip
+    subject: Subject | Path | str,
+    *,
+    against: Path | str | None = None,
+    methods: Names = ("smoothgrad", "gradcam"),
+    per_group: int = 3,
+    target_layer: str | None = None,
+    measure: int = 0,
+    class_images: int = CLASSES,
+    classes: Names | None = None,
+    layers: Names | None = None,
+    tell: Tell = silent,
+) -> ExplainResult:
     """Draws what a model looks at, and optionally scores the methods.
 
     Args:
       subject: from `open_subject`, or a run folder.
-      against: another model of the same classes, drawn and measured beside it.
+      against: another model of the same classes, to be compared with it.
       methods: names of `EXPLAINERS`; these and the further names may also be one text, with
         commas.
       per_group: images of each group: withstood, broken by the attack, wrong anyway.
@@ -85,19 +99,21 @@ def explain(
       UsageError: a name is unknown, or a model cannot be taken apart into layers.
     """
     check_counts(per_group, measure, class_images)
-    asked = select_methods(_text(methods))
+    chosen = select_methods(_text(methods))
     subject = as_subject(subject, tell)
     models = _models(subject, Path(against) if against else None)
-    asked = _with_layer(asked, target_layer)
-    layers_read = {_layer(one) for one in asked.values() if one.reads_layers}
+    chosen = _with_layer(chosen, target_layer)
+    layers_read = {_layer(one) for one in chosen.values() if one.reads_layers}
     for layer in layers_read | ({target_layer} if target_layer else set()):
         _check_target_layer(models, layer)
     model, names = models[subject.name], subject.test.label_names
     channels = None if layers is None else select_layers(_text(layers), model)
     first = list(range(min(class_images, len(names))))
     climbed = first if classes is None else select_classes(_text(classes), names)
-    examples = explain_examples(dataclasses.replace(subject, model=model), per_group, tell)
-    work = _Explaining(models, subject, asked, tell)
+    # An evaluator takes a graph as well, and the maps need its layers.
+    layered = dataclasses.replace(subject, model=cast(Any, model))
+    examples = explain_examples(layered, per_group, tell)
+    work = _Explaining(models, subject, chosen, tell)
     work.draw()
     work.draw_inside(channels)
     if climbed:
@@ -134,19 +150,19 @@ def _text(names: Names) -> str:
     return names if isinstance(names, str) else ",".join(map(str, names))
 
 
-def _models(subject: Subject, against: Path | None) -> dict[str, Any]:
-    """The model, and the one beside it, as graphs of layers.
+def _models(subject: Subject, against: Path | None) -> dict[str, KerasGraph]:
+    """The model, and the one to compare it with, as graphs of layers.
 
     Raises:
       UsageError: one is none, or they are not of the same images and classes.
     """
-    from tfrobust.models.classifier import as_classifier
     from tfrobust.models.opening import load_any
+    from tfrobust.models.pairs import classifier_for
 
     test = subject.test
     models = {subject.name: require_layers(subject.model, subject.source, test, "explain")}
     if against:
-        other = as_classifier(load_any(against), test.pixels(slice(0, 64)))
+        other = classifier_for(load_any(against), test)
         name = _other_name(against, subject.name)
         models[name] = require_layers(other, against, test, "explain")
     _check_models(models)
@@ -157,7 +173,7 @@ def _other_name(path: Path, first: str) -> str:
     return path.name if path.name != first else f"{path.parent.name}/{path.name}"
 
 
-def _check_models(models: dict[str, Any]) -> None:
+def _check_models(models: dict[str, KerasGraph]) -> None:
     from tfrobust.runtime import keras
 
     shapes = {}
@@ -172,7 +188,7 @@ def _check_models(models: dict[str, Any]) -> None:
         )
 
 
-def _check_target_layer(models: dict[str, Any], name: str | None) -> None:
+def _check_target_layer(models: dict[str, KerasGraph], name: str | None) -> None:
     from tfrobust.explain.target_layer import target_layer as find
 
     for model in models.values():
@@ -222,7 +238,7 @@ def explain_examples(
 class _Explaining:
     """The larger figures and the table, of one model or of two."""
 
-    models: dict[str, Any]
+    models: dict[str, KerasGraph]
     subject: Subject
     methods: dict[str, Explainer]
     tell: Tell
@@ -269,20 +285,25 @@ class _Explaining:
         self._draw(MaximisedImages(found, classes, names))
 
     def measure(self, count: int) -> dict[str, list[Scorecard]]:
-        """Measures the methods, tells the table and leaves it as CSV with its curves."""
+        """Measures the methods; prints the table, and writes it with its curves as CSV."""
         from tfrobust.explain.scorecard import as_csv, as_text, measure
         from tfrobust.figures.faithfulness import DeletionCurves
-        from tfrobust.run import write_text
+        from tfrobust.io import write_text
 
         chosen = self._images(count)
         table = {
             name: measure(
-                model, chosen.x, chosen.adversarial[name], list(self.methods),
-                attacked=chosen.attacked[name], seed=self.subject.config.seed,
-                explainers=self.methods, on_method=functools.partial(self._measuring, name),
+                model,
+                chosen.x,
+                chosen.adversarial[name],
+                list(self.methods),
+                attacked=chosen.attacked[name],
+                seed=self.subject.config.seed,
+                explainers=self.methods,
+                on_method=functools.partial(self._measuring, name),
             )
             for name, model in self.models.items()
-        }  # fmt: skip
+        }
         right = f"{chosen.right} of them right by every model"
         images = f"{len(chosen.x)} images ({right}), adversarial ones by PGD-20 against each model"
         self.tell(f"\n{images}\n{as_text(table)}")
@@ -316,22 +337,24 @@ class _Explaining:
             self.models, pool, threat_model, count, seed=self.subject.config.seed, mixed=mixed
         )
 
-    def _feature_maps(self) -> dict[str, Any]:
+    def _feature_maps(self) -> dict[str, dict[str, list[FeatureMap]]]:
         """Of the first image: model -> image's name -> maps; of one model where layers differ."""
         from tfrobust.explain.feature_maps import feature_maps
 
         clean, adversarial = self._shown.x[:1], self._shown.adversarial
         maps = {
-            name: {"clean": feature_maps(model, clean),
-                   "adversarial": feature_maps(model, adversarial[name][:1])}
+            name: {
+                "clean": feature_maps(model, clean),
+                "adversarial": feature_maps(model, adversarial[name][:1]),
+            }
             for name, model in self.models.items()
-        }  # fmt: skip
+        }
         if len({tuple(one.layer for one in of["clean"]) for of in maps.values()}) == 1:
             return maps
         self.tell("Feature maps: the two networks differ in their layers; the first is drawn.")
         return {self._first: maps[self._first]}
 
-    def _probabilities(self, model: Any, x: np.ndarray) -> np.ndarray:
+    def _probabilities(self, model: KerasGraph, x: np.ndarray) -> np.ndarray:
         from tfrobust.runtime import tf
 
         found: np.ndarray = tf.nn.softmax(tf.cast(model(x, training=False), tf.float32)).numpy()

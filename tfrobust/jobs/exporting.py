@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.export.formats import format_of
-from tfrobust.jobs.opening import Subject, as_subject, load_splits, require_layers, sample
+from tfrobust.jobs.images import load_splits, sample
+from tfrobust.jobs.opening import Subject, as_subject, require_layers
 from tfrobust.progress import Tell, silent
 from tfrobust.run import RunFolder, doubt_of_learning, run_of
 
 if TYPE_CHECKING:
     from tfrobust.data.types import ImageSet
     from tfrobust.export.portable import Compared
+    from tfrobust.typing import Model
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,9 @@ class ExportResult:
     """What was exported.
 
     Attributes:
-      run: the folder that it lies in.
+      run: its run folder.
       saved_model: the SavedModel, reloaded and found equal to the model.
-      compared: how each further format does on real images, beside the model.
+      compared: each further format compared with the model on real images.
     """
 
     run: RunFolder
@@ -36,10 +38,15 @@ class ExportResult:
 
 
 def export(
-    subject: Subject | Path | str, *, version: int = 1, formats: Sequence[str] = (),
-    images: int = 500, anyway: bool = False, tell: Tell = silent,
-) -> ExportResult:  # fmt: skip
-    """Exports a Keras model as a SavedModel, and in the formats that are asked for.
+    subject: Subject | Path | str,
+    *,
+    version: int = 1,
+    formats: Sequence[str] = (),
+    images: int = 500,
+    anyway: bool = False,
+    tell: Tell = silent,
+) -> ExportResult:
+    """Exports a Keras model as a SavedModel, and in further formats.
 
     Args:
       subject: from `open_subject`, or a run folder.
@@ -47,7 +54,7 @@ def export(
       formats: further ones, of `FORMATS`.
       images: test images to compare them on.
       anyway: export even a model that is no better than guessing.
-      tell: is told what was exported, and how it compares.
+      tell: takes a line for each exported file, and how it compares.
 
     Raises:
       UsageError: a format is unknown or cannot be made of this model.
@@ -59,10 +66,10 @@ def export(
     check_export(_home(subject), formats, images, anyway=anyway)
     if not is_keras(subject.model.inner):
         raise UsageError(f"{subject.source} is a SavedModel already: export takes Keras models.")
-    asked = f"--formats {','.join(formats)}"
-    model = subject.model
+    flag = f"--formats {','.join(formats)}"
+    model: Model = subject.model
     if formats:
-        model = require_layers(model, subject.source, subject.test, asked)
+        model = require_layers(subject.model, subject.source, subject.test, flag)
     saved = export_saved_model(subject, version, tell, model=model)
     compared = _export_further(model, subject, formats, images, tell) if formats else ()
     return ExportResult(subject.run, saved, compared)
@@ -86,8 +93,8 @@ def check_export(model: Path, formats: Sequence[str], images: int, *, anyway: bo
     for text, form in zip(formats, forms, strict=True):
         if form.needs_backbone and not run_folder:
             raise UsageError(
-                f"--formats {text}: expected a run folder, whose settings tell how the network is "
-                f"built, found {model}: leave {text} out."
+                f"--formats {text}: expected a run folder, whose settings describe the network, "
+                f"found {model}: omit {text}."
             )
     if images < 1:
         raise UsageError(f"--images: expected at least 1, found {images}.")
@@ -96,9 +103,9 @@ def check_export(model: Path, formats: Sequence[str], images: int, *, anyway: bo
 
 
 def export_saved_model(
-    subject: Subject, version: int = 1, tell: Tell = silent, *, model: Any = None
+    subject: Subject, version: int = 1, tell: Tell = silent, *, model: Model | None = None
 ) -> Path:
-    """Exports, checked against the model on real images, and says where to."""
+    """Exports, checks the export against the model on real images, and prints its path."""
     from tfrobust.export import export as export_model
 
     images, names = subject.test.pixels(slice(0, 9)), subject.test.label_names
@@ -109,14 +116,14 @@ def export_saved_model(
 
 
 def _export_further(
-    model: Any, subject: Subject, formats: Sequence[str], asked: int, tell: Tell
+    model: Model, subject: Subject, formats: Sequence[str], wanted: int, tell: Tell
 ) -> tuple[Compared, ...]:
-    """Converts, runs each on the same images as the model, and says how they compare."""
+    """Converts, and compares each file with the model on the same images."""
     from tfrobust.export.portable import compare, convert
 
     test, seed = subject.test, subject.config.seed
     order = np.random.default_rng(seed).permutation(len(test))
-    count = count_compared(len(test), asked, formats, is_run=subject.trained is not None)
+    count = count_compared(len(test), wanted, formats, is_run=subject.trained is not None)
     images, rest = test.subset(order[:count]), test.subset(order[count:])
     needed = _calibrating(formats)
     calibration = _calibration(subject, rest, needed) if needed else None
@@ -130,7 +137,7 @@ def _export_further(
     return tuple(found)
 
 
-def count_compared(total: int, asked: int, formats: Sequence[str], *, is_run: bool) -> int:
+def count_compared(total: int, wanted: int, formats: Sequence[str], *, is_run: bool) -> int:
     """How many images to compare on: an int8 model without a run takes its ranges from others.
 
     Raises:
@@ -138,13 +145,13 @@ def count_compared(total: int, asked: int, formats: Sequence[str], *, is_run: bo
     """
     needed = _calibrating(formats)
     if not needed or is_run:
-        return asked
+        return wanted
     if total < 2:
         raise UsageError(
             f"{', '.join(formats)}: expected at least 2 images, to take ranges from and to "
             f"compare on, found {total} in --data."
         )
-    return min(asked, total - max(1, min(needed, total // 4)))
+    return min(wanted, total - max(1, min(needed, total // 4)))
 
 
 def _calibrating(formats: Sequence[str]) -> int:

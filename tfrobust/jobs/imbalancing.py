@@ -25,16 +25,21 @@ class ImbalanceResult:
 
 
 def imbalance(
-    output: Path | str, data: str = "digits", *, counts: Sequence[int] | None = None,
-    grey: float = 0.1, data_dir: str | None = None, seed: int = 42,
-) -> ImbalanceResult:  # fmt: skip
-    """Draws as many images of each class as are asked for, and writes them.
+    output: Path | str,
+    data: str = "digits",
+    *,
+    counts: Sequence[int] | None = None,
+    grey: float = 0.1,
+    data_dir: str | None = None,
+    seed: int = 42,
+) -> ImbalanceResult:
+    """Draws a given number of images of each class, and writes them.
 
     Args:
       output: the .pt file.
       data: built-in data set, folder, zip, .npz or .pt; its train images are taken.
-      counts: images of each class, scaled down to what is there; None is 424 to 28,789, as in a
-        10-class task of 100,000.
+      counts: images of each class, scaled down to the available images; None is 424 to 28,789,
+        as in a 10-class task of 100,000.
       grey: part stored as greyscale, in [0, 1].
       data_dir: where a built-in data set's files are.
       seed: of the draw.

@@ -1,4 +1,4 @@
-"""Opens what a job works on: a run folder or a bare model, and its images."""
+"""Opens the subject of a job: a run folder or a bare model, with its images."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tfrobust.attacks.named import check_attacks
-from tfrobust.config import DataConfig, RunConfig
-from tfrobust.data import DATASETS, ReadOptions, load, read_all, with_channels
-from tfrobust.data.types import ImageSet, ReadLog, Splits
+from tfrobust.config import RunConfig
+from tfrobust.data import DATASETS, read_all, with_channels
+from tfrobust.data.types import ImageSet, ReadLog
 from tfrobust.errors import UsageError
+from tfrobust.jobs.images import load_splits, read_options, without_seen
 from tfrobust.jobs.recipes import with_changes
 from tfrobust.models.rest import Patience, is_address
 from tfrobust.progress import Tell, silent
@@ -22,31 +21,35 @@ from tfrobust.run import RunFolder, class_names, run_of
 from tfrobust.runtime import import_quietly, setup
 
 if TYPE_CHECKING:
+    from tfrobust.models.classifier import Classifier
+    from tfrobust.models.kinds import KerasGraph
     from tfrobust.models.views import InputView
+    from tfrobust.typing import Model
 
-# What says how images of a run were split: a later command cannot change it.
+
+# The settings of a run's split: a later command cannot change them.
 _SPLIT = ("select_fraction", "test_fraction")
-# What a model that shows its outputs alone is attacked by, where nothing else is asked for.
+# The default attack of a model without gradients.
 _WITHOUT_GRADIENT = ["square"]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a job works on: a model with its test images, and the settings and folder of both.
+    """The subject of a job: a model with its test images, its settings and its folder.
 
     Attributes:
-      model: a `Classifier`, tried on the images.
+      model: tried on the images.
       test: the images, with the model's labels.
-      config: the run's, with the settings of this job laid over it.
+      config: the run's, overridden by the settings of this job.
       trained: the run's own, as it was trained; None for a bare model.
-      run: the folder that results go to; the run folder, or one beside a bare model.
-      name: what reports call the model.
+      run: the folder for results; the run folder, or MODEL-results for a model without run.
+      name: of the model, in reports.
       source: the file or folder that the model was read from.
-      notes: what was taken for what, a sentence each.
-      skipped: images left out, 'file: reason'.
+      notes: how model and images were read, a sentence each.
+      skipped: skipped images, 'file: reason'.
     """
 
-    model: Any
+    model: Classifier
     test: ImageSet
     config: RunConfig
     trained: RunConfig | None
@@ -58,15 +61,15 @@ class Subject:
 
     @property
     def is_converted(self) -> bool:
-        """Whether the model is a file that was made of another model."""
+        """Whether the model is a file that was converted from another model."""
         return bool(getattr(self.model.inner, "converted", False))
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """A model as its file holds it, before it has its images; the rest as in `Subject`."""
+    """A model as read from its file, without images; the rest as in `Subject`."""
 
-    model: Any
+    model: Model
     config: RunConfig
     trained: RunConfig | None
     run: RunFolder
@@ -75,31 +78,36 @@ class _Opened:
 
 
 def open_subject(
-    model: Path | str, settings: Mapping[str, Any] | None = None, *,
-    output: Path | str | None = None, view: InputView | None = None,
-    class_map: str | None = None, patience: Patience | None = None, tell: Tell = silent,
-) -> Subject:  # fmt: skip
+    model: Path | str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    output: Path | str | None = None,
+    view: InputView | None = None,
+    class_map: str | None = None,
+    patience: Patience | None = None,
+    tell: Tell = silent,
+) -> Subject:
     """Opens a run folder, or a bare model, with its test images.
 
-    TensorFlow is settled and seeded. Images that the run was trained on or its model chosen
-    by are left out, wherever they come from; labels are those of the model, matched by name.
+    TensorFlow is set up and seeded. Images that the run was trained or selected on are left out,
+    whatever their source; labels are those of the model, matched by name.
 
     Args:
       model: run folder, SavedModel folder, .keras, .h5, .tflite or .onnx file, or the address of
         a model that is served, ``http://HOST/v1/models/NAME``.
-      settings: laid over the run's, nested as in YAML: ``{"threat": {"eps": 4 / 255}}``. A bare
+      settings: override the run's, nested as in YAML: ``{"threat": {"eps": 4 / 255}}``. A bare
         model needs ``{"data": {"dataset": NAME_OR_PATH}}``, unless it is a .tflite or .onnx file
-        in a run folder, which is measured as that run is.
+        in a run folder, which is evaluated as that run.
       output: folder for results; None is the run folder, or MODEL-results beside a model,
         NAME-results in the working directory for an address.
-      view: what the model takes for pixels; None finds out, or else [0, 1].
-      class_map: which class of the images is which of the model's: 'cat=2,dog=5'.
-      patience: how an address is asked.
-      tell: is told what was noted on the way, a sentence each.
+      view: the range of pixels that the model takes; None finds out, or assumes [0, 1].
+      class_map: the model's label of each class of the images: 'cat=2,dog=5'.
+      patience: of requests to an address.
+      tell: takes notes, a sentence each.
 
     Raises:
       UsageError: there is no such run or model, or no images are named for a bare model.
-      TFRobustError: model or images cannot be read, or do not go together.
+      TFRobustError: model or images cannot be read, or do not fit together.
     """
     import_quietly()
     path, given = Path(model), dict(settings or {})
@@ -111,84 +119,67 @@ def open_subject(
     setup(seed=opened.config.seed)
     test, log = _read(opened, given)
     test, notes = without_seen(path, test)
-    from tfrobust.models.classifier import as_classifier
     from tfrobust.models.outside import expect_classes
+    from tfrobust.models.pairs import classifier_for
 
     expect_classes(opened.model, len(test.label_names))
-    classifier = as_classifier(opened.model, test.pixels(slice(0, 64)), view)
+    classifier = classifier_for(opened.model, test, view)
     test, matched = _matched(path, test, classifier.classes, class_map)
     notes = (*log.notes, *notes, *matched)
     if opened.trained is None and run_of(path) is None and not classifier.range_known:
-        notes = (*notes, "the model is given pixels of [0, 1] (--input-range takes another range)")
+        notes = (
+            *notes,
+            "the model is given pixels of [0, 1] (set another range with --input-range)",
+        )
     for line in (*notes, *classifier.notes):
         tell(f"Note: {line}.")
     _tell_skipped(log.skipped, tell)
     return Subject(
-        classifier, test, opened.config, opened.trained, opened.run, opened.name, opened.source,
-        notes, tuple(log.skipped),
-    )  # fmt: skip
+        classifier,
+        test,
+        opened.config,
+        opened.trained,
+        opened.run,
+        opened.name,
+        opened.source,
+        notes,
+        tuple(log.skipped),
+    )
 
 
 def as_subject(subject: Subject | Path | str, tell: Tell = silent) -> Subject:
-    """The subject itself, or the run folder of that path opened as one."""
+    """The subject itself, or the run folder of that path, opened."""
     return subject if isinstance(subject, Subject) else open_subject(subject, tell=tell)
 
 
 def _tell_skipped(skipped: list[str], tell: Tell, most: int = 20) -> None:
-    """Lists what was left out."""
+    """Lists the skipped images."""
     if skipped:
-        tell("\n  ".join([f"Left out {len(skipped):,}:", *skipped[:most]]))
+        tell("\n  ".join([f"Skipped {len(skipped):,}:", *skipped[:most]]))
     if len(skipped) > most:
         tell(f"  and {len(skipped) - most:,} more, in evaluation.json")
 
 
 def _read(opened: _Opened, given: Mapping[str, Any]) -> tuple[ImageSet, ReadLog]:
-    """The test images as they are read, with their own labels."""
-    from tfrobust.models.classifier import input_shape
+    """The test images, with their own labels."""
+    from tfrobust.models.inputs import input_shape
 
     config = opened.config.data
     shape = input_shape(opened.model) or (None, None, None)
     if not _is_foreign(opened, given):
         splits = load_splits(config, opened.config.seed, augmented=False)
         return with_channels(splits.test, shape[2]), splits.log
-    options, notes = _options(config), []
+    options, notes = read_options(config), []
     height, width, channels = shape
     if opened.trained is None and not config.image_size and height and height == width:
         path = Path(config.dataset).expanduser()
-        # Files have sizes of their own; arrays are evaluated as they are.
+        # Image files have various sizes; arrays are evaluated as they are.
         if path.suffix.lower() != ".npz":
             options = dataclasses.replace(options, image_size=height)
-            notes.append(f"images are read at {height}x{width}, the size that the model takes")
+            notes.append(f"images are read at {height}x{width}, the size of the model's input")
     data, log = read_all(config.dataset, dataclasses.replace(options, channels=channels))
     log.notes += notes
     return data, log
-
-
-def without_seen(model: Path, test: ImageSet) -> tuple[ImageSet, tuple[str, ...]]:
-    """Images without those that a model's run has seen, and a sentence about them.
-
-    Raises:
-      UsageError: none is left.
-    """
-    from tfrobust.data.digests import RunImages
-
-    run = run_of(model)
-    seen = RunImages.load(run.seen) if run else None
-    if seen is None:
-        return test, ()
-    rows, trained, chosen = seen.fresh(test)
-    if len(rows) == len(test):
-        return test, ()
-    told = (
-        f"{trained:,} of the {len(test):,} images were trained on by this run and its model was "
-        f"chosen by {chosen:,}, by their content: they are left out, {len(rows):,} remain"
-    )
-    if not len(rows):
-        raise UsageError(
-            f"All {len(test):,} images were trained on by this run, or its model was chosen by "
-            "them: give it images that it has not seen."
-        )
-    return test.subset(rows), (told,)
 
 
 def _matched(
@@ -201,11 +192,11 @@ def _matched(
     return match_labels(test, names, classes, parse_class_map(class_map) if class_map else None)
 
 
-def require_layers(model: Any, source: Path, test: ImageSet, verb: str) -> Any:
+def require_layers(model: Classifier, source: Path, test: ImageSet, verb: str) -> KerasGraph:
     """The model as a flat tf_keras graph of [0, 1] images -> logits, with all of its layers.
 
     Raises:
-      UsageError: it is a SavedModel, or holds layers that cannot be taken apart.
+      UsageError: it is a SavedModel, or has layers that cannot be taken apart.
     """
     from tfrobust.models.classifier import as_graph
 
@@ -222,7 +213,7 @@ def require_layers(model: Any, source: Path, test: ImageSet, verb: str) -> Any:
 def _is_foreign(opened: _Opened, given: Mapping[str, Any]) -> bool:
     """Whether the images are a file or folder that the model was not trained on.
 
-    Of those all are used; of a run's own data, as of a built-in set, the test split.
+    All images of these are used; of a run's own data, and of a built-in set, the test split.
     """
     dataset = opened.config.data.dataset
     if "dataset" not in given.get("data", {}) or dataset in DATASETS:
@@ -233,7 +224,7 @@ def _is_foreign(opened: _Opened, given: Mapping[str, Any]) -> bool:
 
 
 def _open_model(path: Path, given: dict[str, Any], output: Path | None, tell: Tell) -> _Opened:
-    """The run folder or model file, its settings, and the folder that results go to.
+    """The run folder or model file, its settings, and the folder for results.
 
     Raises:
       UsageError: there is no such run or model, or a bare model without images.
@@ -259,21 +250,21 @@ def _open_model(path: Path, given: dict[str, Any], output: Path | None, tell: Te
 
 
 def _exported_config(path: Path, given: dict[str, Any], tell: Tell) -> RunConfig:
-    """What is measured of a file for another runtime: by outputs alone, without figures.
+    """The settings to evaluate a file of another runtime by outputs only, without figures.
 
-    One in a run folder is measured on that run's images, unless others are named.
+    A file in a run folder is evaluated on the images of that run, unless others are named.
     """
     changed = _by_outputs(given)
-    tell(f"No figures are drawn of {path.name}: they would ask it for gradients.")
+    tell(f"Skipping figures of {path.name}: they need gradients.")
     run = run_of(path)
     if run is None or "dataset" in given.get("data", {}):
         return bare_config(path, changed)
-    tell(f"Note: the file lies in the run {run.path}: its images and eps are that run's.")
+    tell(f"Note: the file is in the run {run.path}: using the images and eps of that run.")
     return run_config(run.read_config(), changed, tell)
 
 
 def _by_outputs(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings for a model that shows its outputs alone."""
+    """Settings for a model without gradients."""
     evaluation = {"attacks": _WITHOUT_GRADIENT, **given.get("evaluation", {}), "figures": False}
     return {**given, "evaluation": evaluation}
 
@@ -281,11 +272,11 @@ def _by_outputs(given: Mapping[str, Any]) -> dict[str, Any]:
 def _open_address(
     address: str, given: dict[str, Any], output: Path | None, patience: Patience | None, tell: Tell
 ) -> _Opened:
-    """A model that is served, and what is measured of it: by outputs alone, without figures.
+    """A served model, and the settings to evaluate it by outputs only, without figures.
 
     Raises:
       UsageError: it is no address, or no images are named.
-      TFRobustError: nothing answers there.
+      TFRobustError: there is no answer.
     """
     from tfrobust.models.endpoint import Endpoint
 
@@ -296,20 +287,20 @@ def _open_address(
     run = RunFolder(output or Path(f"{path.name.removesuffix(':predict')}-results"))
     _refuse_overwriting(run, None)
     run.create_figures()
-    tell(f"No figures are drawn of {model.address}: they would ask it for much and for gradients.")
+    tell(f"Skipping figures of {model.address}: they need gradients, and many queries.")
     return _Opened(model, config, None, run, model.address, path)
 
 
 def is_run(path: Path) -> bool:
-    """Whether a path is taken for a run folder: a folder that is no SavedModel."""
+    """Whether a path is a run folder: a folder that is not a SavedModel."""
     return path.is_dir() and not (path / "saved_model.pb").is_file()
 
 
 def bare_config(model: Path, given: Mapping[str, Any]) -> RunConfig:
-    """The configuration of a job on a bare model, which has to name its images.
+    """The configuration of a job on a bare model, whose images must be named.
 
     Raises:
-      UsageError: it does not, or a setting is wrong.
+      UsageError: they are not, or a setting is wrong.
     """
     if "dataset" not in given.get("data", {}):
         raise UsageError(f"{model} is not a run folder: name its images with --data NAME|PATH.")
@@ -317,26 +308,26 @@ def bare_config(model: Path, given: Mapping[str, Any]) -> RunConfig:
 
 
 def run_config(trained: RunConfig, given: Mapping[str, Any], tell: Tell = silent) -> RunConfig:
-    """A run's configuration with the settings of a later job, which cannot split anew.
+    """A run's configuration with the settings of a later job, which cannot change the split.
 
-    The seed of the split stays in `split_seed`: a later `--seed` is that of attacks.
+    The seed of the split is kept in `split_seed`: a later `--seed` is that of attacks.
     """
     config = with_changes(trained, given)
     own = {name: getattr(trained.data, name) for name in _SPLIT}
     other = [n for n in _SPLIT if getattr(config.data, n) != own[n]]
     for name in other:
-        tell(f"Note: the run was split with {name} {own[name]:g}, which stays.")
+        tell(f"Note: keeping {name} {own[name]:g}, with which the run was split.")
     data = dataclasses.replace(config.data, split_seed=split_seed(trained), **own)
     return dataclasses.replace(config, data=data)
 
 
 def split_seed(config: RunConfig) -> int:
-    """The seed that a configuration's images are split by."""
+    """The seed of the split of a configuration's images."""
     return config.seed if config.data.split_seed is None else config.data.split_seed
 
 
 def _refuse_overwriting(run: RunFolder, own: Path | None) -> None:
-    """Refuses to put results into the folder of another run.
+    """Rejects the folder of another run for results.
 
     Raises:
       UsageError: it is one.
@@ -344,52 +335,6 @@ def _refuse_overwriting(run: RunFolder, own: Path | None) -> None:
     is_own = own is not None and run.path.resolve() == own.resolve()
     if run.config.is_file() and not is_own:
         raise UsageError(
-            f"{run.path} holds the run of another model, whose results would be overwritten: "
+            f"{run.path} has the run of another model, whose results would be overwritten: "
             "choose another --output."
         )
-
-
-def _options(config: DataConfig) -> ReadOptions:
-    low_high = config.pixel_range
-    return ReadOptions(
-        image_size=config.image_size, skip_broken=config.skip_broken,
-        cache_dir=config.cache_dir, memory_limit=int(config.memory_limit * 2**30),
-        pixel_range=(low_high[0], low_high[1]) if low_high else None,
-    )  # fmt: skip
-
-
-def load_splits(config: DataConfig, seed: int, *, augmented: bool = True) -> Splits:
-    """The images that a configuration names, split.
-
-    Args:
-      config: the data settings.
-      seed: of the split, where the settings have none of their own.
-      augmented: add the perturbed set `augment_with` to train, where one is named.
-
-    Raises:
-      UsageError: a name, path or fraction is wrong.
-      TFRobustError: the images cannot be read, or the perturbed set would leak into train.
-    """
-    seed = seed if config.split_seed is None else config.split_seed
-    splits = load(
-        config.dataset,
-        data_dir=config.data_dir,
-        options=_options(config),
-        select_fraction=config.select_fraction,
-        test_fraction=config.test_fraction,
-        seed=seed,
-    )
-    train = sample(splits.train, config.limit_train, seed)
-    splits = Splits(train, splits.select, splits.test, splits.log)
-    if config.augment_with and augmented:
-        from tfrobust.data.perturbed import with_augmentation
-
-        splits = with_augmentation(splits, Path(config.augment_with).expanduser())
-    return splits
-
-
-def sample(data: ImageSet, limit: int | None, seed: int) -> ImageSet:
-    """`limit` images at random (splits are ordered by class), or all; the order is kept."""
-    if limit is None or limit >= len(data):
-        return data
-    return data.subset(np.sort(np.random.default_rng(seed).permutation(len(data))[:limit]))

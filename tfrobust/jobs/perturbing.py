@@ -5,7 +5,7 @@ model classifies correctly, and misclassified by it. An image that withstands th
 counted and left out. From train, for training and for the choice of settings:
 'augmented_train' and 'perturbed_train'; from test: 'perturbed_validation' for the choice,
 'hold_out', and 'pixel', made with another attack (out of distribution), to measure with.
-No two sets share an image, and train and test are told apart by their pixels.
+No two sets share an image; train and test are compared by their pixels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from tfrobust.attacks import ATTACKS
 from tfrobust.attacks.named import check_attacks, make_attacks
 from tfrobust.config import EvaluationConfig, RunConfig
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.jobs.opening import bare_config, is_run, load_splits, run_config, without_seen
+from tfrobust.jobs.images import load_splits, without_seen
+from tfrobust.jobs.opening import bare_config, is_run, run_config
 from tfrobust.progress import Tell, silent
 from tfrobust.run import RunFolder, class_names
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from tfrobust.data.types import Splits
     from tfrobust.models.classifier import Classifier
     from tfrobust.sets.manifest import SetFolder
-    from tfrobust.sets.perturbed import SetPlan
+    from tfrobust.sets.perturbed import Perturber, SetPlan
 
 # An attack's name, and the attack.
 Named = tuple[str, Any]
@@ -53,7 +54,7 @@ class PerturbResult:
     """Sets of adversarial images.
 
     Attributes:
-      manifest: a line for every image: what it was made of, and how.
+      manifest: a line for every image: its source, and how it was perturbed.
       sets: name -> the .npz file.
       entries: name -> how many images it has, were attacked and passed over, and the like.
     """
@@ -64,11 +65,18 @@ class PerturbResult:
 
 
 def perturb(
-    model: Path | str, output: Path | str, settings: Mapping[str, Any] | None = None, *,
-    sizes: Mapping[str, int] | None = None, attack: str = "optimised-noise",
-    pixel_attack: str = "pixel", batch_size: int = 128, resume: bool = False,
-    on: str | Ray | None = None, tell: Tell = silent,
-) -> PerturbResult:  # fmt: skip
+    model: Path | str,
+    output: Path | str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    attack: str = "optimised-noise",
+    pixel_attack: str = "pixel",
+    batch_size: int = 128,
+    resume: bool = False,
+    on: str | Ray | None = None,
+    tell: Tell = silent,
+) -> PerturbResult:
     """Builds sets of adversarial images of those that a model classifies correctly.
 
     Args:
@@ -81,16 +89,16 @@ def perturb(
       batch_size: images in a batch.
       resume: keep the sets that are complete, build the others.
       on: spread the batches over a Ray cluster: 'ray', 'ray://HOST:PORT', or a `cluster.Ray`.
-      tell: is told of each set.
+      tell: takes a line for each set.
 
     Raises:
       UsageError: a size, attack or setting is wrong, or a cluster without Ray installed.
       TFRobustError: images cannot be read, or no image was turned by its attack.
     """
-    asked = {name: size for name, (_, size) in SETS.items()} | dict(sizes or {})
+    wanted = {name: size for name, (_, size) in SETS.items()} | dict(sizes or {})
     path = Path(model)
     texts = (attack, pixel_attack)
-    config, source_file = _settle(path, settings or {}, asked, texts, batch_size, tell)
+    config, source_file = _settle(path, settings or {}, wanted, texts, batch_size, tell)
     from tfrobust.runtime import import_quietly, setup
 
     import_quietly()
@@ -102,16 +110,14 @@ def perturb(
     setup(seed=config.seed)
     attacks = _one_attack(attack), _one_attack(pixel_attack)
     classifier, splits = _opened(path, source_file, config, tell)
-    plans = _make_plans(asked, config, attacks, splits.test.image_shape, tell)
+    plans = _make_plans(wanted, config, attacks, splits.test.image_shape, tell)
     given = sources(splits, config.seed)
     tell(_left_out(given))
     digest = file_digest(source_file)
     facts = {"seed": config.seed, "model": str(source_file), "model_sha256": digest}
     folder = SetFolder(Path(output), set_keys(plans, given, facts, batch_size), resume=resume)
     with opened_workers(on) as workers:
-        perturber = Perturber(
-            classifier, batch_size=batch_size, seed=config.seed, workers=workers
-        )  # fmt: skip
+        perturber = Perturber(classifier, batch_size=batch_size, seed=config.seed, workers=workers)
         _build(plans, given, perturber, folder, {**facts, "data": config.data.dataset}, tell)
     entries = {plan.name: folder.entries[plan.name] for plan in plans}
     if not any(entry["images"] for entry in entries.values()):
@@ -127,12 +133,12 @@ def _opened(
     path: Path, source_file: Path, config: RunConfig, tell: Tell
 ) -> tuple[Classifier, Splits]:
     """The model, and its images with its labels."""
-    from tfrobust.models.classifier import as_classifier
     from tfrobust.models.opening import load_any
+    from tfrobust.models.pairs import classifier_for
 
     model = load_any(source_file)
     splits = load_splits(config.data, config.seed, augmented=False)
-    classifier = as_classifier(model, splits.test.pixels(slice(0, 64)))
+    classifier = classifier_for(model, splits.test)
     return classifier, _for_model(path, splits, classifier.classes, tell)
 
 
@@ -142,21 +148,25 @@ def _for_model(path: Path, splits: Splits, classes: int, tell: Tell) -> Splits:
 
     names = class_names(path)
     names = names if names and len(names) == classes else None
-    test, told = without_seen(path, splits.test)
+    test, unseen = without_seen(path, splits.test)
     parts, notes = zip(
         *(match_labels(part, names, classes) for part in (splits.train, splits.select, test)),
         strict=True,
     )
-    for line in (*told, *notes[-1]):
+    for line in (*unseen, *notes[-1]):
         tell(f"Note: {line}.")
     return dataclasses.replace(splits, train=parts[0], select=parts[1], test=parts[2])
 
 
 def _settle(
-    path: Path, given: Mapping[str, Any], sizes: Mapping[str, int], attacks: tuple[str, str],
-    batch_size: int, tell: Tell,
-) -> tuple[RunConfig, Path]:  # fmt: skip
-    """The configuration, and the model's file; all that can be refused early is."""
+    path: Path,
+    given: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    attacks: tuple[str, str],
+    batch_size: int,
+    tell: Tell,
+) -> tuple[RunConfig, Path]:
+    """The configuration, and the model's file; errors in the settings are raised here."""
     for text in attacks:
         check_attacks(EvaluationConfig(attacks=(text,)))
     if unknown := [name for name in sizes if name not in SETS]:
@@ -180,7 +190,7 @@ def _make_plans(
     image_shape: tuple[int, int, int],
     tell: Tell,
 ) -> list[SetPlan]:
-    """The sets that were asked for, in the order in which they are built."""
+    """The plans of the sets, in the order in which they are built."""
     from tfrobust.attacks.pixel import PixelAttack, pixel_count
     from tfrobust.sets.perturbed import SetPlan
     from tfrobust.threat_model import ThreatModel
@@ -197,9 +207,13 @@ def _make_plans(
         (attack_name, attack), within = (pixel, few) if name == "pixel" else (noise, ball)
         if size := sizes[name]:
             plan = SetPlan(
-                name=name, split=split, size=size, attack_name=attack_name, attack=attack,
+                name=name,
+                split=split,
+                size=size,
+                attack_name=attack_name,
+                attack=attack,
                 threat_model=within,
-            )  # fmt: skip
+            )
             plans.append(plan)
     return plans
 
@@ -231,12 +245,12 @@ def set_keys(
 def _build(
     plans: list[SetPlan],
     given: dict[str, Source],
-    perturber: Any,
+    perturber: Perturber,
     folder: SetFolder,
     facts: dict[str, Any],
     tell: Tell,
 ) -> None:
-    """Builds what is not complete yet; each set begins where the one before it ended."""
+    """Builds the incomplete sets; each takes its images after those of the one before."""
     ends = dict.fromkeys(given, 0)
     for plan in plans:
         start = time.perf_counter()
@@ -258,7 +272,7 @@ def _line(plan: SetPlan, entry: dict[str, Any], kept: bool) -> str:
         f"{entry['attacked']:,} attacked; {entry['misclassified']:,} passed over as misclassified"
     )
     if entry["images"] < plan.size:
-        text += f"; {plan.size:,} were asked for, but {plan.split} has no more images"
+        text += f" of {plan.size:,}: {plan.split} has no more images"
     return f"{text}{' (kept)' if kept else ''}."
 
 

@@ -1,4 +1,4 @@
-"""What a training will do: a recipe, the user's flags, and what is chosen for the images."""
+"""The plan of a training: a recipe, the user's settings, and choices for the images."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from tfrobust.config import RunConfig
 from tfrobust.errors import UsageError
 from tfrobust.jobs.recipes import DEFAULT_RECIPES, read_recipe, settled
 from tfrobust.settings import from_dict, merge, to_dict
+from tfrobust.tables import names_model_file
 from tfrobust.training.defaults import AUTO, Facts, chosen_config
 from tfrobust.training.from_config import check_trainable
 
 if TYPE_CHECKING:
     from tfrobust.data.types import Splits
 
-# Stands for images that have not been read, to check the settings before they are.
+# Typical images, to check the settings before any are read.
 SOME_IMAGES = Facts(side=32, images=4000, classes=10, tested=1000)
-# What a data set's recipe says whatever the network: the ball, and how it is measured.
+# The parts of a data set's recipe that hold for any network: the ball and the evaluation.
 _OF_THE_DATA = ("threat", "evaluation")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a user has asked for in so many words; a run that is resumed may not differ from it.
+    """The settings that a user gave explicitly; a resumed run must have the same.
 
     Attributes:
-      settings: of the recipe that was named, and those laid over it.
+      settings: of the named recipe, overridden by those given.
       length: whether epochs or a learning rate were given for the whole training.
     """
 
@@ -41,12 +42,12 @@ class Plan:
     """The settings of a training before its images are read.
 
     Attributes:
-      config: settled, or, where `chosen`, what it would be for some images.
-      given: what the user, or the data set's recipe, has settled, nested as in YAML.
-      chosen: whether the rest is chosen for the images.
-      epochs: the length that --epochs asks for, if any.
-      learning_rate: what --learning-rate asks for, if anything.
-      asked: in so many words.
+      config: final, or, if `chosen`, that for typical images.
+      given: settings of the user, or of the data set's recipe, nested as in YAML.
+      chosen: whether the other settings are chosen for the images.
+      epochs: of --epochs, if given.
+      learning_rate: of --learning-rate, if given.
+      asked: the settings given explicitly.
     """
 
     config: RunConfig
@@ -64,17 +65,20 @@ class Plan:
 
 
 def make_plan(
-    settings: Mapping[str, Any] | None = None, recipe: str | None = None, *,
-    epochs: int | None = None, learning_rate: float | None = None,
-) -> Plan:  # fmt: skip
+    settings: Mapping[str, Any] | None = None,
+    recipe: str | None = None,
+    *,
+    epochs: int | None = None,
+    learning_rate: float | None = None,
+) -> Plan:
     """Recipe and settings, checked as far as they can be before the images are read.
 
     Args:
-      settings: laid over the recipe's, nested as in YAML: ``{"training": {"method": "trades"}}``.
-      recipe: a recipe's name or a YAML file; None takes the data set's own, where it has one, and
-        else has settings chosen for the images.
-      epochs: of the training; None leaves it to the stages.
-      learning_rate: at its height; None leaves it to the stages.
+      settings: override the recipe's, nested as in YAML: ``{"training": {"method": "trades"}}``.
+      recipe: a recipe's name or a YAML file; None takes that of the data set, if it has one, or
+        else chooses settings for the images.
+      epochs: of the training; None is those of the stages.
+      learning_rate: the maximum; None is that of the stages.
 
     Raises:
       UsageError: an unknown recipe or setting, or settings that do not go together.
@@ -82,7 +86,7 @@ def make_plan(
     given = dict(settings or {})
     lengths = (epochs, learning_rate)
     if epochs is not None and given.get("training", {}).get("time_limit") is not None:
-        raise UsageError("--epochs and --time-limit both say when training ends: give one of them.")
+        raise UsageError("--epochs and --time-limit both end the training: give only one of them.")
     name = recipe or _default_recipe(given)
     values = read_recipe(name) if name else {}
     named = values if recipe else {}
@@ -91,20 +95,33 @@ def make_plan(
     if name:
         if given.get("backbone", {}).get("name") == AUTO:
             raise UsageError(
-                f"--backbone {AUTO}: the recipe {name} has its own network: leave one of the two "
-                "out."
+                f"--backbone {AUTO}: the recipe {name} has its own network: omit one of them."
             )
         plan = Plan(_with_length(settled(values, given, name), *lengths), asked=asked)
     else:
         given = merge(_of_the_data(given), given)
         plan = Plan(chosen_config(SOME_IMAGES, given, *lengths), given, True, *lengths, asked)
+    _check_backbone(plan.config.backbone.name)
     check_attacks(plan.config.evaluation)
     check_trainable(plan.config)
     return plan
 
 
+def _check_backbone(name: str) -> None:
+    """Rejects a model file that does not exist, before any image is read.
+
+    Raises:
+      UsageError: there is no such file.
+    """
+    if names_model_file(name):
+        from tfrobust.backbones import BACKBONES
+
+        # The table raises the error; whether the file can be read is seen when it is built.
+        _ = BACKBONES[name]
+
+
 def _default_recipe(given: dict[str, Any]) -> str | None:
-    """The data set's recipe, where it is for the network that is asked for."""
+    """The data set's recipe, if it is for the given network."""
     recipe = DEFAULT_RECIPES.get(given.get("data", {}).get("dataset", "digits"))
     named = given.get("backbone", {}).get("name")
     if recipe is None or named is None:
@@ -119,7 +136,7 @@ def _of_the_data(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def facts_of(splits: Splits) -> Facts:
-    """What `defaults.choose` has to know of the images."""
+    """The facts on which choices for the images depend."""
     train = splits.train
     return Facts(
         side=min(train.image_shape[:2]),
@@ -150,7 +167,7 @@ def _with_length(config: RunConfig, epochs: int | None, learning_rate: float | N
 
 
 def as_plan(plan: Plan | RunConfig) -> Plan:
-    """The plan itself, or that of a configuration, all of which is asked for."""
+    """The plan itself, or that of a configuration, as if all of it was given explicitly."""
     if isinstance(plan, Plan):
         return plan
     check_attacks(plan.evaluation)

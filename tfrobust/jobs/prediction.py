@@ -1,11 +1,8 @@
-"""The job that says what a model takes single images for."""
+"""The job that classifies single images."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,9 +13,13 @@ import numpy as np
 
 from tfrobust.data.folder import is_clutter
 from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.io import csv_text, read_json
 
 if TYPE_CHECKING:
+    from tfrobust.models.classifier import Classifier
     from tfrobust.models.views import InputView
+    from tfrobust.typing import Model
+
 
 # Images that are decoded and shown to the model at once.
 BATCH = 64
@@ -40,9 +41,9 @@ class PredictResult:
 
     Attributes:
       predictions: of the sound images, in the order of the files.
-      class_names: by label; their numbers where nothing tells the names.
+      class_names: by label; numbers if names are unknown.
       notes: what was found out about the model, a sentence each.
-      skipped: broken images that were left out, 'file: reason'.
+      skipped: skipped broken images, 'file: reason'.
     """
 
     predictions: tuple[Prediction, ...]
@@ -60,9 +61,14 @@ class PredictResult:
 
 
 def predict(
-    path: Path | str, images: Sequence[Path | str], *, model: Any = None, top: int = 5,
-    skip_broken: bool = False, view: InputView | None = None,
-) -> PredictResult:  # fmt: skip
+    path: Path | str,
+    images: Sequence[Path | str],
+    *,
+    model: Model | None = None,
+    top: int = 5,
+    skip_broken: bool = False,
+    view: InputView | None = None,
+) -> PredictResult:
     """What a model takes images for.
 
     Args:
@@ -71,7 +77,7 @@ def predict(
         resized to the model's H and W; a model that takes any size sees them as they are.
       model: what `load_any` has read from the path; None reads it.
       top: how many of the most probable classes to name, K at most.
-      skip_broken: leave broken images out instead of failing on the first.
+      skip_broken: skip broken images instead of failing on the first.
       view: what the model takes for pixels; None finds out, or else [0, 1].
 
     Raises:
@@ -131,9 +137,13 @@ def _files(path: Path) -> list[Path]:
 
 
 def _predictions(
-    model: Any, files: Sequence[Path], top: int, skipped: list[str] | None,
-    view: InputView | None, notes: list[str],
-) -> tuple[list[Prediction], int]:  # fmt: skip
+    model: Model,
+    files: Sequence[Path],
+    top: int,
+    skipped: list[str] | None,
+    view: InputView | None,
+    notes: list[str],
+) -> tuple[list[Prediction], int]:
     """The predictions of the sound images, and K; `skipped` and `notes` get what was found."""
     from tfrobust.progress import Progress
 
@@ -154,9 +164,9 @@ def _predictions(
     return found, classes
 
 
-def _size(model: Any) -> tuple[Size | None, int]:
-    """(width, height) of the images that a model takes, None where it takes any; its channels."""
-    from tfrobust.models.classifier import input_shape
+def _size(model: Model) -> tuple[Size | None, int]:
+    """(width, height) of the images that a model takes, None for any size; its channels."""
+    from tfrobust.models.inputs import input_shape
 
     height, width, channels = input_shape(model) or (None, None, 3)
     return ((width, height) if width and height else None), channels or 3
@@ -178,14 +188,14 @@ def _batches(
 
 
 def _readable(file: Path) -> str:
-    # A file's name may hold bytes that are no text.
+    # A file name may have bytes that are not text.
     return str(file).encode(errors="replace").decode()
 
 
 def _decoded(
     file: Path, size: Size | None, channels: int, skipped: list[str] | None
 ) -> np.ndarray | None:
-    """float32 [H, W, C] in [0, 1]; None for a broken image that is left out."""
+    """float32 [H, W, C] in [0, 1]; None for a broken image that is skipped."""
     from PIL import Image
 
     from tfrobust.data.images import as_channels, decode
@@ -208,9 +218,10 @@ def _decoded(
 class _Probabilities:
     """A model's probabilities, once it was tried on images of their size."""
 
-    def __init__(self, model: Any, view: Any = None) -> None:
-        self._model, self._view, self._known = model, view, False
-        #: Whether nothing tells what range of pixels the model takes.
+    def __init__(self, model: Model, view: InputView | None = None) -> None:
+        self._model, self._view = model, view
+        self._classifier: Classifier | None = None
+        #: Whether the range of pixels that the model takes is unknown.
         self.unsure = False
         #: What was found out about the model.
         self.notes: tuple[str, ...] = ()
@@ -220,13 +231,13 @@ class _Probabilities:
         from tfrobust.models.classifier import as_classifier
         from tfrobust.runtime import tf
 
-        if not self._known:
-            self._model = as_classifier(self._model, x, self._view)
-            self._known, self.notes = True, self._model.notes
-            self.unsure = not self._model.range_known
+        if self._classifier is None:
+            self._classifier = as_classifier(self._model, x, self._view)
+            self.notes = self._classifier.notes
+            self.unsure = not self._classifier.range_known
         try:
-            logits = self._model(tf.constant(x))
-            found: np.ndarray = self._model.probabilities(logits).numpy()
+            logits = self._classifier(tf.constant(x))
+            found: np.ndarray = self._classifier.probabilities(logits).numpy()
         except (ValueError, TypeError, tf.errors.OpError) as error:
             size = " x ".join(map(str, x.shape[1:]))
             raise TFRobustError(
@@ -243,15 +254,15 @@ def _best(file: str, probabilities: np.ndarray, top: int) -> Prediction:
 
 
 def _class_words(path: Path, classes: int) -> list[str]:
-    """The classes' words as the run or SavedModel tells them; their numbers where it does not."""
-    for words in _told_words(path):
+    """The names of the classes in the run or SavedModel; their numbers if there are none."""
+    for words in _known_words(path):
         if isinstance(words, list) and len(words) == classes:
             return [str(word) for word in words]
     return [str(number) for number in range(classes)]
 
 
-def _told_words(path: Path) -> Iterator[Any]:
-    """What a run's newest SavedModel says, or the SavedModel itself; then the run's evaluation."""
+def _known_words(path: Path) -> Iterator[Any]:
+    """The class names of a SavedModel, or a run's newest; then of the run's evaluation."""
     from tfrobust.export.extras import read_labels
     from tfrobust.run import RunFolder
     from tfrobust.serving.model import newest_version
@@ -260,7 +271,7 @@ def _told_words(path: Path) -> Iterator[Any]:
     with contextlib.suppress(OSError, ValueError, UsageError):
         yield read_labels(newest_version(path))
     with contextlib.suppress(OSError, ValueError):
-        yield json.loads(RunFolder(path).evaluation.read_text(encoding="utf-8")).get("classes")
+        yield read_json(RunFolder(path).evaluation).get("classes")
 
 
 def _as_text(found: Sequence[Prediction], words: Sequence[str]) -> str:
@@ -277,14 +288,12 @@ def _as_text(found: Sequence[Prediction], words: Sequence[str]) -> str:
 
 def _as_csv(found: Sequence[Prediction], words: Sequence[str]) -> str:
     """The table as CSV: number, word and probability of each class."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     heads = ("class", "word", "probability")
     places = range(1, len(found[0].classes) + 1)
-    writer.writerow(["file", *(f"{head}_{place}" for place in places for head in heads)])
+    rows = []
     for one in found:
         cells: list[Any] = [one.file]
         for label, part in zip(one.classes, one.probabilities, strict=True):
             cells += [label, words[label], f"{part:.6f}"]
-        writer.writerow(cells)
-    return text.getvalue()
+        rows.append(cells)
+    return csv_text(["file", *(f"{head}_{place}" for place in places for head in heads)], rows)

@@ -9,23 +9,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from tfrobust.errors import UsageError
-from tfrobust.jobs.opening import Subject, as_subject, sample
+from tfrobust.jobs.images import sample
+from tfrobust.jobs.opening import Subject, as_subject
 from tfrobust.progress import Tell, silent
 
 if TYPE_CHECKING:
+    from tfrobust.attacks.patch import Patch
+    from tfrobust.attacks.spatial import SpatialAccuracy
+    from tfrobust.attacks.universal import UniversalPerturbation
     from tfrobust.data.types import ImageSet
     from tfrobust.radii.distances import MinimalDistances
     from tfrobust.run import RunFolder
 
+#: What a probe measures.
+Found: TypeAlias = "SpatialAccuracy | UniversalPerturbation | Patch | tuple[MinimalDistances, ...]"
+
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What was measured, and where it lies.
+    """The results, and their files.
 
     Attributes:
       run: the folder that the results are in.
@@ -35,21 +42,24 @@ class ProbeResult:
     """
 
     run: RunFolder
-    found: Any
+    found: Found
     files: tuple[Path, ...]
 
 
 def distances(
-    subject: Subject | Path | str, attacks: Sequence[str] = ("fmn",), norms: Sequence[str] = (), *,
+    subject: Subject | Path | str,
+    attacks: Sequence[str] = ("fmn",),
+    norms: Sequence[str] = (),
+    *,
     tell: Tell = silent,
-) -> ProbeResult:  # fmt: skip
+) -> ProbeResult:
     """How far the nearest adversarial image of each test image is, and accuracy against eps.
 
     Args:
       subject: from `open_subject`; or a run folder.
       attacks: minimal-norm attacks, as `tfrobust.minimal_distance` takes them.
       norms: of the distances; none is each attack's own.
-      tell: is told the tables.
+      tell: takes the tables.
 
     Raises:
       UsageError: an attack stops at the first image in a ball, or does not have a norm.
@@ -59,26 +69,31 @@ def distances(
     from tfrobust.radii.distances import distance_curves
     from tfrobust.radii.minimal_distance import minimal_distance, norm_of, open_attack
 
-    asked = [
+    pairs = [
         (text, norm_of(open_attack(text)[1], norm)) for text in attacks for norm in norms or (None,)
     ]
-    subject, data, folder = _begin(subject, "distances", tell)
+    subject, data, folder = _opened(subject, "distances", tell)
     found: list[MinimalDistances] = []
     files: list[Path] = []
-    for text, norm in asked:
+    for text, norm in pairs:
         one = minimal_distance(
-            subject.model, data, text, norm, name=subject.name, seed=subject.config.seed,
+            subject.model,
+            data,
+            text,
+            norm,
+            name=subject.name,
+            seed=subject.config.seed,
             batch_size=subject.config.evaluation.batch_size,
-        )  # fmt: skip
+        )
         found.append(one)
         files += one.save(folder / f"{text.replace(':', '_')}_{norm}")
         tell(f"\n{one}")
-    for norm in dict.fromkeys(norm for _, norm in asked):
+    for norm in dict.fromkeys(norm for _, norm in pairs):
         together = [one for one in found if one.norm == norm]
         if len(together) > 1:
             figure = MinimalDistancesFigure()
             files.append(figure.save(distance_curves(together), folder / f"{norm}.png"))
-    return _end(subject, tuple(found), files, folder, tell)
+    return _written(subject, tuple(found), files, folder, tell)
 
 
 def spatial(subject: Subject | Path | str, *, tell: Tell = silent, **settings: Any) -> ProbeResult:
@@ -86,7 +101,7 @@ def spatial(subject: Subject | Path | str, *, tell: Tell = silent, **settings: A
 
     Args:
       subject: from `open_subject`; or a run folder.
-      tell: is told the accuracies.
+      tell: takes the accuracies.
       settings: degrees, pixels, grid and draws of `tfrobust.spatial_accuracy`.
 
     Raises:
@@ -96,11 +111,15 @@ def spatial(subject: Subject | Path | str, *, tell: Tell = silent, **settings: A
     from tfrobust.attacks.spatial import moved, spatial_accuracy
     from tfrobust.runtime import tf
 
-    subject, data, folder = _begin(subject, "spatial", tell)
+    subject, data, folder = _opened(subject, "spatial", tell)
     found = spatial_accuracy(
-        subject.model, data, seed=subject.config.seed, name=subject.name,
-        batch_size=subject.config.evaluation.batch_size, **settings,
-    )  # fmt: skip
+        subject.model,
+        data,
+        seed=subject.config.seed,
+        name=subject.name,
+        batch_size=subject.config.evaluation.batch_size,
+        **settings,
+    )
     tell(f"\n{found}")
     files = found.save(folder)
     rows = _shown(np.flatnonzero(found.clean & ~found.robust))
@@ -108,7 +127,7 @@ def spatial(subject: Subject | Path | str, *, tell: Tell = silent, **settings: A
         places = found.broken_at[rows] * np.array([np.pi / 180, 1, 1], np.float32)
         changed = moved(tf.constant(data.pixels(rows)), tf.constant(places)).numpy()
         files.append(_draw(subject, data, rows, changed, folder, "Turned and shifted"))
-    return _end(subject, found, files, folder, tell)
+    return _written(subject, found, files, folder, tell)
 
 
 def universal(
@@ -118,7 +137,7 @@ def universal(
 
     Args:
       subject: from `open_subject`; or a run folder.
-      tell: is told what it does to both halves.
+      tell: takes its success rate on both halves.
       settings: epochs and step_size of `tfrobust.universal`.
 
     Raises:
@@ -128,25 +147,33 @@ def universal(
     from tfrobust.attacks.universal import universal as made
     from tfrobust.threat_model import ThreatModel
 
-    subject, data, folder = _begin(subject, "universal", tell)
+    subject, data, folder = _opened(subject, "universal", tell)
     found = made(
-        subject.model, data, ThreatModel.from_config(subject.config.threat),
-        seed=subject.config.seed, batch_size=subject.config.evaluation.batch_size, **settings,
-    )  # fmt: skip
+        subject.model,
+        data,
+        ThreatModel.from_config(subject.config.threat),
+        seed=subject.config.seed,
+        batch_size=subject.config.evaluation.batch_size,
+        **settings,
+    )
     return _finish(subject, data, found, folder, "One perturbation for all", tell)
 
 
 def patch(
-    subject: Subject | Path | str, size: int, *, target: int | str | None = None,
-    tell: Tell = silent, **settings: Any,
-) -> ProbeResult:  # fmt: skip
+    subject: Subject | Path | str,
+    size: int,
+    *,
+    target: int | str | None = None,
+    tell: Tell = silent,
+    **settings: Any,
+) -> ProbeResult:
     """One square for all images, at random places, made on half of the test images.
 
     Args:
       subject: from `open_subject`; or a run folder.
       size: its side, in pixels.
       target: the class to lead to, by name or number; None leads away from each image's own.
-      tell: is told what it does to both halves.
+      tell: takes its success rate on both halves.
       settings: epochs and step_size of `tfrobust.adversarial_patch`.
 
     Raises:
@@ -155,12 +182,17 @@ def patch(
     """
     from tfrobust.attacks.patch import adversarial_patch
 
-    subject, data, folder = _begin(subject, "patch", tell)
+    subject, data, folder = _opened(subject, "patch", tell)
     goal = _class_of(target, data.label_names)
     found = adversarial_patch(
-        subject.model, data, size, target=goal, seed=subject.config.seed,
-        batch_size=subject.config.evaluation.batch_size, **settings,
-    )  # fmt: skip
+        subject.model,
+        data,
+        size,
+        target=goal,
+        seed=subject.config.seed,
+        batch_size=subject.config.evaluation.batch_size,
+        **settings,
+    )
     return _finish(subject, data, found, folder, "One patch for all", tell)
 
 
@@ -168,7 +200,7 @@ def _class_of(target: int | str | None, names: Sequence[str]) -> int | None:
     """The number of a class that is given by name or number.
 
     Raises:
-      UsageError: there is none of that name.
+      UsageError: there is no class of that name.
     """
     if target is None or isinstance(target, int):
         return target
@@ -182,7 +214,7 @@ def _class_of(target: int | str | None, names: Sequence[str]) -> int | None:
     )
 
 
-def _begin(subject: Subject | Path | str, what: str, tell: Tell) -> tuple[Subject, ImageSet, Path]:
+def _opened(subject: Subject | Path | str, what: str, tell: Tell) -> tuple[Subject, ImageSet, Path]:
     """The model with the images to measure on, and the folder for the results."""
     subject = as_subject(subject, tell)
     data = sample(subject.test, subject.config.evaluation.limit, subject.config.seed)
@@ -190,14 +222,19 @@ def _begin(subject: Subject | Path | str, what: str, tell: Tell) -> tuple[Subjec
 
 
 def _finish(
-    subject: Subject, data: ImageSet, found: Any, folder: Path, title: str, tell: Tell
+    subject: Subject,
+    data: ImageSet,
+    found: UniversalPerturbation | Patch,
+    folder: Path,
+    title: str,
+    tell: Tell,
 ) -> ProbeResult:
-    """Tells and saves what was made for all images, and draws it on some."""
+    """Prints and saves a perturbation for all images, and draws it on some."""
     tell(f"\n{found}")
     rows = _shown(np.arange(len(data)))
     files = found.save(folder)
     files.append(_draw(subject, data, rows, found.apply(data.pixels(rows)), folder, title))
-    return _end(subject, found, files, folder, tell)
+    return _written(subject, found, files, folder, tell)
 
 
 def _shown(rows: np.ndarray) -> np.ndarray:
@@ -208,17 +245,21 @@ def _shown(rows: np.ndarray) -> np.ndarray:
 
 
 def _draw(
-    subject: Subject, data: ImageSet, rows: np.ndarray, changed: np.ndarray, folder: Path,
+    subject: Subject,
+    data: ImageSet,
+    rows: np.ndarray,
+    changed: np.ndarray,
+    folder: Path,
     title: str,
-) -> Path:  # fmt: skip
+) -> Path:
     from tfrobust.jobs.change_figures import changes_figure
 
     path = folder / f"{folder.name}.png"
     return changes_figure(subject.model, data, rows, changed, path, title)
 
 
-def _end(
-    subject: Subject, found: Any, files: Sequence[Path], folder: Path, tell: Tell
+def _written(
+    subject: Subject, found: Found, files: Sequence[Path], folder: Path, tell: Tell
 ) -> ProbeResult:
     tell(f"Results: {len(files)} files in {folder}")
     return ProbeResult(subject.run, found, tuple(files))

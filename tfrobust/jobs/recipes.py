@@ -1,4 +1,4 @@
-"""Recipes: settings to start from, by name or as a YAML file, and what is laid over them."""
+"""Recipes: settings by name or in a YAML file, and how further settings override them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tfrobust.config import BackboneConfig, RunConfig, TrainingConfig
 from tfrobust.errors import UsageError, did_you_mean
 from tfrobust.settings import from_dict, load_yaml, merge, to_dict
 
-# They lie beside this package, in a checkout as where it is installed.
+# They are in the package next to this one, in a checkout and when installed.
 RECIPES = Path(__file__).resolve().parents[2] / "pipelines" / "recipes"
 # What a data set is trained with where no recipe is named; for others settings are chosen.
 DEFAULT_RECIPES = {"digits": "digits", "tiny_imagenet": "tiny_imagenet"}

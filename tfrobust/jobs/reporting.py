@@ -29,9 +29,11 @@ class ReportResult:
 
 
 def report(
-    runs: Sequence[EvaluateResult | RunFolder | Path | str], output: Path | str | None = None, *,
+    runs: Sequence[EvaluateResult | RunFolder | Path | str],
+    output: Path | str | None = None,
+    *,
     title: str | None = None,
-) -> ReportResult:  # fmt: skip
+) -> ReportResult:
     """Makes one HTML page, which opens without a network.
 
     Args:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from tfrobust.config import RunConfig
 from tfrobust.errors import UsageError
-from tfrobust.jobs.opening import load_splits
+from tfrobust.io import write_text
+from tfrobust.jobs.images import load_splits
 from tfrobust.jobs.plan import Plan, as_plan
 from tfrobust.jobs.recipes import read_recipe
 from tfrobust.progress import Tell, silent
-from tfrobust.run import write_text
 from tfrobust.search.plan import OBJECTIVES, SAMPLERS
 from tfrobust.search.trial_folder import USUAL_STUDY
 
@@ -24,13 +24,23 @@ if TYPE_CHECKING:
     from tfrobust.data.types import Splits
     from tfrobust.search.plan import Search
     from tfrobust.search.results import Row
+    from tfrobust.search.study import Objective
 
 #: Of the recipe's section 'search', each with its default.
 SECTION: dict[str, Any] = {
-    "space": None, "sampler": "grid", "trials": 20, "objective": "clean", "refine": 0,
-    "one_at_a_time": False, "cross": None, "prune": False, "perturbed_train": None,
-    "perturbed_validation": None, "study": USUAL_STUDY, "storage": None,
-}  # fmt: skip
+    "space": None,
+    "sampler": "grid",
+    "trials": 20,
+    "objective": "clean",
+    "refine": 0,
+    "one_at_a_time": False,
+    "cross": None,
+    "prune": False,
+    "perturbed_train": None,
+    "perturbed_validation": None,
+    "study": USUAL_STUDY,
+    "storage": None,
+}
 _TYPES = {"trials": int, "refine": int, "one_at_a_time": bool, "prune": bool}
 
 
@@ -48,11 +58,16 @@ class SearchResult:
 
 
 def search(
-    plan: Plan | RunConfig, section: Mapping[str, Any], folder: Path | str, *,
-    isolate: bool = True, retry_failed: bool = False, on: str | Ray | None = None,
+    plan: Plan | RunConfig,
+    section: Mapping[str, Any],
+    folder: Path | str,
+    *,
+    isolate: bool = True,
+    retry_failed: bool = False,
+    on: str | Ray | None = None,
     tell: Tell = silent,
-) -> SearchResult:  # fmt: skip
-    """Trains at many settings, measures each on 'select', and tells the best.
+) -> SearchResult:
+    """Trains with many settings, measures each on 'select', and reports the best.
 
     Run again with the same arguments it goes on with what is there; several processes given the
     same folder share the trials.
@@ -65,7 +80,7 @@ def search(
       retry_failed: do the trials again that failed before.
       on: do trials at the same time on a Ray cluster: 'ray', 'ray://HOST:PORT', or a
         `cluster.Ray`; each has a process of its own there, and `folder` is one that all nodes see.
-      tell: is told the heading and the report.
+      tell: takes the heading and the report.
 
     Raises:
       UsageError: a space, a combination of settings, or a file is wrong, or a cluster without Ray
@@ -79,15 +94,19 @@ def search(
     found, files = make_search(section, _settled(as_plan(plan)))
     if section["storage"] and ":***@" in section["storage"]:
         saved = folder / "search.yaml"
-        raise UsageError(f"{saved} does not hold the database's password: add --storage URL.")
+        raise UsageError(f"{saved} does not have the database's password: add --storage URL.")
     # In one process the images are read once.
     load = load_splits if isolate or on is not None else functools.lru_cache(maxsize=1)(load_splits)
-    objective: Any = Training(config=found.config, load=load, build=_build, **files)
+    objective = Training(config=found.config, load=load, build=_build, **files)
     with _placed(objective, isolate, on) as placed:
         searcher = Searcher(
-            found, placed, folder, name=section["study"], url=section["storage"],
+            found,
+            placed,
+            folder,
+            name=section["study"],
+            url=section["storage"],
             retry_failed=retry_failed,
-        )  # fmt: skip
+        )
         write_text(folder / "search.yaml", _as_recipe(found, section))
         tell(_heading(found, folder))
         rows = searcher.run()
@@ -96,8 +115,8 @@ def search(
 
 
 @contextlib.contextmanager
-def _placed(objective: Any, isolate: bool, on: str | Ray | None) -> Iterator[Any]:
-    """The objective where it is to run: on a cluster, in processes of its own, or here."""
+def _placed(objective: Objective, isolate: bool, on: str | Ray | None) -> Iterator[Objective]:
+    """The objective as it runs: on a cluster, in processes of its own, or in this one."""
     from tfrobust.cluster import as_ray, connected
     from tfrobust.search.isolate import Isolated
 
@@ -112,7 +131,7 @@ def _placed(objective: Any, isolate: bool, on: str | Ray | None) -> Iterator[Any
 
 
 def _build(config: RunConfig, splits: Splits) -> Any:
-    """The network of a trial, whose log keeps what is noted of it."""
+    """The network of a trial; notes go to the log."""
     from tfrobust.jobs.training import build_network
 
     return build_network(config, splits, print)
@@ -132,7 +151,7 @@ def make_section(given: Mapping[str, Any], recipe: str | None = None) -> dict[st
     """The search settings: those given over the recipe's section over defaults, checked.
 
     Args:
-      given: some of `SECTION`; None leaves one out.
+      given: some of `SECTION`; None omits one.
       recipe: a recipe's name or a YAML file, whose section 'search' is taken.
 
     Raises:
@@ -180,8 +199,10 @@ def make_search(
     objective = section["objective"].replace("-", "_")
     if objective in files and not files[objective]:
         raise UsageError(f"--objective {section['objective']} needs --{section['objective']} FILE.")
-    chosen = {k: section[k] for k in ("objective", "sampler", "trials", "refine", "one_at_a_time",
-                                      "cross", "prune")}  # fmt: skip
+    chosen = {
+        k: section[k]
+        for k in ("objective", "sampler", "trials", "refine", "one_at_a_time", "cross", "prune")
+    }
     return Search(space=parse_space(section["space"]), config=config, **chosen), files
 
 
@@ -200,10 +221,11 @@ def _as_recipe(search: Search, section: Mapping[str, Any]) -> str:
 
 def _heading(search: Search, folder: Path) -> str:
     factors = "\n".join(
-        f"  {f.name}: {', '.join(map(str, f.values))}" if f.low is None or search.sampler == "grid"
+        f"  {f.name}: {', '.join(map(str, f.values))}"
+        if f.low is None or search.sampler == "grid"
         else f"  {f.name}: {f.low:g} to {f.high:g}{', log' if f.log else ''}"
         for f in search.space
-    )  # fmt: skip
+    )
     count = len(search.first_points()) or search.trials
     kind = "one factor at a time" if search.one_at_a_time else search.sampler
     finer = f", then {search.refine} finer" if search.refine else ""

@@ -6,31 +6,43 @@ import gc
 import signal
 import socket
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.progress import Tell, silent
 
-# Seconds that open requests have to end in when the server is told to stop.
+if TYPE_CHECKING:
+    from uvicorn import Config, Server
+
+    from tfrobust.serving.model import ServedModel
+
+# Seconds for open requests to finish when the server is stopped.
 GRACE = 20
-# Connections that may be open; one more is told 503 before its body is read.
+# The most open connections; further ones get 503 before their bodies are read.
 CONNECTIONS = 512
 
 
 def serve(
-    model: Path | str, *, host: str = "127.0.0.1", port: int = 8080, max_batch: int = 32,
-    max_body: int = 16, queue: int = 512, tell: Tell = silent,
-) -> int:  # fmt: skip
-    """Loads a model, warms it up, and serves until the process is told to stop.
+    model: Path | str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    max_batch: int = 32,
+    max_body: int = 16,
+    queue: int = 512,
+    tell: Tell = silent,
+) -> int:
+    """Loads a model, warms it up, and serves until the process is stopped.
 
     Args:
       model: run folder, or the folder of a SavedModel.
       host: address to listen at; 0.0.0.0 for all.
       port: to listen at; 0 takes a free one.
       max_batch: images that run together.
-      max_body: the most megabytes that a request may hold.
+      max_body: the largest request, in megabytes.
       queue: images that may wait.
-      tell: is told the address once requests are taken, and the end.
+      tell: takes the address once the server is ready, and a last line.
 
     Returns:
       How many requests were cut off without an answer.
@@ -52,10 +64,15 @@ def serve(
     bound = _bound(host, port)
     app = make_app(served, Limits(body=max_body * 2**20, batch=max_batch, queue=queue))
     config = uvicorn.Config(
-        app, host=host, port=port, log_level="warning", timeout_keep_alive=30,
-        timeout_graceful_shutdown=GRACE, limit_concurrency=CONNECTIONS,
-    )  # fmt: skip
-    # When it has stopped, uvicorn raises the signal again that stopped it: to be told and no more.
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=GRACE,
+        limit_concurrency=CONNECTIONS,
+    )
+    # After it has stopped, uvicorn raises the signal again that stopped it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     # What is loaded stays: a large request must not have Python look through all of it again.
@@ -65,11 +82,13 @@ def serve(
     return int(app.state.cut_off)
 
 
-def _server(uvicorn: Any, config: Any, served: Any, bound: socket.socket, tell: Tell) -> Any:
+def _server(
+    uvicorn: ModuleType, config: Config, served: ServedModel, bound: socket.socket, tell: Tell
+) -> Server:
     address, number = bound.getsockname()[:2]
 
-    class Server(uvicorn.Server):
-        """Says that it is there once it is."""
+    class Announced(uvicorn.Server):  # type: ignore[name-defined]
+        """Prints its address once it is ready."""
 
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
@@ -79,11 +98,11 @@ def _server(uvicorn: Any, config: Any, served: Any, bound: socket.socket, tell: 
                 f"http://{address}:{number}/ ; Ctrl+C stops it."
             )
 
-    return Server(config)
+    return Announced(config)
 
 
 def check_limits(port: int, **limits: int) -> None:
-    """Refuses what is no port and no limit.
+    """Rejects an invalid port or limit.
 
     Raises:
       UsageError: it is none.
@@ -102,7 +121,7 @@ def _farewell(cut_off: int) -> str:
     return f"Stopped: requests that were cut off without an answer: {cut_off}."
 
 
-def require_packages() -> Any:
+def require_packages() -> ModuleType:
     """uvicorn, where all that serving needs is installed.
 
     Raises:
@@ -121,7 +140,7 @@ def require_packages() -> Any:
 
 
 def take_port(host: str, port: int) -> int:
-    """A port that can be listened at: the one asked for, or a free one for 0.
+    """A socket that listens at a port, or at a free one for 0.
 
     Raises:
       TFRobustError: it is taken.

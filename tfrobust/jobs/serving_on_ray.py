@@ -16,11 +16,19 @@ from tfrobust.progress import Tell, silent
 
 
 def serve_on_ray(
-    model: Path | str, on: str | Ray = "ray", *, host: str = "127.0.0.1", port: int = 8080,
-    replicas: int = 1, most_replicas: int | None = None, max_batch: int = 32, max_body: int = 16,
-    queue: int = 512, tell: Tell = silent,
-) -> None:  # fmt: skip
-    """Serves by replicas of Ray Serve until the process is told to stop.
+    model: Path | str,
+    on: str | Ray = "ray",
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    replicas: int = 1,
+    most_replicas: int | None = None,
+    max_batch: int = 32,
+    max_body: int = 16,
+    queue: int = 512,
+    tell: Tell = silent,
+) -> None:
+    """Serves by replicas of Ray Serve until the process is stopped.
 
     Args:
       model: run folder, or the folder of a SavedModel, on a path that all nodes see.
@@ -30,9 +38,9 @@ def serve_on_ray(
       replicas: how many there always are.
       most_replicas: how many there may be under load; None for no more.
       max_batch: images that run together in a replica.
-      max_body: the most megabytes that a request may hold.
+      max_body: the largest request, in megabytes.
       queue: images that may wait in a replica.
-      tell: is told the address once requests are taken, and the end.
+      tell: takes the address once the server is ready, and a last line.
 
     Raises:
       UsageError: a number or the port is none, there is no such model, or a package is missing.
@@ -46,11 +54,18 @@ def serve_on_ray(
         serve = _serve_of_ray()
         _check_model(path)
         _check_room(ray, cluster, replicas)
-        made = _made(path, {
-            "replicas": replicas, "most_replicas": most_replicas, "cpus": cluster.cpus,
-            "gpus": gpus_of(ray, cluster), "max_batch": max_batch, "max_body": max_body,
-            "queue": queue,
-        })  # fmt: skip
+        made = _made(
+            path,
+            {
+                "replicas": replicas,
+                "most_replicas": most_replicas,
+                "cpus": cluster.cpus,
+                "gpus": gpus_of(ray, cluster),
+                "max_batch": max_batch,
+                "max_body": max_body,
+                "queue": queue,
+            },
+        )
         number = take_port(host, port)
         # A proxy on each node that has a replica; where Serve runs already, its own stay.
         serve.start(proxy_location="EveryNode", http_options={"host": host, "port": number})
@@ -58,8 +73,10 @@ def serve_on_ray(
             _deploy(serve, made, path.name)
             for one in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(one, lambda *_: stop.set())
-            tell(f"Serving {path.name} on Ray (replicas: {replicas}) at http://{host}:{number}/ ; "
-                 "Ctrl+C stops it.")  # fmt: skip
+            tell(
+                f"Serving {path.name} on Ray (replicas: {replicas}) at http://{host}:{number}/ ; "
+                "Ctrl+C stops it."
+            )
             stop.wait()
         finally:
             _end(serve)
@@ -73,7 +90,7 @@ def _serve_of_ray() -> Any:
         raise UsageError(
             f"Ray Serve is not installed ({error}): run 'pip install \"ray[serve]\"'."
         ) from error
-    # It tells of each step at the driver.
+    # It logs every step at the driver.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     return serve
 
@@ -122,7 +139,7 @@ def _deploy(serve: Any, made: Any, name: str) -> None:
 
 
 def _end(serve: Any) -> None:
-    """Takes the application away; and Ray Serve, where it has no other."""
+    """Deletes the application, and stops Ray Serve if it has no other."""
     from tfrobust.serving.on_ray import NAME
 
     # It waits until the replicas have answered, or their time is over.

@@ -1,10 +1,9 @@
-"""The job that runs a study: jobs after one another, each once, going on where it was stopped."""
+"""The job that runs a study: a sequence of jobs, each once, resumed where it was stopped."""
 
 from __future__ import annotations
 
 import fcntl
 import gc
-import json
 import os
 import re
 import shlex
@@ -19,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.io import read_json, write_json
 from tfrobust.progress import Tell, clock, silent
-from tfrobust.run import write_json
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,8 @@ class Step:
 
     Attributes:
       name: of the step, unique in the study.
-      words: the job as a command, by which it is known again: a verb and its arguments, of which
-        `--output` names the file or folder that it makes.
+      words: the job as a command, which identifies it: a verb and its arguments, of which
+        `--output` is the file or folder that it writes.
       call: does it; after it was stopped it is called again, to go on.
     """
 
@@ -46,13 +45,13 @@ class Step:
 
     @property
     def output(self) -> Path | None:
-        """The file or folder that it makes; None where it adds to a run's folder."""
+        """The file or folder that it writes; None if it adds to a run's folder."""
         if "--output" not in self.words:
             return None
         return Path(self.words[self.words.index("--output") + 1])
 
     def reads(self, other: Step) -> bool:
-        """Whether one of its arguments lies in what another step makes or adds to."""
+        """Whether one of its arguments is inside what another step writes."""
         made = other.output or Path(other.words[1])
         named = [Path(part) for word in self.words[1:] for part in re.split("[,=]", word)]
         return any(path == made or made in path.parents for path in named)
@@ -78,13 +77,13 @@ def study(
 
     Args:
       steps: in their order, of different names.
-      folder: of the study; what is done is noted in its `steps/`.
+      folder: of the study; completed steps are recorded in its `steps/`.
       redo: a step to be done again, with all that builds on it.
-      tell: is told each step.
+      tell: takes a line for each step.
 
     Raises:
       UsageError: there is no such step, or one was done with another command.
-      TFRobustError: a step failed, and those before it are kept; or another process is at work.
+      TFRobustError: a step failed, after those before it; or another process runs the study.
 
     Examples:
       >>> draw = lambda: tr.jobs.imbalance(folder / "few.pt", counts=[3] * 10)
@@ -94,23 +93,23 @@ def study(
       True
     """
     folder = Path(folder)
-    begin, marks = time.monotonic(), _Marks(folder, steps)
-    with held(folder):
+    start, marks = time.monotonic(), _Marks(folder, steps)
+    with locked(folder):
         if redo:
-            tell(f"To be done again: {', '.join(marks.undo(redo))}")
+            tell(f"To run again: {', '.join(marks.undo(redo))}")
         for number, step in enumerate(steps, 1):
             tell(f"\n[{number}/{len(steps)}] {step.name}: {step.command}")
             if marks.is_done(step):
                 tell("done before")
             else:
                 marks.done(step, _seconds(step))
-    tell(f"\nStudy complete in {clock(time.monotonic() - begin)}: {folder}")
+    tell(f"\nStudy complete in {clock(time.monotonic() - start)}: {folder}")
     return StudyResult(folder, tuple(steps))
 
 
 def _seconds(step: Step) -> float:
     """Does a step; how long it took."""
-    begin = time.monotonic()
+    start = time.monotonic()
     try:
         step.call()
     except (TFRobustError, OSError, MemoryError) as error:
@@ -120,7 +119,7 @@ def _seconds(step: Step) -> float:
         ) from error
     finally:
         _let_go()
-    return time.monotonic() - begin
+    return time.monotonic() - start
 
 
 def _let_go() -> None:
@@ -135,7 +134,7 @@ def _let_go() -> None:
 class _Marks:
     """Which steps of a study are done, in its folder's `steps/`.
 
-    A mark holds the step's command and the marks of the steps that it builds on: a step is
+    A mark has the step's command and the marks of the steps that it depends on: a step is
     done only as long as they are the same.
     """
 
@@ -143,7 +142,7 @@ class _Marks:
         self._folder, self._steps = folder / "steps", steps
 
     def is_done(self, step: Step) -> bool:
-        """Whether it was done with this command, from what is there now.
+        """Whether it was completed with this command, from the present results of other steps.
 
         Raises:
           UsageError: it was done otherwise.
@@ -157,7 +156,7 @@ class _Marks:
         return bool(mark)
 
     def done(self, step: Step, seconds: float) -> None:
-        """Notes that it is done."""
+        """Records that it is completed."""
         mark = {**self._now(step), "seconds": round(seconds, 1), "id": uuid.uuid4().hex}
         write_json(self._path(step), mark)
 
@@ -189,21 +188,21 @@ class _Marks:
             made.unlink(missing_ok=True)
 
     def _now(self, step: Step) -> dict[str, Any]:
-        """Its command, and the marks of the steps that it builds on."""
+        """Its command, and the marks of the steps that it depends on."""
         earlier = self._steps[: self._steps.index(step)]
         before = {one.name: self._read(one).get("id", "") for one in earlier if step.reads(one)}
         return {"command": step.command, "after": before}
 
     def _read(self, step: Step) -> dict[str, Any]:
         path = self._path(step)
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return read_json(path) if path.is_file() else {}
 
     def _path(self, step: Step) -> Path:
         return self._folder / f"{step.name}.json"
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Holds a study's folder for this process: killed, it lets go.
 
     Raises:

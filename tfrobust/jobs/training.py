@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from tfrobust.config import RunConfig
 from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.io import read_json
 from tfrobust.jobs.evaluation import EvaluateResult, evaluate
 from tfrobust.jobs.explanation import explain_examples
 from tfrobust.jobs.exporting import export_saved_model
-from tfrobust.jobs.opening import Subject, load_splits, without_seen
+from tfrobust.jobs.images import load_splits, without_seen
+from tfrobust.jobs.opening import Subject
 from tfrobust.jobs.plan import Plan, as_plan
 from tfrobust.progress import Tell, silent
 from tfrobust.run import GUESSES, RunFolder
@@ -307,7 +308,7 @@ def _join(run: RunFolder, config: RunConfig, strategy: str, resume: bool) -> tup
 
 def _has_trained(run: RunFolder, config: RunConfig) -> bool:
     try:
-        stage = json.loads(run.state.read_text(encoding="utf-8"))["stage"]
+        stage = read_json(run.state)["stage"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return bool(stage >= len(config.training.stages))

@@ -1,4 +1,4 @@
-"""Counts what a model is asked for."""
+"""Counts the passes through a model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tfrobust.typing import Tensor
 
 
 class Counter:
-    """Counts what a model is asked for: examples forward, and examples backward."""
+    """Counts the passes through a model: examples forward, and examples backward."""
 
     def __init__(self) -> None:
         # int64: 5,000 queries on a million images pass 2^31.

@@ -1,8 +1,8 @@
-"""A model that is only an address: images are sent to it, and what it says of them comes back.
+"""A model behind an address: images are sent to it, and it answers with their outputs.
 
-TensorFlow Serving's REST form, https://www.tensorflow.org/tfx/serving/api_rest, is spoken by
-this project's own server, by TensorFlow Serving and by KServe (its protocol v1). Nothing of such
-a model is seen but its outputs, so attacks on it are those that need no gradient.
+TensorFlow Serving's REST form, https://www.tensorflow.org/tfx/serving/api_rest, is that of
+this project's own server, of TensorFlow Serving and of KServe (its protocol v1). Only the outputs
+of such a model are accessible, so attacks on it are those that need no gradient.
 """
 
 from __future__ import annotations
@@ -11,49 +11,54 @@ import threading
 import weakref
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from tfrobust.errors import TFRobustError
 from tfrobust.models.outside import Outside
 from tfrobust.models.rest import Patience, RestClient, as_address
+from tfrobust.typing import Json
 
 LOGITS, PROBABILITIES, LABELS = "logits", "probabilities", "labels"
-# The outputs of one image by their names, the most telling first.
+# The outputs of one image by their names, the most informative first.
 _NAMES = {
-    "logits": LOGITS, "probabilities": PROBABILITIES, "scores": "", "label": LABELS,
-    "class_id": LABELS, "classes": LABELS,
-}  # fmt: skip
-#: What a label alone counts as: this for its class, 0 for the others.
+    "logits": LOGITS,
+    "probabilities": PROBABILITIES,
+    "scores": "",
+    "label": LABELS,
+    "class_id": LABELS,
+    "classes": LABELS,
+}
+#: The logit of the class of a label; 0 for the others.
 SCORE = 10.0
 _TINY = float(np.finfo(np.float32).tiny)
-# A number in JSON takes so many bytes, and a request is to stay below so many.
+# Bytes of a number in JSON, and the most of a request.
 _NUMBER, _REQUEST = 24, 8 << 20
 
 
 class Endpoint(Outside):
     """The model at an address as a function: images in [0, 1] -> logits.
 
-    Where it answers with probabilities their logarithm is taken, and where it answers with
-    labels alone the label's class has `SCORE` and the others 0: enough for attacks that look at
-    decisions alone. Which of them it is the first answer says. The server has to be another
-    process: a graph that waits for an answer holds threads that a model beside it needs.
+    Probabilities are turned into their logarithms. If the server answers with labels only, the
+    class of the label gets `SCORE` and the others 0: enough for attacks that use decisions only.
+    The first answer shows which it is. The server has to be another process: a graph that waits
+    for an answer occupies threads that a model in the same process would need.
 
     Args:
       address: ``http://HOST/v1/models/NAME``, perhaps with ``/versions/N``.
-      classes: K, where it is known.
-      patience: how it is asked: batches, concurrency, tries, limits.
+      classes: K; None if unknown.
+      patience: batches, concurrency, retries and limits of requests.
 
     Attributes:
       address: of the model.
-      classes: K; None until it is known.
-      batch_shape: (B, H, W, C) of its images with None for any, as its metadata say; or None.
+      classes: K; None while unknown.
+      batch_shape: (B, H, W, C) of its images with None for any, from its metadata; or None.
       failure: the last error, for `told_plainly`.
 
     Raises:
       UsageError: it is no address.
-      TFRobustError: nothing answers there, or there is no such model.
+      TFRobustError: there is no answer, or no such model.
     """
 
     def __init__(
@@ -70,44 +75,47 @@ class Endpoint(Outside):
 
     @property
     def queries(self) -> int:
-        """Images that it was asked for so far."""
+        """The number of images sent so far."""
         return self._client.images
 
     @property
     def notes(self) -> list[str]:
-        """What a report says of it, a sentence each."""
-        told = [f"the model is an address, {self.address}: attacks see its outputs alone, and the "
-                "figure is an upper bound that no gradient has tried"]  # fmt: skip
+        """How it was adapted, a sentence each, for the report."""
+        notes = [
+            f"the model is an address, {self.address}: attacks see only its outputs, and the score "
+            "is an upper bound that no gradient attack has tested"
+        ]
         if self._kind == PROBABILITIES:
-            told.append("it answers with probabilities: their logarithm is taken")
+            notes.append("it answers with probabilities: their logarithm is taken")
         if self._kind == LABELS:
-            told.append("it answers with labels alone: confidences mean nothing")
-        return told
+            notes.append("it answers with labels only: confidences mean nothing")
+        return notes
 
     def expect(self, classes: int) -> None:
-        """Tells how many classes there are, which answers of labels alone do not.
+        """Sets the number of classes, for a server that answers with labels only.
 
-        Other answers tell themselves, and are believed.
+        Other answers show it themselves.
 
         Args:
-          classes: of the images that it is shown.
+          classes: of the images.
         """
         self._expected = classes
 
     def _check_ready(self) -> None:
-        """Refuses an address where no model is ready; what GET does not support is passed."""
+        """Rejects an address without a ready model; passes if the server does not support GET."""
         found = self._client.get()
         versions = found.get("model_version_status") if isinstance(found, dict) else None
-        states = [one.get("state") for one in versions or () if isinstance(one, dict)]
+        listed = versions if isinstance(versions, list) else []
+        states = [one.get("state") for one in listed if isinstance(one, dict)]
         ready = found.get("ready") if isinstance(found, dict) else None
         if (states and "AVAILABLE" not in states) or str(ready).lower() == "false":
             raise TFRobustError(
-                f"{self.address} is there but not ready ({', '.join(map(str, states)) or ready}): "
+                f"{self.address} is not ready ({', '.join(map(str, states)) or ready}): "
                 "expected a model that is available; try again once it is loaded."
             )
 
-    def _metadata(self) -> Any:
-        """What the server tells of its signatures; None where it does not (KServe)."""
+    def _metadata(self) -> Json:
+        """The server's description of its signatures; None if it has none (KServe)."""
         try:
             return self._client.get("/metadata")
         except TFRobustError:
@@ -117,13 +125,13 @@ class Endpoint(Outside):
         """float32 [B, H, W, C] in [0, 1] -> float32 logits [B, K].
 
         Raises:
-          TFRobustError: there is no answer, or none that is understood.
+          TFRobustError: there is no answer, or no valid one.
         """
         if not len(x):
             return np.zeros((0, self.classes or 0), np.float32)
         size = max(1, min(self._client.patience.batch, _REQUEST // (_NUMBER * x[0].size)))
         parts = [x[first : first + size] for first in range(0, len(x), size)]
-        # Through the pool, also one alone: several callers together keep to its size.
+        # Single requests use the pool too: it limits the requests of all callers together.
         return np.concatenate(list(self._pool.map(self._one_request, parts)))
 
     def _one_request(self, x: np.ndarray) -> np.ndarray:
@@ -133,15 +141,15 @@ class Endpoint(Outside):
             found = f"{len(rows)} of them" if isinstance(rows, list) else "none"
             raise TFRobustError(
                 f'{self.address}: expected "predictions" for {len(x)} images in its answer, found '
-                f"{found}: it does not speak TensorFlow Serving's REST form by rows."
+                f"{found}: use a server with TensorFlow Serving's REST form by rows."
             )
         kind, values = self._read(rows)
         with self._lock:
             self._kind = self._kind or kind or _seeming(values)
         return self._as_logits(values)
 
-    def _read(self, rows: list[Any]) -> tuple[str, np.ndarray]:
-        """What the rows say of their kind, '' where nothing, and the outputs, float32 [B, K]."""
+    def _read(self, rows: list[Json]) -> tuple[str, np.ndarray]:
+        """The kind of the rows, '' if unknown, and the outputs, float32 [B, K]."""
         named = [_output(row) for row in rows]
         kind, values = named[0][0], [value for _, value in named]
         try:
@@ -161,8 +169,8 @@ class Endpoint(Outside):
         self.classes = self.classes or self._expected
         if self.classes is None:
             raise TFRobustError(
-                f"{self.address} answers with labels alone, which do not say how many classes it "
-                "knows: expected Endpoint(address, classes=K), or data that names its classes."
+                f"{self.address} answers with labels only, which do not show how many classes it "
+                "has: expected Endpoint(address, classes=K), or data that names its classes."
             )
         if not ((labels >= 0) & (labels < self.classes) & (labels == np.floor(labels))).all():
             raise TFRobustError(
@@ -185,8 +193,8 @@ class Endpoint(Outside):
         return values
 
 
-def _output(row: Any) -> tuple[str, Any]:
-    """(kind, '' where it is not told; outputs) of one image."""
+def _output(row: Json) -> tuple[str, Json]:
+    """(kind, '' if unknown; outputs) of one image."""
     if isinstance(row, Mapping):
         for name, kind in _NAMES.items():
             if name in row:
@@ -198,15 +206,15 @@ def _output(row: Any) -> tuple[str, Any]:
 def _seeming(values: np.ndarray) -> str:
     """Whether outputs without a name are probabilities, by the first answer."""
     inside = bool((values >= 0).all() and (values <= 1 + 1e-3).all())
-    # Half precision leaves a sum a hundredth off.
+    # In half precision a sum may be off by a hundredth.
     sums = values.shape[1] > 1 and bool((np.abs(values.sum(axis=1) - 1) <= 0.02).all())
     return PROBABILITIES if inside and sums else LOGITS
 
 
-def _shape_in(metadata: Any) -> tuple[int | None, ...] | None:
-    """The shape of the one input of `serving_default`, batch first; None where it is not told."""
+def _shape_in(metadata: Json) -> tuple[int | None, ...] | None:
+    """The shape of the one input of `serving_default`, batch axis first; None if unknown."""
     try:
-        signatures = metadata["metadata"]["signature_def"]["signature_def"]
+        signatures = cast(Any, metadata)["metadata"]["signature_def"]["signature_def"]
         [image] = signatures["serving_default"]["inputs"].values()
         sizes = [int(one["size"]) for one in image["tensor_shape"]["dim"]]
     except (KeyError, TypeError, ValueError, AttributeError):

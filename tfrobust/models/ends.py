@@ -1,4 +1,4 @@
-"""What an exported model takes and gives, as its file says."""
+"""The input and output of an exported model, as its file declares them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Ends:
-    """What a file tells of its one input and of the output that holds its classes.
+    """The one input of a file, and the output with its classes.
 
     Attributes:
-      shape: of the input in the file's own order, batch first, None for any.
+      shape: of the input in the file's own order, batch axis first, None for any size.
       dtype: of the input.
       scale: of a quantised input, whose numbers q mean scale * (q - zero); 0 for others.
       zero: see `scale`.
-      activation: what the outputs come from, '' for logits, None where the graph does not say.
-      channels_first: whether its first operation says so; None where it does not.
+      activation: the last activation, '' for logits; None if the graph does not show it.
+      channels_first: whether images are [C, H, W]; None if the graph does not show it.
       output_step: of quantised outputs, 0 for floats.
     """
 

@@ -1,7 +1,7 @@
-"""A model that is only a file for another runtime, TensorFlow Lite or ONNX.
+"""A model in a file of another runtime, TensorFlow Lite or ONNX.
 
-Its layout of axes, the range and type of its pixels, its batch size and what its outputs are
-is settled here, once for all such files, and each guess is told.
+The order of its axes, the range and type of its pixels, its batch size and its last activation
+are determined here for all such files; every guess is reported in its notes.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from tfrobust.models.views import InputView
 SUFFIXES = (".tflite", ".onnx")
 # Both are protocol or flat buffers, which end at 2 GB.
 _LARGEST = 2 << 30
-# What quantised inputs usually cover, and how far the images that they were calibrated on may
-# have left a range open.
+# The ranges that quantised inputs usually cover, and the part of a range that the images of the
+# calibration may not have reached.
 _RANGES, _SLACK = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0)), 0.1
 _CHANNELS = (1, 3, 4)
 
 
 class Runtime(Protocol):
-    """A file opened by the library that runs it."""
+    """A file, opened by the library that runs it."""
 
     name: str
     ends: Ends
@@ -51,8 +51,7 @@ def open_exported(path: Path) -> ExportedModel:
       path: the file.
 
     Raises:
-      TFRobustError: it is broken, too large or holds what is not harmless, or the package that
-        runs it is missing.
+      TFRobustError: it is broken, too large or unsafe, or the package that runs it is missing.
     """
     if path.stat().st_size > _LARGEST:
         raise TFRobustError(
@@ -75,27 +74,27 @@ class ExportedModel(Outside):
 
     Args:
       path: the file.
-      runtime: it, opened.
+      runtime: the opened file.
 
     Attributes:
       path: of the file.
       batch_shape: (None, H, W, C) of its images, None for any.
-      pixel_range: what it takes for pixels; None where it does not say.
-      activation: what its outputs come from, '' for logits; None where it does not say.
+      pixel_range: the range of its pixels; None if unknown.
+      activation: its last activation, '' for logits; None if unknown.
 
     Raises:
       TFRobustError: its input is no batch of images.
     """
 
-    #: That it was made of another model, by a conversion.
+    #: That it was converted from another model.
     converted = True
 
     def __init__(self, path: Path, runtime: Runtime) -> None:
         self.path, self._runtime, self._lock = path, runtime, threading.Lock()
         ends = runtime.ends
         self._notes = [
-            f"the model is only a file, {path.name} ({runtime.name}): attacks see its outputs "
-            "alone, and the score is an upper bound that no gradient has tried"
+            f"the model is a file, {path.name} ({runtime.name}): attacks see only its outputs, "
+            "and the score is an upper bound that no gradient attack has tested"
         ]
         if len(ends.shape) != 4 or ends.dtype.kind not in "fiu":
             raise TFRobustError(
@@ -112,12 +111,12 @@ class ExportedModel(Outside):
 
     @property
     def further_files(self) -> tuple[Path, ...]:
-        """Files beside its own that hold its weights."""
+        """Further files, with its weights."""
         return self._runtime.further_files
 
     @property
     def notes(self) -> list[str]:
-        """What a report says of it, a sentence each."""
+        """How it was adapted, a sentence each, for the report."""
         return list(self._notes)
 
     def outputs(self, x: np.ndarray) -> np.ndarray:
@@ -155,7 +154,7 @@ class ExportedModel(Outside):
         return (*sizes[1:], sizes[0]) if self._channels_first else sizes
 
     def _settle_range(self, ends: Ends) -> InputView | None:
-        """The range of pixels that the type or quantisation of the input says."""
+        """The range of pixels, from the type or quantisation of the input."""
         if ends.dtype.kind == "f":
             return None
         whole = np.iinfo(ends.dtype)
@@ -168,9 +167,11 @@ class ExportedModel(Outside):
             slack = _SLACK * (usual[1] - usual[0])
             if abs(low - usual[0]) <= slack and abs(high - usual[1]) <= slack:
                 return InputView(usual)
-        self._notes.append(f"its quantised input covers {low:.3g} to {high:.3g}, which is no usual "
-                           "range: say what it takes by --input-range, --input-mean and "
-                           "--input-std")  # fmt: skip
+        self._notes.append(
+            f"its quantised input covers {low:.3g} to {high:.3g}, which is no usual "
+            "range: give it with --input-range, --input-mean and "
+            "--input-std"
+        )
         return None
 
     def _native(self, x: np.ndarray) -> np.ndarray:
@@ -185,7 +186,7 @@ class ExportedModel(Outside):
         return np.ascontiguousarray(x.astype(ends.dtype))
 
     def _tried(self, shape: tuple[int, ...]) -> int:
-        """0 where an image's outputs do not depend on what is beside it, else 1."""
+        """0 if the outputs of an image do not depend on the rest of its batch, else 1."""
         rng, dtype = np.random.default_rng(0), self._runtime.ends.dtype
         pair = rng.uniform(size=(2, *shape)) * np.array([1.0, 0.1]).reshape(2, 1, 1, 1)
         if dtype.kind != "f":
@@ -201,8 +202,9 @@ class ExportedModel(Outside):
         return 0 if np.allclose(alone, together, rtol=1e-4, atol=tolerance) else 1
 
     def _tell_batch(self, size: int) -> None:
-        self._notes.append(f"it takes images in batches of {size}: others are cut and filled up, "
-                           "which is slow")  # fmt: skip
+        self._notes.append(
+            f"it takes images in batches of {size}: others are cut and filled up, which is slow"
+        )
 
     def _in_batches(self, x: np.ndarray) -> np.ndarray:
         size = self._batch or max(len(x), 1)

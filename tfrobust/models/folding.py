@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tfrobust.backbones.grouped import GroupedConv2D, grouped_conv2d
+from tfrobust.models.kinds import KerasGraph
 from tfrobust.runtime import keras, tf
 from tfrobust.typing import Tensor
 
@@ -20,14 +21,14 @@ Layer = Any
 
 
 class _Folded(NamedTuple):
-    """A convolution as it is run: kernel, what is added, whether it pads like 'SAME'."""
+    """A convolution as it is run: kernel, bias, and whether it pads like 'SAME'."""
 
     kernel: Tensor
     shift: Tensor | None
     padded: bool
 
 
-def fold(model: Any) -> Callable[[Tensor], Tensor]:
+def fold(model: KerasGraph) -> Callable[[Tensor], Tensor]:
     """`model` in inference mode as a function of images, with BatchNorm and padding folded in.
 
     The weights are folded here, once, from their present values: called inside a
@@ -59,7 +60,7 @@ def fold(model: Any) -> Callable[[Tensor], Tensor]:
     return forward
 
 
-def _is_flat(model: Any) -> bool:
+def _is_flat(model: KerasGraph) -> bool:
     """One input, one output, every layer used once and none of them a model."""
     if not getattr(model, "_is_graph_network", False):
         return False
@@ -68,7 +69,7 @@ def _is_flat(model: Any) -> bool:
     return single and used_once and not any(isinstance(x, keras.Model) for x in model.layers)
 
 
-def _foldable(model: Any) -> list[tuple[Layer, Layer]]:
+def _foldable(model: KerasGraph) -> list[tuple[Layer, Layer]]:
     """(convolution, BatchNorm) pairs in which nothing else sees the convolution's output."""
     producers = {id(layer.output): layer for layer in model.layers}
     pairs = []
@@ -80,10 +81,10 @@ def _foldable(model: Any) -> list[tuple[Layer, Layer]]:
     return pairs
 
 
-def _paddings(model: Any) -> dict[Layer, Layer]:
-    """Convolution -> the layer of zeros before it, where that is what 'SAME' stands for.
+def _paddings(model: KerasGraph) -> dict[Layer, Layer]:
+    """Convolution -> the layer of zeros before it, if it pads like 'SAME'.
 
-    Other paddings stay apart: oneDNN has no gradient for them, and Eigen's takes up to a
+    Other paddings are not folded: oneDNN has no gradient for them, and Eigen's takes up to a
     hundred times as long.
     """
     producers: dict[int, Layer] = {id(layer.output): layer for layer in model.layers}
@@ -143,7 +144,7 @@ def _run(
     if layer.name in convs:
         return _convolve(layer, values[id(layer.input)], convs[layer.name])
     node = layer.inbound_nodes[0]
-    # Keras takes each tensor's value off a list, once for each time that it is an argument.
+    # Keras pops the value of a tensor from a list, once for each use as an argument.
     uses = len(node.keras_inputs)
     given = {str(id(tensor)): [values[id(tensor)]] * uses for tensor in node.keras_inputs}
     args, kwargs = node.map_arguments(given)

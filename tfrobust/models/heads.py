@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple, TypeGuard, cast
 
 import numpy as np
 
 from tfrobust.errors import TFRobustError
+from tfrobust.models.kinds import KerasGraph
 from tfrobust.runtime import tf
-from tfrobust.typing import Tensor
+from tfrobust.typing import Model, Tensor
 
 Layer = Any
 
@@ -37,9 +39,9 @@ class Head(NamedTuple):
     """How a graph of layers ends.
 
     Attributes:
-      model: the model up to its logits; the model itself where it ends in them.
+      model: the model up to its logits; the model itself if it ends in them.
       activation: what was cut off, such as 'softmax'; '' where nothing was.
-      known: whether the end was understood. Where not, only the outputs can tell.
+      known: whether the end was recognised; if not, only the outputs can show it.
     """
 
     model: Any
@@ -47,7 +49,7 @@ class Head(NamedTuple):
     known: bool
 
 
-def is_keras(model: Any) -> bool:
+def is_keras(model: object) -> bool:
     """Whether this is a layer or model of tf_keras or Keras 3."""
     return any(
         cls.__name__ == "Layer" and cls.__module__.split(".")[0] in ("keras", "tf_keras")
@@ -55,37 +57,38 @@ def is_keras(model: Any) -> bool:
     )
 
 
-def library_of(model: Any) -> Any:
+def library_of(model: object) -> ModuleType:
     """The Keras that a Keras model is of: the package `tf_keras`, or `keras` (Keras 3)."""
     roots = {cls.__module__.split(".")[0] for cls in type(model).__mro__}
     return importlib.import_module("tf_keras" if "tf_keras" in roots else "keras")
 
 
 def raw(variable: Any) -> Any:
-    """The variable of TensorFlow that a variable of Keras is, or holds."""
+    """The TensorFlow variable that a Keras variable is, or wraps."""
     return variable if isinstance(variable, tf.Variable) else getattr(variable, "value", variable)
 
 
-def is_graph(model: Any) -> bool:
+def is_graph(model: object) -> TypeGuard[KerasGraph]:
     """Whether a Keras model is a graph of layers: functional, or Sequential once it is built."""
     return is_keras(model) and bool(graph_ends(model)[1])
 
 
-def graph_ends(model: Any) -> tuple[list[Tensor], list[Tensor]]:
+def graph_ends(model: object) -> tuple[list[Tensor], list[Tensor]]:
     """Symbolic inputs and outputs of a graph of layers; both empty for any other model."""
+    graph = cast(KerasGraph, model)
     try:
-        return list(model.inputs or ()), list(model.outputs or ())
+        return list(graph.inputs or ()), list(graph.outputs or ())
     except (AttributeError, ValueError, TypeError):  # subclassed, or not built yet
         return [], []
 
 
-def operations(model: Any) -> list[Layer]:
+def operations(model: KerasGraph) -> list[Layer]:
     """The layers, and in Keras 3 the operations, of a graph, in its order."""
     graph = getattr(model, "_functional", None) or model
     return list(getattr(graph, "operations", None) or graph.layers)
 
 
-def cut(model: Any) -> Head:
+def cut(model: Model) -> Head:
     """The part of a graph of layers that returns logits.
 
     Args:
@@ -96,18 +99,21 @@ def cut(model: Any) -> Head:
         return Head(model, "", known=False)
     try:
         tensor, activation, known = _before_activation(model, ends[1][0])
-    # The graph holds something that is not understood: its outputs will have to tell.
+    # The graph has a part that is not recognised: only its outputs can show it.
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         return Head(model, "", known=False)
     if tensor is ends[1][0]:
         return Head(model, activation, known)
     library = library_of(model)
     name = getattr(model, "name", None)
-    return Head(library.Model(ends[0][0] if len(ends[0]) == 1 else ends[0], tensor, name=name),
-                activation, known)  # fmt: skip
+    return Head(
+        library.Model(ends[0][0] if len(ends[0]) == 1 else ends[0], tensor, name=name),
+        activation,
+        known,
+    )
 
 
-def _before_activation(model: Any, tensor: Tensor) -> tuple[Tensor, str, bool]:
+def _before_activation(model: Model, tensor: Tensor) -> tuple[Tensor, str, bool]:
     """(the logits, the activation behind them, whether the end was understood)."""
     while True:
         layer, given = _origin(tensor)
@@ -128,7 +134,7 @@ def _before_activation(model: Any, tensor: Tensor) -> tuple[Tensor, str, bool]:
             return tensor, "", plain
 
 
-def last_layer(model: Any) -> Layer:
+def last_layer(model: Model) -> Layer:
     """The layer whose activation a graph of layers ends in, also inside a nested model."""
     tensor = graph_ends(model)[1][0]
     while True:
@@ -156,7 +162,7 @@ def _cut_inside(layer: Any, tensor: Tensor, given: Tensor) -> tuple[Tensor, str,
 
 
 def _origin(tensor: Tensor) -> tuple[Layer, list[Tensor]]:
-    """The layer or operation that made a symbolic tensor, and what it was given."""
+    """The layer or operation that made a symbolic tensor, and its arguments."""
     layer, place = tensor._keras_history[:2]
     node = layer._inbound_nodes[place]
     given = node.keras_inputs if hasattr(node, "keras_inputs") else node.input_tensors
@@ -164,7 +170,7 @@ def _origin(tensor: Tensor) -> tuple[Layer, list[Tensor]]:
 
 
 def _activation_of(layer: Layer) -> str:
-    """The activation that a layer or operation ends in; '' where it is none that is known."""
+    """The last activation of a layer or operation; '' if it is none of the known ones."""
     kind = type(layer).__name__
     if kind in ("Softmax", "Sigmoid", "Tanh"):
         axis = getattr(layer, "axis", -1)
@@ -217,7 +223,7 @@ def bounded_by(outputs: np.ndarray) -> str:
     low, high = float(outputs.min()), float(outputs.max())
     if low >= 0 and high <= 1 + 1e-3:
         sums = outputs.sum(axis=1)
-        # Half precision leaves a sum of probabilities a hundredth off.
+        # In half precision a sum of probabilities may be off by a hundredth.
         if outputs.shape[1] > 1 and np.abs(sums - 1).max() <= 0.02:
             return SOFTMAX
         return SIGMOID

@@ -1,32 +1,75 @@
-"""ONNX files: read and refused where they are not harmless, then run by onnxruntime."""
+"""ONNX files: checked, rejected if unsafe, and run by onnxruntime."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfrobust.errors import TFRobustError
 from tfrobust.models import heads
 from tfrobust.models.ends import Ends
+from tfrobust.models.file_errors import not_taken, unreadable
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 # Operations of ONNX itself and of onnxruntime, which runs quantised models by its own.
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
-# What loads a program for a device from a file.
+# Loads a program for a device from a file.
 _REFUSED = ("EPContext",)
-_PASSING = ("Identity", "Reshape", "Flatten", "Squeeze", "Cast", "QuantizeLinear",
-            "DequantizeLinear", "Transpose")  # fmt: skip
-_ACTIVATIONS = {"Softmax": heads.SOFTMAX, "Sigmoid": heads.SIGMOID, "Tanh": heads.TANH,
-                "LogSoftmax": "", "QLinearSoftmax": heads.SOFTMAX,
-                "QLinearSigmoid": heads.SIGMOID}  # fmt: skip
-_SUMS = ("Gemm", "MatMul", "Conv", "Add", "Sub", "GlobalAveragePool", "AveragePool", "ReduceMean",
-         "QLinearConv", "QLinearMatMul", "QGemm", "QLinearAdd", "ConvInteger", "Mul")  # fmt: skip
-# What an image goes through before the first operation that tells its layout.
-_POINTWISE = ("Mul", "Add", "Sub", "Div", "Cast", "Identity", "QuantizeLinear", "DequantizeLinear",
-              "DynamicQuantizeLinear", "Pad", "Clip")  # fmt: skip
+_PASSING = (
+    "Identity",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Cast",
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "Transpose",
+)
+_ACTIVATIONS = {
+    "Softmax": heads.SOFTMAX,
+    "Sigmoid": heads.SIGMOID,
+    "Tanh": heads.TANH,
+    "LogSoftmax": "",
+    "QLinearSoftmax": heads.SOFTMAX,
+    "QLinearSigmoid": heads.SIGMOID,
+}
+_SUMS = (
+    "Gemm",
+    "MatMul",
+    "Conv",
+    "Add",
+    "Sub",
+    "GlobalAveragePool",
+    "AveragePool",
+    "ReduceMean",
+    "QLinearConv",
+    "QLinearMatMul",
+    "QGemm",
+    "QLinearAdd",
+    "ConvInteger",
+    "Mul",
+)
+# Operations that an image may pass before the first one that shows its layout.
+_POINTWISE = (
+    "Mul",
+    "Add",
+    "Sub",
+    "Div",
+    "Cast",
+    "Identity",
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "Pad",
+    "Clip",
+)
 
 
 class ONNXFile:
@@ -36,13 +79,13 @@ class ONNXFile:
       path: the file.
 
     Attributes:
-      name: what reports call its kind.
+      name: of the runtime, in reports.
       ends: its input and output.
-      further_files: those beside it that hold its weights.
+      further_files: those in its folder with its weights.
 
     Raises:
-      TFRobustError: it is broken, holds custom operations or reads files outside of its folder,
-        has several inputs or outputs, or a package is missing.
+      TFRobustError: it is broken, has custom operations, reads files outside of its folder, has
+        several inputs or outputs, or a package is missing.
     """
 
     name = "ONNX"
@@ -57,7 +100,7 @@ class ONNXFile:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
-        # It raises classes of its own, of which none is documented.
+        # It raises its own, undocumented classes.
         except Exception as error:
             raise _broken(path, error) from error
         self._input, self._output = self._one_each()
@@ -72,14 +115,11 @@ class ONNXFile:
         try:
             found = self._session.run([self._output], {self._input.name: x})[0]
         except Exception as error:
-            raise TFRobustError(
-                f"Model {self._path} does not take {list(x.shape)} ({_first_line(error)}): give it "
-                "images of its own size, or have them resized by --image-size."
-            ) from error
+            raise not_taken(self._path, x.shape, _without_path(error)) from error
         return np.atleast_1d(np.asarray(found)).astype(np.float32)
 
     def _one_each(self) -> tuple[Any, str]:
-        """The one input, and the name of the output that holds the classes."""
+        """The one input, and the name of the output with the classes."""
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1:
             raise TFRobustError(
@@ -95,9 +135,10 @@ class ONNXFile:
             )
         return inputs[0], chosen[0]
 
-    def _described(self, proto: Any) -> Ends:
-        shape = tuple(size if isinstance(size, int) and size > 0 else None
-                      for size in self._input.shape or ())  # fmt: skip
+    def _described(self, proto: ModelProto) -> Ends:
+        shape = tuple(
+            size if isinstance(size, int) and size > 0 else None for size in self._input.shape or ()
+        )
         kind = str(self._input.type).removeprefix("tensor(").removesuffix(")")
         names = {"float": "float32", "double": "float64", "float16": "float16"}
         try:
@@ -105,11 +146,15 @@ class ONNXFile:
         except TypeError:  # texts, sequences
             dtype = np.dtype(object)
         activation = _activation(proto.graph, self._output)
-        return Ends(shape, dtype, activation=activation,
-                    channels_first=_channels_first(proto.graph, self._input.name))  # fmt: skip
+        return Ends(
+            shape,
+            dtype,
+            activation=activation,
+            channels_first=_channels_first(proto.graph, self._input.name),
+        )
 
 
-def _package(name: str, path: Path) -> Any:
+def _package(name: str, path: Path) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -119,11 +164,11 @@ def _package(name: str, path: Path) -> Any:
         ) from error
 
 
-def _read(path: Path) -> Any:
-    """The file as a protocol buffer, without what lies in other files."""
+def _read(path: Path) -> ModelProto:
+    """The file as a protocol buffer, without data in other files."""
     onnx = _package("onnx", path)
     try:
-        proto = onnx.load_model(str(path), load_external_data=False)
+        proto: ModelProto = onnx.load_model(str(path), load_external_data=False)
     except Exception as error:
         raise _broken(path, error) from error
     if not proto.graph.node:
@@ -131,33 +176,37 @@ def _read(path: Path) -> Any:
     return proto
 
 
-def _refuse(path: Path, proto: Any) -> tuple[Path, ...]:
-    """Refuses custom operations, and data in files that lie outside of the model's folder.
+def _refuse(path: Path, proto: ModelProto) -> tuple[Path, ...]:
+    """Rejects custom operations, and data in files outside of the model's folder.
 
     Returns:
-      The files inside of it that hold data.
+      The files in its folder that contain data.
 
     Raises:
       TFRobustError: there is one.
     """
     own = {(one.domain, one.name) for one in proto.functions}
-    custom = sorted({
-        f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-        for node in _nodes(proto)
-        if (node.domain not in _DOMAINS and (node.domain, node.op_type) not in own)
-        or node.op_type in _REFUSED
-    })  # fmt: skip
+    custom = sorted(
+        {
+            f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+            for node in _nodes(proto)
+            if (node.domain not in _DOMAINS and (node.domain, node.op_type) not in own)
+            or node.op_type in _REFUSED
+        }
+    )
     if custom:
         raise TFRobustError(
-            f"Model {path} is refused: it holds custom operations ({', '.join(custom[:5])}), which "
-            "run code outside of onnxruntime: export it with ONNX's own operations alone."
+            f"Model {path} is rejected: it has custom operations ({', '.join(custom[:5])}), which "
+            "run code outside of onnxruntime: export it with ONNX's own operations only."
         )
-    external = [one for one in _tensors(proto)
-                if one.external_data or one.data_location == one.EXTERNAL]  # fmt: skip
-    places = {pair.value for one in external for pair in one.external_data
-              if pair.key == "location"}  # fmt: skip
+    external = [
+        one for one in _tensors(proto) if one.external_data or one.data_location == one.EXTERNAL
+    ]
+    places = {
+        pair.value for one in external for pair in one.external_data if pair.key == "location"
+    }
     if external and not places:
-        raise _broken(path, "it keeps weights in a file that it does not name")
+        raise _broken(path, "it stores weights in a file that it does not name")
     return tuple(_inside(path, place) for place in sorted(places))
 
 
@@ -172,19 +221,19 @@ def _inside(path: Path, location: str) -> Path:
     inside = parts and ".." not in parts and not PurePosixPath(location).is_absolute()
     if not inside or ":" in parts[0] or folder not in target.parents:
         raise TFRobustError(
-            f"Model {path} is refused: it reads its weights from {location!r}, outside of its "
-            "folder; if you trust it, save it anew as one file."
+            f"Model {path} is rejected: it reads its weights from {location!r}, outside of its "
+            "folder; if you trust it, save it again as one file."
         )
     if not target.is_file():
         raise TFRobustError(
-            f"Model {path} keeps weights in {location!r}, which is not there: copy that file "
-            "beside it."
+            f"Model {path} stores weights in {location!r}, which does not exist: copy that file "
+            "to its folder."
         )
     return target
 
 
-def _graphs(proto: Any) -> Iterator[Any]:
-    """The graph, and those inside of its operations, and of its functions."""
+def _graphs(proto: ModelProto) -> Iterator[GraphProto]:
+    """The graph, and the graphs inside its operations and functions."""
     waiting = [proto.graph]
     inner = [node for function in proto.functions for node in function.node]
     while waiting or inner:
@@ -197,15 +246,15 @@ def _graphs(proto: Any) -> Iterator[Any]:
         inner = []
 
 
-def _nodes(proto: Any) -> Iterator[Any]:
+def _nodes(proto: ModelProto) -> Iterator[NodeProto]:
     for function in proto.functions:
         yield from function.node
     for graph in _graphs(proto):
         yield from graph.node
 
 
-def _tensors(proto: Any) -> Iterator[Any]:
-    """Every tensor that a file holds or names."""
+def _tensors(proto: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor that a file contains or refers to."""
     for graph in _graphs(proto):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
@@ -220,8 +269,8 @@ def _tensors(proto: Any) -> Iterator[Any]:
             yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
 
 
-def _activation(graph: Any, name: str) -> str | None:
-    """What a graph's output ends in: '' for logits, None where that is not plain."""
+def _activation(graph: GraphProto, name: str) -> str | None:
+    """The last activation of a graph: '' for logits, None if unknown."""
     made_by = {output: node for node in graph.node for output in node.output}
     for _ in range(len(graph.node)):
         node = made_by.get(name)
@@ -233,8 +282,8 @@ def _activation(graph: Any, name: str) -> str | None:
     return None
 
 
-def _channels_first(graph: Any, name: str) -> bool | None:
-    """Whether the first operation that cares takes [C, H, W], as all of ONNX's do."""
+def _channels_first(graph: GraphProto, name: str) -> bool | None:
+    """Whether the first operation that depends on it takes [C, H, W], as all of ONNX's do."""
     for _ in range(len(graph.node)):
         users = [node for node in graph.node if name in node.input]
         if not users:
@@ -248,14 +297,11 @@ def _channels_first(graph: Any, name: str) -> bool | None:
     return None
 
 
-def _broken(path: Path, why: object) -> TFRobustError:
-    return TFRobustError(
-        f"Model {path} cannot be read by onnxruntime ({_first_line(why)}): expected a whole .onnx "
-        "file of a version that it knows; export or copy it anew."
-    )
+def _broken(path: Path, why: Exception | str) -> TFRobustError:
+    expected = "a complete .onnx file of a supported version; export or copy it again"
+    return unreadable(path, "onnxruntime", _without_path(why), expected)
 
 
-def _first_line(why: object) -> str:
-    # Before 'failed:' it repeats the path.
-    text = str(why).rpartition("failed:")[2].strip() or type(why).__name__
-    return text.splitlines()[0][:300]
+def _without_path(why: Exception | str) -> str:
+    """An error without the path, which onnxruntime repeats before 'failed:'."""
+    return str(why).rpartition("failed:")[2].strip() or type(why).__name__

@@ -10,7 +10,7 @@ from typing import Any
 
 # The layers are registered where they are defined; a model file may name them.
 from tfrobust.backbones import grouped, position, unfold  # noqa: F401
-from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.errors import TFRobustError, UsageError, first_line
 from tfrobust.models.endpoint import Endpoint
 from tfrobust.models.exported import is_exported, open_exported
 from tfrobust.models.rest import is_address
@@ -34,7 +34,7 @@ def load_any(path: Path | str) -> Any:
     """The classifier in a run folder, SavedModel folder or model file, or at an address.
 
     A file of Keras 3 is opened with Keras 3, one of tf_keras with tf_keras. Nothing
-    but the model's architecture and weights is read; a file that carries code is refused.
+    but the model's architecture and weights is read; a file with code is rejected.
 
     Args:
       path: run folder, SavedModel (a folder with saved_model.pb), or model file: `.keras` or
@@ -76,26 +76,26 @@ def _load_file(path: Path) -> Any:
     refuse_code(path)
     try:
         return library().models.load_model(path, compile=False)
-    # Both raise whatever a broken file makes them run into.
+    # Both may raise anything on a broken file.
     except Exception as error:
         raise TFRobustError(
             f"Model {path} cannot be read by {name} ({_why(error)}): expected a whole model saved "
-            "as .keras or .h5; a model with layers of your own goes through Python: "
+            "as .keras or .h5; open a model with custom layers in Python: "
             "tfrobust.evaluate(model, ...)."
         ) from error
 
 
 def _why(error: Exception) -> str:
-    """What a library says of a file, in one line; of a layer that it does not know, its name."""
+    """Why a library cannot read a file, in one line; for an unknown layer, its name."""
     text = " ".join(str(error).split()) or type(error).__name__
     for pattern in _UNKNOWN:
         if found := re.search(pattern, text):
             return f"it does not know the layer or function {found[1]!r}"
-    return str(error).strip().splitlines()[0] if str(error).strip() else text
+    return first_line(error)
 
 
 def _keras_3() -> Any:
-    # Keras 3 comes with TensorFlow and lives beside tf_keras.
+    # Keras 3 comes with TensorFlow, and is independent of tf_keras.
     return importlib.import_module("keras")
 
 
@@ -112,7 +112,7 @@ class _SavedModel:
             self._loaded = tf.saved_model.load(str(path))
             self._serve = self._loaded.signatures["serving_default"]
         except Exception as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            first = first_line(error)
             raise TFRobustError(
                 f"SavedModel {path} cannot be read ({first}): expected one with the signature "
                 "serving_default."
@@ -128,9 +128,9 @@ class _SavedModel:
                 f"{', '.join(outputs)}."
             )
         self._input, self._output = images[0], logits[0]
-        #: The shape of its input, batch first; None in it for any.
+        #: The shape of its input, batch axis first, None for any size.
         self.batch_shape = tuple(inputs[images[0]].shape)
-        #: (H, W, C) of the images; None where it takes any.
+        #: (H, W, C) of the images, None for any size.
         self.image_shape = self.batch_shape[1:]
 
     def __reduce__(self) -> tuple[Any, ...]:

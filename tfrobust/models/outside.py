@@ -1,4 +1,4 @@
-"""A model that runs outside of TensorFlow's graph: nothing of it is seen but its outputs."""
+"""A model that runs outside of TensorFlow's graph, of which only the outputs are accessible."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 from tfrobust.errors import TFRobustError
 from tfrobust.runtime import tf
-from tfrobust.typing import Tensor
+from tfrobust.typing import Model, Tensor
 
 
 class Outside:
-    """A model in NumPy, behind an address or in another runtime, as one of TensorFlow.
+    """A model in NumPy, behind an address or in another runtime, as a function of TensorFlow.
 
     Attributes:
-      classes: K; None until it is known.
+      classes: K; None while unknown.
       failure: the last error, for `told_plainly`.
     """
 
@@ -29,25 +29,25 @@ class Outside:
         """float32 [B, H, W, C] -> float32 outputs [B, K], also in a graph.
 
         Raises:
-          TFRobustError: there is no answer, or none that is understood; in a graph as an error
-            of TensorFlow, which `told_plainly` mends.
+          TFRobustError: there is no answer, or no valid one; in a graph as an error of
+            TensorFlow, which `told_plainly` turns back.
         """
         found = tf.numpy_function(self._answered, [x], tf.float32)
         found.set_shape([x.shape[0], self.classes])
         return found
 
     def expect(self, classes: int) -> None:
-        """Tells how many classes its images have, for those whose outputs do not say.
+        """Sets the number of classes, for models whose outputs do not show it.
 
         Args:
-          classes: of the images that it is shown.
+          classes: of the images.
         """
 
     def outputs(self, x: np.ndarray) -> np.ndarray:
         """float32 [B, H, W, C] -> float32 [B, K].
 
         Raises:
-          TFRobustError: there is no answer, or none that is understood.
+          TFRobustError: there is no answer, or no valid one.
         """
         raise NotImplementedError(f"{type(self).__name__} answers nothing.")
 
@@ -60,19 +60,19 @@ class Outside:
 
 
 def expect_classes(model: object, classes: int) -> None:
-    """Tells a model that runs outside how many classes images have; to others it is no news."""
+    """Sets the number of classes of a model that runs outside; does nothing for others."""
     if isinstance(model, Outside):
         model.expect(classes)
 
 
-def told_plainly(model: Any, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A traced function of a model, with what one outside failed by raised as it is.
+def told_plainly(model: Model, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A traced function of a model that raises the original errors of a model outside.
 
-    A graph tells an error of Python as one of TensorFlow, with a traceback in it.
+    A graph would raise them as errors of TensorFlow, with a traceback in the message.
 
     Args:
-      model: any; of all but an `Outside`, or a `Classifier` of one, the function itself is
-        returned.
+      model: any; unless it is an `Outside`, or a `Classifier` of one, the function is returned
+        as it is.
       function: that calls the model.
     """
     inner = getattr(model, "inner", model)

@@ -9,16 +9,29 @@ import numpy as np
 from tfrobust.models import heads
 from tfrobust.models.views import InputView
 from tfrobust.runtime import tf
+from tfrobust.typing import Model
 
-# Layers and operations that move pixels about, and leave their range as it is.
-_LOOKED_THROUGH = ("Resizing", "CenterCrop", "ZeroPadding2D", "Cropping2D", "Reshape", "Permute",
-                   "UpSampling2D", "Cast", "GetItem", "Pad", "Transpose", "Flip")  # fmt: skip
+# Layers and operations that move pixels, but do not change their range.
+_LOOKED_THROUGH = (
+    "Resizing",
+    "CenterCrop",
+    "ZeroPadding2D",
+    "Cropping2D",
+    "Reshape",
+    "Permute",
+    "UpSampling2D",
+    "Cast",
+    "GetItem",
+    "Pad",
+    "Transpose",
+    "Flip",
+)
 _MOVES = ("cast", "reshape", "resize", "pad", "transpose", "identity", "convert_to_tensor")
 # The largest factor of a first Rescaling layer that can only be meant for pixels in 0..255.
 _SMALL_SCALE = 0.02
 
 
-def view_of(model: Any) -> InputView:
+def view_of(model: Model) -> InputView:
     """[0, 255] where the first layer that does anything rescales from it, else [0, 1]."""
     return declared_range(model) or InputView()
 
@@ -46,25 +59,28 @@ def _symbol(layer: Any) -> str:
 
 
 def _constant(layer: Any) -> float | None:
-    """The largest of the numbers that an operation is given beside the image."""
+    """The largest constant among the arguments of an operation."""
     try:
         node = layer._inbound_nodes[0]
         given = node.arguments if hasattr(node, "arguments") else None
         values = [given.args, given.kwargs] if given else [node.call_args, node.call_kwargs]
         numbers = [one for one in tf.nest.flatten(values) if not isinstance(one, (str, bool))]
-        found = [float(np.max(np.abs(np.asarray(one)))) for one in numbers
-                 if type(one).__name__ != "KerasTensor" and one is not None]  # fmt: skip
+        found = [
+            float(np.max(np.abs(np.asarray(one))))
+            for one in numbers
+            if type(one).__name__ != "KerasTensor" and one is not None
+        ]
     except (AttributeError, IndexError, TypeError, ValueError):
         return None
     return max(found, default=None)
 
 
-def declared_range(model: Any) -> InputView | None:
-    """What a file's input or a graph's first layers say of pixels; None where they say nothing."""
+def declared_range(model: Model) -> InputView | None:
+    """The range of pixels, from a file's input or a graph's first layers; None if unknown."""
     return getattr(model, "pixel_range", None) or _scan(model)[0]
 
 
-def _scan(model: Any) -> tuple[InputView | None, bool]:
+def _scan(model: Model) -> tuple[InputView | None, bool]:
     """The same, and whether a layer was met that does more than move pixels about."""
     if not heads.is_graph(model):
         return None, True
@@ -81,7 +97,7 @@ def _scan(model: Any) -> tuple[InputView | None, bool]:
             continue
         if _takes_bytes(layer, kind):
             return InputView((0.0, 255.0)), True
-        # A layer that makes other pixels of those in [0, 1] says that it takes these; whatever
-        # comes after any other does not see the image's own pixels.
+        # A layer that rescales pixels of [0, 1] declares that it takes these; after any other
+        # layer there are no pixels of the image.
         return (InputView() if kind in ("Rescaling", "Normalization") else None), True
     return None, False

@@ -2,8 +2,8 @@
 
 Athalye, Carlini and Wagner (2018), "Obfuscated gradients give a false sense of security",
 https://arxiv.org/abs/1802.00420: attack a random model in expectation (EOT), and pass through
-a step without a gradient by that of a substitute (BPDA). Both are wrappers: what they return
-is attacked and judged like any other model.
+a step without a gradient by that of a substitute (BPDA). Both are wrappers, whose results
+are attacked and evaluated like any other model.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from tfrobust.typing import Function, Model, Tensor
 def expectation(model: Model, draws: int) -> Function:
     """A model that draws at random, as its mean over several draws (EOT).
 
-    The probabilities are averaged, so that both what is judged and its gradient are those of
-    the expectation, up to the draws.
+    The probabilities are averaged, so that predictions and gradients are those of the
+    expectation, up to the draws.
 
     Args:
-      model: images float32 [B, H, W, C] in [0, 1] -> logits [B, K]; what is random in it draws
-        anew at each call.
+      model: images float32 [B, H, W, C] in [0, 1] -> logits [B, K]; its random
+        parts draw again at each call.
       draws: calls for each batch, 1 or more; memory and time grow with it.
 
     Returns:
@@ -55,7 +55,7 @@ def expectation(model: Model, draws: int) -> Function:
 
 
 def in_expectation(classifier: Classifier, draws: int) -> Classifier:
-    """A classifier as its mean over several draws, which its notes tell.
+    """A classifier as its mean over several draws, as its notes say.
 
     Args:
       classifier: from `as_classifier`.
@@ -64,11 +64,13 @@ def in_expectation(classifier: Classifier, draws: int) -> Classifier:
     Raises:
       UsageError: draws below 1.
     """
-    note = f"the model is attacked and judged as its mean over {draws} draws (EOT)"
+    note = f"the model is attacked and evaluated as its mean over {draws} draws (EOT)"
     return Classifier(
-        expectation(classifier, draws), classes=classifier.classes,
-        notes=(*classifier.notes, note), range_known=classifier.range_known,
-    )  # fmt: skip
+        expectation(classifier, draws),
+        classes=classifier.classes,
+        notes=(*classifier.notes, note),
+        range_known=classifier.range_known,
+    )
 
 
 def smoothed(model: Model, sigma: float, draws: int) -> Function:

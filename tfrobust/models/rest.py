@@ -1,4 +1,4 @@
-"""Asks an address in TensorFlow Serving's REST form, again where it is busy, and never too much."""
+"""Sends requests in TensorFlow Serving's REST form, with retries and limits."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import json
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from tfrobust.errors import TFRobustError, UsageError
+from tfrobust.typing import Json
 
 # Answers after which the same request may succeed.
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
@@ -21,16 +22,16 @@ _EXAMPLE = "http://HOST:8501/v1/models/NAME"
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How an address is asked.
+    """The batches, concurrency, retries and limits of requests.
 
     Attributes:
       batch: images in a request, the most.
-      at_once: requests under way at a time.
-      timeout: seconds until an answer, and for each try.
-      tries: of each request, where the server is busy, fails or cannot be reached.
-      wait: seconds before the second try; twice as long before each further one, or what
-        the server asks for.
-      most: images in all that it may be asked for; None is no limit.
+      at_once: concurrent requests.
+      timeout: seconds to wait for an answer, for each try.
+      tries: of each request, if the server is busy, fails or cannot be reached.
+      wait: seconds before the second try, doubled before each further one; or the server's
+        Retry-After.
+      most: images in all; None is no limit.
       rate: images in a second, the most; None is no limit.
       headers: sent with every request, such as {'Authorization': 'Bearer ...'}.
 
@@ -58,19 +59,19 @@ class Patience:
             raise UsageError(f"wait: expected 0 or more, found {self.wait!r}.")
 
 
-def is_address(text: object) -> bool:
+def is_address(text: Path | str) -> bool:
     """Whether a model is named by an address rather than a file.
 
-    A `Path` of an address, which has lost one of its slashes, is one as well.
+    Also a `Path` of an address, which has lost one of its slashes.
     """
     return str(text).startswith(("http:/", "https:/"))
 
 
-def as_address(text: object) -> str:
-    """An address as it is asked: ``http://HOST/v1/models/NAME``, perhaps with a version.
+def as_address(text: Path | str) -> str:
+    """An address in full: ``http://HOST/v1/models/NAME``, perhaps with a version.
 
     Raises:
-      UsageError: it is none.
+      UsageError: it is no such address.
     """
     scheme, _, rest = str(text).partition(":/")
     whole = f"{scheme}://{rest.lstrip('/')}".rstrip("/").removesuffix(":predict")
@@ -89,10 +90,10 @@ class RestClient:
 
     Args:
       address: from `as_address`.
-      patience: how it is asked.
+      patience: retries and limits.
 
     Attributes:
-      images: how many it was asked for, without repeated tries.
+      images: how many were sent, without retries.
     """
 
     def __init__(self, address: str, patience: Patience) -> None:
@@ -102,25 +103,25 @@ class RestClient:
         self._kept = threading.local()
         self._open: set[http.client.HTTPConnection] = set()
 
-    def get(self, below: str = "") -> Any:
-        """What GET answers, of what lies below the address; None where it is not supported.
+    def get(self, below: str = "") -> Json:
+        """The answer to GET, for a path below the address; None if GET is not supported.
 
         Raises:
           TFRobustError: there is no such model, or no answer.
         """
-        return self._asked("GET", below, None)
+        return self._answer("GET", below, None)
 
-    def predict(self, instances: list[Any]) -> Any:
-        """What POST :predict answers for a request's images.
+    def predict(self, instances: list[Json]) -> Json:
+        """The answer to POST :predict for some images.
 
         Raises:
-          TFRobustError: it is refused, the limit is reached, or there is no answer.
+          TFRobustError: the request is rejected, the limit is reached, or there is no answer.
         """
         self._admit(len(instances))
-        return self._asked("POST", ":predict", json.dumps({"instances": instances}).encode())
+        return self._answer("POST", ":predict", json.dumps({"instances": instances}).encode())
 
     def _admit(self, count: int) -> None:
-        """Counts images, and waits where they would come too fast."""
+        """Counts images, and waits as the rate requires."""
         most, rate = self.patience.most, self.patience.rate
         with self._lock:
             if most is not None and self.images + count > most:
@@ -130,11 +131,11 @@ class RestClient:
                 )
             self.images += count
             now = time.monotonic()
-            begin = max(now, self._free)
-            self._free = begin + (count / rate if rate else 0.0)
-        time.sleep(begin - now)
+            start = max(now, self._free)
+            self._free = start + (count / rate if rate else 0.0)
+        time.sleep(start - now)
 
-    def _asked(self, method: str, below: str, body: bytes | None) -> Any:
+    def _answer(self, method: str, below: str, body: bytes | None) -> Json:
         why, pause = "", self.patience.wait
         for attempt in range(self.patience.tries):
             if attempt:
@@ -152,7 +153,7 @@ class RestClient:
             if status in (405, 501) and method == "GET":
                 return None
             if status not in _BUSY:
-                raise TFRobustError(self._refused(status, content))
+                raise TFRobustError(self._rejected(status, content))
             pause = max(pause, after)
         raise TFRobustError(
             f"{self.address} gives no answer in {self.patience.tries} tries ({why}): expected a "
@@ -160,7 +161,7 @@ class RestClient:
         )
 
     def _once(self, method: str, below: str, body: bytes | None) -> tuple[int, bytes, float]:
-        """(status, content, seconds that the server asks to wait) of one request."""
+        """(status, content, seconds to wait from Retry-After) of one request."""
         connection = self._connection()
         headers = {"Content-Type": "application/json", **self.patience.headers}
         connection.request(method, f"{self._parts.path}{below}", body, headers)
@@ -176,7 +177,7 @@ class RestClient:
         return answer.status, content, float(after) if after.isdecimal() else 0.0
 
     def _connection(self) -> http.client.HTTPConnection:
-        """This thread's connection, which is kept open."""
+        """The connection of this thread, which stays open."""
         if getattr(self._kept, "connection", None) is None:
             secure = self._parts.scheme == "https"
             kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
@@ -193,33 +194,34 @@ class RestClient:
         self._kept.connection = None
 
     def close(self) -> None:
-        """Closes what is open; for whoever asks no more."""
+        """Closes all connections."""
         for connection in tuple(self._open):
             connection.close()
 
-    def _parsed(self, content: bytes) -> Any:
+    def _parsed(self, content: bytes) -> Json:
         try:
-            return json.loads(content)
+            found: Json = json.loads(content)
+            return found
         except (ValueError, RecursionError) as error:
             raise TFRobustError(
-                f"{self.address} answers with something that is no JSON ({content[:40]!r}): "
+                f"{self.address} answers with invalid JSON ({content[:40]!r}): "
                 f"expected TensorFlow Serving's REST form, at an address such as {_EXAMPLE}."
             ) from error
 
-    def _refused(self, status: int, content: bytes) -> str:
+    def _rejected(self, status: int, content: bytes) -> str:
         if status == 404:
             return (
-                f"{self.address} is not found ({_message(content)}): expected the address of a "
+                f"{self.address} not found ({_message(content)}): expected the address of a "
                 f"model, such as {_EXAMPLE}."
             )
         return (
-            f"{self.address} refuses the request ({status}: {_message(content)}): expected a "
+            f"{self.address} rejects the request ({status}: {_message(content)}): expected a "
             "model of images in [0, 1] in TensorFlow Serving's REST form."
         )
 
 
 def _message(content: bytes) -> str:
-    """What a server says of a failure, in one line."""
+    """A server's error message, in one line."""
     try:
         found = json.loads(content)
         text = str(found.get("error", found)) if isinstance(found, dict) else str(found)

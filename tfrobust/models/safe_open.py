@@ -1,9 +1,9 @@
-"""Model files from strangers: read before Keras does, and refused where they carry code.
+"""Model files from strangers: checked before Keras reads them, and rejected if they have code.
 
 Keras's own safe mode has been passed by many ways (CVE-2024-3660, CVE-2025-1550, -8747, -9905,
 -9906, -12058, -12060). So nothing is opened but what is known to be harmless: layers, and the
 functions that they are made with. A file that would run code, read, write or fetch another
-file, or unpack outside of its folder, is refused before Keras sees it.
+file, or unpack outside of its folder, is rejected before Keras sees it.
 """
 
 from __future__ import annotations
@@ -12,47 +12,181 @@ import builtins
 import io
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tfrobust.errors import TFRobustError
+from tfrobust.typing import Json
+
+if TYPE_CHECKING:
+    import h5py
 
 # The rooms of either Keras that a configuration may name classes and functions of.
-_ROOMS = ("layers", "models", "engine", "activations", "initializers", "regularizers",
-          "constraints", "losses", "metrics", "optimizers", "optimizer", "dtype_policies",
-          "mixed_precision", "ops", "applications")  # fmt: skip
+_ROOMS = (
+    "layers",
+    "models",
+    "engine",
+    "activations",
+    "initializers",
+    "regularizers",
+    "constraints",
+    "losses",
+    "metrics",
+    "optimizers",
+    "optimizer",
+    "dtype_policies",
+    "mixed_precision",
+    "ops",
+    "applications",
+)
 _LIBRARIES = ("keras", "keras.src", "tf_keras", "tf_keras.src", "keras.api", "tf_keras.api")
-# Layers that run, load or fetch what they are told to.
-_LAYERS = ("Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer",
-           "__typespec__")  # fmt: skip
+# Layers that run, load or fetch anything they are given.
+_LAYERS = (
+    "Lambda",
+    "__lambda__",
+    "TFSMLayer",
+    "TorchModuleWrapper",
+    "JaxLayer",
+    "FlaxLayer",
+    "__typespec__",
+)
 # Layers that read the words that they know from a path, where they are given one.
 _VOCABULARIES = ("StringLookup", "IntegerLookup", "IndexLookup", "TextVectorization")
-# What functions of TensorFlow a graph may hold as layers: no files, queues or Python.
+# The functions of TensorFlow that a graph may have as layers: no files, queues or Python.
 _FUNCTIONS = (
-    "math", "nn", "__operators__", "linalg", "image", "signal", "cast", "reshape",
-    "concat", "stack", "unstack", "split", "squeeze", "expand_dims", "transpose", "reverse", "pad",
-    "tile", "repeat", "gather", "gather_nd", "where", "identity", "shape", "rank", "size", "slice",
-    "strided_slice", "zeros_like", "ones_like", "zeros", "ones", "fill", "constant", "range",
-    "clip_by_value", "maximum", "minimum", "abs", "sqrt", "square", "pow", "exp", "round", "sign",
-    "floor", "ceil", "tanh", "sigmoid", "add", "subtract", "multiply", "divide", "negative",
-    "matmul", "tensordot", "einsum", "norm", "one_hot", "argmax", "argmin", "argsort", "sort",
-    "equal", "greater", "greater_equal", "less", "less_equal", "logical_and", "logical_or",
-    "logical_not", "stop_gradient", "broadcast_to", "convert_to_tensor", "boolean_mask", "roll",
-    "reduce_mean", "reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_all",
-    "reduce_any", "keras.activations", "keras.backend.cast", "compat.v1.shape",
-    "compat.v1.transpose", "compat.v1.squeeze", "compat.v1.nn", "compat.v1.gather",
-    "compat.v1.image", "compat.v1.pad", "space_to_depth", "depth_to_space", "eye", "sin", "cos",
-)  # fmt: skip
+    "math",
+    "nn",
+    "__operators__",
+    "linalg",
+    "image",
+    "signal",
+    "cast",
+    "reshape",
+    "concat",
+    "stack",
+    "unstack",
+    "split",
+    "squeeze",
+    "expand_dims",
+    "transpose",
+    "reverse",
+    "pad",
+    "tile",
+    "repeat",
+    "gather",
+    "gather_nd",
+    "where",
+    "identity",
+    "shape",
+    "rank",
+    "size",
+    "slice",
+    "strided_slice",
+    "zeros_like",
+    "ones_like",
+    "zeros",
+    "ones",
+    "fill",
+    "constant",
+    "range",
+    "clip_by_value",
+    "maximum",
+    "minimum",
+    "abs",
+    "sqrt",
+    "square",
+    "pow",
+    "exp",
+    "round",
+    "sign",
+    "floor",
+    "ceil",
+    "tanh",
+    "sigmoid",
+    "add",
+    "subtract",
+    "multiply",
+    "divide",
+    "negative",
+    "matmul",
+    "tensordot",
+    "einsum",
+    "norm",
+    "one_hot",
+    "argmax",
+    "argmin",
+    "argsort",
+    "sort",
+    "equal",
+    "greater",
+    "greater_equal",
+    "less",
+    "less_equal",
+    "logical_and",
+    "logical_or",
+    "logical_not",
+    "stop_gradient",
+    "broadcast_to",
+    "convert_to_tensor",
+    "boolean_mask",
+    "roll",
+    "reduce_mean",
+    "reduce_sum",
+    "reduce_max",
+    "reduce_min",
+    "reduce_prod",
+    "reduce_all",
+    "reduce_any",
+    "keras.activations",
+    "keras.backend.cast",
+    "compat.v1.shape",
+    "compat.v1.transpose",
+    "compat.v1.squeeze",
+    "compat.v1.nn",
+    "compat.v1.gather",
+    "compat.v1.image",
+    "compat.v1.pad",
+    "space_to_depth",
+    "depth_to_space",
+    "eye",
+    "sin",
+    "cos",
+)
 # Operations of a SavedModel's graph that reach outside of it.
-_OPERATIONS = frozenset({
-    "ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc",
-    "TextLineReader", "TextLineReaderV2", "TFRecordReader", "TFRecordReaderV2", "WholeFileReader",
-    "WholeFileReaderV2", "FixedLengthRecordReader", "TextLineDataset", "TFRecordDataset",
-    "TFRecordDatasetV2", "InitializeTableFromTextFile", "LoadDataset", "SaveDataset", "PrintV2",
-    "CreateSummaryFileWriter", "WriteSummary", "WriteGraphSummary", "RpcCall", "RpcClient",
-    "XlaHostCompute", "CustomAggregator", "DebugIdentityV2", "DebugIdentityV3",
-})  # fmt: skip
+_OPERATIONS = frozenset(
+    {
+        "ReadFile",
+        "WriteFile",
+        "MatchingFiles",
+        "PyFunc",
+        "PyFuncStateless",
+        "EagerPyFunc",
+        "TextLineReader",
+        "TextLineReaderV2",
+        "TFRecordReader",
+        "TFRecordReaderV2",
+        "WholeFileReader",
+        "WholeFileReaderV2",
+        "FixedLengthRecordReader",
+        "TextLineDataset",
+        "TFRecordDataset",
+        "TFRecordDatasetV2",
+        "InitializeTableFromTextFile",
+        "LoadDataset",
+        "SaveDataset",
+        "PrintV2",
+        "CreateSummaryFileWriter",
+        "WriteSummary",
+        "WriteGraphSummary",
+        "RpcCall",
+        "RpcClient",
+        "XlaHostCompute",
+        "CustomAggregator",
+        "DebugIdentityV2",
+        "DebugIdentityV3",
+    }
+)
 # A configuration is text of a few megabytes at most, and weights hardly compress.
 _MAX_CONFIGURATION = 64 << 20
 _MAX_RATIO = 200
@@ -77,10 +211,10 @@ def refuse_code(path: Path) -> None:
 
 
 def refuse_operations(folder: Path) -> None:
-    """Refuses a SavedModel whose graph holds operations that reach files or Python.
+    """Rejects a SavedModel with operations that access files or Python.
 
     Args:
-      folder: holds saved_model.pb.
+      folder: with saved_model.pb.
 
     Raises:
       TFRobustError: it has one.
@@ -88,14 +222,14 @@ def refuse_operations(folder: Path) -> None:
     found = sorted(_operations(folder) & _OPERATIONS)
     if found:
         raise TFRobustError(
-            f"SavedModel {folder} is refused: its graph holds {', '.join(found)}, which reaches "
+            f"SavedModel {folder} is rejected: its graph has {', '.join(found)}, which reaches "
             "files or code outside of it; if you trust it, load it yourself and go through "
             "Python: tfrobust.evaluate(model, ...)."
         )
 
 
 def _operations(folder: Path) -> set[str]:
-    """The operations of all graphs of a SavedModel; empty where it cannot be parsed."""
+    """The operations of all graphs of a SavedModel; empty if it cannot be parsed."""
     # The message is known to protobuf once TensorFlow is imported.
     from google.protobuf import descriptor_pool, message_factory
     from google.protobuf.message import DecodeError
@@ -104,7 +238,7 @@ def _operations(folder: Path) -> set[str]:
         kind = descriptor_pool.Default().FindMessageTypeByName("tensorflow.SavedModel")
         saved: Any = message_factory.GetMessageClass(kind)()
         saved.ParseFromString((folder / "saved_model.pb").read_bytes())
-    except (DecodeError, KeyError, OSError):  # TensorFlow will say what is wrong with it
+    except (DecodeError, KeyError, OSError):  # TensorFlow will raise an error of its own
         return set()
     found: set[str] = set()
     for graph in (meta.graph_def for meta in saved.meta_graphs):
@@ -114,8 +248,8 @@ def _operations(folder: Path) -> set[str]:
     return found
 
 
-def _check_entry(path: Path, entry: dict[str, Any]) -> None:
-    """Refuses one dict of a configuration that names what is not harmless."""
+def _check_entry(path: Path, entry: dict[str, Json]) -> None:
+    """Rejects a part of a configuration that names anything unsafe."""
     name, module, config = str(entry.get("class_name")), entry.get("module"), entry.get("config")
     if name in _LAYERS:
         what = "a Lambda layer" if "ambda" in name else f"the layer {name}"
@@ -133,7 +267,7 @@ def _check_entry(path: Path, entry: dict[str, Any]) -> None:
             _refuse(path, f"calls a function of TensorFlow that is none of a network ({function})")
 
 
-def _is_trusted(module: str, name: str, config: Any) -> bool:
+def _is_trusted(module: str, name: str, config: Json) -> bool:
     if module == "builtins":
         # Keras writes its own functions as built-in ones, such as 'relu'; Python's are others.
         return not hasattr(builtins, str(config)) and not hasattr(builtins, name)
@@ -142,7 +276,7 @@ def _is_trusted(module: str, name: str, config: Any) -> bool:
     if module == "tfrobust.training.robust":
         return name.startswith("Robust")
     if module in _LIBRARIES:
-        # At the top lie models alone; functions such as get_file have rooms of their own.
+        # Only models are at the top level; functions such as get_file are in submodules.
         return name[:1].isupper()
     return any(
         f"{module}.".startswith(f"{library}.{room}.") for library in _LIBRARIES for room in _ROOMS
@@ -157,12 +291,12 @@ def _refuse(path: Path, reason: str) -> NoReturn:
 
 
 def _check_members(path: Path) -> None:
-    """Refuses an archive whose members leave its folder, or unpack to far more than it is."""
+    """Rejects an archive whose members leave its folder, or unpack to far more than its size."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (OSError, zipfile.BadZipFile):
-        return  # Keras will say what is wrong with it
+        return  # Keras will raise an error of its own
     for info in members:
         parts = PurePosixPath(info.filename.replace("\\", "/")).parts
         if not parts or ".." in parts or parts[0] in ("/", "\\") or ":" in parts[0]:
@@ -173,7 +307,7 @@ def _check_members(path: Path) -> None:
 
 
 def _check_links(path: Path) -> None:
-    """Refuses weights that lie in another file: an HDF5 file may point anywhere."""
+    """Rejects weights in another file: an HDF5 file may refer to any."""
     import h5py
 
     try:
@@ -181,20 +315,20 @@ def _check_links(path: Path) -> None:
             with zipfile.ZipFile(path) as archive:
                 names = [name for name in archive.namelist() if name.endswith(".h5")]
                 contents = [archive.read(name) for name in names]
-            sources: list[Any] = [io.BytesIO(content) for content in contents]
+            sources: Sequence[io.BytesIO | Path] = [io.BytesIO(content) for content in contents]
         else:
             sources = [path]
         for source in sources:
             with h5py.File(source, "r") as file:
                 where = _outside(file)
             if where:
-                _refuse(path, f"reads another file (its weights {where!r} lie outside of it)")
+                _refuse(path, f"reads another file (its weights {where!r} are outside of it)")
     except (OSError, ValueError, RuntimeError, KeyError, zipfile.BadZipFile):
-        return  # Keras will say what is wrong with it
+        return  # Keras will raise an error of its own
 
 
-def _outside(group: Any) -> str:
-    """The first name in an HDF5 group that stands for something in another file; '' for none."""
+def _outside(group: h5py.Group) -> str:
+    """The first name in an HDF5 group that refers to another file; '' if none does."""
     import h5py
 
     for name in group:
@@ -213,7 +347,7 @@ def _outside(group: Any) -> str:
 
 
 def keras_version(path: Path) -> str:
-    """The version that a model file says wrote it; '' where it says nothing."""
+    """The version of Keras that wrote a model file; '' if the file does not say."""
     try:
         if zipfile.is_zipfile(path):
             return str(json.loads(_member(path, "metadata.json"))["keras_version"])
@@ -222,12 +356,14 @@ def keras_version(path: Path) -> str:
         return ""
 
 
-def _configuration(path: Path) -> Any:
-    """The architecture as parsed JSON; None where there is none to read, and so none to run."""
+def _configuration(path: Path) -> Json:
+    """The architecture as parsed JSON; None if there is none, and so nothing to run."""
     try:
         if zipfile.is_zipfile(path):
-            return json.loads(_member(path, "config.json"))
-        return json.loads(_attribute(path, "model_config"))
+            found: Json = json.loads(_member(path, "config.json"))
+        else:
+            found = json.loads(_attribute(path, "model_config"))
+        return found
     except (ValueError, RecursionError):
         _refuse(path, "has a configuration that cannot be read as JSON")
     except (OSError, KeyError, zipfile.BadZipFile):
@@ -249,7 +385,7 @@ def _attribute(path: Path, name: str) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _entries(node: Any) -> Iterator[dict[str, Any]]:
+def _entries(node: Json) -> Iterator[dict[str, Json]]:
     """Every dict in a tree of dicts and lists."""
     todo = [node]
     while todo:

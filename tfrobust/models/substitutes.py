@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from tfrobust.errors import UsageError
 from tfrobust.models.inference import inference
 from tfrobust.runtime import tf
-from tfrobust.typing import Function, Tensor
+from tfrobust.typing import Function, Model, Tensor
 
 
-def ensemble(models: Sequence[Any]) -> Function:
+def ensemble(models: Sequence[Model]) -> Function:
     """The mean logits of several models, as a model.
 
     Liu et al. (2017), https://arxiv.org/abs/1611.02770; averaged in logits as by Dong et al.

@@ -1,4 +1,4 @@
-"""TensorFlow Lite files: read and refused where they are not harmless, then run."""
+"""TensorFlow Lite files: checked, rejected if unsafe, and run."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ import numpy as np
 from tfrobust.errors import TFRobustError
 from tfrobust.models import heads
 from tfrobust.models.ends import Ends
+from tfrobust.models.file_errors import not_taken, unreadable
 from tfrobust.runtime import tf
 
 # Numbers of TensorFlow Lite's schema.
 _CUSTOM = (32, 173)  # its own, and those of StableHLO
 _PASSING = (114, 6, 22, 43, 53)  # quantize, dequantize, reshape, squeeze, cast
 _ACTIVATIONS = {25: heads.SOFTMAX, 14: heads.SIGMOID, 28: heads.TANH, 50: ""}
-# What ends in a plain sum: add, pools, convolutions, dense, mul, mean, sub, batch matmul.
+# Operations that end in a sum: add, pools, convolutions, dense, mul, mean, sub, batch matmul.
 _SUMS = (0, 1, 3, 4, 9, 17, 18, 40, 41, 126)
-# A tensor of more elements than this is none of a classifier.
+# The most elements of a tensor.
 _MOST_ELEMENTS = 1 << 31
 
 
@@ -32,13 +33,13 @@ class TFLiteFile:
       path: the file.
 
     Attributes:
-      name: what reports call its kind.
+      name: of the runtime, in reports.
       ends: its input and output.
       further_files: none.
 
     Raises:
-      TFRobustError: it is broken, holds custom operations or tensors beyond all measure, or has
-        several inputs or outputs.
+      TFRobustError: it is broken, has custom operations, oversized tensors, or several inputs or
+        outputs.
     """
 
     name = "TensorFlow Lite"
@@ -54,7 +55,7 @@ class TFLiteFile:
             self._input, self._output = self._one_each()
         except TFRobustError:
             raise
-        # What a broken buffer runs it into, a SystemError among others.
+        # A broken buffer may raise anything, such as a SystemError.
         except Exception as error:
             raise _broken(path, error) from error
         self.ends = self._described(activation)
@@ -76,15 +77,12 @@ class TFLiteFile:
             found = np.asarray(self._interpreter.get_tensor(self._output["index"]))
         except Exception as error:
             self._size = ()
-            raise TFRobustError(
-                f"Model {self._path} does not take {list(x.shape)} ({_first_line(error)}): give it "
-                "images of its own size, or have them resized by --image-size."
-            ) from error
+            raise not_taken(self._path, x.shape, error) from error
         scale, zero = self._output["quantization"]
         return (found.astype(np.float32) - zero) * scale if scale else found.astype(np.float32)
 
     def _one_each(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The details of the one input and of the output that holds the classes."""
+        """The details of the one input and of the output with the classes."""
         inputs = self._interpreter.get_input_details()
         outputs = self._interpreter.get_output_details()
         if len(inputs) != 1:
@@ -112,47 +110,52 @@ class TFLiteFile:
         whole = np.dtype(other["dtype"]).kind != "f"
         return Ends(
             (None if shape[:1] == (1,) else shape[0], *shape[1:]) if shape else shape,
-            np.dtype(one["dtype"]), float(scale), int(zero), activation,
+            np.dtype(one["dtype"]),
+            float(scale),
+            int(zero),
+            activation,
             output_step=float(other["quantization"][0]) if whole else 0.0,
-        )  # fmt: skip
+        )
 
 
 def _interpreter(content: bytes) -> Any:
     with warnings.catch_warnings():
-        # TensorFlow tells that a later one than ours goes without.
+        # TensorFlow warns that a later version removes it.
         warnings.filterwarnings("ignore", r"\s*Warning: tf.lite.Interpreter is deprecated")
         return tf.lite.Interpreter(model_content=content, num_threads=os.cpu_count() or 1)
 
 
 def _read(path: Path, content: bytes) -> str | None:
-    """The activation that the graph ends in, once nothing in it was refused.
+    """The last activation of the graph, after checking that the file is safe.
 
     Raises:
-      TFRobustError: it is no such file, or holds what is not harmless.
+      TFRobustError: it is not such a file, or is unsafe.
     """
     if content[4:8] != b"TFL3":
-        raise _broken(path, "it does not begin as one")
+        raise _broken(path, "its first bytes are of another format")
     schema = importlib.import_module("tensorflow.lite.python.schema_py_generated")
-    # A broken buffer leads its reader anywhere.
+    # Reading a broken buffer may raise anything.
     try:
         model = schema.Model.GetRootAs(content, 0)
         codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
         numbers = [max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) for code in codes]
-        custom = [(code.CustomCode() or b"?").decode(errors="replace")
-                  for code, number in zip(codes, numbers, strict=True)
-                  if number in _CUSTOM or code.CustomCode()]  # fmt: skip
+        custom = [
+            (code.CustomCode() or b"?").decode(errors="replace")
+            for code, number in zip(codes, numbers, strict=True)
+            if number in _CUSTOM or code.CustomCode()
+        ]
         largest = _largest_tensor(model)
         activation = _activation(model.Subgraphs(0), numbers)
     except Exception as error:
         raise _broken(path, error) from error
     if custom:
         raise TFRobustError(
-            f"Model {path} is refused: it holds custom operations ({', '.join(custom[:5])}), which "
-            "run code outside of TensorFlow Lite: convert it with its built-in operations alone."
+            f"Model {path} is rejected: it has custom operations ({', '.join(custom[:5])}), which "
+            "run code outside of TensorFlow Lite: convert it with built-in operations only."
         )
     if largest > _MOST_ELEMENTS:
         raise TFRobustError(
-            f"Model {path} is refused: one of its tensors has {largest:,} elements, expected at "
+            f"Model {path} is rejected: one of its tensors has {largest:,} elements, expected at "
             f"most {_MOST_ELEMENTS:,}."
         )
     return activation
@@ -171,7 +174,7 @@ def _largest_tensor(model: Any) -> int:
 
 
 def _activation(graph: Any, numbers: list[int]) -> str | None:
-    """What a graph of one output ends in: '' for logits, None where that is not plain."""
+    """The last activation of a graph of one output: '' for logits, None if unknown."""
     if graph.OutputsLength() != 1:
         return None
     tensor = graph.Outputs(0)
@@ -186,12 +189,6 @@ def _activation(graph: Any, numbers: list[int]) -> str | None:
     return None
 
 
-def _broken(path: Path, why: object) -> TFRobustError:
-    return TFRobustError(
-        f"Model {path} cannot be read by TensorFlow Lite ({_first_line(why)}): expected a whole "
-        ".tflite file; convert or copy it anew."
-    )
-
-
-def _first_line(why: object) -> str:
-    return (str(why).strip() or type(why).__name__).splitlines()[0]
+def _broken(path: Path, why: Exception | str) -> TFRobustError:
+    expected = "a complete .tflite file; convert or copy it again"
+    return unreadable(path, "TensorFlow Lite", why, expected)

@@ -1,7 +1,7 @@
 """A graph of layers, of either Keras and however nested, as one flat graph of tf_keras.
 
 The twin computes the same function. Attacks run on it with BatchNorm folded, and explainers
-find every layer of it; the model itself stays the judge.
+find every layer of it; successes are verified on the model itself.
 """
 
 from __future__ import annotations
@@ -13,28 +13,43 @@ from typing import Any
 import numpy as np
 
 from tfrobust.models.heads import graph_ends, is_graph, is_keras, library_of, operations
+from tfrobust.models.kinds import KerasGraph
 from tfrobust.runtime import keras, tf
 from tfrobust.typing import Tensor
 
 Layer = Any
 
 # What does nothing in inference mode, in either Keras.
-_IDLE = ("Dropout", "SpatialDropout2D", "SpatialDropout1D", "AlphaDropout", "GaussianDropout",
-         "GaussianNoise", "ActivityRegularization", "Identity")  # fmt: skip
+_IDLE = (
+    "Dropout",
+    "SpatialDropout2D",
+    "SpatialDropout1D",
+    "AlphaDropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "ActivityRegularization",
+    "Identity",
+)
 # Keras 3's operations without weights: the same in TensorFlow.
 _OPERATIONS: dict[str, Callable[..., Tensor]] = {
-    "Add": lambda x, y: x + y, "Subtract": lambda x, y: x - y, "Multiply": lambda x, y: x * y,
-    "TrueDivide": lambda x, y: x / y, "Divide": lambda x, y: x / y,
-    "Relu": lambda x: tf.nn.relu(x), "Relu6": lambda x: tf.nn.relu6(x),
-    "Sigmoid": lambda x: tf.sigmoid(x), "Tanh": lambda x: tf.tanh(x),
-    "Silu": lambda x: tf.nn.silu(x), "Softplus": lambda x: tf.nn.softplus(x),
-}  # fmt: skip
+    "Add": lambda x, y: x + y,
+    "Subtract": lambda x, y: x - y,
+    "Multiply": lambda x, y: x * y,
+    "TrueDivide": lambda x, y: x / y,
+    "Divide": lambda x, y: x / y,
+    "Relu": lambda x: tf.nn.relu(x),
+    "Relu6": lambda x: tf.nn.relu6(x),
+    "Sigmoid": lambda x: tf.sigmoid(x),
+    "Tanh": lambda x: tf.tanh(x),
+    "Silu": lambda x: tf.nn.silu(x),
+    "Softplus": lambda x: tf.nn.softplus(x),
+}
 # Settings of a layer that its inference does not depend on.
 _TRAINING_ONLY = ("initializer", "regularizer", "constraint")
 
 
-def twin(model: Any) -> Any | None:
-    """The flat tf_keras graph of the same function, or None where it cannot be made.
+def twin(model: KerasGraph) -> KerasGraph | None:
+    """The flat tf_keras graph of the same function, or None if it cannot be made.
 
     Layers are copies with the same weights, under the names of the originals where these are
     free. A layer that is used twice is one layer of the twin as well.
@@ -52,13 +67,13 @@ def twin(model: Any) -> Any | None:
         _run(model, values, copies)
         made = keras.Model(image, values[id(outputs[0])], name=model.name)
         copies.take_weights()
-    # It holds what is not understood, or what tf_keras does not know: there is no twin.
+    # It has parts that are not recognised, or unknown to tf_keras: there is no twin.
     except (ValueError, TypeError, AttributeError, KeyError, IndexError, NotImplementedError):
         return None
     return made
 
 
-def needs_twin(model: Any) -> bool:
+def needs_twin(model: object) -> bool:
     """Whether a graph of layers is of Keras 3, has models inside, or layers with other uses."""
     if not is_graph(model):
         return False
@@ -113,9 +128,10 @@ def _settings(layer: Layer, own: Any, name: str) -> dict[str, Any]:
     """The settings of a Keras 3 layer that tf_keras's of the same name takes."""
     known = inspect.signature(own.__init__).parameters
     settings = {
-        key: value for key, value in layer.get_config().items()
+        key: value
+        for key, value in layer.get_config().items()
         if key in known and not key.endswith(_TRAINING_ONLY)
-    }  # fmt: skip
+    }
     if "activation" in settings:
         settings["activation"] = layer.activation.__name__
     policy = layer.dtype_policy.name
@@ -133,7 +149,7 @@ def _rescaling(layer: Layer, name: str) -> Layer:
     return keras.layers.Rescaling(scale.tolist(), (-mean * scale).tolist(), name=name)
 
 
-def _run(model: Any, values: dict[int, Tensor], copies: _Copies) -> None:
+def _run(model: KerasGraph, values: dict[int, Tensor], copies: _Copies) -> None:
     """Adds to `values` what the layers of `model`, copied, make of its input."""
     target = id(graph_ends(model)[1][0])
     todo = [(layer, node) for layer in operations(model) for node in layer._inbound_nodes]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfrobust.figures.certificates import CertifiedAccuracy, CertifiedCurves, RadiusCurve
-from tfrobust.run import write_json, write_text
+from tfrobust.io import csv_text, write_json, write_text
 
 #: The prediction for an image whose certification abstained.
 ABSTAINED = -1
@@ -130,11 +128,9 @@ class Certificates:
         return CertifiedCurves([curve], 1 / self.classes)
 
     def _table(self) -> str:
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(["index", "label", "prediction", "radius"])
+        rows = []
         columns = (self.labels.tolist(), self.predictions.tolist(), self.radii.tolist())
         for index, (label, prediction, radius) in enumerate(zip(*columns, strict=True)):
             shown = "abstain" if prediction == ABSTAINED else prediction
-            rows.writerow([index, label, shown, f"{radius:.6f}"])
-        return text.getvalue()
+            rows.append([index, label, shown, f"{radius:.6f}"])
+        return csv_text(["index", "label", "prediction", "radius"], rows)

@@ -18,16 +18,16 @@ import numpy as np
 
 from tfrobust.cluster import Ray
 from tfrobust.cluster.pool import opened_workers
+from tfrobust.data.as_pixels import as_pixels
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.evaluation.batches import as_pixels
+from tfrobust.io import write_bytes
 from tfrobust.models.classifier import Classifier
 from tfrobust.models.inference import inference
 from tfrobust.models.pairs import open_pair
 from tfrobust.models.views import InputView
 from tfrobust.progress import Progress
 from tfrobust.radii.certificates import ABSTAINED, Certificates
-from tfrobust.run import write_bytes
 from tfrobust.runtime import allow_concurrent_calls, tf
 from tfrobust.typing import Model, Source, Tensor
 from tfrobust.workers import Threads, Workers

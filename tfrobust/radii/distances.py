@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +12,7 @@ import numpy as np
 from tfrobust.errors import UsageError
 from tfrobust.figures.certificates import RadiusCurve
 from tfrobust.figures.distances import DistanceCurves, MinimalDistancesFigure
-from tfrobust.run import write_json, write_text
+from tfrobust.io import csv_text, write_json, write_text
 from tfrobust.settings import format_eps
 
 #: Percentiles of the printed table, over the correctly classified images.
@@ -147,13 +145,9 @@ class MinimalDistances:
         return [path.with_suffix(".json"), path.with_suffix(".csv"), picture]
 
     def _table(self) -> str:
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(["index", "label", "distance"])
         columns = zip(self.labels.tolist(), self.distances.tolist(), strict=True)
-        for index, (label, distance) in enumerate(columns):
-            rows.writerow([index, label, f"{distance:.8g}"])
-        return text.getvalue()
+        rows = ([i, label, f"{distance:.8g}"] for i, (label, distance) in enumerate(columns))
+        return csv_text(["index", "label", "distance"], rows)
 
     @property
     def _attacked(self) -> np.ndarray:

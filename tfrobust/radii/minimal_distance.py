@@ -13,9 +13,9 @@ import numpy as np
 from tfrobust.attacks import ATTACKS
 from tfrobust.attacks.active_rows import is_correct
 from tfrobust.attacks.named import make_attack
+from tfrobust.data.as_pixels import as_pixels
 from tfrobust.errors import UsageError
-from tfrobust.evaluation.batches import as_pixels, even_batches
-from tfrobust.evaluation.curves import largest_radius
+from tfrobust.evaluation.batches import even_batches
 from tfrobust.evaluation.evaluator import Evaluator
 from tfrobust.models.pairs import open_pair
 from tfrobust.models.views import InputView
@@ -73,7 +73,7 @@ def minimal_distance(
     judge, images = open_pair(model, data, view=view, class_names=class_names)
     evaluator = Evaluator(judge, images, batch_size=batch_size, seed=seed)
     # A ball that contains every image: the attack's images come back unchanged.
-    ball = dataclasses.replace(ball, eps=largest_radius(ball, images.image_shape))
+    ball = dataclasses.replace(ball, eps=ball.largest_radius(images.image_shape))
     distances = _distances(evaluator, found, ball)
     return MinimalDistances(
         name, called, ball.norm, images.labels.astype(np.int32), distances, judge.classes,

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +12,7 @@ from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.evaluation.evaluator import Evaluator
 from tfrobust.figures.accuracies import Accuracies, Accuracy
+from tfrobust.io import csv_text, read_json
 from tfrobust.settings import format_eps
 
 
@@ -85,15 +83,14 @@ class Comparison:
 
     def as_csv(self) -> str:
         """One line per accuracy, with its interval."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["model", "measured_on", "accuracy", "low", "high", "images", "reported"])
+        rows: list[list[Any]] = []
         for model, cells in self.rows.items():
             for name, cell in cells.items():
                 low, high = cell.interval
                 scores = [f"{value:.6f}" for value in (cell.accuracy, low, high)]
-                writer.writerow([model, name, *scores, cell.total, self.reported.get(name, "")])
-        return text.getvalue()
+                rows.append([model, name, *scores, cell.total, self.reported.get(name)])
+        head = ["model", "measured_on", "accuracy", "low", "high", "images", "reported"]
+        return csv_text(head, rows)
 
     def _values(self, column: str) -> list[float]:
         return [cells[column].accuracy for cells in self.rows.values() if column in cells]
@@ -127,7 +124,7 @@ def from_evaluation(path: Path) -> dict[str, Cell]:
     if not path.is_file():
         raise UsageError(f"{path} not found: evaluate the run first, with pipelines.evaluate.")
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = read_json(path)
         return _cells(values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TFRobustError(
@@ -141,7 +138,7 @@ def differences(paths: Sequence[Path]) -> list[str]:
     Args:
       paths: of files `evaluation.json` that `from_evaluation` has read.
     """
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    found = [read_json(path) for path in paths]
     reasons = []
     names = {tuple(one["classes"]) for one in found if one.get("classes")}
     if len(names) > 1:

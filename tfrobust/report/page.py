@@ -18,6 +18,7 @@ from tfrobust.figures.run_lines import (
     RunsByEps,
 )
 from tfrobust.figures.style import THEMES, using
+from tfrobust.io import write_text
 from tfrobust.report.runs import RunData
 from tfrobust.report.summary import (
     attack_settings,
@@ -31,7 +32,6 @@ from tfrobust.report.summary import (
 )
 from tfrobust.report.summary_data import data_rows
 from tfrobust.report.summary_explanations import explanations
-from tfrobust.run import write_text
 
 
 def write_page(runs: Sequence[RunData], path: Path, *, title: str | None = None) -> Path:

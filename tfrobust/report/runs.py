@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.figures import FIGURES, figure_of, place_of, title_of
 from tfrobust.figures.figure import dark_path
 from tfrobust.figures.provenance import TABLE, provenance, shows_attack
+from tfrobust.io import read_csv, read_json
 from tfrobust.run import RunFolder
 from tfrobust.settings import format_eps, load_yaml
 
@@ -108,7 +107,7 @@ def _evaluation(run: RunFolder) -> dict[str, Any]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError) as error:
         raise TFRobustError(f"{path} cannot be read ({error}): run its verb again.") from error
     if not isinstance(found, dict):
@@ -117,10 +116,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _table(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    return read_csv(path) if path.is_file() else []
 
 
 def _numbers(row: dict[str, str]) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +11,7 @@ from typing import Any
 import optuna
 
 from tfrobust.errors import TFRobustError
-from tfrobust.run import write_text
+from tfrobust.io import csv_text, read_csv, write_text
 from tfrobust.search.plan import OBJECTIVES
 from tfrobust.search.space import Factor, Point, Value
 from tfrobust.search.trial_folder import run_name
@@ -136,16 +134,14 @@ def write_table(rows: Sequence[Row], space: Sequence[Factor], path: Path) -> Non
       TFRobustError: the file cannot be written.
     """
     names = [factor.name for factor in space]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*_BEFORE, *names, *_AFTER])
+    lines: list[list[Any]] = []
     for row in rows:
         seconds = None if row.seconds is None else round(row.seconds, 1)
         before = [row.trial, row.run, row.round, row.state, seconds]
         values = [json.dumps(row.point[name]) if name in row.point else None for name in names]
         measured = [row.metrics.get(name) for name in _AFTER[:-1]]
-        writer.writerow([*before, *map(_bare, values), *measured, row.error])
-    write_text(path, text.getvalue())
+        lines.append([*before, *map(_bare, values), *measured, row.error])
+    write_text(path, csv_text([*_BEFORE, *names, *_AFTER], lines))
 
 
 def _bare(text: str | None) -> str | None:
@@ -171,8 +167,7 @@ def read_table(path: Path) -> list[Row]:
       TFRobustError: it cannot be read.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [_read(line) for line in csv.DictReader(file)]
+        return [_read(line) for line in read_csv(path)]
     except (OSError, UnicodeDecodeError, ValueError, KeyError) as error:
         raise TFRobustError(f"{path} is not a table of pipelines.search ({error}).") from error
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from tfrobust.data.perturbed import SOURCES
 from tfrobust.errors import TFRobustError, UsageError
-from tfrobust.run import write_json, write_text
+from tfrobust.io import read_json, write_json, write_text
 from tfrobust.sets.perturbed import PerturbedSet, SetPlan
 
 _CHUNK = 1 << 20
@@ -142,7 +142,7 @@ class SetFolder:
         if not self.summary.is_file():
             return {}
         try:
-            entries: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))["sets"]
+            entries: dict[str, Any] = read_json(self.summary)["sets"]
             complete = all("key" in entry and "images" in entry for entry in entries.values())
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             complete = False

@@ -13,9 +13,10 @@ from tfrobust.data.pipeline import evaluation_batches, steps_per_epoch, training
 from tfrobust.data.types import Splits
 from tfrobust.distribution import agreed, this_worker
 from tfrobust.errors import UsageError
+from tfrobust.io import write_json
 from tfrobust.models.inference import needs_autograph
 from tfrobust.progress import Progress
-from tfrobust.run import RunFolder, write_json
+from tfrobust.run import RunFolder
 from tfrobust.runtime import keras, tf
 from tfrobust.threat_model import ThreatModel
 from tfrobust.training import METHODS

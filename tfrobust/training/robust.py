@@ -21,8 +21,9 @@ from tfrobust.attacks.losses import cross_entropy
 from tfrobust.attacks.runner import run
 from tfrobust.errors import UsageError
 from tfrobust.models import heads
-from tfrobust.models.classifier import as_classifier, is_integer
+from tfrobust.models.classifier import as_classifier
 from tfrobust.models.folding import fold
+from tfrobust.models.inputs import is_integer
 from tfrobust.models.pixel_range import view_of
 from tfrobust.models.views import InputView
 from tfrobust.runtime import tf

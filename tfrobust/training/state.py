@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -14,7 +11,8 @@ from typing import Any
 
 from tfrobust.backbones.precision import in_float32, is_mixed
 from tfrobust.errors import TFRobustError
-from tfrobust.run import RunFolder, write_json, write_text
+from tfrobust.io import csv_text, read_json, write_json, write_text
+from tfrobust.run import RunFolder
 from tfrobust.runtime import random_generators, tf
 from tfrobust.training.averaging import Averages
 
@@ -175,7 +173,7 @@ class Checkpoints:
           TFRobustError: the checkpoint is missing or damaged.
         """
         try:
-            state = _state_of(json.loads(self._home.state.read_text(encoding="utf-8")))
+            state = _state_of(read_json(self._home.state))
             path = self._home.checkpoints / f"epoch-{state.epoch:04d}" / "checkpoint"
             self._checkpoint.read(str(path)).assert_consumed()
         except (
@@ -201,7 +199,7 @@ def read_state(run: RunFolder) -> TrainState:
       TFRobustError: the state file is missing or damaged.
     """
     try:
-        return _state_of(json.loads(run.state.read_text(encoding="utf-8")))
+        return _state_of(read_json(run.state))
     except (OSError, ValueError, TypeError) as error:
         raise TFRobustError(f"{run.state} cannot be read: {_first_line(error)}.") from error
 
@@ -215,13 +213,11 @@ def _state_of(content: dict[str, Any]) -> TrainState:
 
 def as_csv(rows: list[dict[str, Any]]) -> str:
     """The rows as CSV text with a header; missing values are empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        rounded = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
-        writer.writerow(rounded)
-    return text.getvalue()
+
+    def shown(value: Any) -> Any:
+        return f"{value:.6g}" if isinstance(value, float) else value
+
+    return csv_text(COLUMNS, ([shown(row.get(name)) for name in COLUMNS] for row in rows))
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from tfrobust.attacks.gradient import PGD
+from tfrobust.attacks.results import Outcome
+from tfrobust.checks.gradients import misleading, no_gradient, overfitted
+from tfrobust.checks.large_ball import never_falls
+from tfrobust.checks.outputs import randomised
+from tfrobust.checks.protocol import SAMPLE, sample_rows
 from tfrobust.data.types import ImageSet
-from tfrobust.evaluation.checks import _randomised
 from tfrobust.evaluation.evaluator import Evaluator
-from tfrobust.evaluation.flags import SAMPLE, drawn
-from tfrobust.evaluation.gradient_checks import misleading, no_gradient, overfitted
-from tfrobust.evaluation.large_ball import never_falls
-from tfrobust.evaluation.report import Outcome
 from tfrobust.runtime import tf
 from tfrobust.threat_model import L2, Linf
 
@@ -129,10 +129,10 @@ def test_more_than_a_few_images_without_gradient_are_named(hidden, expected):
 
 
 def test_the_images_looked_at_are_of_all_classes():
-    index = drawn(np.arange(1000), 0)
+    index = sample_rows(np.arange(1000), 0)
     assert len(index) == SAMPLE and index.max() > 900 and len(set(index)) == SAMPLE
-    np.testing.assert_array_equal(index, drawn(np.arange(1000), 0))
-    assert len(drawn(np.arange(7), 0)) == 7
+    np.testing.assert_array_equal(index, sample_rows(np.arange(1000), 0))
+    assert len(sample_rows(np.arange(7), 0)) == 7
 
 
 def test_a_model_of_two_states_is_random():
@@ -140,9 +140,9 @@ def test_a_model_of_two_states_is_random():
         return score(x) + tf.floor(2 * tf.random.uniform([], seed=1))
 
     tf.random.set_seed(0)
-    flag = _randomised(evaluator(coin))
+    flag = randomised(evaluator(coin))
     assert name(flag) == "randomised_outputs" and "tr.models.expectation" in flag["meaning"]
-    assert _randomised(evaluator(score)) is None
+    assert randomised(evaluator(score)) is None
 
 
 def test_an_image_is_only_bound_to_fall_where_the_grey_one_is_misclassified():

@@ -1,44 +1,67 @@
-"""How robustness changes by a conversion: a file beside the model that it was made of."""
+"""What a conversion does to robustness: a converted file beside its original model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
+from tfrobust.attacks.results import rate
 from tfrobust.evaluation.evaluate import cascade
 from tfrobust.evaluation.evaluator import Evaluator
 from tfrobust.evaluation.report import RobustnessReport
 from tfrobust.typing import Attack
 
 ORIGINAL, CONVERTED = "original", "converted"
-#: What images crafted on the original are called among the attacks.
+#: The name of images crafted on the original, among the attacks.
 CRAFTED = "pgd crafted on the original"
 
 
-def conversion(
-    report: RobustnessReport, original: Evaluator, attacks: Mapping[str, Attack],
-    hits: np.ndarray, *, original_name: str,
-) -> dict[str, Any]:  # fmt: skip
-    """Clean and robust accuracy of both, under the same attacks and on the same crafted images.
+class ConversionScores(TypedDict):
+    """What `compare_robustness` returns; an entry of the report.
 
-    Each is attacked by itself with what the report's attacks are, with the same seeds; besides
-    both are shown images crafted on the original, which is the transfer that whoever has that
-    model can make, and for the original a white-box attack.
+    Attributes:
+      original: the name of the original.
+      images: the number of images.
+      agreement: the share of clean images that both give the same class.
+      clean_accuracy: of 'original' and 'converted'.
+      attacks: the accuracies of both under each attack and those before it, and on images
+        crafted on the original alone.
+      robust_accuracy: of both, as the worst case over all of these.
+    """
+
+    original: str
+    images: int
+    agreement: float
+    clean_accuracy: dict[str, float]
+    attacks: dict[str, dict[str, float]]
+    robust_accuracy: dict[str, float]
+
+
+def compare_robustness(
+    report: RobustnessReport,
+    original: Evaluator,
+    attacks: Mapping[str, Attack],
+    hits: np.ndarray,
+    *,
+    original_name: str,
+) -> ConversionScores:
+    """Clean and robust accuracy of both models, under the same attacks with the same seeds.
+
+    Both are also evaluated on images crafted on the original: a white-box attack on the original,
+    and for the converted model the transfer attack of an adversary who has the original.
 
     Args:
       report: of the converted model.
       original: evaluates the original on the same images, with the same seed and batches.
       attacks: name -> attack, the report's.
-      hits: bool [2, N], what the original and the converted model are right on of the images
-        crafted on the original.
-      original_name: what reports call it.
+      hits: bool [2, N], which of the images crafted on the original the original and the
+        converted model classify correctly.
+      original_name: of the original, in reports.
 
     Returns:
-      {'original', 'images', 'agreement', 'clean_accuracy', 'attacks', 'robust_accuracy'}, the
-      last three with an entry for each of the two; an attack's is what it and those before it
-      leave, that of the crafted images what they alone leave.
+      The scores of both.
     """
     results = cascade(original, attacks, report.threat_model)
     clean = {ORIGINAL: original.clean, CONVERTED: report.clean}
@@ -62,21 +85,21 @@ def conversion(
         "original": original_name,
         "images": len(report.labels),
         "agreement": round(float(same.mean()), 6),
-        "clean_accuracy": {name: _rate(one.correct) for name, one in clean.items()},
-        "attacks": {name: {which: _rate(one) for which, one in both.items()}
-                    for name, both in left.items()},
-        "robust_accuracy": {name: _rate(one) for name, one in worst.items()},
-    }  # fmt: skip
+        "clean_accuracy": {name: rate(one.correct) for name, one in clean.items()},
+        "attacks": {
+            name: {which: rate(one) for which, one in both.items()} for name, both in left.items()
+        },
+        "robust_accuracy": {name: rate(one) for name, one in worst.items()},
+    }
 
 
-def _rate(correct: np.ndarray) -> float:
-    return round(float(correct.mean()), 6)
-
-
-def as_text(found: Mapping[str, Any], name: str) -> str:
+def as_text(found: ConversionScores, name: str) -> str:
     """The printed table, for a converted model of that name."""
-    rows = {"clean": found["clean_accuracy"], **found["attacks"],
-            "worst case": found["robust_accuracy"]}  # fmt: skip
+    rows = {
+        "clean": found["clean_accuracy"],
+        **found["attacks"],
+        "worst case": found["robust_accuracy"],
+    }
     wide = max(map(len, rows)) + 2
     names = (found["original"], name)
     columns = [max(len(one), 8) + 2 for one in names]

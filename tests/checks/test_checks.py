@@ -115,6 +115,10 @@ def test_too_few_steps():
     eps = 0.02
     short = PGD(steps=4, step_size=eps / 8, random_start=False)
     assert flags(linear, {"pgd": short}, eps) == {"out_of_steps"}
+    # An attack after it that breaks nothing hides nothing; one that breaks the rest does.
+    assert flags(linear, {"pgd": short, "noise": UniformNoise()}, eps) == {"out_of_steps"}
+    longer = PGD(steps=40, loss="margin")
+    assert flags(linear, {"pgd": short, "longer": longer}, eps) == set()
 
 
 @pytest.mark.parametrize("attacks", [{}, ALL])
