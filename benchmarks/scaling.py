@@ -32,15 +32,15 @@ _WARM, _STEPS = 3, 12
 
 def main() -> int:
     """Measures and prints; see the module's docstring."""
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     if args.worker:
         print(json.dumps(_measure(args)))
         return 0
     print(f"{args.backbone}, {args.side}x{args.side}, --method {args.method} "
           f"({args.steps} steps), {args.batch_size} images a worker, a core each")  # fmt: skip
-    one = _run(args, [1])
+    one = run_workers(args, [1])
     _row("1 worker", args, one, one, 1)
-    apart, together = _run(args, [1, 1]), _run(args, [2, 2])
+    apart, together = run_workers(args, [1, 1]), run_workers(args, [2, 2])
     _row("2 apart", args, one, apart, 2)
     _row("2 workers", args, one, together, 2)
     _imagenet(args, one, max(together["seconds"] - apart["seconds"], 0.0))
@@ -48,14 +48,14 @@ def main() -> int:
 
 
 def _row(
-    name: str, args: argparse.Namespace, one: dict[str, float], found: dict[str, float], count: int
+    name: str, args: argparse.Namespace, one: dict[str, Any], found: dict[str, Any], count: int
 ) -> None:
     speed = count * args.batch_size / found["seconds"]
     print(f"{name:<10}{found['seconds'] * 1e3:8.0f} ms a step{speed:8.1f} images/s, "
           f"efficiency {one['seconds'] / found['seconds']:.2f}", flush=True)  # fmt: skip
 
 
-def _imagenet(args: argparse.Namespace, one: dict[str, float], measured: float) -> None:
+def _imagenet(args: argparse.Namespace, one: dict[str, Any], measured: float) -> None:
     """What the epochs cost, by the network's speed and by that of the exchange measured here.
 
     Args:
@@ -81,8 +81,8 @@ def _imagenet(args: argparse.Namespace, one: dict[str, float], measured: float) 
                   f"{days:9.1f}{days * 24 * count:12,.0f}")  # fmt: skip
 
 
-def _run(args: argparse.Namespace, clusters: list[int]) -> dict[str, float]:
-    """The slowest process's seconds a step; clusters: how many workers the cluster of each has."""
+def run_workers(args: argparse.Namespace, clusters: list[int]) -> dict[str, Any]:
+    """What the slowest process has found; clusters: how many workers the cluster of each has."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < len(clusters):
         raise SystemExit(f"error: expected {len(clusters)} cores, found {len(cores)}.")
@@ -108,7 +108,7 @@ def _run(args: argparse.Namespace, clusters: list[int]) -> dict[str, float]:
     return max(found, key=lambda one: one["seconds"])
 
 
-def _measure(args: argparse.Namespace) -> dict[str, float]:
+def _measure(args: argparse.Namespace) -> dict[str, Any]:
     """What one worker does: trains for some steps, and times the later ones."""
     os.sched_setaffinity(0, {int(args.worker)})
     from tfrobust.attacks.gradient import PGD
@@ -132,7 +132,9 @@ def _measure(args: argparse.Namespace) -> dict[str, float]:
     method.fit(_batches(args, shape), epochs=1, steps_per_epoch=_WARM + _STEPS, verbose=0,
                callbacks=[clock.callback()])  # fmt: skip
     weights = sum(int(v.shape.num_elements()) for v in model.trainable_variables)
-    return {"seconds": clock.seconds, "megabytes": weights * 4 / 2**20}
+    return {
+        "seconds": clock.seconds, "megabytes": weights * 4 / 2**20, "steps": clock.steps,
+    }  # fmt: skip
 
 
 def _batches(args: argparse.Namespace, shape: tuple[int, int, int]) -> Any:
@@ -159,6 +161,12 @@ class _Clock:
         kept = self.times[_WARM:]
         return (kept[-1] - kept[0]) / (len(kept) - 1)
 
+    @property
+    def steps(self) -> list[float]:
+        """Seconds of each step that counts."""
+        kept = self.times[_WARM:]
+        return [after - before for before, after in zip(kept, kept[1:], strict=False)]
+
     def callback(self) -> Any:
         from tfrobust.runtime import keras
 
@@ -178,7 +186,8 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """What is trained."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scaling", description="Two workers against one.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

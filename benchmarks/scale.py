@@ -1,0 +1,212 @@
+"""ImageNet on 1 to 256 workers, simulated from times that are measured here.
+
+    python -m benchmarks.scale
+    python -m benchmarks.scale --times times.json     # measured once, kept, and read again
+    python -m benchmarks.scale --times times.json --faster 100 --price 1.5
+
+Measures, in processes of a core each, every batch of an AutoAttack on the CIFAR-10 network of the
+shared folder, what a Ray cluster's start and an empty task cost, an image through the network that
+ImageNet is evaluated with, and steps of training (`benchmarks.scaling`); then the same evaluation
+on one and on two Ray nodes, which the simulation (`benchmarks.simulation`) has to meet. From
+these it works out an evaluation of ImageNet's 50,000 validation images under AutoAttack and an
+adversarial training of 90 epochs: time, cost, and the part of the workers' time that goes into
+the work.
+
+Of ImageNet itself are taken: how many images stand at the end (--clean, --robust; by default of
+a robust ResNet-50, Salman et al., 2020, https://arxiv.org/abs/2007.08489, as RobustBench lists
+it), how fast the network between machines is, and the price. How a batch's time differs from
+another's, and which part of the images each attack fells, is as in what was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import scaling, task_times
+from benchmarks.simulation import Machines, Phase, Spent, evaluation, training_step
+
+WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+IMAGES, SIDE = 50_000, task_times.SIDE
+Found = dict[str, Any]
+
+
+def main() -> int:
+    """Measures or reads, and prints; see the module's docstring."""
+    args = _parser().parse_args()
+    if args.times and args.times.is_file():
+        found = json.loads(args.times.read_text(encoding="utf-8"))
+    else:
+        found = task_times.measured(args) | {"training": _training_times()}
+        if args.times:
+            args.times.write_text(json.dumps(found), encoding="utf-8")
+    _check_evaluation(found)
+    _check_training(found["training"])
+    _evaluation_table(found, args)
+    _training_table(found["training"], args)
+    return 0
+
+
+def phases_of(tasks: Found) -> list[Phase]:
+    """The phases as they were measured; the first batch of each has traced its attack."""
+    found = []
+    for phase in tasks["phases"]:
+        images, seconds = np.array(phase["batches"])[:, :2].T
+        later = seconds[1:] / images[1:]
+        usual = images[0] * float(np.median(later)) if len(later) else seconds[0]
+        first = max(0.0, seconds[0] - usual)
+        found.append(Phase(phase["name"], np.array([seconds[0] - first, *seconds[1:]]), first))
+    return found
+
+
+def phases_at_scale(tasks: Found, passes: Found, args: argparse.Namespace) -> list[Phase]:
+    """The phases of ImageNet's images: each batch's time is drawn from those measured.
+
+    An image takes as many passes as it took there, each as long as the network's takes.
+    """
+    rng = np.random.default_rng(0)
+    small, found = phases_of(tasks), []
+    standing = np.array([sum(row[0] for row in phase["batches"]) for phase in tasks["phases"]])
+    # Of what falls to the attacks, the part that stands before each.
+    left = (standing[1:] - tasks["standing"]) / max(standing[1] - tasks["standing"], 1)
+    shares = [1.0, *(args.robust + (args.clean - args.robust) * left)]
+    for share, phase, measured in zip(shares, tasks["phases"], small, strict=True):
+        images, _, forward, backward = np.array(phase["batches"]).T
+        each = measured.seconds / images
+        # A gradient's pass forward is among those that are counted forward.
+        one = passes["forward"] * (forward - backward) + passes["gradient"] * backward
+        factor = one.sum() / images.sum() / (measured.seconds.sum() / images.sum())
+        sizes = _sizes(round(share * IMAGES), args.batch)
+        seconds = sizes * rng.choice(each, len(sizes)) * factor / args.faster
+        found.append(Phase(phase["name"], seconds, measured.first))
+    return found
+
+
+def _sizes(images: int, most: int) -> np.ndarray:
+    from tfrobust.evaluation.batches import even_batches
+
+    return np.array([len(one) for one in even_batches(np.arange(images), most)], float)
+
+
+def machines(found: Found, workers: int, payload: float, gigabits: float | None) -> Machines:
+    """Workers whose tasks cost the driver what empty ones did, and their way over the network."""
+    (small, a), (large, b) = ((row["bytes"], row["seconds"]) for row in found["empty"]["rows"])
+    slope = max(0.0, (b - a) / (large - small))
+    send = max(0.0, a - slope * small) + slope * payload
+    wire = payload * 8 / (gigabits * 1e9) if gigabits else 0.0
+    return Machines(workers, start=found["empty"]["start"], send=send + wire)
+
+
+def _check_evaluation(found: Found) -> None:
+    tasks = found["tasks"]
+    phases = phases_of(tasks)
+    images = tasks["images"]
+    payload = 3072 * float(np.mean([row[0] for one in tasks["phases"] for row in one["batches"]]))
+    print(f"AutoAttack, CIFAR-10, {images} images, a core each: simulated and measured")
+    print(f"{'':<22}{'simulated s':>12}{'measured s':>12}{'error':>8}")
+    print(f"{'without Ray':<22}{'':>12}{tasks['seconds']:12.1f}")
+    for workers in (1, 2):
+        there = found[f"nodes{workers}"]["seconds"]
+        here = evaluation(phases, machines(found, workers, payload, None)).seconds + tasks["own"]
+        print(f"{f'{workers} Ray nodes':<22}{here:12.1f}{there:12.1f}{here / there - 1:8.0%}")
+
+
+def _check_training(times: Found) -> None:
+    print("\nsteps of training by two workers, the exchange measured at the other batch size")
+    print(f"{'images a worker':<22}{'simulated ms':>12}{'measured ms':>12}{'error':>8}")
+    for size, other in (("8", "16"), ("16", "8")):
+        here = _step(times[size], 2, _exchange(times[other]))
+        there = times[size]["together"]["seconds"]
+        print(f"{size:<22}{here * 1e3:12.0f}{there * 1e3:12.0f}{here / there - 1:8.0%}")
+
+
+def _step(times: Found, workers: int, exchange: float) -> float:
+    # Alone on the machine, or beside another one: workers of a cluster are on machines of
+    # their own, but these two were not.
+    steps = np.array(times["apart"]["steps"])
+    return training_step(steps, workers, exchange, np.random.default_rng(0))
+
+
+def _exchange(times: Found) -> float:
+    return max(0.0, times["together"]["seconds"] - _step(times, 2, 0.0))
+
+
+def _evaluation_table(found: Found, args: argparse.Namespace) -> None:
+    phases = phases_at_scale(found["tasks"], found["passes"], args)
+    print(f"\nImageNet, {IMAGES:,} images, AutoAttack, {found['passes']['backbone']}, batches of "
+          f"{args.batch}, {_kind(args)}")  # fmt: skip
+    print("batches: " + ", ".join(f"{one.name} {len(one.seconds)}" for one in phases))
+    print(f"{'workers':>8}{'hours':>10}{'cost $':>10}{'efficiency':>12}{'driver':>8}")
+    for workers in WORKERS:
+        payload = args.batch * SIDE * SIDE * 3.0
+        spent = evaluation(phases, machines(found, workers, payload, args.gigabits))
+        _row(spent, workers, args)
+
+
+def _row(spent: Spent, workers: int, args: argparse.Namespace) -> None:
+    hours = spent.seconds / 3600
+    print(f"{workers:8}{hours:10,.1f}{hours * workers * args.price:10,.0f}"
+          f"{spent.efficiency(workers):12.2f}{spent.driver / spent.seconds:8.1%}")  # fmt: skip
+
+
+def _training_table(times: Found, args: argparse.Namespace) -> None:
+    measured = times["16"]
+    one = _step(measured, 1, 0.0) / args.faster
+    wire = measured["apart"]["megabytes"] * 2**20 * 8 / (args.gigabits * 1e9)
+    print(
+        f"\nImageNet, {scaling.EPOCHS} epochs, mobilenetv2, PGD of 2 steps, 16 images a worker, "
+        f"{_kind(args)};\nthe exchange at {args.gigabits:g} Gbit/s, and as measured here"
+    )
+    print(f"{'workers':>8}" + 2 * f"{'hours':>10}{'cost $':>10}{'efficiency':>12}")
+    for workers in WORKERS:
+        print(f"{workers:8}", end="")
+        for exchange in (wire, _exchange(measured)):
+            # Steps differ as they were measured to, also where workers are faster.
+            rest = _step(measured, workers, 0.0) / args.faster
+            step = rest + 2 * (workers - 1) / workers * exchange
+            hours = step * scaling.IMAGES * scaling.EPOCHS / (16 * workers) / 3600
+            print(f"{hours:10,.1f}{hours * workers * args.price:10,.0f}{one / step:12.2f}", end="")
+        print()
+
+
+def _kind(args: argparse.Namespace) -> str:
+    speed = "like this core" if args.faster == 1 else f"{args.faster:g} times as fast as this core"
+    return f"workers {speed} at ${args.price:g} an hour"
+
+
+def _training_times() -> Found:
+    """Steps of one worker, of two apart and of two together, at two batch sizes."""
+    found: Found = {}
+    for size in (8, 16):
+        asked = scaling.make_parser().parse_args(["--batch-size", str(size)])
+        clusters = {"apart": [1, 1], "together": [2, 2]}
+        found[str(size)] = {
+            name: scaling.run_workers(asked, workers) for name, workers in clusters.items()
+        }
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scale", description="ImageNet on 1 to 256 workers.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--times", type=Path, default=None, help="file of measured times: read, or written")
+    add("--batch", type=int, default=128, help="images in a batch of ImageNet")
+    add("--clean", type=float, default=0.640, help="accuracy without attack on ImageNet")
+    add("--robust", type=float, default=0.350, help="accuracy under AutoAttack")
+    add("--gigabits", type=float, default=10.0, help="a second, from the driver and between "
+        "workers")  # fmt: skip
+    add("--faster", type=float, default=1.0, help="than this core, is a worker")
+    add("--price", type=float, default=0.04, help="dollars, of a worker for an hour")
+    task_times.add_flags(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
