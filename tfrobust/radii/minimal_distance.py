@@ -13,6 +13,8 @@ import numpy as np
 from tfrobust.attacks import ATTACKS
 from tfrobust.attacks.active_rows import is_correct
 from tfrobust.attacks.named import make_attack
+from tfrobust.cluster import Ray
+from tfrobust.cluster.pool import opened_workers
 from tfrobust.data.as_pixels import as_pixels
 from tfrobust.errors import UsageError
 from tfrobust.evaluation.batches import even_batches
@@ -40,6 +42,7 @@ def minimal_distance(
     seed: int = 42,
     view: InputView | None = None,
     class_names: Sequence[str] | None = None,
+    on: str | Ray | None = None,
 ) -> MinimalDistances:
     """How far the nearest adversarial image of each image is, as far as the attack finds it.
 
@@ -57,10 +60,11 @@ def minimal_distance(
       seed: of what an attack draws.
       view: what the model takes for pixels; None finds out, or else [0, 1].
       class_names: the classes' names, by label.
+      on: spread the attack over a Ray cluster, as in `evaluate`.
 
     Raises:
-      UsageError: an attack that stops at the first image in a ball, or a norm that it does not
-        have.
+      UsageError: an attack that stops at the first image in a ball, a norm that it does not
+        have, or a cluster without Ray installed.
       TFRobustError: data or model do not fit.
 
     Examples:
@@ -72,10 +76,11 @@ def minimal_distance(
     called, made = chosen(attack)
     ball = ThreatModel(norm_of(made, norm), 0.0)
     judge, images = open_pair(model, data, view=view, class_names=class_names)
-    evaluator = Evaluator(judge, images, batch_size=batch_size, seed=seed)
     # A ball that holds every image: whatever the attack finds comes back as it is.
     ball = dataclasses.replace(ball, eps=ball.largest_radius(images.image_shape))
-    distances = _distances(evaluator, made, ball)
+    with opened_workers(on) as workers:
+        evaluator = Evaluator(judge, images, batch_size=batch_size, seed=seed, workers=workers)
+        distances = _distances(evaluator, made, ball)
     return MinimalDistances(
         name, called, ball.norm, images.labels.astype(np.int32), distances, judge.classes,
         dataclasses.asdict(made), time.perf_counter() - start, judge.notes,

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from tfrobust.data.images import decode, reason
-from tfrobust.serving.limits import Gate, Limits, Refused
+from tfrobust.serving.gate import Gate
+from tfrobust.serving.limits import Limits, Refused
 
 Result = TypeVar("Result")
 # What a SavedModel takes as bytes; every other parser is one more to attack.
