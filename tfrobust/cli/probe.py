@@ -72,12 +72,12 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
 def work(args: argparse.Namespace) -> None:
     """Measures one of the kinds on a run folder's or a bare model."""
     settings = _settings(args)
+    if args.on is not None and args.what not in SPREAD:
+        raise UsageError(
+            f"--on: expected it with {' or '.join(SPREAD)}; each step of {args.what} needs the one "
+            "before: leave --on away."
+        )
     if (on := cluster_of(args)) is not None:
-        if args.what not in SPREAD:
-            raise UsageError(
-                f"--on: {' and '.join(SPREAD)} alone; each step of {args.what} needs the one "
-                "before: leave --on away."
-            )
         settings["on"] = on
     from tfrobust import jobs
 
