@@ -3,7 +3,7 @@
 Each part runs in a process of its own, which prints what it found as JSON:
 
 - tasks: each batch of each attack of an evaluation without Ray, and what its driver does itself;
-- whole: the same evaluation on a cluster, with RAY_ADDRESS;
+- whole: the same evaluation on a cluster, with RAY_ADDRESS, and its batches as Ray has seen them;
 - empty: what tasks that do nothing cost there, with a small and a large payload, and the start;
 - passes: an image forward and backward through the network that ImageNet is evaluated with.
 """
@@ -121,7 +121,18 @@ def _whole(args: argparse.Namespace) -> Found:
     with opened_workers("ray") as workers:
         assert workers is not None
         _evaluated(args, workers)
-        return {"seconds": time.perf_counter() - begin}
+        seconds = time.perf_counter() - begin
+        return {"seconds": seconds, "batches": _seen_by_ray()}
+
+
+def _seen_by_ray() -> list[float]:
+    """Seconds of each task in its worker, in the order in which they began."""
+    import ray
+
+    # Workers tell of their tasks once a second.
+    time.sleep(3)
+    tasks = [one for one in ray.timeline() if one["cat"] == "task::do"]
+    return [one["dur"] / 1e6 for one in sorted(tasks, key=lambda one: float(one["ts"]))]
 
 
 class _Nothing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,8 +15,8 @@ from mutator import answered, requests
 from servers import NAMES, RED, SIDE, Client, running_of, until
 from test_command import started
 
-# Of HTTP's, what a server says of a request; 0 is a closed connection, or one that waits for more.
-REFUSED = {0, 200, 307, 400, 404, 405, 408, 413, 431, 499, 501, 503}
+# What a server may say to a request; 0 is a closed connection, or one that waits for more.
+REFUSED = {0, 100, 200, 307, 400, 404, 405, 408, 413, 431, 499, 501, 503}
 
 
 def port_of(client: Client) -> tuple[str, int]:
@@ -81,7 +82,9 @@ def test_who_sends_no_request_is_cut_off(light) -> None:
             half.sendall(b"GET /")
     for half in halves:
         half.settimeout(5)
-        assert half.recv(4096) == b""
+        # What is left of an answer, and then the end.
+        while half.recv(4096):
+            pass
         half.close()
     assert light.ask("/health")[0] == 200
 
@@ -96,7 +99,8 @@ def resident(process: int) -> float:
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs /proc")
 def test_ten_thousand_hostile_requests_leave_memory_flat(exported) -> None:
-    process, address = started(exported)
+    # A pipe that nobody reads would hold the server up once it is full of warnings.
+    process, address = started(exported, stderr=subprocess.DEVNULL)
     client = Client(address)
     try:
         attacked(client, seed=1, count=3_000)
