@@ -38,24 +38,33 @@ Found = dict[str, Any]
 def main() -> int:
     """Measures or reads, and prints; see the module's docstring."""
     args = _parser().parse_args()
+    found: Found = {}
     if args.times and args.times.is_file():
         found = json.loads(args.times.read_text(encoding="utf-8"))
-    else:
-        found = task_times.measured(args) | {"training": _training_times()}
-        if args.times:
-            args.times.write_text(json.dumps(found), encoding="utf-8")
-    _check_evaluation(found)
-    _check_training(found["training"])
-    _evaluation_table(found, args)
+    for part, measure in (("evaluation", lambda: task_times.measured(args)),
+                          ("training", _training_times)):  # fmt: skip
+        if part not in found:
+            found[part] = measure()
+            if args.times:
+                args.times.write_text(json.dumps(found), encoding="utf-8")
+    measured = found["evaluation"]
+    _check_evaluation(measured)
+    _check_training(found["training"], args.gigabits)
+    _evaluation_table(measured, args)
     _training_table(found["training"], args)
     return 0
 
 
-def phases_of(tasks: Found) -> list[Phase]:
-    """The phases as they were measured; the first batch of each has traced its attack."""
+def phases_of(tasks: Found, column: int = 1) -> list[Phase]:
+    """The phases as they were measured; the first batch of each has traced its attack.
+
+    Args:
+      tasks: what was measured.
+      column: of a batch: 1 is its seconds, 2 those that it had the core.
+    """
     found = []
     for phase in tasks["phases"]:
-        images, seconds = np.array(phase["batches"])[:, :2].T
+        images, seconds = np.array(phase["batches"])[:, [0, column]].T
         later = seconds[1:] / images[1:]
         usual = images[0] * float(np.median(later)) if len(later) else seconds[0]
         first = max(0.0, seconds[0] - usual)
@@ -79,13 +88,14 @@ def phases_at_scale(tasks: Found, passes: Found, args: argparse.Namespace) -> li
     An image takes as many passes as it took there, each as long as the network's takes.
     """
     rng = np.random.default_rng(0)
-    small, found = phases_of(tasks), []
+    # What others did on this machine is not part of it.
+    small, found = phases_of(tasks, column=2), []
     standing = np.array([sum(row[0] for row in phase["batches"]) for phase in tasks["phases"]])
     # Of what falls to the attacks, the part that stands before each.
     left = (standing[1:] - tasks["standing"]) / max(standing[1] - tasks["standing"], 1)
     shares = [1.0, *(args.robust + (args.clean - args.robust) * left)]
     for share, phase, measured in zip(shares, tasks["phases"], small, strict=True):
-        images, _, forward, backward = np.array(phase["batches"]).T
+        images, _, _, forward, backward = np.array(phase["batches"]).T
         each = measured.seconds / images
         # A gradient's pass forward is among those that are counted forward.
         one = passes["forward"] * (forward - backward) + passes["gradient"] * backward
@@ -129,24 +139,26 @@ def _check_evaluation(found: Found) -> None:
                   f"{here / ran['seconds'] - 1:8.0%}")  # fmt: skip
 
 
-def _check_training(times: Found) -> None:
-    print("\nsteps of training by two workers, the exchange measured at the other batch size")
-    print(f"{'images a worker':<22}{'simulated ms':>12}{'measured ms':>12}{'error':>8}")
-    for size, other in (("8", "16"), ("16", "8")):
-        here = _step(times[size], 2, _exchange(times[other]))
-        there = times[size]["together"]["seconds"]
-        print(f"{size:<22}{here * 1e3:12.0f}{there * 1e3:12.0f}{here / there - 1:8.0%}")
+def _check_training(times: Found, gigabits: float) -> None:
+    """What two workers took, and what the network alone would have them take."""
+    here = _seconds_apart(times) + _wire(times, gigabits)
+    there = times["together"]["seconds"]
+    print("\na step of training by two workers: simulated with the network alone, and measured")
+    print(f"{'':<30}{here:12.2f}{there:12.2f}{here / there - 1:8.0%}")
 
 
-def _step(times: Found, workers: int, exchange: float) -> float:
-    # Alone on the machine, or beside another one: workers of a cluster are on machines of
-    # their own, but these two were not.
-    steps = np.array(times["apart"]["steps"])
-    return training_step(steps, workers, exchange, np.random.default_rng(0))
+def _seconds_apart(times: Found) -> float:
+    return float(times["apart"]["seconds"])
+
+
+def _wire(times: Found, gigabits: float) -> float:
+    """Seconds in which two send each other their gradients."""
+    return float(times["apart"]["megabytes"]) * 2**20 * 8 / (gigabits * 1e9)
 
 
 def _exchange(times: Found) -> float:
-    return max(0.0, times["together"]["seconds"] - _step(times, 2, 0.0))
+    """Seconds of the exchange as it was measured, TensorFlow's own work on it too."""
+    return max(0.0, float(times["together"]["seconds"]) - _seconds_apart(times))
 
 
 def _evaluation_table(found: Found, args: argparse.Namespace) -> None:
@@ -168,9 +180,9 @@ def _row(spent: Spent, workers: int, args: argparse.Namespace) -> None:
 
 
 def _training_table(times: Found, args: argparse.Namespace) -> None:
-    measured = times["16"]
-    one = _step(measured, 1, 0.0) / args.faster
-    wire = measured["apart"]["megabytes"] * 2**20 * 8 / (args.gigabits * 1e9)
+    steps, rng = np.array(times["apart"]["steps"]), np.random.default_rng(0)
+    # Differences between steps as they were measured, around what a step takes.
+    steps = steps / steps.mean() * _seconds_apart(times) / args.faster
     print(
         f"\nImageNet, {scaling.EPOCHS} epochs, mobilenetv2, PGD of 2 steps, 16 images a worker, "
         f"{_kind(args)};\nthe exchange at {args.gigabits:g} Gbit/s, and as measured here"
@@ -178,12 +190,11 @@ def _training_table(times: Found, args: argparse.Namespace) -> None:
     print(f"{'workers':>8}" + 2 * f"{'hours':>10}{'cost $':>10}{'efficiency':>12}")
     for workers in WORKERS:
         print(f"{workers:8}", end="")
-        for exchange in (wire, _exchange(measured)):
-            # Steps differ as they were measured to, also where workers are faster.
-            rest = _step(measured, workers, 0.0) / args.faster
-            step = rest + 2 * (workers - 1) / workers * exchange
+        for exchange in (_wire(times, args.gigabits), _exchange(times)):
+            step = training_step(steps, workers, exchange, rng)
             hours = step * scaling.IMAGES * scaling.EPOCHS / (16 * workers) / 3600
-            print(f"{hours:10,.1f}{hours * workers * args.price:10,.0f}{one / step:12.2f}", end="")
+            print(f"{hours:10,.1f}{hours * workers * args.price:10,.0f}"
+                  f"{steps.mean() / step:12.2f}", end="")  # fmt: skip
         print()
 
 
@@ -193,15 +204,10 @@ def _kind(args: argparse.Namespace) -> str:
 
 
 def _training_times() -> Found:
-    """Steps of one worker, of two apart and of two together, at two batch sizes."""
-    found: Found = {}
-    for size in (8, 16):
-        asked = scaling.make_parser().parse_args(["--batch-size", str(size)])
-        clusters = {"apart": [1, 1], "together": [2, 2]}
-        found[str(size)] = {
-            name: scaling.run_workers(asked, workers) for name, workers in clusters.items()
-        }
-    return found
+    """Steps of two workers that know nothing of each other, and of two together."""
+    asked = scaling.make_parser().parse_args([])
+    clusters = {"apart": [1, 1], "together": [2, 2]}
+    return {name: scaling.run_workers(asked, workers) for name, workers in clusters.items()}
 
 
 def _parser() -> argparse.ArgumentParser:

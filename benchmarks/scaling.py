@@ -133,7 +133,7 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
                callbacks=[clock.callback()])  # fmt: skip
     weights = sum(int(v.shape.num_elements()) for v in model.trainable_variables)
     return {
-        "seconds": clock.seconds, "megabytes": weights * 4 / 2**20, "steps": clock.steps,
+        "seconds": clock.seconds, "megabytes": weights * 4 / 2**20, "steps": clock.core_steps,
     }  # fmt: skip
 
 
@@ -155,6 +155,7 @@ class _Clock:
 
     def __init__(self) -> None:
         self.times: list[float] = []
+        self.core: list[float] = []
 
     @property
     def seconds(self) -> float:
@@ -162,17 +163,19 @@ class _Clock:
         return (kept[-1] - kept[0]) / (len(kept) - 1)
 
     @property
-    def steps(self) -> list[float]:
-        """Seconds of each step that counts."""
-        kept = self.times[_WARM:]
+    def core_steps(self) -> list[float]:
+        """Seconds of each step that counts that this process has had its core."""
+        kept = self.core[_WARM:]
         return [after - before for before, after in zip(kept, kept[1:], strict=False)]
 
     def callback(self) -> Any:
         from tfrobust.runtime import keras
 
-        return keras.callbacks.LambdaCallback(
-            on_batch_end=lambda batch, logs: self.times.append(time.perf_counter())
-        )
+        def note(batch: int, logs: Any) -> None:
+            self.times.append(time.perf_counter())
+            self.core.append(time.process_time())
+
+        return keras.callbacks.LambdaCallback(on_batch_end=note)
 
 
 def free_ports(count: int) -> list[int]:

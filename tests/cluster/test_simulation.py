@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+
 import numpy as np
 import pytest
 
+from benchmarks.scale import IMAGES, phases_at_scale
 from benchmarks.simulation import AHEAD, Machines, Phase, evaluation, training_step
 from tfrobust.cluster import pool
 
@@ -65,3 +68,19 @@ def test_a_step_waits_for_its_slowest_worker() -> None:
     assert training_step(steps, 2, 0.0, rng) == pytest.approx(2.5, abs=0.1)
     assert training_step(steps, 64, 0.0, rng) == 3
     assert training_step(np.ones(4), 4, 2.0, rng) == pytest.approx(1 + 1.5 * 2)
+
+
+def test_phases_at_scale_take_what_the_network_s_passes_take() -> None:
+    # Images, seconds, seconds of the core, examples forward and backward; the first traces.
+    clean = [[2, 9.0, 3.0, 2, 0], [2, 9.0, 1.0, 2, 0]]
+    attack = [[2, 9.0, 25.0, 20, 20], [1, 9.0, 5.0, 10, 10]]
+    tasks = {"phases": [{"name": "clean", "batches": clean}, {"name": "pgd", "batches": attack}],
+             "images": 4, "standing": 1}  # fmt: skip
+    passes = {"backbone": "r", "forward": 0.1, "gradient": 0.3}
+    args = argparse.Namespace(clean=0.6, robust=0.3, batch=100, faster=2.0)
+    first, second = phases_at_scale(tasks, passes, args)
+    assert (first.first, second.first) == (2, 15)
+    # Each image one pass forward; the 60 of 100 that stand ten gradients each.
+    assert first.seconds.sum() == pytest.approx(IMAGES * 0.1 / 2)
+    assert second.seconds.sum() == pytest.approx(0.6 * IMAGES * 10 * 0.3 / 2)
+    assert len(first.seconds) == 500 and len(second.seconds) == 300
