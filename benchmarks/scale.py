@@ -21,7 +21,6 @@ another's, and which part of the images each attack fells, is as in what was mea
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ import numpy as np
 
 from benchmarks import scaling, task_times
 from benchmarks.simulation import Machines, Phase, Spent, evaluation, training_step
+from tfrobust.io import read_json, write_json
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 IMAGES, SIDE = 50_000, task_times.SIDE
@@ -40,13 +40,13 @@ def main() -> int:
     args = _parser().parse_args()
     found: Found = {}
     if args.times and args.times.is_file():
-        found = json.loads(args.times.read_text(encoding="utf-8"))
+        found = read_json(args.times)
     for part, measure in (("evaluation", lambda: task_times.measured(args)),
                           ("training", _training_times)):  # fmt: skip
         if part not in found:
             found[part] = measure()
             if args.times:
-                args.times.write_text(json.dumps(found), encoding="utf-8")
+                write_json(args.times, found)
     measured = found["evaluation"]
     _check_evaluation(measured)
     _check_training(found["training"], args.gigabits)

@@ -116,16 +116,16 @@ def test_nothing_listens_beyond_the_loopback_device(served: Served) -> None:
     assert listening and listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
-def test_hostile_requests_leave_proxy_and_replicas_as_they_were(served: Served) -> None:
+def test_ten_thousand_hostile_requests_leave_proxy_and_replicas_as_they_were(served: Served) -> None:
     processes = [*served.replicas(), *served.named("ProxyActor")]
 
     def memory() -> float:
         # Of one that has died there is none.
         return sum(one.memory_info().rss for one in processes)
 
-    attacked(served.client, seed=3, count=1_000)
+    attacked(served.client, seed=3, count=2_000)
     before = memory()
-    attacked(served.client, seed=4, count=2_000)
+    attacked(served.client, seed=4, count=8_000)
     assert memory() < before + 100 * 2**20 and all(one.is_running() for one in processes)
 
 
