@@ -116,7 +116,7 @@ def test_nothing_listens_beyond_the_loopback_device(served: Served) -> None:
     assert listening and listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
-def test_ten_thousand_hostile_requests_leave_proxy_and_replicas_as_they_were(served: Served) -> None:
+def test_ten_thousand_hostile_requests_leave_memory_flat(served: Served) -> None:
     processes = [*served.replicas(), *served.named("ProxyActor")]
 
     def memory() -> float:
