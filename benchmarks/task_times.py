@@ -22,7 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import engines
 from benchmarks.cluster import OWN, Nodes, opened, with_reference
+from benchmarks.measuring import shared_folder
 from tfrobust.workers import Piece, Workers
 
 Found = dict[str, Any]
@@ -31,7 +33,14 @@ SIDE, CLASSES = 224, 1000
 
 
 def measured(args: argparse.Namespace) -> Found:
-    """All parts, those of one core and of one and two nodes one after the other."""
+    """All parts, those of one core and of one and two nodes one after the other.
+
+    Raises:
+      SystemExit: Ray or the shared folder is missing, or a part fails.
+    """
+    shared_folder()
+    if not engines.is_there("ray"):
+        raise SystemExit("error: Ray is not installed: pip install 'tfrobust[cluster]'")
     os.environ.update(OWN)
     found = {"tasks": _run("tasks", args, core=0), "passes": _run("passes", args, core=0)}
     for count in (1, 2):
