@@ -32,18 +32,18 @@ from benchmarks.measuring import shared_folder
 from tfrobust.settings import parse_number
 
 # Before Ray is imported, here and in the drivers: the cluster is of this machine alone.
-_OWN = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+OWN = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 GOAL = 0.85
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Prints what was measured; 0 where the goals are reached."""
-    args = _with_reference(_parser().parse_args(words))
+    args = with_reference(_parser().parse_args(words))
     if args.part:
         _one_part(args)
         return 0
-    os.environ.update(_OWN)
-    with tempfile.TemporaryDirectory(prefix="tfrobust-cluster-") as folder, _Nodes() as nodes:
+    os.environ.update(OWN)
+    with tempfile.TemporaryDirectory(prefix="tfrobust-cluster-") as folder, Nodes() as nodes:
         apart, together = _speeds(args, Path(folder), nodes)
         ratio = apart / together
         print(f"{args.model.name}, {args.images} images, {args.attack}, a core each\n"
@@ -55,7 +55,7 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0 if ratio >= GOAL and same == args.kills else 1
 
 
-def _speeds(args: argparse.Namespace, folder: Path, nodes: _Nodes) -> tuple[float, float]:
+def _speeds(args: argparse.Namespace, folder: Path, nodes: Nodes) -> tuple[float, float]:
     """Seconds of the two processes, and of the cluster."""
     halves = [folder / "1.npz", folder / "2.npz"]
     _wait([_started(args, path, args.images, f"{path.stem}/2") for path in halves])
@@ -71,7 +71,7 @@ def _seconds(path: Path) -> float:
         return float(found["seconds"])
 
 
-def _kills(args: argparse.Namespace, folder: Path, nodes: _Nodes) -> int:
+def _kills(args: argparse.Namespace, folder: Path, nodes: Nodes) -> int:
     """How many evaluations with a node killed found what this machine finds alone."""
     if not args.kills:
         return 0
@@ -136,19 +136,13 @@ def _one_part(args: argparse.Namespace) -> None:
     from tfrobust.config import EvaluationConfig
     from tfrobust.evaluation.evaluate import cascade
     from tfrobust.evaluation.evaluator import Evaluator
-    from tfrobust.jobs.images import sample
-    from tfrobust.jobs.opening import open_subject
     from tfrobust.threat_model import ThreatModel
     from tfrobust.workers import Threads
 
     place, count = map(int, args.part.split("/"))
     if count > 1:
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[place - 1]})
-    eps = args.eps or (2 / 255 if args.data else None)
-    settings: dict[str, Any] = {"data": {"dataset": args.data}} if args.data else {}
-    settings |= {"threat": {"eps": eps}} if eps else {}
-    subject = open_subject(args.model, settings, output=args.result.with_suffix(".run"))
-    data = sample(subject.test, args.images, 42)
+    subject, data = opened(args)
     data = data.subset(np.arange(place - 1, len(data), count))
     start = time.perf_counter()
     with opened_workers("ray" if "RAY_ADDRESS" in os.environ else None) as workers:
@@ -164,15 +158,34 @@ def _one_part(args: argparse.Namespace) -> None:
     np.savez(args.result, seconds=time.perf_counter() - start, **arrays)
 
 
-class _Nodes:
-    """A cluster whose head works on nothing, and two nodes of a core each."""
+def opened(args: argparse.Namespace) -> tuple[Any, Any]:
+    """The model with its settings, and the images that are drawn."""
+    from tfrobust.jobs.images import sample
+    from tfrobust.jobs.opening import open_subject
 
-    def __enter__(self) -> _Nodes:
+    eps = args.eps or (2 / 255 if args.data else None)
+    settings: dict[str, Any] = {"data": {"dataset": args.data}} if args.data else {}
+    settings |= {"threat": {"eps": eps}} if eps else {}
+    subject = open_subject(args.model, settings, output=args.result.with_suffix(".run"))
+    return subject, sample(subject.test, args.images, 42)
+
+
+class Nodes:
+    """A cluster whose head works on nothing, and nodes of a core each.
+
+    Args:
+      count: of the nodes.
+    """
+
+    def __init__(self, count: int = 2) -> None:
+        self._count = count
+
+    def __enter__(self) -> Nodes:
         from ray.cluster_utils import Cluster
 
-        self._cores = sorted(os.sched_getaffinity(0))[:2]
-        if len(self._cores) < 2:
-            raise SystemExit("error: expected 2 cores, found 1.")
+        self._cores = sorted(os.sched_getaffinity(0))[: self._count]
+        if len(self._cores) < self._count:
+            raise SystemExit(f"error: expected {self._count} cores, found {len(self._cores)}.")
         head = {"num_cpus": 0, "include_dashboard": False}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self.address: str = self._cluster.address
@@ -188,12 +201,12 @@ class _Nodes:
         self._nodes[place] = self._added(self._cores[place])
 
     def _added(self, core: int) -> Any:
-        with _on(core):
+        with on_core(core):
             return self._cluster.add_node(num_cpus=1)
 
 
 @contextlib.contextmanager
-def _on(core: int) -> Iterator[None]:
+def on_core(core: int) -> Iterator[None]:
     """Processes that are started meanwhile stay on one core."""
     kept = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
@@ -203,7 +216,7 @@ def _on(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, kept)
 
 
-def _with_reference(args: argparse.Namespace) -> argparse.Namespace:
+def with_reference(args: argparse.Namespace) -> argparse.Namespace:
     """With the network and images of the shared folder, where none are named."""
     if args.model is None:
         args.model = shared_folder() / "reference" / "resnet2b.h5"

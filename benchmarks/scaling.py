@@ -31,15 +31,15 @@ _WARM, _STEPS = 3, 12
 
 def main() -> int:
     """Measures and prints; see the module's docstring."""
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     if args.worker:
         print(json.dumps(_measure(args)))
         return 0
     print(f"{args.backbone}, {args.side}x{args.side}, --method {args.method} "
           f"({args.steps} steps), {args.batch_size} images per worker, one core each")  # fmt: skip
-    one = _run(args, [1])
+    one = run_workers(args, [1])
     _row("1 worker", args, one, one, 1)
-    apart, together = _run(args, [1, 1]), _run(args, [2, 2])
+    apart, together = run_workers(args, [1, 1]), run_workers(args, [2, 2])
     _row("2 apart", args, one, apart, 2)
     _row("2 workers", args, one, together, 2)
     _imagenet(args, one, max(together["seconds"] - apart["seconds"], 0.0))
@@ -47,14 +47,14 @@ def main() -> int:
 
 
 def _row(
-    name: str, args: argparse.Namespace, one: dict[str, float], found: dict[str, float], count: int
+    name: str, args: argparse.Namespace, one: dict[str, Any], found: dict[str, Any], count: int
 ) -> None:
     speed = count * args.batch_size / found["seconds"]
     print(f"{name:<10}{found['seconds'] * 1e3:8.0f} ms per step{speed:8.1f} images/s, "
           f"efficiency {one['seconds'] / found['seconds']:.2f}", flush=True)  # fmt: skip
 
 
-def _imagenet(args: argparse.Namespace, one: dict[str, float], measured: float) -> None:
+def _imagenet(args: argparse.Namespace, one: dict[str, Any], measured: float) -> None:
     """Prints the cost of the epochs at the network's speed and at the exchange speed measured here.
 
     Args:
@@ -80,8 +80,8 @@ def _imagenet(args: argparse.Namespace, one: dict[str, float], measured: float) 
                   f"{days:9.1f}{days * 24 * count:12,.0f}")  # fmt: skip
 
 
-def _run(args: argparse.Namespace, clusters: list[int]) -> dict[str, float]:
-    """The slowest process's seconds per step; clusters: the size of each one's cluster."""
+def run_workers(args: argparse.Namespace, clusters: list[int]) -> dict[str, Any]:
+    """The slowest process's measurements; clusters: the size of each one's cluster."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < len(clusters):
         raise SystemExit(f"error: expected {len(clusters)} cores, found {len(cores)}.")
@@ -107,7 +107,7 @@ def _run(args: argparse.Namespace, clusters: list[int]) -> dict[str, float]:
     return max(found, key=lambda one: one["seconds"])
 
 
-def _measure(args: argparse.Namespace) -> dict[str, float]:
+def _measure(args: argparse.Namespace) -> dict[str, Any]:
     """The work of one worker: trains for some steps, and times the later ones."""
     os.sched_setaffinity(0, {int(args.worker)})
     from tfrobust.attacks.gradient import PGD
@@ -131,7 +131,9 @@ def _measure(args: argparse.Namespace) -> dict[str, float]:
     method.fit(_batches(args, shape), epochs=1, steps_per_epoch=_WARM + _STEPS, verbose=0,
                callbacks=[clock.callback()])  # fmt: skip
     weights = sum(int(v.shape.num_elements()) for v in model.trainable_variables)
-    return {"seconds": clock.seconds, "megabytes": weights * 4 / 2**20}
+    return {
+        "seconds": clock.seconds, "megabytes": weights * 4 / 2**20, "steps": clock.core_steps,
+    }  # fmt: skip
 
 
 def _batches(args: argparse.Namespace, shape: tuple[int, int, int]) -> Any:
@@ -152,18 +154,27 @@ class _Clock:
 
     def __init__(self) -> None:
         self.times: list[float] = []
+        self.core: list[float] = []
 
     @property
     def seconds(self) -> float:
         kept = self.times[_WARM:]
         return (kept[-1] - kept[0]) / (len(kept) - 1)
 
+    @property
+    def core_steps(self) -> list[float]:
+        """Seconds of each step that counts that this process has had its core."""
+        kept = self.core[_WARM:]
+        return [after - before for before, after in zip(kept, kept[1:], strict=False)]
+
     def callback(self) -> Any:
         from tfrobust.runtime import keras
 
-        return keras.callbacks.LambdaCallback(
-            on_batch_end=lambda batch, logs: self.times.append(time.perf_counter())
-        )
+        def note(batch: int, logs: Any) -> None:
+            self.times.append(time.perf_counter())
+            self.core.append(time.process_time())
+
+        return keras.callbacks.LambdaCallback(on_batch_end=note)
 
 
 def free_ports(count: int) -> list[int]:
@@ -177,7 +188,8 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """What is trained."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scaling", description="Two workers compared with one.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

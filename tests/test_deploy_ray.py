@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from pipelines import evaluate, train
+from tfrobust.serving import again
 
 FOLDER = Path(__file__).resolve().parents[1] / "deploy" / "kubernetes"
 FILES = sorted((FOLDER / "ray").glob("*.yaml"))
@@ -125,6 +126,7 @@ def test_nothing_of_ray_is_reached_from_outside() -> None:
     opened = {one["port"] for rule in service["ingress"] for one in rule["ports"]}
     config = yaml.safe_load(named("RayService")["spec"]["serveConfigV2"])
     assert opened == {config["http_options"]["port"]}
+    assert config["controller_options"] == again.settings()
 
 
 @pytest.mark.parametrize(("name", "pipeline"), [("evaluate", evaluate), ("train", train)])

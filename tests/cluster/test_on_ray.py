@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from tfrobust.attacks.gradient import PGD
+from tfrobust.attacks.spatial import spatial_accuracy
 from tfrobust.attacks.square import Square
 from tfrobust.cluster.pool import opened_workers
 from tfrobust.errors import TFRobustError
@@ -23,6 +24,8 @@ from tfrobust.evaluation.checkpoint import Checkpoint
 from tfrobust.evaluation.corrupted import corruption_accuracy
 from tfrobust.evaluation.evaluate import evaluate
 from tfrobust.radii.certify import certify
+from tfrobust.radii.minimal_distance import minimal_distance
+from tfrobust.report.comparison import accuracy_on
 from tfrobust.threat_model import ThreatModel
 
 pytest.importorskip("ray")
@@ -98,6 +101,21 @@ def test_certificates_and_corruptions_are_those_of_one_machine(case, nodes):
     with opened_workers("ray") as workers:
         found = corruption_accuracy(model, data, workers=workers, **how)
     assert found == corruption_accuracy(model, data, **how)
+
+
+def test_distances_turns_and_accuracies_are_those_of_one_machine(case, nodes):
+    model, data = case
+    few = data.subset(np.arange(60))
+    how = {"batch_size": 16, "attack": "fmn:steps=5", "norm": "linf"}
+    here, there = (minimal_distance(model, few, on=on, **how) for on in (None, "ray"))
+    assert (here.distances == there.distances).all() and np.isfinite(here.distances).any()
+    for settings in ({"grid": (3, 3)}, {"draws": 4}):
+        here, there = (spatial_accuracy(model, few, batch_size=16, on=on, **settings)
+                       for on in (None, "ray"))  # fmt: skip
+        assert (here.robust == there.robust).all() and not here.robust.all()
+        assert (here.broken_at == there.broken_at).all()
+    with opened_workers("ray") as workers:
+        assert accuracy_on(model, few, 16, workers) == accuracy_on(model, few, 16)
 
 
 def test_a_set_ends_where_it_ends_on_one_machine(case, nodes):

@@ -17,8 +17,9 @@ def test_models_are_compared_on_sets_and_by_their_evaluations(run, images, tmp_p
     assert found.comparison.reported == {"own": 0.5}
     with pytest.raises(UsageError):
         jobs.compare(models, tmp_path / "c", sets=sets, reported={"other": 1})
-    with pytest.raises(UsageError):
-        jobs.compare({"a": run.path}, tmp_path / "c")
+    for on in (None, "ray"):
+        with pytest.raises(UsageError):
+            jobs.compare({"a": run.path}, tmp_path / "c", on=on)
     jobs.evaluate(run.path)
     found = jobs.compare({"a": run.path}, tmp_path / "c")
     assert "clean" in found.comparison.columns

@@ -68,7 +68,7 @@ def test_one_perturbation_and_one_patch_for_all_on_grey_images(tmp_path, capsys)
 @pytest.mark.parametrize("words", [
     ("patch",), ("patch", "--size", "3", "--target", "zebra"), ("spatial", "--size", "3"),
     ("distances", "--attack", "pgd"), ("distances", "--norms", "l3"),
-    ("universal", "--norm", "l0", "--eps", "3"),
+    ("universal", "--norm", "l0", "--eps", "3"), ("universal", "--on", "ray"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_refused(words, run):
     assert main([words[0], str(run.path), "--limit", "4", *words[1:]]) == 2

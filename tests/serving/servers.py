@@ -53,12 +53,24 @@ def _parsed(content: bytes) -> Any:
 @contextlib.contextmanager
 def running(folder: Path, **limits: Any) -> Iterator[Client]:
     """The server in a thread, until the block ends."""
-    from tfrobust.serving.app import make_app
-    from tfrobust.serving.limits import Limits
     from tfrobust.serving.model import ServedModel
 
-    app = make_app(ServedModel(folder), Limits(**limits))
-    config = uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=20)
+    with running_of(ServedModel(folder), **limits) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def running_of(model: Any, **limits: Any) -> Iterator[Client]:
+    """The server of a model in a thread, until the block ends."""
+    from tfrobust.serving.app import make_app
+    from tfrobust.serving.connections import impatient
+    from tfrobust.serving.limits import Limits
+
+    allowed = Limits(**limits)
+    config = uvicorn.Config(
+        make_app(model, allowed), http=impatient(allowed.seconds), log_level="warning",
+        lifespan="on", timeout_graceful_shutdown=20,
+    )  # fmt: skip
     server, found = uvicorn.Server(config), socket.socket()
     found.bind(("127.0.0.1", 0))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([found])))

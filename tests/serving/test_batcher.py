@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tfrobust.serving.batcher import Batcher
-from tfrobust.serving.limits import Busy, Gate
+from tfrobust.serving.gate import Busy, Gate
 
 
 def image(value: float) -> np.ndarray:

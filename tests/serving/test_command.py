@@ -20,13 +20,15 @@ from servers import RED, Client
 from pipelines import serve
 
 
-def started(folder: Path, settings: str = "pass") -> tuple[subprocess.Popen[str], str]:
+def started(
+    folder: Path, settings: str = "pass", stderr: int = subprocess.PIPE
+) -> tuple[subprocess.Popen[str], str]:
     code = (
         "from pipelines import serve; from tfrobust.jobs import serving; "
         f"{settings}; raise SystemExit(serve.main())"
     )
     command = [sys.executable, "-c", code, str(folder), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line.startswith("Serving colours version 1 (3 classes) at http://127.0.0.1:"), line

@@ -6,6 +6,7 @@ import base64
 
 import numpy as np
 import pytest
+from mutator import mutated
 from servers import BLUE, RED, REST, SIDE, encoded, png_that_claims, rest, running
 
 LARGE = {"b64": base64.b64encode(png_that_claims(4000, 4000)).decode()}
@@ -70,17 +71,6 @@ def test_nan_and_values_out_of_range_are_told(client) -> None:
         body = f'{{"instances": [[{image}]]}}'.encode()
         status, found = client.ask(REST, body)
         assert status == 400 and "in [0, 1]" in found["error"]
-
-
-def mutated(rng: np.random.Generator, body: bytes) -> bytes:
-    """A body with some of it overwritten, cut out or put in twice, by what JSON is made of."""
-    data = bytearray(body)
-    for _ in range(rng.integers(1, 5)):
-        a, b = sorted(rng.integers(0, len(data) + 1, 2))
-        pieces = (b"", bytes(data[a:b]) * 2, rng.bytes(3), b"null", b"[]", b"{}", b'"', b"1e999",
-                  b"9" * 400, b"\xc3\xa9", b'{"b64":""}', b"NaN", b"-", b"true")  # fmt: skip
-        data[a : min(b, a + 40)] = pieces[rng.integers(len(pieces))]
-    return bytes(data)
 
 
 def test_mutated_requests_are_answered_or_refused(hostile) -> None:

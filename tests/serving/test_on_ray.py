@@ -11,9 +11,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from servers import NAMES, RED, Client
@@ -22,6 +24,7 @@ from servers import NAMES, RED, Client
 from test_hostile import test_mutated_requests_are_answered_or_refused as test_mutated
 from test_hostile import test_nan_and_values_out_of_range_are_told as test_out_of_range
 from test_hostile import test_what_is_wrong_is_told_and_the_server_goes_on as test_wrong
+from test_hostile_wire import attacked
 from test_server import test_an_attack_stays_in_its_ball_and_changes_what_it_can as test_attack
 from test_server import test_an_image_gets_its_classes_in_order as test_classes
 from test_server import test_it_answers_as_tensorflow_serving_does as test_rest
@@ -54,6 +57,26 @@ class Served:
     def family(self) -> list[psutil.Process]:
         """All of Ray's processes too."""
         return [*psutil.Process(self.process.pid).children(recursive=True)]
+
+    def named(self, *names: str) -> list[psutil.Process]:
+        """Those whose title has one of the names."""
+        return [one for one in self.family() if any(name in _title(one) for name in names)]
+
+    def replicas(self, besides: psutil.Process | None = None) -> list[psutil.Process]:
+        """Two of them, once they are there; a title that is being written is not read."""
+        end = time.monotonic() + 120
+        while len(found := [one for one in self.named("ServeReplica") if one != besides]) < 2:
+            assert time.monotonic() < end
+            time.sleep(0.5)
+        return found
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return "".join(process.cmdline())
+    # It has just ended.
+    except psutil.Error:
+        return ""
 
 
 @pytest.fixture(scope="module")
@@ -93,26 +116,47 @@ def test_nothing_listens_beyond_the_loopback_device(served: Served) -> None:
     assert listening and listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
-def test_a_replica_that_dies_is_replaced(served: Served) -> None:
-    def serves(process: psutil.Process) -> bool:
-        try:
-            return "ServeReplica" in "".join(process.cmdline())
-        # It has just ended.
-        except psutil.Error:
-            return False
+def test_ten_thousand_hostile_requests_leave_memory_flat(served: Served) -> None:
+    processes = [*served.replicas(), *served.named("ProxyActor")]
 
-    def replicas() -> list[psutil.Process]:
-        return [one for one in served.family() if serves(one)]
+    def memory() -> float:
+        # Of one that has died there is none.
+        return sum(one.memory_info().rss for one in processes)
 
-    first, *_ = before = replicas()
-    assert len(before) == 2
-    first.kill()
-    end = time.monotonic() + 120
-    while len(replicas()) < 2 or first in replicas():
-        assert time.monotonic() < end
-        # The other one goes on.
-        time.sleep(1)
-    assert [served.client.ask("/predict", RED)[0] for _ in range(20)] == [200] * 20
+    attacked(served.client, seed=3, count=2_000)
+    before = memory()
+    attacked(served.client, seed=4, count=8_000)
+    assert memory() < before + 100 * 2**20 and all(one.is_running() for one in processes)
+
+
+def test_a_replica_killed_under_load_loses_no_request(served: Served) -> None:
+    """Twice, so that both of the first ones are gone at the end."""
+    found: Counter[Any] = Counter()
+    stop = threading.Event()
+
+    def client() -> None:
+        while not stop.is_set():
+            try:
+                found[served.client.ask("/predict", RED, timeout=120)[0]] += 1
+            except OSError as error:
+                found[repr(error)] += 1
+
+    threads = [threading.Thread(target=client) for _ in range(32)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(2):
+            time.sleep(3)
+            first, *_ = served.replicas()
+            first.kill()
+            # Meanwhile the other one goes on.
+            served.replicas(besides=first)
+        time.sleep(3)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert set(found) == {200} and found[200] > 500, found
 
 
 def test_it_answers_what_had_come_before_it_stops(served: Served) -> None:

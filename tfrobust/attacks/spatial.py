@@ -18,13 +18,18 @@ from typing import Any
 import numpy as np
 
 from tfrobust.attacks.active_rows import all_rows, is_correct, keep, scatter
+from tfrobust.cluster import Ray
+from tfrobust.cluster.pool import opened_workers
+from tfrobust.data.types import ImageSet
 from tfrobust.errors import UsageError
 from tfrobust.io import csv_text, write_json, write_text
+from tfrobust.models.classifier import Classifier
 from tfrobust.models.inference import inference
 from tfrobust.models.pairs import open_pair
 from tfrobust.models.views import InputView
-from tfrobust.runtime import tf
+from tfrobust.runtime import allow_concurrent_calls, tf
 from tfrobust.typing import Function, Model, Source, Tensor
+from tfrobust.workers import Threads
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ def spatial_accuracy(
     model: Model | str | Path, data: Source, *, degrees: float = 30.0, pixels: float = 3.0,
     grid: tuple[int, int] = (31, 5), draws: int | None = None, seed: int = 0,
     batch_size: int = 128, view: InputView | None = None, name: str = "model",
+    on: str | Ray | None = None,
 ) -> SpatialAccuracy:  # fmt: skip
     """Accuracy under each image's worst rotation and translation.
 
@@ -119,9 +125,10 @@ def spatial_accuracy(
       batch_size: images in a batch.
       view: the model's input range; None detects it, falling back to [0, 1].
       name: the model's name in the result.
+      on: spread the images over a Ray cluster, as in `evaluate`.
 
     Raises:
-      UsageError: a setting is out of range.
+      UsageError: a setting is out of range, or a cluster without Ray installed.
       TFRobustError: data and model do not fit.
 
     Examples:
@@ -133,18 +140,43 @@ def spatial_accuracy(
     judge, images = open_pair(model, data, view=view)
     places = None if draws else _grid(degrees, pixels, grid)
     reach = (math.radians(degrees), pixels, pixels)
-    worst = _searcher(inference(judge), images.image_shape, places, draws, reach)
-    parts = []
-    for first in range(0, len(images), batch_size):
-        part = slice(first, first + batch_size)
-        y = tf.constant(images.labels[part], tf.int32)
-        found = worst(tf.constant(images.pixels(part)), y, tf.constant([seed, first], tf.int32))
-        parts.append([each.numpy() for each in found])
+    search = _Search(judge, images.image_shape, places, draws, reach)
+    starts = range(0, len(images), batch_size)
+    pieces = (_piece(images, slice(first, first + batch_size), seed) for first in starts)
+    allow_concurrent_calls()
+    with opened_workers(on) as workers:
+        waves = (workers or Threads()).map(search, "worst", pieces)
+        parts = [found for wave in waves for found in wave]
     clean, robust, broken = (np.concatenate(each) for each in zip(*parts, strict=True))
     broken[:, 0] = np.degrees(broken[:, 0])
     tried = draws or len(_grid(degrees, pixels, grid))
     labels = images.labels.astype(np.int32)
     return SpatialAccuracy(labels, clean, robust, broken, degrees, pixels, tried, name)
+
+
+def _piece(images: ImageSet, part: slice, seed: int) -> tuple[np.ndarray, ...]:
+    """Images, labels and the seed of their draws."""
+    own = np.array([seed, part.start], np.int32)
+    return images.pixels(part), images.labels[part].astype(np.int32), own
+
+
+class _Search:
+    """Looks for the worst place of each image; pickled, it is the classifier and the places."""
+
+    def __init__(
+        self, classifier: Classifier, shape: tuple[int, ...], places: np.ndarray | None,
+        draws: int | None, reach: tuple[float, float, float],
+    ) -> None:  # fmt: skip
+        self._made_of = classifier, shape, places, draws, reach
+        self._graph = _searcher(inference(classifier), shape, places, draws, reach)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Search, self._made_of
+
+    def worst(self, x: np.ndarray, y: np.ndarray, seed: np.ndarray) -> list[np.ndarray]:
+        """Whether clean [B], whether robust [B], and where broken [B, 3]."""
+        found = self._graph(tf.constant(x), tf.constant(y), tf.constant(seed))
+        return [each.numpy() for each in found]
 
 
 def moved(x: Tensor, places: Tensor) -> Tensor:

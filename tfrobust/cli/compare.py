@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from tfrobust.cli.cluster import add_cluster, cluster_of
 from tfrobust.cli.command import Command, say
 from tfrobust.errors import UsageError
 from tfrobust.settings import parse_number
@@ -23,12 +24,14 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
         help="a score reported elsewhere, shown in that column; may be repeated")  # fmt: skip
     add("--title", default="Models side by side", help="title of the figure")
     add("--output", default="comparison", help="folder for the table and the figure")
+    add_cluster(parser)
 
 
 def work(args: argparse.Namespace) -> None:
     """Measures or reads, then prints and writes."""
     from tfrobust import jobs
 
+    on = cluster_of(args)
     models = {name or Path(path).name: path for name, path in map(_named, args.models)}
     if len(models) < len(args.models):
         raise UsageError("Two models have the same name: rename one with NAME=RUN.")
@@ -36,7 +39,7 @@ def work(args: argparse.Namespace) -> None:
     pairs = (_pair(text, "--reported") for text in args.reported)
     reported = {name: parse_number(value) for name, value in pairs}
     found = jobs.compare(
-        models, args.output, sets=sets, reported=reported, title=args.title, tell=say
+        models, args.output, sets=sets, reported=reported, title=args.title, on=on, tell=say
     )
     say(f"Table and figure: {found.figure.parent}")
 

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from tfrobust.cli.cluster import add_cluster, cluster_of
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.flags import add_setting, add_settings
 from tfrobust.cli.intake import add_intake, run_defaults, subject_of
@@ -24,6 +25,9 @@ PROBES = {
     "patch": ("one square for all images, at random positions",
               ("size", "target", "epochs", "step_size")),
 }  # fmt: skip
+
+#: Those whose images have nothing to do with each other.
+SPREAD = ("distances", "spatial")
 
 
 def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
@@ -57,6 +61,7 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     add("--output", default=None, metavar="FOLDER",
         help="folder; results go to its subfolder WHAT (default: the run folder, or MODEL-results)"
     )  # fmt: skip
+    add_cluster(parser)
     add_intake(parser)
     shown = run_defaults(parser, words)
     add_setting(parser, "evaluation", "limit", shown)
@@ -67,12 +72,18 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
 def work(args: argparse.Namespace) -> None:
     """Runs one kind of measurement on a run folder's or a bare model."""
     settings = _settings(args)
+    if args.on is not None and args.what not in SPREAD:
+        raise UsageError(
+            f"--on: expected it with {' or '.join(SPREAD)}; each step of {args.what} needs the one "
+            "before: leave --on away."
+        )
+    if (on := cluster_of(args)) is not None:
+        settings["on"] = on
     from tfrobust import jobs
 
     if args.what == "distances":
-        jobs.distances(
-            subject_of(args), settings.get("attack", ("fmn",)), settings.get("norms", ()), tell=say
-        )
+        attacks, norms = settings.pop("attack", ("fmn",)), settings.pop("norms", ())
+        jobs.distances(subject_of(args), attacks, norms, tell=say, **settings)
     else:
         getattr(jobs, args.what)(subject_of(args), tell=say, **settings)
 

@@ -12,9 +12,11 @@ from tfrobust.jobs.images import load_splits, without_seen
 from tfrobust.progress import Tell, silent
 
 if TYPE_CHECKING:
+    from tfrobust.cluster import Ray
     from tfrobust.data.types import ImageSet
     from tfrobust.report.comparison import Cell, Comparison
     from tfrobust.typing import Model
+    from tfrobust.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ def compare(
     sets: Mapping[str, str] | None = None,
     reported: Mapping[str, float] | None = None,
     title: str = "Models side by side",
+    on: str | Ray | None = None,
     tell: Tell = silent,
 ) -> CompareResult:
     """Puts models side by side, by what they were evaluated to be or on sets of images.
@@ -48,10 +51,13 @@ def compare(
         for a run's own test images. Without any, the `evaluation.json` of each run is used.
       reported: name of a column -> a score from elsewhere to show in it.
       title: of the figure.
+      on: spread what is measured over a Ray cluster: 'ray', 'ray://HOST:PORT', or a
+        `cluster.Ray`.
       tell: takes the table, and warnings where models are not comparable.
 
     Raises:
-      UsageError: a reported score has no column, or a run was not evaluated.
+      UsageError: a reported score has no column, a run was not evaluated, or there is a cluster
+        for what is only read.
       TFRobustError: models or images cannot be read.
     """
     from tfrobust.io import write_text
@@ -59,12 +65,14 @@ def compare(
 
     sets, reported = dict(sets or {}), dict(reported or {})
     _refuse_unknown(reported, sets)
+    if on is not None and not sets:
+        raise UsageError("--on: without --set evaluations are read and nothing is measured.")
     import_quietly()
     from tfrobust.figures.accuracies import ModelsSideBySide
     from tfrobust.report.comparison import accuracies
 
     paths = {name: Path(path) for name, path in models.items()}
-    found = _compared(paths, sets, reported, tell)
+    found = _compared(paths, sets, reported, on, tell)
     tell(found.as_text())
     output = Path(output)
     write_text(output / "comparison.csv", found.as_csv())
@@ -81,8 +89,10 @@ def _refuse_unknown(reported: Mapping[str, float], columns: Mapping[str, Any]) -
 
 
 def _compared(
-    paths: Mapping[str, Path], sets: Mapping[str, str], reported: dict[str, float], tell: Tell
-) -> Comparison:
+    paths: Mapping[str, Path], sets: Mapping[str, str], reported: dict[str, float],
+    on: str | Ray | None, tell: Tell,
+) -> Comparison:  # fmt: skip
+    from tfrobust.cluster.pool import opened_workers
     from tfrobust.report.comparison import (
         EVALUATION_NOTE,
         Comparison,
@@ -90,10 +100,12 @@ def _compared(
         from_evaluation,
     )
 
-    rows: dict[str, dict[str, Cell]] = {
-        name: _measured(path, sets, tell) if sets else from_evaluation(path / "evaluation.json")
-        for name, path in paths.items()
-    }
+    rows: dict[str, dict[str, Cell]]
+    if sets:
+        with opened_workers(on) as workers:
+            rows = {name: _measured(path, sets, workers, tell) for name, path in paths.items()}
+    else:
+        rows = {name: from_evaluation(path / "evaluation.json") for name, path in paths.items()}
     columns = dict.fromkeys(column for cells in rows.values() for column in cells)
     _refuse_unknown(reported, columns)
     doubts = [] if sets else differences([path / "evaluation.json" for path in paths.values()])
@@ -103,13 +115,15 @@ def _compared(
     return Comparison(tuple(columns), rows, reported, note.strip(), ranked=not doubts)
 
 
-def _measured(path: Path, sets: Mapping[str, str], tell: Tell) -> dict[str, Cell]:
+def _measured(
+    path: Path, sets: Mapping[str, str], workers: Workers | None, tell: Tell
+) -> dict[str, Cell]:
     from tfrobust.models.opening import load_any
     from tfrobust.report.comparison import accuracy_on
 
     model = load_any(path)
     return {
-        name: accuracy_on(model, _images(model, path, source, tell))
+        name: accuracy_on(model, _images(model, path, source, tell), workers=workers)
         for name, source in sets.items()
     }
 

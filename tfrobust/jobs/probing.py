@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tfrobust.attacks.patch import Patch
     from tfrobust.attacks.spatial import SpatialAccuracy
     from tfrobust.attacks.universal import UniversalPerturbation
+    from tfrobust.cluster import Ray
     from tfrobust.data.types import ImageSet
     from tfrobust.radii.distances import MinimalDistances
     from tfrobust.run import RunFolder
@@ -51,6 +52,7 @@ def distances(
     attacks: Sequence[str] = ("fmn",),
     norms: Sequence[str] = (),
     *,
+    on: str | Ray | None = None,
     tell: Tell = silent,
 ) -> ProbeResult:
     """How far the nearest adversarial image of each test image is, and accuracy against eps.
@@ -59,6 +61,7 @@ def distances(
       subject: from `open_subject`; or a run folder.
       attacks: minimal-norm attacks, as `tfrobust.minimal_distance` takes them.
       norms: of the distances; none is each attack's own.
+      on: spread the images over a Ray cluster: 'ray', 'ray://HOST:PORT', or a `cluster.Ray`.
       tell: takes the tables.
 
     Raises:
@@ -84,6 +87,7 @@ def distances(
             name=subject.name,
             seed=subject.config.seed,
             batch_size=subject.config.evaluation.batch_size,
+            on=on,
         )
         found.append(one)
         files += one.save(folder / f"{text.replace(':', '_')}_{norm}")
@@ -102,7 +106,7 @@ def spatial(subject: Subject | Path | str, *, tell: Tell = silent, **settings: A
     Args:
       subject: from `open_subject`; or a run folder.
       tell: takes the accuracies.
-      settings: degrees, pixels, grid and draws of `tfrobust.spatial_accuracy`.
+      settings: degrees, pixels, grid, draws and on of `tfrobust.spatial_accuracy`.
 
     Raises:
       UsageError: a setting is out of range.

@@ -57,16 +57,19 @@ def serve(
 
     import_quietly()
     from tfrobust.serving.app import make_app
+    from tfrobust.serving.connections import impatient
     from tfrobust.serving.limits import Limits
     from tfrobust.serving.model import ServedModel
 
     served = ServedModel(Path(model))
     bound = _bound(host, port)
-    app = make_app(served, Limits(body=max_body * 2**20, batch=max_batch, queue=queue))
+    limits = Limits(body=max_body * 2**20, batch=max_batch, queue=queue)
+    app = make_app(served, limits)
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
+        http=impatient(limits.seconds),
         log_level="warning",
         timeout_keep_alive=30,
         timeout_graceful_shutdown=GRACE,

@@ -13,6 +13,7 @@ from tfrobust.cluster.connection import Ray, as_ray, connected, gpus_of, slots
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.jobs.serving import check_limits, require_packages, take_port
 from tfrobust.progress import Tell, silent
+from tfrobust.serving import again
 
 
 def serve_on_ray(
@@ -67,8 +68,16 @@ def serve_on_ray(
             },
         )
         number = take_port(host, port)
-        # A proxy on each node that has a replica; where Serve runs already, its own stay.
-        serve.start(proxy_location="EveryNode", http_options={"host": host, "port": number})
+        if serve.status().proxies:
+            tell(
+                 "Ray Serve runs on this cluster already: its proxies stay as they are, with their "
+                 "address; docs/scale.md says how to start them so that none loses a request."
+            )  # fmt: skip
+        # A proxy on each node that has a replica.
+        serve.start(
+            proxy_location="EveryNode", http_options={"host": host, "port": number},
+            controller_options=again.settings(),
+        )  # fmt: skip
         try:
             _deploy(serve, made, path.name)
             for one in (signal.SIGTERM, signal.SIGINT):

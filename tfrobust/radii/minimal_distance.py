@@ -13,6 +13,8 @@ import numpy as np
 from tfrobust.attacks import ATTACKS
 from tfrobust.attacks.active_rows import is_correct
 from tfrobust.attacks.named import make_attack
+from tfrobust.cluster import Ray
+from tfrobust.cluster.pool import opened_workers
 from tfrobust.data.as_pixels import as_pixels
 from tfrobust.errors import UsageError
 from tfrobust.evaluation.batches import even_batches
@@ -40,6 +42,7 @@ def minimal_distance(
     seed: int = 42,
     view: InputView | None = None,
     class_names: Sequence[str] | None = None,
+    on: str | Ray | None = None,
 ) -> MinimalDistances:
     """The distance of each image's nearest adversarial image, as found by the attack.
 
@@ -57,9 +60,11 @@ def minimal_distance(
       seed: of the attack's random draws.
       view: the model's input range; None detects it, falling back to [0, 1].
       class_names: the classes' names, by label.
+      on: spread the attack over a Ray cluster, as in `evaluate`.
 
     Raises:
-      UsageError: the attack stops at the first image in a ball, or does not support the norm.
+      UsageError: the attack stops at the first image in a ball or does not support the norm,
+        or a cluster is given without Ray installed.
       TFRobustError: data and model do not match.
 
     Examples:
@@ -71,10 +76,11 @@ def minimal_distance(
     called, found = open_attack(attack)
     ball = ThreatModel(norm_of(found, norm), 0.0)
     judge, images = open_pair(model, data, view=view, class_names=class_names)
-    evaluator = Evaluator(judge, images, batch_size=batch_size, seed=seed)
     # A ball that contains every image: the attack's images come back unchanged.
     ball = dataclasses.replace(ball, eps=ball.largest_radius(images.image_shape))
-    distances = _distances(evaluator, found, ball)
+    with opened_workers(on) as workers:
+        evaluator = Evaluator(judge, images, batch_size=batch_size, seed=seed, workers=workers)
+        distances = _distances(evaluator, found, ball)
     return MinimalDistances(
         name, called, ball.norm, images.labels.astype(np.int32), distances, judge.classes,
         dataclasses.asdict(found), time.perf_counter() - start, judge.notes,

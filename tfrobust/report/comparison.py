@@ -14,6 +14,7 @@ from tfrobust.evaluation.evaluator import Evaluator
 from tfrobust.figures.accuracies import Accuracies, Accuracy
 from tfrobust.io import csv_text, read_json
 from tfrobust.settings import format_eps
+from tfrobust.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -194,14 +195,23 @@ def _at(ball: dict[str, Any], eps: str) -> str:
     return eps if ball["norm"] == "linf" else f"{ball['norm']} {eps}"
 
 
-def accuracy_on(model: Any, data: ImageSet, batch_size: int = 256) -> Cell:
+def accuracy_on(
+    model: Any, data: ImageSet, batch_size: int = 256, workers: Workers | None = None
+) -> Cell:
     """Plain accuracy on a set of images, possibly perturbed already.
+
+    Args:
+      model: any classifier.
+      data: the images.
+      batch_size: images in a batch.
+      workers: who does the batches; threads of this process if None.
 
     Raises:
       TFRobustError: the model does not accept these images or labels, or returns
         probabilities.
     """
-    correct = Evaluator(model, data, batch_size=batch_size).clean.correct
+    evaluator = Evaluator(model, data, batch_size=batch_size, workers=workers)
+    correct = evaluator.clean.correct
     return Cell(int(correct.sum()), len(correct))
 
 

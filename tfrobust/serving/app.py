@@ -26,7 +26,8 @@ from tfrobust.errors import TFRobustError
 from tfrobust.explain.overlay import overlaid
 from tfrobust.serving.batcher import Batcher
 from tfrobust.serving.decoder import Decoder
-from tfrobust.serving.limits import Busy, Gate, Limits, Refused
+from tfrobust.serving.gate import Busy, Gate
+from tfrobust.serving.limits import Limits, Refused
 from tfrobust.serving.metrics import Metrics
 from tfrobust.serving.model import ServedModel, softmax
 from tfrobust.serving.rest import parse

@@ -10,7 +10,7 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 
-from tfrobust.serving.limits import Busy, Gate
+from tfrobust.serving.gate import Busy, Gate
 
 Result = TypeVar("Result")
 _Waiting: TypeAlias = "tuple[np.ndarray, asyncio.Future[np.ndarray]]"

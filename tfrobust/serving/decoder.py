@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from tfrobust.data.images import decode, reason
-from tfrobust.serving.limits import Gate, Limits, Refused
+from tfrobust.serving.gate import Gate
+from tfrobust.serving.limits import Limits, Refused
 
 Result = TypeVar("Result")
 # The formats that a SavedModel accepts as bytes; every further parser adds attack surface.
