@@ -178,8 +178,8 @@ def _as_ours(error: BaseException) -> TFRobustError:
     if isinstance(error, TFRobustError):
         return error
     return TFRobustError(
-        f"Training on the cluster failed ({type(error).__name__}: {first_line(error)[:200]}): the last "
-        "complete epoch is kept, and workers/*.log of the run folder tell more."
+        f"Training on the cluster failed ({type(error).__name__}: {first_line(error)[:200]}): the "
+        "last complete epoch is kept, and workers/*.log of the run folder tell more."
     )
 
 
