@@ -1,13 +1,13 @@
-# make train   sets up and runs the main job on the embedded data set
-# make test    sets up and passes the tests
-# make test-cluster  passes those on real Ray clusters, with the extra [cluster]
-# make test-matrix   passes them with TensorFlow 2.18 to 2.21, in environments of their own
+# make train   sets up and runs the main job on the built-in data set
+# make test    sets up and runs the tests
+# make test-cluster  runs the tests on real Ray clusters, with the extra [cluster]
+# make test-matrix   runs the tests with TensorFlow 2.18 to 2.21, in separate environments
 #   (MATRIX=all: the whole suite; MATRIX_ROWS="2.20:3.13": other pairs; MATRIX_DIR: where)
-# make choose-tests  decides which tests make test runs, by what they reach in which time
-# make coverage  passes the tests and prints the lines and branches they reach, room by room
+# make choose-tests  chooses the tests that make test runs, by coverage per second
+# make coverage  runs the tests and prints the coverage of lines and branches per room
 #
 # `make INSTALLER=uv test` installs in a fraction of pip's time. uv reads neither pip.conf nor PIP_
-# variables, so that where an index is set there it has to be told (UV_DEFAULT_INDEX).
+# variables: a custom index has to be set in UV_DEFAULT_INDEX.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -20,11 +20,11 @@ DIGITS := $(BIN)/python -m pipelines.train --backbone mobilenetv2 --resume
 MATRIX ?= core
 MATRIX_DIR ?= .venvs
 
-# Modules are compiled when they are first imported, each once: not if nothing is written.
+# Modules are compiled once, on first import; this requires writing bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 export UV_HTTP_TIMEOUT ?= 300
 
-# Tracing keeps one core busy: a process for each core halves the time.
+# Tracing uses only one core: a process for each core halves the time.
 PYTEST := $(BIN)/python -m pytest
 PROCESSES := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
@@ -41,22 +41,22 @@ test-slow: $(VENV)/.ready-test
 	$(INSTALL) -e ".[tutorials]"
 	$(PYTEST) -m slow
 
-# The commands that tests start are measured too (setup.cfg, [coverage:run]).
+# Commands started by tests are measured too (setup.cfg, [coverage:run]).
 coverage: $(VENV)/.ready-dev
 	rm -rf build/coverage && mkdir -p build/coverage
 	$(BIN)/python -m coverage run -m pytest $(PROCESSES)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python .ci/rooms.py
 
-# Which tests `make test` leaves to `make test-slow`: tests/slow.txt, made anew.
+# Updates tests/slow.txt: the tests that `make test` leaves to `make test-slow`.
 choose-tests: $(VENV)/.ready-dev
 	rm -rf build/coverage && mkdir -p build/coverage
 	PYTHONPATH=.ci $(BIN)/python -m coverage run -m pytest -p choose_tests --all-listed $(PROCESSES)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python .ci/choose_tests.py
 
-# Ray clusters of several nodes on this machine, whose nodes are killed; a real PostgreSQL where
-# there is one.
+# Ray clusters of several nodes on this machine, whose nodes are killed; a real PostgreSQL if there
+# is one.
 test-cluster: $(VENV)/.ready-test
 	$(INSTALL) -c constraints-cluster.txt -e ".[cluster]" "psycopg[binary]"
 	$(PYTEST) -m slow tests/cluster tests/serving/test_on_ray.py
@@ -73,7 +73,7 @@ benchmarks: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.data
 	$(BIN)/python -m benchmarks.training
 
-# An old pip backtracks for minutes over these dependencies: it is renewed where it is used.
+# An old pip backtracks for minutes over these dependencies, so it is updated first.
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL_pip) --upgrade $(if $(filter pip,$(INSTALLER)),"pip>=24","uv>=0.8")
@@ -90,17 +90,17 @@ $(VENV)/.ready-dev: setup.cfg constraints.txt | $(BIN)/python
 	$(INSTALL) -e ".[test,dev]"
 	touch $@ $(VENV)/.ready $(VENV)/.ready-test
 
-# The site, in build/site: a broken link or an undocumented name fails it.
+# The site, in build/site: fails on a broken link or an undocumented name.
 docs: $(VENV)/.ready-docs
 	$(BIN)/mkdocs build --strict
 
-# Runs the tutorials and stores what they print and draw; look at the pictures before you commit.
+# Runs the tutorials and stores their output; look at the figures before committing.
 tutorials: $(VENV)/.ready-test
 	$(INSTALL) -e ".[tutorials]"
 	$(BIN)/python docs/tutorials/run.py
 
-# Builds sdist and wheel, installs the wheel where there is nothing else, and runs the main job
-# there, away from the sources.
+# Builds sdist and wheel, installs the wheel in an empty environment, and runs the main job there,
+# away from the sources.
 release-check: $(VENV)/.ready-dev
 	rm -rf dist build/release && mkdir -p build/release
 	$(BIN)/python -m build --outdir dist .

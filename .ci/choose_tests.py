@@ -1,14 +1,13 @@
-"""Chooses which tests `make test` runs: what it leaves out is listed in tests/slow.txt.
+"""Chooses the tests that `make test` runs; the others are listed in tests/slow.txt.
 
     make choose-tests
 
-All tests but those with the marker `slow` run once, each with the lines and branches that it
-reaches and the processor time that it takes, its children's too. Kept are all that take less than
-`CHEAP` seconds, and of the others, those that reach the most that nothing kept reaches for their
-time, until `BUDGET` seconds are spent. A test of which nothing is known yet is always run.
+All tests without the marker `slow` run once; the covered lines and branches and the CPU time of
+each are recorded, including its child processes. Tests under `CHEAP` seconds are all kept. Of the
+others, those that add the most new coverage per second are kept until `BUDGET` seconds are spent. A
+test without a record is always run.
 
-As a plug-in of pytest (-p choose_tests) this notes what each test takes and reaches; as a script it
-chooses.
+As a pytest plug-in (-p choose_tests) this records times and coverage; as a script it chooses.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TIMES, DATA = ROOT / "build" / "coverage" / "times.jsonl", ROOT / "build" / "coverage" / "data"
 SLOW = ROOT / "tests" / "slow.txt"
-# Seconds of processor time.
+# Seconds of CPU time.
 CHEAP, BUDGET = 0.3, 420.0
-# The environment's variable that gives the commands that a test starts its name (setup.cfg).
+# The environment variable that passes a test's name to the commands it starts (setup.cfg).
 CONTEXT = "TFROBUST_TEST"
 
 
@@ -36,13 +35,13 @@ def _processor() -> float:
 
 try:
     import pytest
-except ImportError:  # the script does without
+except ImportError:  # the script does not need it
     pass
 else:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-        """Notes the time, and calls the test's name the context of all that it reaches."""
+        """Records the time, and sets the test's name as the coverage context."""
         import coverage
 
         current, before = coverage.Coverage.current(), _processor()
@@ -59,7 +58,7 @@ else:
 
 
 def read_times() -> Counter[str]:
-    """Seconds of processor time of each test."""
+    """Seconds of CPU time of each test."""
     times: Counter[str] = Counter()
     for line in TIMES.read_text(encoding="utf-8").splitlines():
         name, seconds = json.loads(line)
@@ -68,12 +67,12 @@ def read_times() -> Counter[str]:
 
 
 def read_reached() -> dict[str, set[tuple[int, int, int]]]:
-    """Each test's (file, from line, to line)."""
+    """The (file, from line, to line) covered by each test."""
     reached: dict[str, set[tuple[int, int, int]]] = defaultdict(set)
     with sqlite3.connect(DATA) as data:
         names = dict(data.execute("select id, context from context"))
         for context, *arc in data.execute("select context_id, file_id, fromno, tono from arc"):
-            # The static context of a child and what it switched to are joined by a bar.
+            # The static context of a child process and its dynamic one are joined by a bar.
             reached[names[context].partition("|")[0]].add(tuple(arc))
     return reached
 
@@ -81,12 +80,12 @@ def read_reached() -> dict[str, set[tuple[int, int, int]]]:
 def choose(
     times: Counter[str], reached: dict[str, set[tuple[int, int, int]]], budget: float
 ) -> tuple[set[str], set[str]]:
-    """The tests that are kept and those that are left out."""
+    """The tests to keep and the tests to leave out."""
     kept = {name for name, seconds in times.items() if seconds < CHEAP}
     seen = set().union(*(reached.get(name, set()) for name in kept))
     left, spent = set(times) - kept, sum(times[name] for name in kept)
     while left:
-        # What is new shrinks as tests are kept: the best of all is found anew each time.
+        # New coverage shrinks as tests are kept, so the best test is recomputed each time.
         new = {name: len(reached.get(name, set()) - seen) for name in left}
         best = max(left, key=lambda name: new[name] / times[name])
         if not new[best] or spent + times[best] > budget:
@@ -99,7 +98,7 @@ def choose(
 
 
 def main() -> None:
-    """Writes tests/slow.txt, and prints what the choice comes to."""
+    """Writes tests/slow.txt, and prints a summary of the choice."""
     times, reached = read_times(), read_reached()
     kept, left = choose(times, reached, BUDGET)
     everything = set().union(*(reached.get(name, set()) for name in times))
@@ -107,8 +106,8 @@ def main() -> None:
     SLOW.write_text("".join(f"{name}\n" for name in sorted(left)), encoding="utf-8")
     for title, names in (("kept", kept), ("left out", left)):
         seconds = sum(times[name] for name in names)
-        print(f"{title:>9}: {len(names):,} tests, {seconds:,.0f} s of processor time")
-    print(f"reached by what is kept: {len(seen) / max(1, len(everything)):.1%} of what all reach")
+        print(f"{title:>9}: {len(names):,} tests, {seconds:,.0f} s of CPU time")
+    print(f"coverage of the tests kept: {len(seen) / max(1, len(everything)):.1%} of the total")
     files: Counter[str] = Counter()
     for name in kept:
         files[name.split("::")[0]] += times[name]

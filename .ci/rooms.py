@@ -1,7 +1,7 @@
-"""Prints what the tests reach of each room, in lines and branches; fails where it is too little.
+"""Prints the coverage of each room, in lines and branches; fails if it is too low.
 
-Reads what `coverage combine` left (setup.cfg says where). The total is held to 90 %, and no room
-may be without tests.
+Reads the output of `coverage combine` (its place is in setup.cfg). The total must be at least 90 %,
+and no room may be without tests.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def room_of(name: str) -> str:
 
 
 def share(lines: int, statements: int, branches: int, all_branches: int) -> float:
-    """What was reached of lines and branches together, in percent."""
+    """Covered lines and branches together, in per cent."""
     return 100 * (lines + branches) / max(1, statements + all_branches)
 
 
 def main() -> int:
-    """Prints the table; 1 where the tests reach too little."""
+    """Prints the table; 1 if coverage is too low."""
     rooms: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for name, summary in files().items():
         for i, counted in enumerate(COUNTED):

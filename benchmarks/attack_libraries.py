@@ -1,7 +1,7 @@
-"""PGD and AutoAttack of each library as its own documentation says, all behind one shape.
+"""PGD and AutoAttack of each library, called as documented, behind one interface.
 
-Each entry of `PGD_OF` takes a `Problem` and returns a function without arguments that
-attacks the whole batch once and returns the images. Libraries are imported by their entry.
+Each entry of `PGD_OF` takes a `Problem` and returns a function without arguments that attacks the
+whole batch once and returns the images. Libraries are imported only by their own entry.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class Problem:
 
 
 def ours(problem: Problem) -> Run:
-    """tfrobust's PGD on the folded model, as its evaluation runs it, without skipping."""
+    """tfrobust's PGD on the folded model, as in its evaluation, without dropping images."""
     return tfrobust_pgd(problem, early_stop=False)
 
 
 def tfrobust_pgd(problem: Problem, *, early_stop: bool) -> Run:
-    """tfrobust's PGD, with or without leaving out what is broken."""
+    """tfrobust's PGD, with or without dropping broken images."""
     from tfrobust.attacks.gradient import PGD
     from tfrobust.models.folding import fold
     from tfrobust.runtime import tf
@@ -68,7 +68,7 @@ def tfrobust_pgd(problem: Problem, *, early_stop: bool) -> Run:
 
 
 def as_evaluated(problem: Problem) -> Run:
-    """tfrobust's PGD on a model of any make, as its evaluation runs it, without skipping."""
+    """tfrobust's PGD on a model of any kind, as in its evaluation, without dropping images."""
     from tfrobust.attacks.gradient import PGD
     from tfrobust.models.classifier import as_classifier
     from tfrobust.models.inference import attackable
@@ -90,7 +90,7 @@ def as_evaluated(problem: Problem) -> Run:
 
 
 def bare_loop(problem: Problem) -> Run:
-    """As many input gradients of the plain model, in one compiled loop, and nothing else."""
+    """The same number of input gradients of the plain model in one compiled loop, nothing else."""
     from tfrobust.attacks.gradient import input_gradient
     from tfrobust.runtime import tf
 
@@ -102,7 +102,7 @@ def bare_loop(problem: Problem) -> Run:
             grad, _ = input_gradient(
                 lambda z: problem.model(z, training=False), moved, y, "cross_entropy"
             )
-            # Without a use of the gradient it would not be computed.
+            # If the gradient were unused it would not be computed.
             return i + 1, moved + problem.step_size * tf.sign(grad)
 
         state = (tf.constant(0), x)
@@ -120,7 +120,7 @@ def _on_tensors(problem: Problem, attack: Callable[[Tensor, Tensor], Tensor]) ->
 
 def art(problem: Problem) -> Run:
     """Adversarial Robustness Toolbox: TensorFlowV2Classifier, ProjectedGradientDescent."""
-    from tfrobust.runtime import keras, tf  # isort: skip  # settles Keras before ART imports it
+    from tfrobust.runtime import keras, tf  # isort: skip  # selects Keras before ART imports it
     from art.attacks.evasion import ProjectedGradientDescent
     from art.estimators.classification import TensorFlowV2Classifier
 
@@ -135,7 +135,7 @@ def art(problem: Problem) -> Run:
         classifier, norm=np.inf, eps=problem.eps, eps_step=problem.step_size,
         max_iter=problem.steps, num_random_init=1, batch_size=len(problem.x), verbose=False,
     )  # fmt: skip
-    # It works on one-hot labels; giving integers makes it convert them first.
+    # It works on one-hot labels; integers would have to be converted first.
     y = tf.one_hot(problem.y, problem.num_classes).numpy()
     return lambda: np.asarray(attack.generate(x=problem.x, y=y))
 
@@ -146,28 +146,28 @@ def foolbox(problem: Problem) -> Run:
 
 
 def foolbox_compiled(problem: Problem) -> Run:
-    """The same with the model in a `tf.function`, beyond what Foolbox's documentation does."""
+    """The same with the model in a `tf.function`, beyond Foolbox's documentation."""
     from tfrobust.runtime import tf
 
     return _foolbox(problem, tf.function(lambda x: problem.model(x, training=False)))
 
 
 def _foolbox(problem: Problem, model: Any) -> Run:
-    from tfrobust.runtime import tf  # isort: skip  # settles Keras first
+    from tfrobust.runtime import tf  # isort: skip  # selects Keras first
     import foolbox as library
 
     classifier = library.TensorFlowModel(model, bounds=(0, 1))
     attack = library.attacks.LinfPGD(
         steps=problem.steps, abs_stepsize=problem.step_size, random_start=True
     )
-    # Labels like the predictions: mixed types lead its EagerPy to a function that NumPy 2 dropped.
+    # Labels of the predictions' type: for mixed types its EagerPy calls what NumPy 2 removed.
     x, y = tf.constant(problem.x), tf.constant(problem.y, tf.int64)
     return lambda: np.asarray(attack(classifier, x, y, epsilons=problem.eps)[1])
 
 
 def cleverhans(problem: Problem) -> Run:
     """CleverHans 4: projected_gradient_descent of its TensorFlow 2 part."""
-    from tfrobust.runtime import tf  # isort: skip  # settles Keras first
+    from tfrobust.runtime import tf  # isort: skip  # selects Keras first
     from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 
     x, y = tf.constant(problem.x), tf.constant(problem.y)
@@ -223,7 +223,7 @@ PGD_OF: dict[str, Callable[[Problem], Run]] = {
 def our_autoattack(
     model: Any, x: np.ndarray, y: np.ndarray, eps: float
 ) -> tuple[np.ndarray, float]:
-    """Which images stand, bool [N], and seconds, with tracing and verification."""
+    """Which images survive, bool [N], and seconds, with tracing and verification."""
     from tfrobust.attacks.autoattack import autoattack
     from tfrobust.data.types import ImageSet
     from tfrobust.evaluation.evaluate import evaluate
@@ -244,10 +244,10 @@ def our_autoattack(
 def torch_autoattack(
     model: Any, x: np.ndarray, y: np.ndarray, eps: float, steps: int | None
 ) -> tuple[np.ndarray, float]:
-    """The same of torchattacks, in batches of 250 like ours; judged by the Keras model.
+    """The same for torchattacks, in batches of 250 like ours; judged by the Keras model.
 
-    Its AutoAttack leaves APGD and FAB at their default of 10 steps, where the published one
-    takes 100: `steps` sets them, None leaves them as they come.
+    Its AutoAttack uses APGD and FAB with their default of 10 steps, where the published one uses
+    100: `steps` sets them, None keeps the defaults.
     """
     import torch
     import torchattacks

@@ -1,4 +1,4 @@
-"""Attacks side by side with other libraries' and with a bare loop of gradients, in one run.
+"""Attacks compared with other libraries' and with a bare loop of gradients, in one run.
 
     python -m benchmarks.attacks
     python -m benchmarks.attacks --only autoattack --images 500
@@ -14,8 +14,8 @@ In pgd, skip and keras all take turns, so that a busy machine slows all alike; t
 medians. Torch's threads wait for each other actively, which a busy machine slows far more:
 measure on a quiet one, or with OMP_WAIT_POLICY=PASSIVE in the environment.
 
-The other libraries are no dependencies of tfrobust; one that is missing is left out. They
-work without the old versions that they ask for, so install them without dependencies:
+The other libraries are not dependencies of tfrobust; a missing one is skipped. They work without
+the old versions that they require, so install them without dependencies:
 
     pip install -c constraints.txt -e .
     pip install -c constraints.txt torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu
@@ -58,12 +58,12 @@ SHARED = Path(os.environ.get("TFROBUST_SHARED", Path(__file__).parents[2] / "sha
 REFERENCE = SHARED / "reference" / "resnet2b.h5"
 IMAGES = SHARED / "reference" / "cifar10_test_500.npz"
 SECTIONS = ("pgd", "skip", "keras", "autoattack")
-# Keras 3 may take so many times the seconds of tf_keras.
+# At most so many times the seconds of tf_keras for Keras 3.
 KERAS_GOAL = 1.1
 
 
 class Case(NamedTuple):
-    """A network of the pgd section, and the goal: times the best other library."""
+    """A network of the pgd section, and the goal: its speed over the best other library's."""
 
     backbone: str
     side: int
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         import_quietly()
         _silence()
         policy = os.environ.get("OMP_WAIT_POLICY", "not set")
-        print(f"{os.cpu_count()} processor cores, used by TensorFlow and torch alike; "
+        print(f"{os.cpu_count()} processor cores, used by both TensorFlow and torch; "
               f"OMP_WAIT_POLICY {policy}")  # fmt: skip
         for section in args.only or SECTIONS:
             _RUN[section](args)
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _silence() -> None:
-    """Holds back what other libraries make TensorFlow say about its own deprecations."""
+    """Hides TensorFlow's deprecation warnings that other libraries cause."""
     from tfrobust.runtime import tf
 
     tf.get_logger().setLevel("ERROR")
@@ -106,18 +106,18 @@ def _silence() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.attacks", description="Our attacks against other libraries'.",
+        prog="python -m benchmarks.attacks", description="Our attacks and other libraries'.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
     add("--only", nargs="*", choices=SECTIONS, default=[], help="only these sections")
-    add("--rounds", type=int, default=7, help="pgd, skip: turns of each")
+    add("--rounds", type=int, default=7, help="pgd, skip: rounds of each")
     add("--cases", nargs="*", choices=list(CASES), default=[], help="pgd: only these networks")
     add("--batch-size", type=int, default=64, help="pgd: images in a batch")
     add("--model", type=Path, default=REFERENCE, help="skip, autoattack: run folder or model file")
     add("--data", type=Path, help="skip, autoattack: .npz of x and y (default: a run's own test "
         f"images, {IMAGES.name} for a model file)")  # fmt: skip
-    add("--images", type=int, default=100, help="skip, autoattack: how many of them")
+    add("--images", type=int, default=100, help="skip, autoattack: number of images")
     add("--eps", type=float, nargs="*", default=[2 / 255, 8 / 255], help="skip: radii; autoattack: "
         "the first")  # fmt: skip
     add("--steps", type=int, nargs="*", default=[10, 50], help="skip: steps of PGD")
@@ -134,7 +134,7 @@ def _pgd(args: argparse.Namespace) -> None:
         seconds = _take_turns(runs, args.rounds)
         print(f"{'':28}{'seconds':>9}{'to ours':>9}{'fooled':>9}{'loss':>8}{'max |delta|':>14}")
         for name in runs:
-            # The bare loop stays in no ball: what it does to the model says nothing.
+            # The bare loop has no ball: its effect on the model is meaningless.
             outcome = "" if name == BARE else _outcome(problem, made[name])
             print(f"{name:28}{seconds[name]:9.3f}{seconds[name] / seconds[OURS]:9.2f}{outcome}")
         _tell_ratios(seconds, case.goal)
@@ -172,7 +172,7 @@ def _keras(args: argparse.Namespace) -> None:
 
 
 def _untrained(case: Case, batch_size: int) -> tuple[Problem, str]:
-    """A network of random weights, and what it is to be fooled about: its own predictions.
+    """A network with random weights, to be attacked on its own predictions.
 
     Time does not depend on the weights. BatchNorm's statistics are those of the images,
     without which random activations would vanish, and gradients with them.
@@ -193,7 +193,7 @@ def _untrained(case: Case, batch_size: int) -> tuple[Problem, str]:
 
 
 def _available(problem: Problem) -> tuple[dict[str, Run], dict[str, np.ndarray]]:
-    """What can run here, and what each makes in a first, untimed run."""
+    """The attacks that can run here, and the images of each from a first, untimed run."""
     runs, made = {}, {}
     for name, make in PGD_OF.items():
         try:
@@ -201,10 +201,10 @@ def _available(problem: Problem) -> tuple[dict[str, Run], dict[str, np.ndarray]]
             made[name] = run()
             runs[name] = run
         except Exception as error:
-            # Another library may fail in any way beside this TensorFlow, NumPy or torch.
+            # Another library may fail in any way with this TensorFlow, NumPy or torch.
             if name in (OURS, BARE):
                 raise
-            print(f"{name} is left out: {_sentence(error)}")
+            print(f"{name} is skipped: {_sentence(error)}")
     return runs, made
 
 
@@ -215,7 +215,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _take_turns(runs: Mapping[str, Run], rounds: int) -> dict[str, float]:
-    """Median seconds of each; every one has run before."""
+    """Median seconds of each; each has already run once."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
@@ -226,7 +226,7 @@ def _take_turns(runs: Mapping[str, Run], rounds: int) -> dict[str, float]:
 
 
 def _outcome(problem: Problem, x_adv: np.ndarray) -> str:
-    """Shows that all computed the same attack: what it did to the model, and how far it went."""
+    """Shows that all computed the same attack: its effect on the model, and its largest change."""
     from tfrobust.runtime import tf
 
     logits = tf.constant(problem.model(x_adv, training=False))
@@ -251,7 +251,7 @@ def _skip(args: argparse.Namespace) -> None:
     if not (given := _trained(args, "skip")):
         return
     model, x, y, shown = given
-    print(f"\nPGD that drops what is broken, on {shown}, against as many gradients of all")
+    print(f"\nPGD that drops broken images, on {shown}, compared with as many gradients of all")
     print(f"{'':20}{'eps':>9}{'ours s':>9}{'bare s':>9}{'ratio':>7}{'standing at end':>17}")
     for steps in args.steps:
         for eps in args.eps:
@@ -269,11 +269,11 @@ def _skip(args: argparse.Namespace) -> None:
 def _trained(
     args: argparse.Namespace, section: str
 ) -> tuple[Any, np.ndarray, np.ndarray, str] | None:
-    """The model, its images and labels, and a description; None where there is no model."""
+    """The model, its images and labels, and a description; None if there is no model."""
     from tfrobust.models.opening import load_any
 
     if args.model == REFERENCE and not REFERENCE.is_file():
-        print(f"\n{section} is left out: {REFERENCE} is not there; name a model by --model.")
+        print(f"\n{section} is skipped: {REFERENCE} does not exist; give a model by --model.")
         return None
     model = load_any(args.model)
     x, y = _images(args)
@@ -283,7 +283,7 @@ def _trained(
 
 
 def _images(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
-    """Of the file, or of the run's own test split."""
+    """The images and labels of the file, or of the run's own test split."""
     if args.data is None and args.model.is_dir():
         from tfrobust.jobs.images import load_splits
         from tfrobust.run import RunFolder
@@ -293,7 +293,7 @@ def _images(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
         return test.images[: args.images], test.labels[: args.images].astype(np.int32)
     path = args.data or IMAGES
     if not path.is_file():
-        raise UsageError(f"{path} not found: expected an .npz file of x and y; name it by --data.")
+        raise UsageError(f"{path} not found: expected an .npz file of x and y; give it by --data.")
     with np.load(path) as content:
         return content["x"][: args.images], content["y"][: args.images].astype(np.int32)
 
@@ -306,11 +306,11 @@ def _autoattack(args: argparse.Namespace) -> None:
     print(f"\nStandard AutoAttack on {shown}, linf, eps {eps * 255:g}/255", flush=True)
     ours, our_seconds = our_autoattack(model, x, y, eps)
     print(f"{OURS:26}{our_seconds:9.1f} s{ours.mean():9.4f} robust accuracy", flush=True)
-    for steps, name in ((100, "torchattacks, 100 steps"), (None, "torchattacks as it comes")):
+    for steps, name in ((100, "torchattacks, 100 steps"), (None, "torchattacks' defaults")):
         try:
             theirs, seconds = torch_autoattack(model, x, y, eps, steps)
         except ImportError as error:
-            print(f"torchattacks is left out: {_sentence(error)}")
+            print(f"torchattacks is skipped: {_sentence(error)}")
             return
         differ = int((ours != theirs).sum())
         print(f"{name:26}{seconds:9.1f} s{theirs.mean():9.4f} robust accuracy; tfrobust takes "

@@ -3,13 +3,13 @@
     python -m benchmarks.autoattack_l1
     python -m benchmarks.autoattack_l1 --images 100 --eps 2 4
 
-Both in the settings of l1-AutoAttack: cross-entropy with 5 restarts and the targeted DLR loss with
-5 targets, 100 steps, from balls of 3 and 2 times the radius. What a library returns is judged
-here, by the Keras model itself, on the images with their distance taken anew. Ours are timed with
-tracing and verification.
+Both with the settings of l1-AutoAttack: cross-entropy with 5 restarts and the targeted DLR loss
+with 5 targets, 100 steps, from balls of 3 and 2 times the radius. Results are judged here, by the
+Keras model itself, on the images with their distance recomputed. Ours are timed with tracing and
+verification.
 
-adv-lib is no dependency of tfrobust; where it is missing it is left out, with the reason. It is
-installed as for `benchmarks.minimal_norm`.
+adv-lib is not a dependency of tfrobust; if it is missing it is skipped, with the reason. Install it
+as for `benchmarks.minimal_norm`.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ def theirs(model: Any, x: np.ndarray, y: np.ndarray, eps: float) -> Runs:
 
 
 def measured(runs: Runs, model: Any, x: np.ndarray, y: np.ndarray, eps: float) -> np.ndarray:
-    """Which images stand after both attacks, bool [N]; prints a line for each."""
+    """Which images survive both attacks, bool [N]; prints one line for each."""
     standing = classes_of(model, x) == y
     for name, run in runs.items():
         start = time.perf_counter()
         x_adv = run()
         seconds = time.perf_counter() - start
-        # Sums of thousands of rounded values: a hundred thousandth of the radius is rounding.
+        # Sums of thousands of rounded values: a hundred-thousandth of the radius is rounding.
         inside = np.abs(x_adv - x).sum(axis=(1, 2, 3), dtype=np.float64) <= eps * (1 + 1e-5)
         standing &= ~((classes_of(model, x_adv) != y) & inside)
         print(f"  {name:10}{seconds:9.1f} s, {standing.mean():.4f} left", flush=True)
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.autoattack_l1", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--images", type=int, default=100, help="how many")
+    parser.add_argument("--images", type=int, default=100, help="number of images")
     parser.add_argument("--eps", type=float, nargs="+", default=[2.0, 4.0], help="radii")
     args = parser.parse_args(argv)
     try:
@@ -103,7 +103,7 @@ def _compare(count: int, radii: Sequence[float]) -> None:
 
     for path in (REFERENCE, IMAGES):
         if not path.is_file():
-            raise UsageError(f"{path} not found: it comes with the reference data.")
+            raise UsageError(f"{path} not found: it is part of the reference data.")
     model = keras.models.load_model(REFERENCE, compile=False)
     with np.load(IMAGES) as content:
         x, y = content["x"][:count], content["y"][:count].astype(np.int32)
@@ -114,11 +114,11 @@ def _compare(count: int, radii: Sequence[float]) -> None:
         try:
             other = theirs(model, x, y, eps)
         except ImportError as error:
-            print(f"adv-lib is left out: {error}")
+            print(f"adv-lib is skipped: {error}")
             continue
         print("adv-lib", flush=True)
         differ = int((measured(other, model, x, y, eps) != own).sum())
-        print(f"They judge {differ} of {len(x)} images differently.", flush=True)
+        print(f"They differ on {differ} of {len(x)} images.", flush=True)
 
 
 if __name__ == "__main__":

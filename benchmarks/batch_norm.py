@@ -1,4 +1,4 @@
-"""Which batches should move BatchNorm's statistics? Measured on real images.
+"""Which batches should update BatchNorm's statistics? Measured on real images.
 
     python -m benchmarks.batch_norm
 
@@ -21,7 +21,7 @@ def main() -> int:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--epochs", type=int, default=15, help="epochs of each training")
-    parser.add_argument("--seeds", type=int, default=2, help="runs of each policy")
+    parser.add_argument("--seeds", type=int, default=2, help="runs per policy")
     args = parser.parse_args()
     from tfrobust.config import BATCH_NORM
     from tfrobust.runtime import import_quietly

@@ -1,14 +1,13 @@
-"""Evaluation now against another commit's: the same command in both trees, in turns, in one run.
+"""Evaluation now and at another commit: the same command in both trees, alternating, in one run.
 
     git worktree add --detach /tmp/before COMMIT
     python -m benchmarks.before /tmp/before
     python -m benchmarks.before /tmp/before --attack autoattack --images 500 --rounds 1
 
-The command is `pipelines.evaluate` of a model file on images in an .npz file (the reference
-model and its images by default), in a process of its own for each turn. What is compared are
-the seconds that the evaluation itself reports (without imports and figures), the processor's
-seconds of the whole command, which other work on the machine disturbs less, and every image's
-outcome.
+The command is `pipelines.evaluate` of a model file on images in an .npz file (by default the
+reference model and its images), in a separate process each time. It compares the seconds that the
+evaluation itself reports (without imports and figures), the CPU seconds of the whole command, which
+other work on the machine affects less, and the outcome of every image.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ import numpy as np
 
 from benchmarks.measuring import shared_folder
 
-# The goal: no slower by more than this.
+# The goal: at most this much slower.
 GOAL = 1.03
 
 
 class Turn(NamedTuple):
-    """One evaluation: its own seconds, the processor's seconds of the command, and its report."""
+    """One evaluation: its own seconds, the command's CPU seconds, and its report."""
 
     seconds: float
     processor: float
@@ -42,7 +41,7 @@ class Turn(NamedTuple):
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Prints the medians of both trees; 0 where the goal is reached and the outcomes are equal."""
+    """Prints the medians of both trees; 0 if the goal is reached and the outcomes are equal."""
     args = _parser().parse_args(words)
     here = Path(__file__).resolve().parents[1]
     trees = {"before": args.before.resolve(), "now": here}
@@ -61,7 +60,7 @@ def main(words: Sequence[str] | None = None) -> int:
         for what in ("seconds", "processor")
     ]
     same = _outcomes(turns["now"][0].report) == _outcomes(turns["before"][0].report)
-    print(f"now takes {ratios[0]:.3f} of the seconds before and {ratios[1]:.3f} of the processor's "
+    print(f"now takes {ratios[0]:.3f} of the seconds before and {ratios[1]:.3f} of the CPU seconds "
           f"(goal {GOAL}); scores are {'the same' if same else 'NOT the same'}")  # fmt: skip
     return 0 if same and min(ratios) <= GOAL else 1
 
@@ -75,10 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("before", type=Path, help="a working tree of the other commit")
     parser.add_argument("--model", type=Path, default=reference / "resnet2b.h5")
     parser.add_argument("--data", type=Path, default=reference / "cifar10_test_500.npz")
-    parser.add_argument("--attack", default="pgd", help="as pipelines.evaluate takes it (pgd)")
+    parser.add_argument("--attack", default="pgd", help="as for pipelines.evaluate (pgd)")
     parser.add_argument("--eps", default="2/255", help="radius (2/255)")
-    parser.add_argument("--images", type=int, default=500, help="how many (500)")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each (5)")
+    parser.add_argument("--images", type=int, default=500, help="number of images (500)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each (5)")
     return parser
 
 
@@ -109,7 +108,7 @@ def _processor() -> float:
 
 
 def _outcomes(report: dict[str, Any]) -> dict[str, Any]:
-    """What became of every image."""
+    """The outcome of every image."""
     return {key: report[key] for key in ("clean_accuracy", "robust_accuracy", "examples")}
 
 

@@ -1,4 +1,4 @@
-"""Do the checks of an evaluation raise no false alarm, and give no false comfort?
+"""Do the checks of an evaluation raise false alarms, or miss unsound models?
 
     python -m benchmarks.checks --output build/checks
     python -m benchmarks.checks --data digits --models pgd "k-winners-take-all" --seeds 0
@@ -6,8 +6,8 @@
 Trains sound and unsound models on the digits and on 3,000 CIFAR-10 images, seconds to a minute
 each, and evaluates each as a user does who gives nothing but model, images and ball:
 `tr.evaluate(model, (x, y), tr.Linf(eps))`. Goal: no flag on a sound model, and on each unsound one
-a flag that names what is wrong with it, for each seed. A row is written as soon as it is there:
-stopped, the same command goes on. The table is in OUTPUT/table.md and OUTPUT/table.json.
+a flag that names its fault, for each seed. A row is written as soon as it is ready: stopped, the
+same command resumes. The table is in OUTPUT/table.md and OUTPUT/table.json.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Row = dict[str, Any]
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs what is missing, then prints and writes the table; 0 where the goal is reached."""
+    """Runs the missing rows, then prints and writes the table; 0 if the goal is reached."""
     args = _parser().parse_args(words)
-    for seed in args.seeds:  # whole seeds, so that a run that is stopped has all models
+    for seed in args.seeds:  # seed by seed, so that a stopped run has all models
         for data in args.data:
             for name in cases(data):
                 if name in args.models:
@@ -41,7 +41,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _complete(task: Task, name: str, args: argparse.Namespace) -> None:
-    """Writes a model's row, unless it is there, and the table with it."""
+    """Writes a model's row, unless it exists, and updates the table."""
     slug = re.sub(r"\W+", "-", name).strip("-")
     file = args.output / "rows" / f"{task.data}-{slug}-{task.seed}.json"
     if file.is_file() and not args.again:
@@ -61,7 +61,7 @@ def measured(task: Task, name: str) -> Row:
 
     Args:
       task: the data set and the seed.
-      name: of `CASES`.
+      name: name in `CASES`.
 
     Returns:
       The row: accuracies, the flags with their sentences, and seconds.
@@ -88,14 +88,14 @@ def measured(task: Task, name: str) -> Row:
 
 
 def is_right(row: Row) -> bool:
-    """Whether a row is as it ought to be: no flag, or one of those that name the fault."""
+    """Whether a row is as expected: no flag, or one of those that name the fault."""
     if not row["expected"]:
         return not row["flags"]
     return bool(set(row["expected"]) & set(row["flags"]))
 
 
 def as_table(rows: Sequence[Row]) -> str:
-    """Flag against model, as Markdown: on how many seeds each flag was raised."""
+    """Models by flags, as Markdown: the number of seeds on which each flag was raised."""
     raised = sorted({flag for row in rows for flag in row["flags"]})
     head = ["model", "seeds", "clean", "robust", *(f"`{flag}`" for flag in raised), "right"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
@@ -137,12 +137,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
-    add("--output", type=Path, default=Path("build/checks"), help="where rows and table are kept")
+    add("--output", type=Path, default=Path("build/checks"), help="folder for rows and table")
     add("--data", nargs="+", default=DATA, choices=DATA, help="data sets (all)")
     add("--models", nargs="+", default=tuple(CASES), choices=tuple(CASES), metavar="MODEL",
         help=f"some of: {'; '.join(CASES)} (all)")  # fmt: skip
-    add("--seeds", nargs="+", type=int, default=(0, 1, 2), help="of the models (0 1 2)")
-    add("--again", action="store_true", help="run also what has a row already")
+    add("--seeds", nargs="+", type=int, default=(0, 1, 2), help="seeds of the models (0 1 2)")
+    add("--again", action="store_true", help="also repeat models that already have a row")
     return parser
 
 

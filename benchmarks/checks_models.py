@@ -1,4 +1,4 @@
-"""Models for `benchmarks.checks`: sound ones, and ones whose figure is not to be believed."""
+"""Models for `benchmarks.checks`: sound ones, and ones whose score is wrong."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tfrobust.typing import Function, Tensor
 
 
 def quantised(model: Any, levels: int = 8) -> Function:
-    """Behind inputs that are rounded to a few levels."""
+    """Behind inputs rounded to a few levels."""
     from tfrobust.runtime import tf
 
     return lambda x: model(tf.round(x * (levels - 1)) / (levels - 1))
@@ -44,7 +44,7 @@ def jpeg_coded(model: Any, quality: int = 75) -> Function:
 
 
 def randomly_resized(model: Any) -> Function:
-    """Shrunk and put at a random place, Xie et al. (2018), https://arxiv.org/abs/1711.01991."""
+    """Shrunk and placed at random, Xie et al. (2018), https://arxiv.org/abs/1711.01991."""
     from tfrobust.runtime import tf
 
     def forward(x: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def randomly_resized(model: Any) -> Function:
 
 
 def tempered(model: Any, seed: int) -> Function:
-    """Divided by a temperature that varies fast with the image, and decides nothing."""
+    """Divided by a temperature that varies rapidly with the image and affects no decision."""
     from tfrobust.runtime import tf
 
     pattern = np.random.default_rng(seed).choice([-1, 1], (32, 32, 3)).astype(np.float32)
@@ -71,21 +71,21 @@ def tempered(model: Any, seed: int) -> Function:
 
 
 def waved(model: Any) -> Function:
-    """Behind waves too small to see, whose slope is larger than that of the pixels."""
+    """Behind waves of imperceptible size whose slope is larger than that of the pixels."""
     from tfrobust.runtime import tf
 
     return lambda x: model(x + 0.002 * tf.sin(1570 * x))
 
 
 def dropped(model: Any) -> Function:
-    """With some pixels left out at random."""
+    """With some pixels dropped at random."""
     from tfrobust.runtime import tf
 
     return lambda x: model(tf.nn.dropout(x, 0.1))
 
 
 def stopped(model: Any) -> Function:
-    """Whose gradient is stopped."""
+    """With its gradient stopped."""
     from tfrobust.runtime import tf
 
     return lambda x: model(tf.stop_gradient(x))
@@ -97,10 +97,10 @@ class Case:
 
     Attributes:
       make: task -> a model or function.
-      flags: any one of these is right; none for a sound model.
-      data: the data sets that it is made for.
+      flags: any one of these is correct; none for a sound model.
+      data: the data sets that it is used with.
       large: whether it is attacked in the larger ball.
-      held_out: whether it was made after the checks were settled, and so tries them.
+      held_out: whether it was made after the checks were fixed, and so tests them.
     """
 
     make: Callable[[Task], Any]
@@ -125,7 +125,7 @@ def _sound(name: str, **settings: Any) -> Callable[[Task], Any]:
         }[name]()
         if not method.needs_attack:
             return trained(task, method, **settings)
-        # From random weights so few steps may not leave the constant prediction.
+        # From random weights this few steps may not leave the constant prediction.
         start = plain(task, settings.get("width", SMALL))
         return trained(task, method, start=start, epochs=EPOCHS[task.data] // 2, rate=1e-3,
                        **settings)  # fmt: skip
@@ -176,14 +176,14 @@ def _mobilenet(task: Task) -> Any:
 
 
 def _reference(task: Task) -> Any:
-    """A network of others, adversarially trained at 2/255, whatever the seed."""
+    """Someone else's network, adversarially trained at 2/255, whatever the seed."""
     import tfrobust as tr
 
     return tr.load_any(shared_folder() / "reference" / "resnet2b.h5")
 
 
 def _with_other_gradient(task: Task) -> Function:
-    """The logits of one network with the gradient of another, which knows nothing."""
+    """The logits of one network with the gradient of another, unrelated one."""
     from tfrobust.runtime import tf
 
     model, other = plain(task), network(Task(task.data, task.seed + 100))
@@ -219,7 +219,7 @@ CASES = {
     "temperature by image": Case(_of_plain(tempered, seeded=True),
                                  ("misleading_gradients", "vanishing_gradients"), data=("digits",)),
     "BatchNorm in training mode": Case(_in_training_mode, ("batch_dependence",)),
-    # Networks as small as these do not overfit so to a few thousand photographs in a minute.
+    # Networks this small do not overfit like this to a few thousand photographs in a minute.
     "fast, overfitted": Case(overfitted, ("catastrophic_overfitting",), data=("digits",),
                              large=True),
     "guessing": Case(network, ("no_better_than_guessing", "constant_predictions"),

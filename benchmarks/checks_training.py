@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.measuring import shared_folder
 from tfrobust.typing import Function, Tensor
 
-# Images that are attacked, and those that a CIFAR-10 model is trained on.
+# Images that are attacked, and images that a CIFAR-10 model is trained on.
 ATTACKED, TRAINED = 200, 3000
 EPOCHS = {"digits": 12, "cifar10": 8}
 # Channels of the first convolution.
@@ -34,7 +34,7 @@ class Images:
 
 @functools.cache
 def images(data: str) -> Images:
-    """Of 'digits' or 'cifar10'; the same test images for each seed of a model."""
+    """The images of 'digits' or 'cifar10'; the same test images for each seed of a model."""
     if data == "digits":
         import tfrobust as tr
 
@@ -47,7 +47,7 @@ def images(data: str) -> Images:
 
 
 def _decoded(archive: zipfile.ZipFile, part: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """As many of each class, in a random order that is always the same."""
+    """Equally many of each class, in a fixed random order."""
     from PIL import Image
 
     names = [name for name in sorted(archive.namelist()) if f"/{part}/" in name and "." in name]
@@ -71,12 +71,12 @@ class Task:
 
     @property
     def eps(self) -> float:
-        """Of the L-infinity ball that it is trained for and attacked in."""
+        """The radius of the L-infinity ball for training and attacks."""
         return 0.1 if self.data == "digits" else 4 / 255
 
     @property
     def large_eps(self) -> float:
-        """Of the ball in which single-step training overfits."""
+        """The radius of the ball in which single-step training overfits."""
         return 0.2 if self.data == "digits" else 16 / 255
 
     @property
@@ -89,7 +89,7 @@ def network(
     task: Task, *, width: int = SMALL, library: Any = None, activation: Function | None = None,
     batch_norm: bool = False, scale: float = 1.0,
 ) -> Any:  # fmt: skip
-    """Three convolutions with stride 2 and a dense layer, with logits, of tf_keras or another."""
+    """Three convolutions with stride 2 and a dense layer, with logits, in either Keras."""
     library = library or _tf_keras()
     layers = library.layers
     library.utils.set_random_seed(task.seed)
@@ -114,7 +114,7 @@ def trained(
     rate: float = 2e-3, start: Any = None, build: Callable[..., Any] | None = None,
     **of_network: Any,
 ) -> Any:  # fmt: skip
-    """A network after `tr.robust(...).fit`, from the weights of another or from random ones."""
+    """A network after `tr.robust(...).fit`, starting from another's weights or from random ones."""
     import tfrobust as tr
 
     library = of_network.get("library") or _tf_keras()
@@ -131,7 +131,7 @@ def trained(
 
 @functools.lru_cache(maxsize=4)
 def plain(task: Task, width: int = SMALL) -> Any:
-    """The sound network that others start from, or are made of."""
+    """The sound network that others start from or are derived from."""
     import tfrobust as tr
 
     return trained(task, tr.Standard(), weight_decay=1e-3, width=width)

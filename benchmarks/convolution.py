@@ -1,12 +1,11 @@
-"""Our convolution by unfolding against Keras's, in one run: speed and peak memory.
+"""The convolution by unfolding compared with Keras's, in one run: speed and peak memory.
 
     python -m benchmarks.convolution
 
-Prints, for both SimpleNets on either convolution, milliseconds of a forward pass, of the
-gradient for the images (as attacks take it) and of a training step, all in compiled graphs
-that take turns, so that a busy machine slows both alike; and what each adds to the peak
-memory of a process of its own over the same process before. Before that it checks that
-both give the same numbers.
+Prints, for both SimpleNets with either convolution, milliseconds of a forward pass, of the
+gradient by the images (as in attacks) and of a training step, all in compiled graphs that
+alternate, so that a busy machine slows both equally; and the increase of each in peak memory of a
+separate process. Before that it checks that both give the same numbers.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def main() -> int:
 
     import_quietly()
     print(f"{args.image_size}x{args.image_size}, batch {args.batch_size}, medians of "
-          f"{args.rounds} rounds, taking turns")  # fmt: skip
+          f"{args.rounds} rounds, alternating")  # fmt: skip
     print(f"{'network':16}{'work':16}{'keras ms':>10}{'ours ms':>9}{'ratio':>7}"
           f"{'keras MB':>10}{'ours MB':>9}{'ratio':>7}")  # fmt: skip
     for network in args.networks or NETWORKS:
@@ -52,7 +51,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    description = "Our convolution against Keras's."
+    description = "Our convolution compared with Keras's."
     parser = new_parser("convolution", description, side=32, rounds=15)
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=[], help="only these")
     return parser
@@ -80,7 +79,7 @@ def _model(network: str, kind: str, args: argparse.Namespace) -> Any:
 
 
 def _works(model: Any, x: Tensor, y: Tensor) -> dict[str, Work]:
-    """What is timed, each ready to run."""
+    """The functions to time, ready to run."""
     from tfrobust.attacks.gradient import input_gradient
     from tfrobust.runtime import keras, tf
 
@@ -109,7 +108,7 @@ def _works(model: Any, x: Tensor, y: Tensor) -> dict[str, Work]:
 
 
 def _finished(work: Work) -> Any:
-    """The result as an array: only then is it sure to be there."""
+    """The result as an array: only then has the work certainly finished."""
     return work().numpy()
 
 
@@ -130,7 +129,7 @@ def _memory_in_process(network: str, kind: str, work: str, args: argparse.Namesp
 
 
 def _added_memory(args: argparse.Namespace) -> float:
-    """MB that the work adds to the peak of a process with the model and images in it."""
+    """MB by which the work increases the peak of a process with the model and images in it."""
     network, kind, work = args.memory_of.split(":")
     model = _model(network, kind, args)
     x, y = real_batch(args.batch_size, args.image_size)

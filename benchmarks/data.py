@@ -1,12 +1,11 @@
-"""Images per second of the data pipeline beside MobileNetV2's training step.
+"""Images per second of the data pipeline, compared with MobileNetV2's training step.
 
     python -m benchmarks.data
 
-The goal is 5: the pipeline with flip, crop and colour jitter delivers at least five
-times the images that a training step consumes on the same machine, so that training
-never waits for data. The images are TinyImageNet's from the folder of real data
-(TFROBUST_SHARED, or ../shared/data beside the repository) where it is there, else
-scikit-learn's digits.
+The goal is 5: the pipeline with flip, crop and colour jitter delivers at least five times the
+images that a training step consumes on the same machine, so that training never waits for data. The
+images are TinyImageNet's from the folder of real data (TFROBUST_SHARED, or ../shared/data beside
+the repository) if it exists, else scikit-learn's digits.
 """
 
 from __future__ import annotations
@@ -49,14 +48,14 @@ STAGES = {
 
 
 class Rate(NamedTuple):
-    """Images per second, and milliseconds of processor time (all threads) per batch."""
+    """Images per second, and CPU milliseconds (all threads) per batch."""
 
     images: float
     cpu: float
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the table; 0 where the goal is reached, 1 where it is missed or on a failure."""
+    """Prints the table; 0 if the goal is reached, 1 if it is missed or on a failure."""
     options = _parse(argv)
     try:
         return 0 if _report(options) >= GOAL else 1
@@ -80,7 +79,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(flag, type=_positive, default=default, help=f"{meaning} ({default})")
     options = parser.parse_args(argv)
     if options.image_size < 32:
-        parser.error(f"--image-size: MobileNetV2 takes 32 or more, found {options.image_size}")
+        parser.error(f"--image-size: MobileNetV2 needs at least 32, found {options.image_size}")
     return options
 
 
@@ -91,7 +90,7 @@ def _positive(text: str) -> int:
 
 
 def _report(options: argparse.Namespace) -> float:
-    """Prints the table; returns the ratio that the goal is about."""
+    """Prints the table; returns the ratio that the goal refers to."""
     files, source = _encoded_images(options.images, options.image_size)
     side = options.image_size
     print(f"{len(files):,} images of {source}, {side}x{side}, batch {options.batch_size}\n")
@@ -109,7 +108,7 @@ def _report(options: argparse.Namespace) -> float:
     _print_row("decode JPEG (once a run, one thread)", Rate(decoded, cpu), step)
     rates = _measure_stages(data, options, step)
     ratio = rates[USUAL].images / step.images
-    print(f"\nGoal: flip + crop + colour at {GOAL:g} times the training step; it is {ratio:.1f}.")
+    print(f"\nGoal: flip + crop + colour at {GOAL:g} times the training step; got {ratio:.1f}.")
     return ratio
 
 
@@ -130,11 +129,11 @@ def _print_row(name: str, rate: Rate, step: Rate) -> None:
 
 
 def _encoded_images(count: int, side: int) -> tuple[list[bytes], str]:
-    """At most `count` JPEG files, and whose they are."""
+    """At most `count` JPEG files, and their source."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     path = Path(os.environ.get("TFROBUST_SHARED", beside)) / "tiny-imagenet-200.zip"
     if not path.is_file():
-        return _encoded_digits(count, side), f"scikit-learn's digits ({path} is not there)"
+        return _encoded_digits(count, side), f"scikit-learn's digits ({path} does not exist)"
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith(".JPEG")]
         # Spread over the archive, because its files are sorted by class.
@@ -168,7 +167,7 @@ def _batches(
 ) -> Iterator[dict[str, Any]]:
     from tfrobust.data.pipeline import training_batches
 
-    # Full batches alone, so that a batch always counts as many images.
+    # Full batches only, so that a batch always counts the same number of images.
     batches = training_batches(
         data, batch_size=options.batch_size, seed=0, augment=config, drop_remainder=True
     )

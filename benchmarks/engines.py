@@ -1,7 +1,7 @@
-"""Serving engines of others around what tfrobust exports: OpenVINO, ONNX Runtime, KServe.
+"""Other serving engines around the exports of tfrobust: OpenVINO, ONNX Runtime, KServe.
 
-The first two run the model inside of this process, which says what the engine itself takes; KServe
-is a server of its own, started from deploy/serving/kserve_server.py and asked by REST.
+The first two run the model inside this process, which shows the time of the engine itself; KServe
+is a separate server, started from deploy/serving/kserve_server.py and queried by REST.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tfrobust.export.formats import Run
 from tfrobust.serving.model import newest_version
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Engines that run inside of this process -> the package that each needs.
+#: Engines that run inside this process -> the package that each needs.
 INSIDE = {"tensorflow": "tensorflow", "openvino": "openvino", "onnxruntime": "onnxruntime"}
 
 
@@ -54,21 +54,21 @@ def opened(engine: str, folder: Path) -> Run:
 def _openvino(saved_model: Path) -> Run:
     import openvino
 
-    # It reads the signature serving_default. On processors that have bfloat16 it computes in it
-    # unless told otherwise: logits were .08 off.
+    # It uses the signature serving_default. On processors with bfloat16 it computes in bfloat16 by
+    # default: logits were .08 off.
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.compile_model(openvino.convert_model(str(saved_model)), "CPU", exact)
     logits = compiled.output("logits")
 
     def run(x: np.ndarray) -> np.ndarray:
-        # The outputs' memory is used again by the next call.
+        # The memory of the outputs is reused by the next call.
         return np.array(compiled(x)[logits])
 
     return run
 
 
 def image_shape(folder: Path) -> tuple[int, ...]:
-    """[H, W, 3] of the images that a run's SavedModel takes."""
+    """[H, W, 3] of the images of a run's SavedModel."""
     from tfrobust.models.opening import load_any
 
     return tuple(load_any(newest_version(folder)).image_shape)
@@ -89,7 +89,7 @@ def kserve(folder: Path, name: str) -> Iterator[tuple[int, int]]:
     command = [
         sys.executable, str(ROOT / "deploy" / "serving" / "kserve_server.py"), "--model",
         str(newest_version(folder)), "--model_name", name, "--http_port", str(port),
-        # Its lines for each request would be part of what is measured.
+        # Its log lines for each request would be part of the measurement.
         "--enable_latency_logging", "false", "--configure_logging", "false",
     ]  # fmt: skip
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}

@@ -1,19 +1,18 @@
-"""Stock NSL's and ART's adversarial training against ours, at equal wall-clock time.
+"""Adversarial training by stock NSL and ART compared with ours, at equal wall-clock time.
 
     python -m benchmarks.equal_time --recipe cifar10_30min --output equal-time
     python -m benchmarks.equal_time --only nsl --minutes 30 --output equal-time
 
-Each trains the recipe's network on the recipe's batches, with its optimiser, batch size,
-radius, weight decay and precision, for as many minutes, in a process of its own; the
-learning rate follows the recipe's schedule over these minutes. The last model is kept
-(ours: the best on 'select'), and all are attacked by the same AutoAttack on the same test
-images.
+Each trains the recipe's network on the recipe's batches, with its optimiser, batch size, radius,
+weight decay and precision, for the same number of minutes, in a separate process; the learning rate
+follows the recipe's schedule over these minutes. The last model is kept (ours: the best on
+'select'), and all are attacked by the same AutoAttack on the same test images.
 
 - tfrobust: `pipelines.train` with the recipe.
 - nsl: stock `AdversarialRegularization`, clean and adversarial loss of equal weight,
   L-infinity, one step of eps from the image (`--nsl-steps` for more), clipped to [0, 1].
 - art: `AdversarialTrainer` with `ProjectedGradientDescent`, 7 steps of eps / 4 from a random
-  start, ratio 1, as its `AdversarialTrainerMadryPGD` has it. ART is no dependency of
+  start, ratio 1, as in its `AdversarialTrainerMadryPGD`. ART is not a dependency of
   tfrobust: see benchmarks/attacks.py for how to install it.
 """
 
@@ -82,7 +81,7 @@ def _config(args: argparse.Namespace) -> RunConfig:
 
 
 def _train_other(name: str, config: RunConfig, args: argparse.Namespace, run: Path) -> None:
-    """Trains by another library and leaves a run folder that `pipelines.evaluate` takes."""
+    """Trains with another library and writes a run folder for `pipelines.evaluate`."""
     from tfrobust.backbones.precision import in_float32
     from tfrobust.jobs.images import load_splits
     from tfrobust.run import RunFolder
@@ -102,7 +101,7 @@ def _train_other(name: str, config: RunConfig, args: argparse.Namespace, run: Pa
 
 
 def _network(config: RunConfig, train: Any) -> Any:
-    """The recipe's network in its precision, so that all train in the same numbers."""
+    """The recipe's network in its precision, so that all train in the same precision."""
     from tfrobust.backbones import build
     from tfrobust.runtime import setup
 
@@ -117,7 +116,7 @@ def _network(config: RunConfig, train: Any) -> Any:
 
 
 def _options(config: RunConfig) -> dict[str, Any]:
-    """The backbone's settings as `build` takes them."""
+    """The backbone's settings as arguments of `build`."""
 
     return {k: v for k, v in config.backbone.to_plain().items() if k != "name"}
 
@@ -131,7 +130,7 @@ def _for_minutes(
 
     stage = config.training.stages[0]
     batches = _batches(train, config)
-    # Tracing counts for nobody: the first step is taken before the clock starts.
+    # Tracing is not timed: the first step runs before the clock starts.
     set_rate(learning_rate(stage, 0.0))
     step(next(batches))
     begin, done, progress = time.monotonic(), 1, Progress("training", 1000)
@@ -180,7 +179,7 @@ def _nsl(
 def _art(
     model: Any, config: RunConfig, steps: int
 ) -> tuple[Callable[[dict[str, Any]], None], Callable[[float], None]]:
-    from tfrobust.runtime import keras, tf  # isort: skip  # settles Keras before ART imports it
+    from tfrobust.runtime import keras, tf  # isort: skip  # selects Keras before ART imports it
     from art.attacks.evasion import ProjectedGradientDescent
     from art.defences.trainer import AdversarialTrainer
     from art.estimators.classification import TensorFlowV2Classifier
@@ -213,11 +212,11 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add = parser.add_argument
     add("--recipe", default="cifar10_30min", help="network, data and optimiser; of one stage")
-    add("--minutes", type=float, default=30.0, help="of training, each")
+    add("--minutes", type=float, default=30.0, help="minutes of training, each")
     add("--only", nargs="*", choices=TRAINERS, default=[], help="only these")
-    add("--images", type=int, default=1000, help="test images that AutoAttack is run on")
+    add("--images", type=int, default=1000, help="test images for AutoAttack")
     add("--nsl-steps", type=int, default=1, help="attack steps of stock NSL")
-    add("--data", default=None, help="the images, where not the recipe's data set")
+    add("--data", default=None, help="the images, if not the recipe's data set")
     add("--output", default="equal-time", help="folder for the runs and the comparison")
     add("--debug", action="store_true", help="show the traceback of a failure")
     add("--train", choices=TRAINERS[1:], default=None, help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""Does every network learn with defaults alone, by every method, on every kind of images?
+"""Does every network learn with the defaults, by every method, on every kind of images?
 
     python -m benchmarks.learns
 
@@ -42,26 +42,26 @@ NETWORKS = ("auto", *(name for name in BACKBONES if name not in _LEFT_OUT))
 METHODS = ("nsl", "fast", "trades", "standard")
 EPS = {"digits": "0.05", "cifar10": "8/255", "tiny20": "2/255"}
 _SECONDS = 900
-_HEAD = """# Does every network learn with its defaults?
+_HEAD = """# Does every network learn with the defaults?
 
-`python -m benchmarks.learns` trains each network by each method for two minutes, with nothing but
+`python -m benchmarks.learns` trains each network by each method for two minutes, given only
 network, method, images, eps (0.05 for the digits, 8/255 for 4,000 CIFAR-10 images, 2/255 for 20
 classes of TinyImageNet) and `--time-limit 2`. Test accuracy of up to 500 images, clean and under
-PGD-20 in that ball; the time in all holds start, evaluation and export too. `cores` is how many
-cores the training was given; other work ran on the rest.
+PGD-20 in that ball; the total time includes start, evaluation and export. `cores` is the number of
+cores available to the training; other work ran on the rest.
 """
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Trains what has no row yet, then prints and writes the table."""
+    """Runs the trainings without a row, then prints and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Plain)
-    parser.add_argument("--output", type=Path, default=Path("learns"), help="of images and runs")
+    parser.add_argument("--output", type=Path, default=Path("learns"), help="images and runs")
     parser.add_argument("--rows", type=Path, default=Path("docs/learns.jsonl"), help="the rows")
-    parser.add_argument("--minutes", type=float, default=2.0, help="of training, each")
+    parser.add_argument("--minutes", type=float, default=2.0, help="minutes of training, each")
     parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
     parser.add_argument("--data", nargs="+", default=tuple(EPS), choices=tuple(EPS))
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
-    parser.add_argument("--again", action="store_true", help="train also what has a row already")
+    parser.add_argument("--again", action="store_true", help="repeat finished trainings")
     args = parser.parse_args(words)
     folders = {name: _images(name, args.output) for name in args.data}
     rows = _read(args.rows)
@@ -121,7 +121,7 @@ def extract(archive: Path, part: str, every: int, count: int, folder: Path) -> N
 def _row(
     data: str, images: str, network: str, method: str, args: argparse.Namespace
 ) -> dict[str, Any]:
-    """Trains once and reads what came out."""
+    """Trains once and reads the results."""
     run = args.output / "runs" / f"{data}-{network}-{method}"
     if args.again:
         shutil.rmtree(run, ignore_errors=True)
@@ -150,12 +150,12 @@ def _row(
 
 
 def _cores() -> int:
-    """How many cores TensorFlow may use for an operation."""
+    """The number of cores that TensorFlow may use for an operation."""
     return int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or os.cpu_count() or 1
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:
-    """The rows as Markdown, and the networks that were left out."""
+    """The rows as Markdown, and the networks that were skipped."""
     order = {name: place for place, name in enumerate((*EPS, *NETWORKS, *METHODS))}
     rows = sorted(rows, key=lambda row: [order[row[key]] for key in ("data", "network", "method")])
     total = len(EPS) * len(NETWORKS) * len(METHODS)
@@ -163,11 +163,11 @@ def as_table(rows: list[dict[str, Any]]) -> str:
         f"{len(rows)} of {total} trainings; the others have not been run yet.\n"
         if len(rows) < total
         else f"All {total} trainings.\n",
-        "| images | network | method | clean | PGD-20 | cores | seconds in all | learnt |",
+        "| images | network | method | clean | PGD-20 | cores | total seconds | learnt |",
         "|---|---|---|---|---|---|---|---|",
         *map(_line, rows),
         "",
-        "Left out, as too heavy for two minutes on 2 cores: "
+        "Skipped, as too heavy for two minutes on 2 cores: "
         + "; ".join(f"{', '.join(names)} (larger than {k})" for k, names in TOO_HEAVY.items())
         + ".",
     ]

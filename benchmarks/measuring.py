@@ -1,4 +1,4 @@
-"""What the benchmarks share: real images, turns, and peak memory in a process of its own."""
+"""Shared parts of the benchmarks: real images, alternating runs, peak memory of a process."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def shared_folder() -> Path:
     """The optional folder of real images and weights.
 
     Raises:
-      SystemExit: it is not there.
+      SystemExit: it does not exist.
     """
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = Path(os.environ.get("TFROBUST_SHARED", beside))
     if not folder.is_dir():
-        raise SystemExit(f"Expected real data in {folder}, or TFROBUST_SHARED to name it.")
+        raise SystemExit(f"Expected real data in {folder}, or its path in TFROBUST_SHARED.")
     return folder
 
 
 def real_batch(size: int, side: int) -> tuple[Tensor, Tensor]:
     """Digits, enlarged to `side`: [size, side, side, 3] in [0, 1], and labels [size].
 
-    Timing does not depend on what they show.
+    Timing does not depend on their content.
     """
     import numpy as np
 
@@ -46,7 +46,7 @@ def real_batch(size: int, side: int) -> tuple[Tensor, Tensor]:
 
 
 def milliseconds(works: Sequence[Callable[[], Any]], rounds: int) -> list[float]:
-    """Median milliseconds of each; they take turns, so that a busy machine slows all alike."""
+    """Median milliseconds of each; runs alternate, so that a busy machine slows all equally."""
     times: list[list[float]] = [[] for _ in works]
     for work in works:
         work()
@@ -68,13 +68,13 @@ def memory_in_process(module: str, what: str, **flags: int) -> float:
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process has had."""
+    """The peak memory of this process."""
     # Not getrusage: its peak includes the parent's at the moment of the fork.
     return _status_megabytes("VmHWM")
 
 
 def anonymous_megabytes() -> float:
-    """Memory of this process that is no file's: it cannot be given back while it is used."""
+    """Memory of this process that is not backed by a file, and cannot be reclaimed while in use."""
     return _status_megabytes("RssAnon")
 
 
@@ -85,13 +85,13 @@ def _status_megabytes(field: str) -> float:
 
 
 def new_parser(name: str, description: str, *, side: int, rounds: int) -> argparse.ArgumentParser:
-    """The flags of a benchmark that times works in turns and measures their memory."""
+    """The flags of a benchmark that alternates works and measures their memory."""
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}", description=description,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--image-size", type=int, default=side, help="side in pixels")
     parser.add_argument("--batch-size", type=int, default=64, help="images in a batch")
-    parser.add_argument("--rounds", type=int, default=rounds, help="turns of each")
+    parser.add_argument("--rounds", type=int, default=rounds, help="rounds of each")
     parser.add_argument("--memory-of", default=None, help=argparse.SUPPRESS)
     return parser

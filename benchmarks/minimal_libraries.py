@@ -1,4 +1,4 @@
-"""Minimal-norm attacks of each library as its own documentation says, all behind one shape.
+"""Minimal-norm attacks of each library, called as documented, behind one interface.
 
 Each adapter takes an attack's name and settings and returns a function of a `Problem` that returns
 the images. Libraries are imported by their adapter.
@@ -18,16 +18,16 @@ Tensor = Any
 
 @dataclass(frozen=True)
 class Problem:
-    """What all attack.
+    """The task of all attacks.
 
     Attributes:
       model: Keras classifier, [0, 1] images -> logits.
       x: images, float32 [N, H, W, 3] in [0, 1].
       y: labels, int32 [N].
-      steps: of the attacks that make one search.
-      search_steps: of each search of the attacks that make several.
-      searches: how many those make.
-      queries: model evaluations for an image, of attacks that see decisions alone.
+      steps: steps of attacks with one search.
+      search_steps: steps per search of attacks with several searches.
+      searches: number of searches of the latter.
+      queries: model evaluations per image of decision-based attacks.
     """
 
     model: Any
@@ -44,7 +44,7 @@ DECISIONS = ("boundary", "hopskipjump", "geoda")
 
 
 class Counted:
-    """A model that counts the images that it is asked for.
+    """A model that counts the images it classifies.
 
     Args:
       model: Keras classifier, [0, 1] images -> logits; compiled here.
@@ -57,7 +57,7 @@ class Counted:
         self.images = 0
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Logits of images, in an array or tensor."""
+        """Logits of images in an array or tensor."""
         from tfrobust.runtime import tf
 
         self.images += len(x)
@@ -65,8 +65,8 @@ class Counted:
 
 
 def told_queries(library: str, counted: Counted, problem: Problem) -> None:
-    """Says how many queries a library took for an image: their budgets are in steps."""
-    print(f"    ({library}: {counted.images / len(problem.x):,.0f} queries an image)", flush=True)
+    """Prints a library's queries per image, since its budget is in steps."""
+    print(f"    ({library}: {counted.images / len(problem.x):,.0f} queries per image)", flush=True)
 
 
 def ours(name: str, norm: str) -> Run:
@@ -82,7 +82,7 @@ def ours(name: str, norm: str) -> Run:
         if name == "deepfool":
             settings = {}
         if name in DECISIONS:
-            # Until the queries are spent, not until the ball is reached, which holds everything.
+            # Until the queries are spent, not until the ball is reached: it contains everything.
             settings = {"queries": problem.queries, "early_stop": False}
         attack: Any = make_attack(name, settings)
         whole = ThreatModel(norm, ThreatModel(norm, 1.0).largest_radius(problem.x.shape[1:]))
@@ -93,18 +93,18 @@ def ours(name: str, norm: str) -> Run:
 
 
 def foolbox(attack: str, kind: str = "", **settings: Any) -> Run:
-    """An attack of Foolbox, by its class; `kind` says which budget it takes."""
+    """An attack of Foolbox, by its class; `kind` selects its budget."""
 
     def run(problem: Problem) -> np.ndarray:
-        from tfrobust.runtime import tf  # isort: skip  # settles Keras first
+        from tfrobust.runtime import tf  # isort: skip  # selects Keras first
         import foolbox as library
 
-        # Compiled, beyond what Foolbox's documentation does.
+        # Compiled, beyond Foolbox's documentation.
         compiled = tf.function(lambda x: problem.model(x, training=False))
         classifier = library.TensorFlowModel(compiled, bounds=(0, 1))
         budget = _budget(problem, kind, "steps", "binary_search_steps")
         made = getattr(library.attacks, attack)(**budget, **settings)
-        # Labels like the predictions: mixed types lead its EagerPy to a function NumPy 2 dropped.
+        # Labels of the predictions' type: for mixed types its EagerPy calls what NumPy 2 removed.
         x, y = tf.constant(problem.x), tf.constant(problem.y, tf.int64)
         return np.asarray(made(classifier, x, y, epsilons=None)[1])
 
@@ -115,7 +115,7 @@ def art(attack: str, kind: str = "", **settings: Any) -> Run:
     """An attack of the Adversarial Robustness Toolbox, by its class."""
 
     def run(problem: Problem) -> np.ndarray:
-        from tfrobust.runtime import keras, tf  # isort: skip  # settles Keras before ART imports it
+        from tfrobust.runtime import keras, tf  # isort: skip  # selects Keras before ART imports it
         from art.attacks import evasion
         from art.estimators.classification import TensorFlowV2Classifier
 
@@ -156,7 +156,7 @@ def adv_lib(attack: str, kind: str = "", step_name: str = "steps", **settings: A
 
 
 def _budget(problem: Problem, kind: str, steps: str, searches: str) -> dict[str, int]:
-    """What an attack's budget is called -> what it is: 'one' search, 'several', or its own."""
+    """Arguments for an attack's budget: of 'one' search, of 'several', or none."""
     if kind == "one":
         return {steps: problem.steps}
     if kind == "several":
@@ -168,7 +168,7 @@ def foolbox_decisions(attack: str, start: int = 50, **settings: Any) -> Run:
     """A decision-based attack of Foolbox, by its class, from noise blended in `start` steps."""
 
     def run(problem: Problem) -> np.ndarray:
-        from tfrobust.runtime import tf  # isort: skip  # settles Keras first
+        from tfrobust.runtime import tf  # isort: skip  # selects Keras first
         import foolbox as library
 
         counted = Counted(problem.model)
@@ -188,7 +188,7 @@ def art_decisions(attack: str, each: int = 1, **settings: Any) -> Run:
     """A decision-based attack of ART, by its class; a step takes `each` queries."""
 
     def run(problem: Problem) -> np.ndarray:
-        from tfrobust.runtime import tf  # isort: skip  # settles Keras before ART imports it
+        from tfrobust.runtime import tf  # isort: skip  # selects Keras before ART imports it
         from art.attacks import evasion
         from art.estimators.classification import BlackBoxClassifierNeuralNetwork
 
@@ -208,9 +208,9 @@ def art_decisions(attack: str, each: int = 1, **settings: Any) -> Run:
 
 
 def _steps_of(attack: str, queries: int, each: int = 1) -> int:
-    """The steps of a decision-based attack that take no fewer queries than are given.
+    """The steps of a decision-based attack that use at least the given queries.
 
-    HopSkipJump's turn i takes 100 times the root of i for the normal and about 30 for its two
+    HopSkipJump's iteration i takes 100 times the root of i for the normal and about 30 for its two
     searches; a step of the others takes `each`.
     """
     if "HopSkipJump" not in attack:

@@ -1,24 +1,24 @@
-"""Minimal-norm attacks side by side with other libraries', on the reference model, in one run.
+"""Minimal-norm attacks compared with other libraries', on the reference model, in one run.
 
     python -m benchmarks.minimal_norm
     python -m benchmarks.minimal_norm --images 50 --only ddn fmn-l2 --libraries tfrobust Foolbox
 
-For each attack and library: the median distance over the rightly classified images, the share
-that an adversarial image was found for, and seconds. Whatever a library returns is judged here:
-misclassified by the Keras model itself, inside [0, 1], and its distance taken anew. All have the
-same steps, searches and, of attacks that see decisions alone, queries. Ours are timed with tracing
-and verification, as `perturb` runs them. Seconds are those of the clock and those that processors
-spent, which tell how libraries compare where the machine has other work.
+For each attack and library: the median distance over the correctly classified images, the share
+for which an adversarial image was found, and seconds. The images of every library are checked here:
+misclassified by the Keras model itself and inside [0, 1]; their distance is recomputed. All attacks
+have the same steps, searches and, if decision-based, queries. Ours are timed with tracing and
+verification, as in `perturb`. Both wall-clock and CPU seconds are printed: the latter compare
+libraries even if the machine has other work.
 
-Where they differ by design: adv-lib rounds DDN's images to 256 levels unless told not to, as here;
-DeepFool's steps know no bounds but ours; Foolbox and adv-lib count single values in l0, and what
-they return is counted here by pixels, as ours is; ART searches Carlini and Wagner's step by
-halving and doubling it besides. Peers' decision-based attacks count steps: how many queries they
-took is told below their line, and the first image that is misclassified is found by each
-library in its own way.
+Differences by design: adv-lib rounds DDN's images to 256 levels by default, which is off here;
+DeepFool's steps respect bounds only in ours; Foolbox and adv-lib count single values in l0, but
+their images are counted here by pixels, like ours; ART also searches the step of Carlini and
+Wagner's attack by halving and doubling it. The other libraries' decision-based attacks count steps:
+the queries they used are printed below their line, and each library finds the first misclassified
+image in its own way.
 
-The other libraries are no dependencies of tfrobust; one that is missing is left out, with the
-reason. For torch's build without CUDA and all of them:
+The other libraries are not dependencies of tfrobust; a missing one is skipped, with the reason.
+For torch's build without CUDA and all of them:
 
     pip install -c constraints.txt torch torchvision --index-url https://download.pytorch.org/whl/cpu
     pip install -c constraints.txt -e ".[benchmark]"
@@ -104,7 +104,7 @@ CASES: dict[str, tuple[str, dict[str, Run]]] = {
     "boundary": ("l2", {
         "tfrobust": ours("boundary", "l2"),
         "Foolbox": foolbox_decisions("BoundaryAttack"),
-        # A turn tries up to 10 steps along the sphere; most of the time fewer are misclassified.
+        # An iteration tries up to 10 steps along the sphere; usually fewer are misclassified.
         "ART": art_decisions(
             "BoundaryAttack", each=4, targeted=False, num_trial=1, sample_size=10
         ),
@@ -158,7 +158,7 @@ def _measure(name: str, problem: Problem, chosen: Sequence[str]) -> None:
         except ImportError as error:
             print(f"{name:<17}{library:<12}  skipped: {error}")
             continue
-        # Whatever another library runs into is no reason to stop.
+        # No failure of another library is a reason to stop.
         except Exception as error:
             print(f"{name:<17}{library:<12}  failed: {type(error).__name__}: {error}", flush=True)
             continue
@@ -169,7 +169,7 @@ def _measure(name: str, problem: Problem, chosen: Sequence[str]) -> None:
 
 
 def _judged(problem: Problem, library: str, norm: str, x_adv: np.ndarray, seconds: float) -> Any:
-    """The distances of what a library returned, by the Keras model itself."""
+    """The distances of a library's images, according to the Keras model itself."""
     from tfrobust.radii.distances import MinimalDistances
     from tfrobust.runtime import tf
     from tfrobust.threat_model import ThreatModel
@@ -205,17 +205,17 @@ def _problem(args: argparse.Namespace) -> Problem:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.minimal_norm",
-        description="Our minimal-norm attacks against other libraries'.",
+        description="Our minimal-norm attacks compared with other libraries'.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("--only", nargs="*", choices=list(CASES), default=[], help="only these attacks")
     add("--libraries", nargs="*", choices=_LIBRARIES, default=[], help="only these")
-    add("--images", type=int, default=200, help="how many of the reference model's")
-    add("--steps", type=int, default=100, help="of the attacks that make one search")
-    add("--search-steps", type=int, default=100, help="of each of several searches")
-    add("--searches", type=int, default=9, help="for the weight of misclassification")
-    add("--queries", type=int, default=1000, help="of attacks that see decisions alone")
+    add("--images", type=int, default=200, help="number of the reference model's images")
+    add("--steps", type=int, default=100, help="steps of attacks with one search")
+    add("--search-steps", type=int, default=100, help="steps of each search, if there are several")
+    add("--searches", type=int, default=9, help="searches for the weight of misclassification")
+    add("--queries", type=int, default=1000, help="queries of decision-based attacks")
     return parser
 
 

@@ -1,10 +1,10 @@
-"""How far the default suite `quick` is from AutoAttack, and at what part of its cost.
+"""How close is the default suite `quick` to AutoAttack, and at which fraction of its cost?
 
     python -m benchmarks.quick
     python -m benchmarks.quick saved_models/digits-nsl --eps 0.03 0.05 0.1
 
 Both suites run on the same images of a run folder's own test split, or of --data; AutoAttack is
-the published one ('standard'). One row for each radius: both accuracies, the images on which
+the published one ('standard'). One row per radius: both accuracies, the number of images on which
 they differ, both numbers of gradients, and both times. Goal: within a point, at an eighth.
 """
 
@@ -23,7 +23,7 @@ POINTS, PART = 0.01, 1 / 8
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Prints the table; 0 where the goal is reached in each row."""
+    """Prints the table; 0 if the goal is reached in each row."""
     args = _with_reference(_parser().parse_args(words))
     from tfrobust.attacks.autoattack import autoattack
     from tfrobust.attacks.quick import quick
@@ -38,7 +38,7 @@ def main(words: Sequence[str] | None = None) -> int:
     images = sample(subject.test, args.images, 42)
     evaluator = Evaluator(subject.model, images)
     print(f"{args.model.name}, {len(images)} images, clean {evaluator.clean.correct.mean():.3f}")
-    columns = ("eps", "quick", "AutoAttack", "images apart", "gradients", "of AutoAttack's",
+    columns = ("eps", "quick", "AutoAttack", "images that differ", "gradients", "of AutoAttack's",
                "seconds", "of AutoAttack's")  # fmt: skip
     print(f"| {' | '.join(columns)} |")
     print("|---|---|---|---|---|---|---|---|")
@@ -72,9 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("model", nargs="?", type=Path, default=None, help="run folder or model file (the reference "
         "model)")  # fmt: skip
-    add("--data", type=Path, default=None, help="images, where the model is no run folder")
+    add("--data", type=Path, default=None, help="images, if the model is not a run folder")
     add("--eps", type=parse_number, nargs="+", default=[2 / 255, 8 / 255], help="linf radii")
-    add("--images", type=int, default=200, help="how many")
+    add("--images", type=int, default=200, help="number of images")
     return parser
 
 

@@ -1,17 +1,16 @@
-"""Two workers against one, and what that makes of ImageNet on 1, 8 and 64.
+"""Two workers compared with one, and the projection for ImageNet on 1, 8 and 64.
 
     python -m benchmarks.scaling
     python -m benchmarks.scaling --backbone resnet50 --method pgd --side 224 --batch-size 16
 
-Measures steps of adversarial training in real processes on this machine, a core each: one
-worker alone; two that know nothing of each other, which tells what sharing caches and memory
-costs; then two that share each step's gradients over 127.0.0.1
-(MultiWorkerMirroredStrategy). Efficiency is the images a second of two over twice those of
-one. The table for ImageNet follows from the measured time of a step and the bytes of
-the weights, of which a ring all-reduce sends 2 (n - 1) / n after the step: once at the full
-speed of the network that is named, and once at the speed measured here, where TensorFlow's
-work on the exchange counts too. The truth lies between, as a rule near the second. What it
-leaves out: reading the images, stragglers, and evaluation.
+Measures steps of adversarial training in real processes on this machine, one core each: one worker
+alone; two independent ones, which shows the cost of sharing caches and memory; then two that
+exchange each step's gradients over 127.0.0.1 (MultiWorkerMirroredStrategy). Efficiency is the
+images per second of two over twice those of one. The table for ImageNet follows from the measured
+time of a step and the bytes of the weights, of which a ring all-reduce sends 2 (n - 1) / n after
+the step: once at the full speed of the given network, and once at the speed measured here, which
+includes TensorFlow's work on the exchange. The truth lies between, usually near the second. The
+projection ignores reading the images, stragglers, and evaluation.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def _row(
     name: str, args: argparse.Namespace, one: dict[str, Any], found: dict[str, Any], count: int
 ) -> None:
     speed = count * args.batch_size / found["seconds"]
-    print(f"{name:<10}{found['seconds'] * 1e3:8.0f} ms a step{speed:8.1f} images/s, "
+    print(f"{name:<10}{found['seconds'] * 1e3:8.0f} ms per step{speed:8.1f} images/s, "
           f"efficiency {one['seconds'] / found['seconds']:.2f}", flush=True)  # fmt: skip
 
 
@@ -59,13 +58,13 @@ def _imagenet(args: argparse.Namespace, one: dict[str, Any], measured: float) ->
     """What the epochs cost, by the network's speed and by that of the exchange measured here.
 
     Args:
-      args: of the benchmark.
-      one: what one worker measured.
-      measured: seconds that two workers took to exchange their gradients.
+      args: the benchmark's arguments.
+      one: the measurements of one worker.
+      measured: seconds in which two workers exchanged their gradients.
     """
     print(
         f"\nImageNet, {EPOCHS} epochs, workers like this core, {one['megabytes']:.0f} MB of "
-        "weights; computed from the figures above"
+        "weights; computed from the numbers above"
     )
     network = one["megabytes"] * 2**20 / (args.gigabits * 1e9 / 8)
     for name, seconds in ((f"at {args.gigabits:g} Gbit/s", network), ("as measured", measured)):
@@ -73,7 +72,7 @@ def _imagenet(args: argparse.Namespace, one: dict[str, Any], measured: float) ->
         print(f"{'workers':>8}{'step ms':>9}{'images/s':>10}{'efficiency':>12}{'days':>9}"
               f"{'core-hours':>12}")  # fmt: skip
         for count in (1, 8, 64):
-            # Two send as much as the weights hold.
+            # Two workers send as many bytes as the weights have.
             step = one["seconds"] + 2 * (count - 1) / count * seconds
             speed = count * args.batch_size / step
             days = IMAGES * EPOCHS / speed / 86_400
@@ -151,7 +150,7 @@ def _batches(args: argparse.Namespace, shape: tuple[int, int, int]) -> Any:
 
 
 class _Clock:
-    """Seconds a step, of the steps after the first few."""
+    """Seconds per step, without the first few steps."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -179,7 +178,7 @@ class _Clock:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens at."""
+    """Free ports of this machine."""
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))
@@ -192,16 +191,16 @@ def free_ports(count: int) -> list[int]:
 def make_parser() -> argparse.ArgumentParser:
     """What is trained."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.scaling", description="Two workers against one.",
+        prog="python -m benchmarks.scaling", description="Two workers compared with one.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
     add("--backbone", default="mobilenetv2", help="network")
     add("--method", default="pgd", help="training method")
-    add("--side", type=int, default=224, help="of the images, in pixels")
-    add("--batch-size", type=int, default=16, help="images a worker")
-    add("--steps", type=int, default=2, help="of the training attack")
-    add("--gigabits", type=float, default=10.0, help="a second, between workers, for ImageNet")
+    add("--side", type=int, default=224, help="side of the images, in pixels")
+    add("--batch-size", type=int, default=16, help="images per worker")
+    add("--steps", type=int, default=2, help="steps of the training attack")
+    add("--gigabits", type=float, default=10.0, help="Gbit/s between workers, for ImageNet")
     add("--worker", default=None, help=argparse.SUPPRESS)
     add("--workers", type=int, default=1, help=argparse.SUPPRESS)
     return parser

@@ -1,15 +1,15 @@
-"""`pipelines.serve` under load: requests a second and their times, nothing lost, memory flat.
+"""`pipelines.serve` under load: requests per second, latencies, lost requests and memory.
 
     python -m benchmarks.serving saved_models/RUN
     python -m benchmarks.serving saved_models/RUN --seconds 30 --clients 1 8 32 64
     python -m benchmarks.serving saved_models/RUN --beside ray kserve openvino onnxruntime
 
-Starts the server in a process of its own and asks it, from as many clients as named, each
-waiting for its answer before it asks again, what is in an image: the digits, as PNG. Both
-run on this machine and share its cores. With --beside it is asked by TensorFlow Serving's REST
-form, as KServe's server is and the same server in --replicas of Ray Serve (`ray`); what the model
-alone takes in each engine, in one process without HTTP, is told in turns. ONNX Runtime wants what
-`pipelines.export RUN --formats onnx` writes.
+Starts the server in a separate process and queries it from the given numbers of clients, each
+waiting for its answer before the next request, with digits as PNG. Both run on this machine and
+share its cores. With --beside it is queried in TensorFlow Serving's REST format, like KServe's
+server and the same server in --replicas of Ray Serve (`ray`); the time of the model itself in each
+engine, in one process without HTTP, is measured in alternation. ONNX Runtime needs the output of
+`pipelines.export RUN --formats onnx`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from benchmarks import engines
 
 @dataclass(frozen=True)
 class Asked:
-    """Where requests go, and the process that answers them."""
+    """The destination of requests, and the process that answers them."""
 
     name: str
     host: str
@@ -76,7 +76,7 @@ def _check(args: argparse.Namespace) -> None:
         if not engines.is_there(package):
             raise SystemExit(f"error: {one} is not installed: pip install {package}")
     if "onnxruntime" in (args.beside or ()) and not (Path(args.model) / "model.onnx").is_file():
-        raise SystemExit(f"error: {args.model}/model.onnx is not there: python -m pipelines.export "
+        raise SystemExit(f"error: {args.model}/model.onnx is missing: python -m pipelines.export "
                          f"{args.model} --formats onnx")  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def _ours(model: str, path: str, name: str = "tfrobust", *flags: str) -> Iterato
 
 
 def _report(servers: list[Asked], bodies: list[bytes], args: argparse.Namespace) -> None:
-    """Each server under each number of clients, in turns: what else runs here meets them alike."""
+    """Each server with each number of clients, alternating: other work affects all equally."""
     print(f"{'server':<10}{'clients':>8}{'requests':>10}{'lost':>6}{'a second':>10}{'p50 ms':>8}"
           f"{'p99 ms':>8}{'memory MB':>11}")  # fmt: skip
     for one in servers:
@@ -114,10 +114,10 @@ def _report(servers: list[Asked], bodies: list[bytes], args: argparse.Namespace)
 
 
 def _report_inside(folder: Path, names: list[str], rounds: int = 60) -> None:
-    """Milliseconds of the model alone, for one image and for a batch; medians, in turns."""
+    """Milliseconds of the model itself, for one image and for a batch; medians, alternating."""
     runs = {name: engines.opened(name, folder) for name in names}
     shape = engines.image_shape(folder)
-    print(f"\n{'engine':<14}{'1 image ms':>12}{'32 images ms':>14}{'logits apart':>14}")
+    print(f"\n{'engine':<14}{'1 image ms':>12}{'32 images ms':>14}{'logits differ':>14}")
     x = np.random.default_rng(0).random((32, *shape), np.float32)
     first = np.asarray(runs[names[0]](x))
     times: dict[tuple[str, int], list[float]] = {}
@@ -126,7 +126,7 @@ def _report_inside(folder: Path, names: list[str], rounds: int = 60) -> None:
             for size in (1, 32):
                 begin = time.perf_counter()
                 run(x[:size])
-                # The first turns compile.
+                # The first calls compile.
                 if turn >= 5:
                     times.setdefault((name, size), []).append(time.perf_counter() - begin)
     for name, run in runs.items():
@@ -138,7 +138,7 @@ def _report_inside(folder: Path, names: list[str], rounds: int = 60) -> None:
 def _load(
     host: str, port: int, bodies: list[bytes], clients: int, seconds: float, path: str = "/predict"
 ) -> tuple[list[float], int]:
-    """(seconds of each request that was answered, how many were not)."""
+    """(seconds of each answered request, number of unanswered ones)."""
     times: list[float] = []
     lost: list[str] = []
     end = time.perf_counter() + seconds
@@ -177,7 +177,7 @@ def _as_rest(image: bytes) -> bytes:
 
 
 def _images(side: int) -> list[bytes]:
-    """Real images: digits, enlarged, as PNG."""
+    """Real images: enlarged digits, as PNG."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
@@ -191,7 +191,7 @@ def _images(side: int) -> list[bytes]:
 
 
 def _memory(process: int) -> float:
-    """Megabytes that a process and those that it has started hold; shared ones count in each."""
+    """Megabytes of a process and its children; shared memory counts in each."""
     found, parents = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -213,15 +213,15 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )  # fmt: skip
     parser.add_argument("model", metavar="RUN", help="run folder with a SavedModel")
-    parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 32], help="how many")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of load, each")
+    parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 32], help="client counts")
+    parser.add_argument("--seconds", type=float, default=20.0, help="seconds of load, each")
     parser.add_argument(
         "--beside", nargs="+", metavar="ENGINE",
         choices=["ray", "kserve", "openvino", "onnxruntime"],
-        help="ray, kserve, openvino, onnxruntime: the same requests or images there too",
+        help="ray, kserve, openvino, onnxruntime: compare with the same requests or images there",
     )  # fmt: skip
-    parser.add_argument("--replicas", type=int, default=2, help="of Ray Serve")
-    parser.add_argument("--side", type=int, default=64, help="of the images that are sent")
+    parser.add_argument("--replicas", type=int, default=2, help="replicas of Ray Serve")
+    parser.add_argument("--side", type=int, default=64, help="side of the images sent")
     return parser
 
 

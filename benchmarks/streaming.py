@@ -2,13 +2,12 @@
 
     python -m benchmarks.streaming
 
-The images are those of the folder of real data (TFROBUST_SHARED, or ../shared/data beside
-the repository), each as often as it takes. TFDS prepares them as shards, which is done once
-(and holds up to 1 GB to shuffle in). A second process then finds the shards, decodes and
-splits the images and feeds them for one epoch with flip, crop and colour jitter, with
---memory-limit 0: its memory is what the goal is about. What counts is memory that cannot be
-given back (anonymous pages), apart from what an import of TensorFlow takes; pages of mapped
-files are the system's cache and go when somebody needs the room.
+The images are those of the folder of real data (TFROBUST_SHARED, or ../shared/data beside the
+repository), repeated as often as needed. TFDS prepares them as shards once (with up to 1 GB for
+shuffling). A second process then finds the shards, decodes and splits the images and feeds them for
+one epoch with flip, crop and colour jitter, with --memory-limit 0: the goal refers to its memory.
+Only memory that cannot be reclaimed (anonymous pages) counts, without that of TensorFlow's import;
+pages of mapped files belong to the system's cache and are dropped when memory is needed.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ from pathlib import Path
 
 from benchmarks.measuring import anonymous_megabytes
 
-# The goal for ten times the images: what grows is a name, a label and two offsets of each,
-# a third of a kilobyte; its pixels are 12.
+# The goal for ten times the images: each image adds a name, a label and two offsets,
+# a third of a kilobyte; its pixels take 12.
 GOAL = 1.25
 TRAIN = "tiny-imagenet-200/train/"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the table; 0 where the goal is reached."""
+    """Prints the table; 0 if the goal is reached."""
     args = _parse(argv)
     if args.memory_of:
         print(json.dumps(_measure(Path(args.memory_of), args.batch_size)))
@@ -51,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             row = "".join(f"{found['peak']:>10,.0f}{found['seconds']:>7.0f}" for found in both)
             print(f"{count:>9,}{row}", flush=True)
     ratio = peaks[-1] / peaks[0]
-    print(f"\nGoal: at most {GOAL} times the memory; it is {ratio:.2f}.")
+    print(f"\nGoal: at most {GOAL} times the memory; got {ratio:.2f}.")
     return 0 if ratio <= GOAL else 1
 
 
@@ -63,7 +62,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000],
                         help="training images (default: 10000 100000)")  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=128, help="images in a batch (128)")
-    parser.add_argument("--folder", default=None, help="for about 3 GB of temporary files")
+    parser.add_argument("--folder", default=None, help="folder for about 3 GB of temporary files")
     parser.add_argument("--memory-of", default=None, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
@@ -77,7 +76,7 @@ def _source() -> Path:
 
 
 def _repeated(source: Path, target: Path, count: int) -> Path:
-    """A copy with so many training images, under names of their own."""
+    """A copy with `count` training images, under distinct names."""
     target.parent.mkdir()
     with zipfile.ZipFile(source) as found, zipfile.ZipFile(target, "w") as made:
         train = [name for name in found.namelist() if name.startswith(TRAIN)]
@@ -123,7 +122,7 @@ def _measure(copy: Path, batch_size: int) -> dict[str, float]:
 
 @contextmanager
 def _watched() -> Iterator[list[float]]:
-    """Anonymous memory, every 20 ms while the block runs."""
+    """Samples of anonymous memory, every 20 ms while the block runs."""
     peaks, done = [anonymous_megabytes()], threading.Event()
 
     def watch() -> None:

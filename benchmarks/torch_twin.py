@@ -1,4 +1,4 @@
-"""A Keras classifier once more in torch: the same layers and weights, for fair comparisons."""
+"""A Keras classifier rebuilt in torch: the same layers and weights, for fair comparisons."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ Tensor = Any
 
 
 class Twin(NamedTuple):
-    """A torch module and how it takes images.
+    """A torch module and its image format.
 
     Attributes:
       module: float32 [B, 3, H, W] -> logits [B, K], in inference mode.
-      flipped: whether it takes images turned by 180 degrees, see `twin`.
+      flipped: whether it takes images rotated by 180 degrees, see `twin`.
     """
 
     module: Any
     flipped: bool
 
     def images(self, x: np.ndarray) -> Tensor:
-        """Images [B, H, W, 3] as this module takes them."""
+        """Images [B, H, W, 3] in this module's format."""
         x = x[:, ::-1, ::-1] if self.flipped else x
         return torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
 
     def pixels(self, images: Tensor) -> np.ndarray:
-        """The way back: float32 [B, H, W, 3]."""
+        """The inverse: float32 [B, H, W, 3]."""
         x = images.detach().numpy().transpose(0, 2, 3, 1)
         return np.ascontiguousarray(x[:, ::-1, ::-1] if self.flipped else x)
 
     def logits(self, x: np.ndarray) -> np.ndarray:
-        """float32 [B, K] of images [B, H, W, 3]."""
+        """float32 [B, K] for images [B, H, W, 3]."""
         with torch.no_grad():
             return np.asarray(self.module(self.images(x)).numpy())
 
 
 def twin(model: Any, x: np.ndarray, tolerance: float = 1e-3) -> Twin:
-    """`model` in torch, with the paddings written into the convolutions as torch has them.
+    """`model` in torch, with the paddings merged into the convolutions in torch's way.
 
-    Keras pads a convolution of stride 2 at the bottom and right, torch at all sides. On
-    images turned by 180 degrees, with kernels turned likewise, both are the same on even
-    sides, so that the twin of MobileNetV2 costs what torchvision's costs: no padding layers.
+    Keras pads a convolution of stride 2 at the bottom and right, torch on all sides. On images
+    rotated by 180 degrees, with kernels rotated likewise, both are the same for even sides, so
+    that the twin of MobileNetV2 costs the same as torchvision's: no padding layers.
 
     Args:
       model: flat functional classifier of Keras.
@@ -56,15 +56,15 @@ def twin(model: Any, x: np.ndarray, tolerance: float = 1e-3) -> Twin:
       tolerance: of the logits, relative to the largest one.
 
     Raises:
-      TFRobustError: a layer that is not known here, or logits that differ.
+      TFRobustError: an unsupported layer, or logits that differ.
     """
     made = _Converter(model).convert()
     expected = np.asarray(model(x, training=False))
     error = float(np.abs(made.logits(x) - expected).max() / np.abs(expected).max())
     if not error <= tolerance:
         raise TFRobustError(
-            f"{model.name}: expected the same logits in torch to {tolerance:g}, found them "
-            f"{error:.2g} apart (relative): this network's layers cannot be converted."
+            f"{model.name}: expected the same logits in torch to {tolerance:g}, found a relative "
+            f"difference of {error:.2g}: this network's layers cannot be converted."
         )
     return made
 
@@ -81,18 +81,18 @@ class _Rescale(nn.Module):
 
 
 class _Converter:
-    """Writes one torch graph, layer by layer."""
+    """Builds one torch graph, layer by layer."""
 
     def __init__(self, model: Any) -> None:
         self.model, self.graph, self.root = model, fx.Graph(), nn.Module()
         self.nodes: dict[int, Any] = {id(model.inputs[0]): self.graph.placeholder("x")}
-        # By tensor: zeros that the layer after it adds, and a bias that BatchNorm takes over.
+        # By tensor: zero padding that the next layer adds, and a bias that BatchNorm absorbs.
         self.pads: dict[int, tuple[int, int]] = {}
         self.biases: dict[int, np.ndarray] = {}
         self.flipped = any(self._asymmetric(layer) for layer in model.layers)
 
     def convert(self) -> Twin:
-        """The whole network, layer after layer."""
+        """The whole network, layer by layer."""
         for layer in self.model.layers[1:]:
             inputs = [self.nodes[id(t)] for t in layer.inbound_nodes[0].keras_inputs]
             self.nodes[id(layer.output)] = self._convert(layer, inputs)
@@ -104,7 +104,7 @@ class _Converter:
         if kind == "ZeroPadding2D":
             self.pads[id(layer.output)] = layer.padding[0]
             return inputs[0]
-        # Channels come before pixels in torch as it is.
+        # In torch channels already come before pixels.
         if kind == "Dropout" or (kind == "Permute" and layer.dims == (3, 1, 2)):
             return inputs[0]
         if kind == "Add":
@@ -167,7 +167,7 @@ class _Converter:
         )  # fmt: skip
 
     def pool(self, layer: Layer) -> nn.Module:
-        """MaxPooling2D, of values that are not negative."""
+        """MaxPooling2D of non-negative values."""
         size = layer.pool_size[0]
         return nn.MaxPool2d(size, layer.strides[0], self._padding(layer, size))
 
@@ -208,7 +208,7 @@ def _activation_layer(_: _Converter, layer: Layer) -> nn.Module:
 
 
 def _overwrites(layer: Layer) -> bool:
-    """Whether nothing else sees the input; torchvision's networks work in place as well."""
+    """Whether nothing else uses the input; torchvision's networks also work in place."""
     return len(layer.inbound_nodes[0].inbound_layers.outbound_nodes) == 1
 
 

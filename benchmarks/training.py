@@ -1,11 +1,10 @@
-"""A training step of `--method nsl` against stock NSL's, same settings, side by side.
+"""A training step of `--method nsl` compared with stock NSL's, same settings, side by side.
 
     python -m benchmarks.training
 
-Prints milliseconds a step and the ratio for several attacks, and the peak memory of each,
-measured in a process of its own. Both train MobileNetV2 with the same optimiser, batches
-and loss (clean + adversarial) by Keras `fit`; they take turns, so that a busy machine
-slows both alike.
+Prints milliseconds per step and the ratio for several attacks, and the peak memory of each,
+measured in a separate process. Both train MobileNetV2 with the same optimiser, batches and loss
+(clean + adversarial) by Keras `fit`; runs alternate, so that a busy machine slows both equally.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from benchmarks.measuring import (
 
 @dataclass(frozen=True)
 class Case:
-    """One setting of the training attack; `shared` is ours alone: stock NSL always shares."""
+    """One setting of the training attack; `shared` is for ours only: stock NSL always shares."""
 
     name: str
     steps: int
@@ -55,7 +54,7 @@ def main() -> int:
 
     import_quietly()
     print(f"MobileNetV2, {args.image_size}x{args.image_size}, batch {args.batch_size}, "
-          f"medians of {args.rounds} rounds of {args.steps} steps, taking turns")  # fmt: skip
+          f"medians of {args.rounds} rounds of {args.steps} steps, alternating")  # fmt: skip
     print(f"{'attack':32}{'stock ms':>9}{'ours ms':>9}{'ratio':>7}{'stock MB':>10}{'ours MB':>9}")
     for case in [CASES[i] for i in args.cases] or CASES:
         fits = [_trainer(case, kind, args) for kind in ("stock", "ours")]
@@ -67,14 +66,14 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = new_parser("training", "Our NSL step against stock NSL's.", side=64, rounds=7)
-    parser.add_argument("--steps", type=int, default=4, help="steps in a turn")
+    parser = new_parser("training", "Our NSL step compared with stock NSL's.", side=64, rounds=7)
+    parser.add_argument("--steps", type=int, default=4, help="steps per round")
     parser.add_argument("--cases", type=int, nargs="*", default=[], help="only these, from 0")
     return parser
 
 
 def _trainer(case: Case, kind: str, args: argparse.Namespace) -> Any:
-    """A function that trains for one turn."""
+    """A function that trains for one round."""
     from tfrobust.attacks.gradient import PGD
     from tfrobust.backbones import build
     from tfrobust.runtime import keras, nsl, tf
@@ -111,7 +110,7 @@ def _trainer(case: Case, kind: str, args: argparse.Namespace) -> Any:
 
 
 def _memory_in_process(case: Case, kind: str, args: argparse.Namespace) -> float:
-    """Peak memory in MB of a fresh process that trains for one turn."""
+    """Peak memory in MB of a new process that trains for one round."""
     return memory_in_process(
         "benchmarks.training", f"{CASES.index(case)}:{kind}",
         image_size=args.image_size, batch_size=args.batch_size, steps=args.steps,

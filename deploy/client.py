@@ -1,10 +1,10 @@
-"""Asks TensorFlow Serving, or `pipelines.serve`, what is in an image.
+"""Queries TensorFlow Serving, or `pipelines.serve`, for the class of an image.
 
     python deploy/client.py --model digits-nsl --rest http://localhost:8501 cat.jpg
     python deploy/client.py --model digits-nsl --grpc localhost:8500 cat.jpg dog.png
 
-REST needs nothing but Python; gRPC needs grpcio and tensorflow-serving-api. Neither needs
-tfrobust: take this file with you.
+REST needs only Python; gRPC needs grpcio and tensorflow-serving-api. Neither needs tfrobust: this
+file works by itself.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SIGNATURE = "image_bytes"
 
 
 def ask_rest(address: str, model: str, images: list[bytes]) -> list[dict[str, Any]]:
-    """[{'label', 'label_name', 'probabilities', ...}, ...], one for each image."""
+    """[{'label', 'label_name', 'probabilities', ...}, ...], one per image."""
     encoded = [{"image_bytes": {"b64": base64.b64encode(image).decode()}} for image in images]
     body = json.dumps({"signature_name": SIGNATURE, "instances": encoded}).encode()
     name = urllib.parse.quote(model, safe="")
@@ -38,7 +38,7 @@ def ask_rest(address: str, model: str, images: list[bytes]) -> list[dict[str, An
 
 
 def ask_grpc(address: str, model: str, images: list[bytes]) -> list[dict[str, Any]]:
-    """The same by gRPC, which sends the bytes as they are."""
+    """The same by gRPC, which sends the bytes unencoded."""
     import grpc
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -64,8 +64,8 @@ def ask_grpc(address: str, model: str, images: list[bytes]) -> list[dict[str, An
 
 
 def main() -> int:
-    """Prints a line for each image."""
-    parser = argparse.ArgumentParser(description="Ask a served model what is in an image.")
+    """Prints one line per image."""
+    parser = argparse.ArgumentParser(description="Query a served model for the class of an image.")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="JPEG or PNG")
     parser.add_argument("--model", required=True, help="name that the model is served under")
     parser.add_argument("--rest", default="http://localhost:8501", help="address for REST")
@@ -83,7 +83,7 @@ def main() -> int:
     except ImportError as error:
         print(f"error: {error}: gRPC needs grpcio and tensorflow-serving-api", file=sys.stderr)
         return 1
-    # The last two: no address, or no server of this kind behind it.
+    # The last two: an invalid address, or another kind of server.
     except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
         print(f"error: {error!s} ({type(error).__name__})", file=sys.stderr)
         return 1

@@ -1,6 +1,6 @@
-"""What the site takes from elsewhere: the README as its first page, and a reference of all names.
+"""Hooks of mkdocs: the README becomes the first page, and a reference of all names is added.
 
-mkdocs calls these; nothing else does.
+Called only by mkdocs.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """The page as it is, but for the two that are made, and for links out of the site."""
+    """The page unchanged, except for the two generated ones, and for links out of the site."""
     source = page.file.src_path
     if source == "index.md":
-        # Links of the README are from the repository's root.
+        # Links in the README are relative to the repository's root.
         markdown = (ROOT / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
     if source == "reference.md":
         markdown += reference()
-    # What lies outside the site is named, and not linked.
+    # Files outside the site are named, and not linked.
     return re.sub(r"\[([^\]]+)\]\((?:\.\./[^)]*|[A-Z]+(?:\.md)?)\)", r"\1", markdown)
 
 
 def on_page_content(html: str, page: Any, files: Any, **_: Any) -> str:
-    """A notebook's links to other pages, which mkdocs itself follows in Markdown alone."""
+    """Resolves a notebook's links to other pages; mkdocs itself does so only in Markdown."""
     if not page.file.src_uri.endswith(".ipynb"):
         return html
 
@@ -43,7 +43,7 @@ def on_page_content(html: str, page: Any, files: Any, **_: Any) -> str:
 
 
 def reference() -> str:
-    """A line for mkdocstrings for each public name, by the room that it is of."""
+    """A line for mkdocstrings for each public name, grouped by room."""
     import tfrobust
 
     rooms: dict[str, list[str]] = {}

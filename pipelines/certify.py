@@ -1,4 +1,4 @@
-"""Proves a radius for each image within which no attack can succeed, by randomised smoothing.
+"""Certifies a radius for each image within which no attack can succeed, by randomised smoothing.
 
 python -m pipelines.certify saved_models/RUN --sigma 0.25
 python -m pipelines.certify model.keras --data images.npz --sigma 0.25 --samples 10000

@@ -1,4 +1,4 @@
-"""Puts several models side by side: their evaluations, or their accuracy on sets of images.
+"""Compares several models: their evaluations, or their accuracy on sets of images.
 
 python -m pipelines.compare saved_models/RUN saved_models/OTHER
 python -m pipelines.compare RUN OTHER --set original=test --set perturbed=sets/hold-out.npz

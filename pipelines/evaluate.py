@@ -1,4 +1,4 @@
-"""Measures how robust any TensorFlow classifier is.
+"""Evaluates the robustness of any TensorFlow classifier.
 
 python -m pipelines.evaluate saved_models/RUN --eps 2/255 --steps 50
 python -m pipelines.evaluate model.keras --data images.npz --eps 8/255 --attack autoattack

@@ -1,4 +1,4 @@
-"""Shows what a model looks at, in clean and in adversarial images, and what the maps are worth.
+"""Draws what a model looks at, in clean and in adversarial images, and scores the maps.
 
 python -m pipelines.explain saved_models/RUN
 python -m pipelines.explain saved_models/ROBUST --against saved_models/STANDARD --measure 64

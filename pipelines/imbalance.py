@@ -1,4 +1,4 @@
-"""Writes an imbalanced .pt data set, a part of it greyscale, from a balanced source.
+"""Writes an imbalanced .pt data set, partly greyscale, from a balanced source.
 
 python -m pipelines.imbalance --data ../shared/data/cifar10-images.zip --output Train.pt
 """

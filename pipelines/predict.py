@@ -1,4 +1,4 @@
-"""Says what a model takes single images for.
+"""Classifies individual images.
 
 python -m pipelines.predict saved_models/RUN photo.jpg
 python -m pipelines.predict saved_models/RUN folder more.png --top 3 --output predictions.csv

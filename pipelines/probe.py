@@ -1,4 +1,4 @@
-"""Measures what an evaluation in a ball does not: distances, rotations, one for all images.
+"""Measures what an evaluation in a ball does not: distances, rotations, universal attacks.
 
 python -m pipelines.probe distances saved_models/RUN --attack fmn,deepfool --norms linf,l2
 python -m pipelines.probe spatial model.keras --data images.npz --degrees 30 --pixels 3

@@ -1,4 +1,4 @@
-"""Makes one self-contained page of a run, or of several side by side.
+"""Builds one self-contained page for a run, or for several side by side.
 
 python -m pipelines.report saved_models/RUN
 python -m pipelines.report saved_models/ROBUST saved_models/STANDARD --output report.html

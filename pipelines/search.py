@@ -1,4 +1,4 @@
-"""Searches for the best settings: many trainings, one table, the best of them, figures.
+"""Searches for the best settings: many trainings, one table, the best settings, figures.
 
 python -m pipelines.search --recipe digits --output searches/digits \\
     --space "batch_size=32,64,128;learning_rate=1e-3..1e-1:log:3"

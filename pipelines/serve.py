@@ -1,4 +1,4 @@
-"""Serves a run's SavedModel over HTTP, with a page to try it on.
+"""Serves a run's SavedModel over HTTP, with a page to try it.
 
 python -m pipelines.serve saved_models/RUN --port 8080
 """

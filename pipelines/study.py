@@ -1,4 +1,4 @@
-"""Runs a whole study: several verbs after one another, from one recipe.
+"""Runs a whole study: several verbs in sequence, from one recipe.
 
 python -m pipelines.study brittleness
 python -m pipelines.study brittleness --quick

@@ -1,4 +1,4 @@
-"""Fixtures that the whole suite shares."""
+"""Fixtures shared by the whole suite."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # There is a process for each core already: more threads would only be in each other's way.
+    # There is a process for each core already: more threads would only compete with each other.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
@@ -27,17 +27,17 @@ TOOK: Counter[str] = Counter()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--all-listed", action="store_true", help="run also what tests/slow.txt leaves out"
+        "--all-listed", action="store_true", help="also run the tests listed in tests/slow.txt"
     )
     parser.addoption(
-        "--write-longest", action="store_true", help="write tests/longest.txt as this run took"
+        "--write-longest", action="store_true", help="write the durations to tests/longest.txt"
     )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks what is listed or off the diagonals as slow; long files first, so that no process is
-    left with one when the others have ended."""
+    """Marks listed tests and tests off the diagonals as slow; long files come first, so that no
+    process is left with one when the others have finished."""
     if not config.option.all_listed:
         left_out = set(SLOW.read_text(encoding="utf-8").split("\n"))
         for item in items:
@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.slow)
     mark_diagonals(items)
     places = {name: place for place, name in enumerate(LONGEST.read_text().split())}
-    # A file that is not in the list is a short one.
+    # A file that is not in the list is short.
     items.sort(key=lambda item: places.get(item.nodeid.split("::")[0], len(places)))
 
 
@@ -54,14 +54,14 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Of several processes the first, which hears of all tests, writes the list."""
+    """Of several processes the first, which receives all results, writes the list."""
     if session.config.option.write_longest and not hasattr(session.config, "workerinput"):
         names = [name for name, seconds in TOOK.most_common() if seconds >= 3]
         LONGEST.write_text("".join(f"{name}\n" for name in names))
 
 
 def mark_diagonals(items: list[pytest.Item]) -> None:
-    """A test marked `diagonal` keeps few cases that have each value of each parameter."""
+    """Reduces a test marked `diagonal` to few cases that cover each value of each parameter."""
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
         if item.get_closest_marker("diagonal") and not item.get_closest_marker("slow"):
@@ -72,16 +72,16 @@ def mark_diagonals(items: list[pytest.Item]) -> None:
 
 
 def beside_the_diagonal(cases: list[pytest.Item]) -> list[pytest.Item]:
-    """The cases that are left once each value of each parameter has been seen."""
+    """The cases that remain once each value of each parameter has been covered."""
     values = {
-        # Of values that cannot be compared or hashed, the one object is the same value.
+        # Values that cannot be compared or hashed are equal if they are the same object.
         id(item): {(name, id(value)) for name, value in item.callspec.params.items()}
         for item in cases
     }
     unseen, used, left = set().union(*values.values()), Counter(), list(cases)
 
     def worth(item: pytest.Item) -> tuple[int, int]:
-        """New values first, then those that have been used least."""
+        """New values first, then those used least."""
         own = values[id(item)]
         return len(own & unseen), -sum(used[value] for value in own)
 
@@ -100,11 +100,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @cache
 def trace_at_less_cost() -> None:
-    """By default a graph is run as it is traced, and nobody notes where its operations were made.
+    """By default graphs are not optimised, and the origin of their operations is not recorded.
 
-    The tests run a graph a few times, and to optimise it takes longer than that. To note the
-    whole of pytest's deep stack for each operation takes a sixth of the tracing. The slow tests
-    do without this, and so do the commands that tests start.
+    The tests run a graph only a few times, and optimising it takes longer than that. Recording
+    pytest's deep stack for each operation takes a sixth of the tracing. The slow tests do not use
+    this, nor do the commands that tests start.
     """
     import tensorflow as tf
     from tensorflow.python.framework import ops
@@ -114,13 +114,13 @@ def trace_at_less_cost() -> None:
     ops.tf_stack.extract_stack = lambda *args, **kwargs: here
 
 
-# Graphs are traced as millions of small objects, which the collector would look at ever again.
+# Graphs are traced as millions of small objects, which the collector would scan repeatedly.
 gc.set_threshold(200_000, 20, 50)
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The optional folder of real data; tests that need it skip where it is absent."""
+    """The optional folder of real data; tests that need it are skipped if it is absent."""
     folder = Path(os.environ.get("TFROBUST_SHARED", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"real data not found: expected {folder} (or set TFROBUST_SHARED)")
@@ -129,7 +129,7 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def linear_model():
-    """A factory of linear classifiers on 2x2x3 images whose weights are known."""
+    """A factory of linear classifiers on 2x2x3 images with known weights."""
     import numpy as np
 
     from tfrobust.runtime import keras
@@ -192,7 +192,7 @@ def said():
 
 @pytest.fixture
 def shown():
-    """figure -> what each of its pictures shows, in the order drawn."""
+    """figure -> the content of each of its images, in drawing order."""
     import numpy as np
 
     return lambda figure: [
@@ -202,7 +202,7 @@ def shown():
 
 @pytest.fixture
 def beside():
-    """(figure, words) -> whether each text of these words ends before the pictures begin."""
+    """(figure, words) -> whether each text of these words ends before the images start."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     def ends_before(figure, words: str) -> bool:

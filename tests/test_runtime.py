@@ -84,7 +84,7 @@ def test_other_minor_version_of_tf_keras_is_named(monkeypatch):
 
     found = {"tensorflow": "2.21.0", "tf_keras": "2.20.1"}
     monkeypatch.setattr(runtime, "_version", found.get)
-    with pytest.raises(TFRobustError, match=r"tf_keras 2.20.1 does not fit tensorflow 2.21.0"):
+    with pytest.raises(TFRobustError, match=r"tf_keras 2.20.1 does not match tensorflow 2.21.0"):
         runtime._check_versions()
     monkeypatch.setattr(runtime, "_version", lambda name: None)
     with pytest.raises(TFRobustError, match="not installed"):

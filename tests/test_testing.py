@@ -85,7 +85,7 @@ def test_what_breaks_a_contract_is_told():
         def __call__(self, model, x, y, ball, seed):
             return x + tf.random.uniform(tf.shape(x), maxval=0.01)
 
-    with pytest.raises(AssertionError, match="other images"):
+    with pytest.raises(AssertionError, match="different images"):
         check_attack(Drawn())
     with pytest.raises(AssertionError, match="class"):
         check_explainer(lambda model, x, target: np.abs(x))

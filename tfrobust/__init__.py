@@ -1,7 +1,7 @@
-"""tfrobust: train, measure, explain and serve robust image classifiers with Keras.
+"""tfrobust: train, evaluate, explain and serve robust image classifiers with Keras.
 
-The public names; each is imported when it is first used, and TensorFlow with it. It does not
-matter whether TensorFlow or Keras was imported before.
+The public names; each is imported on first use, and TensorFlow with it. It does not matter
+whether TensorFlow or Keras was imported before.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ _PLACES = {
     "universal": "tfrobust.attacks.universal",
 }
 
-# What is used as a room: `tfrobust.callbacks.TimeBudget`.
+# Names used as modules: `tfrobust.callbacks.TimeBudget`.
 _ROOMS = ("callbacks", "jobs", "models")
 __all__ = sorted(_PLACES)  # noqa: PLE0605
 

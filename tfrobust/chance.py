@@ -1,4 +1,4 @@
-"""What chance does: the accuracy of guessing, what is above it, and confidence intervals."""
+"""Chance: the accuracy of guessing, significance above it, and confidence intervals."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-# One model in a hundred that guesses may pass for one that has learnt.
+# One in a hundred models that guess may pass as having learnt.
 _LEVEL = 0.01
 
 
 def majority_rate(labels: ArrayLike) -> float:
-    """The accuracy of always naming the most frequent class, in [0, 1]; 0 for no labels."""
+    """The accuracy of always predicting the most frequent class, in [0, 1]; 0 without labels."""
     counts = _counts(labels)
     return max(counts) / sum(counts) if counts else 0.0
 
@@ -26,13 +26,13 @@ def guessing_loss(labels: ArrayLike) -> float:
 
 
 def above_chance(correct: int, total: int, rate: float) -> bool:
-    """Whether `correct` of `total` is significantly more than guessing at `rate` reaches.
+    """Whether `correct` of `total` is significantly more than guessing at `rate`.
 
     A one-sided binomial test at the level of 0.01.
 
     Args:
       correct: images classified correctly.
-      total: images; none is never enough.
+      total: images; 0 is never significant.
       rate: accuracy of guessing, in [0, 1].
     """
     from scipy.stats import binom

@@ -1,4 +1,4 @@
-"""Training over several devices or machines: which strategy, which worker, what it asks of code."""
+"""Training over several devices or machines: strategies, workers, and helpers for both."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tfrobust.run import RunFolder
 from tfrobust.runtime import tf
 from tfrobust.typing import Tensor
 
-#: 'none': one device. 'mirrored': all GPUs of a machine. 'multiworker': the machines that
-#: TF_CONFIG names, each running the same command.
+#: 'none': one device. 'mirrored': all GPUs of a machine. 'multiworker': the machines in
+#: TF_CONFIG, each running the same command.
 STRATEGIES = ("none", "mirrored", "multiworker")
 
 
@@ -32,8 +32,8 @@ class Worker:
     """This process among those that train together.
 
     Attributes:
-      index: 0 is the chief, which keeps the run folder.
-      count: of processes.
+      index: 0 is the chief, which writes the run folder.
+      count: number of processes.
     """
 
     index: int = 0
@@ -41,15 +41,15 @@ class Worker:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes what is kept."""
+        """Whether this process writes the run folder."""
         return self.index == 0
 
 
 def make_strategy(name: str) -> Any:
-    """The strategy of that name, with this process's part in it settled.
+    """The strategy of that name, set up for this process.
 
-    To be called before TensorFlow has done anything else: collectives are set up at the
-    start of a process.
+    Must be called before any other use of TensorFlow: collectives are set up at the start of a
+    process.
 
     Raises:
       UsageError: the name is unknown, or TF_CONFIG does not name the workers.
@@ -68,7 +68,7 @@ def make_strategy(name: str) -> Any:
         first = first_line(error)
         raise LostWorker(
             f"Worker {worker.index} of {worker.count} cannot join the others ({first}): check the "
-            "addresses in TF_CONFIG, and that no other process listens at them."
+            "addresses in TF_CONFIG, and that no other process listens on them."
         ) from error
     _heed_sigterm()
     return spread
@@ -85,16 +85,16 @@ def _heed_sigterm() -> None:
 
 
 def local_devices() -> tuple[str, ...]:
-    """The names of what 'mirrored' spreads work over: all GPUs, or the CPU where there are none."""
+    """The devices that 'mirrored' uses: all GPUs, or the CPU if there are none."""
     found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return tuple(device.name for device in found)
 
 
 def worker_of(text: str) -> Worker:
-    """Which worker a TF_CONFIG makes of this process.
+    """This process's worker in a TF_CONFIG.
 
     Raises:
-      UsageError: it does not name workers and this process among them.
+      UsageError: it does not list workers and this process among them.
     """
     try:
         found = json.loads(text)
@@ -117,7 +117,7 @@ def _wanted(text: str) -> str:
 
 
 def this_worker(strategy: Any) -> Worker:
-    """This process's part in a strategy."""
+    """This process's worker in a strategy."""
     resolver = strategy.cluster_resolver
     if resolver is None or resolver.task_id is None:
         return Worker()
@@ -125,12 +125,12 @@ def this_worker(strategy: Any) -> Worker:
 
 
 def replicas() -> int:
-    """How many copies of the model the strategy in force keeps; 1 without one."""
+    """The number of replicas of the current strategy; 1 without one."""
     return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
 
 def own_seed(seed: Tensor) -> Tensor:
-    """A seed that differs from replica to replica; as it is where there is only one."""
+    """A seed that differs between replicas; unchanged if there is only one."""
     context = tf.distribute.get_replica_context()
     if context is None or replicas() == 1:
         return seed
@@ -138,7 +138,7 @@ def own_seed(seed: Tensor) -> Tensor:
 
 
 def averaged(tensors: list[Tensor]) -> list[Tensor]:
-    """The means of tensors over all replicas; as they are where there is only one."""
+    """The means of tensors over all replicas; unchanged if there is only one."""
     context = tf.distribute.get_replica_context()
     if context is None or replicas() == 1:
         return tensors
@@ -146,11 +146,11 @@ def averaged(tensors: list[Tensor]) -> list[Tensor]:
 
 
 def agreed(strategy: Any, values: dict[str, float]) -> dict[str, float]:
-    """What the chief passed, for every worker; as it is where there is only one.
+    """The chief's values, for every worker; unchanged if there is only one.
 
-    Machines that are unlike round differently: decisions on figures that each measured for
-    itself could differ, and the workers would wait for each other for ever. All have to call
-    it, as often.
+    Different machines round differently: decisions on scores that each measured itself could
+    differ, and the workers would wait for each other forever. All workers must call it equally
+    often.
     """
     if this_worker(strategy).count == 1:
         return values
@@ -167,19 +167,19 @@ def agreed(strategy: Any, values: dict[str, float]) -> dict[str, float]:
 
 
 def assign_own(variable: Any, value: Tensor) -> None:
-    """Sets this replica's copy of a variable, which Keras would refuse without the others."""
+    """Assigns this replica's copy of a variable, which Keras rejects without the other replicas."""
     if replicas() == 1:
         variable.assign(value)
     else:
-        # Inside of a replica the handle is that of its own copy.
+        # Inside a replica the handle is that of its own copy.
         tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
 
 
 @contextlib.contextmanager
 def folder_of(worker: Worker, run: RunFolder) -> Iterator[RunFolder]:
-    """Where a worker writes: the chief to the run folder, the others to one that goes away.
+    """A worker's output folder: the chief's is the run folder, the others' are temporary.
 
-    All have to save, for reading a weight that is spread over workers takes all of them.
+    All workers have to save, as reading a distributed weight involves all of them.
     """
     if worker.is_chief:
         yield run

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class TFRobustError(Exception):
-    """A failure told in one sentence: what was expected, what was found, what to do.
+    """A failure reported in one sentence: what was expected, what was found, what to do.
 
     The command line prints it without a traceback and exits with 1.
 
@@ -15,8 +15,8 @@ class TFRobustError(Exception):
       >>> try:
       ...     tr.load_any("no/such/model.keras")
       ... except tr.TFRobustError as error:
-      ...     print("told in one sentence")
-      told in one sentence
+      ...     print("reported in one sentence")
+      reported in one sentence
     """
 
 
@@ -35,6 +35,6 @@ def first_line(error: object) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The nearest of the known words, " Did you mean 'sgd'?"; '' where none is near."""
+    """The nearest of the known words, " Did you mean 'sgd'?"; '' if none is near."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,8 +1,8 @@
 """The Euclidean projection onto the intersection of an l1 ball and a box.
 
 Croce and Hein (2021), "Mind the box: l1-APGD for sparse adversarial attacks on image
-classifiers", https://arxiv.org/abs/2103.01208: onto the ball alone and then clipped, a point
-uses but a part of the radius where pixels are near a bound, and attacks look weaker than they are.
+classifiers", https://arxiv.org/abs/2103.01208: projecting onto the ball and then clipping uses
+only part of the radius near the bounds, and makes attacks look weaker than they are.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any
 from tfrobust.runtime import tf
 from tfrobust.typing import Tensor
 
-# A sum of thousands of changes, each rounded as it is added to a pixel, may exceed the radius
-# that was aimed at by so much of it.
+# A sum of thousands of changes, each rounded when added to a pixel, may exceed the radius by this
+# share of it.
 _SLACK = 2e-6
 _TURNS = 90
 
 
 def project_l1_in_box(delta: Tensor, room: Tensor, eps: Any) -> Tensor:
-    """The nearest change whose absolute values add up to at most eps, none beyond its room.
+    """The nearest change whose absolute values sum to at most eps, each within its room.
 
-    Each value shrinks by the same level, down to 0, and is then held by its room: the level is 0
-    where that is enough, else the one at which the sum is eps.
+    Each value shrinks by the same level, down to 0, and is then limited by its room: the level is
+    0 if that is enough, else the one at which the sum is eps.
 
     Args:
       delta: changes, float32 [B, N].
@@ -30,7 +30,7 @@ def project_l1_in_box(delta: Tensor, room: Tensor, eps: Any) -> Tensor:
       eps: the radius, scalar or [B, 1].
 
     Returns:
-      float32 [B, N], of the signs of delta.
+      float32 [B, N], with the signs of delta.
     """
     size, room = tf.abs(delta), tf.maximum(room, 0.0)
     eps = tf.reshape(tf.cast(eps, delta.dtype), [-1])
@@ -43,10 +43,10 @@ def _spent(size: Tensor, room: Tensor, level: Tensor) -> Tensor:
 
 
 def _level(size: Tensor, room: Tensor, eps: Tensor) -> Tensor:
-    """By how much each example's values shrink, float32 [B].
+    """The level by which each example's values shrink, float32 [B].
 
-    The sum falls piecewise linearly in the level: Newton's steps, which end on the right piece
-    after a few passes, kept inside a bracket that every third step halves. No sorting.
+    The sum is piecewise linear and decreasing in the level: Newton's steps, which reach the right
+    piece after a few passes, kept inside a bracket that every third step bisects. No sorting.
     """
     most = eps * (1.0 - _SLACK)
     least, goal = most * (1.0 - _SLACK), most * (1.0 - _SLACK / 2)
@@ -63,7 +63,7 @@ def _level(size: Tensor, room: Tensor, eps: Tensor) -> Tensor:
         newton = level + tf.math.divide_no_nan(total - goal, slope)
         usable = (newton > low) & (newton < high) & (i % 3 < 2)
         new = tf.where(usable, newton, 0.5 * (low + high))
-        # Ended by a sum that is near enough, or where no number lies in between.
+        # Stops at a sum that is near enough, or if no number lies in between.
         going = going & ~(fits & (total >= least)) & (new > low) & (new < high)
         return i + 1, low, high, tf.where(going, new, level), going
 

@@ -1,9 +1,9 @@
-"""Plug-ins with their settings, as users write them, in one place for every kind.
+"""Plug-ins with their settings, in the user's notation, in one place for every kind.
 
 On the command line ``trades:beta=6``, ``pgd:steps=50:restarts=5`` or ``smoothgrad:samples=50``
-(a comma does for a further colon); in YAML ``trades`` or ``{name: trades, beta: 6}``. A plug-in
+(further settings may follow a comma); in YAML ``trades`` or ``{name: trades, beta: 6}``. A plug-in
 is a frozen dataclass: its fields are its settings, with their types, defaults and ranges. A
-plain function is made one by `as_dataclass`.
+plain function is wrapped as one by `as_dataclass`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _WORDS = {bool: "true or false", int: "a whole number", float: "a number such as
 
 @dataclass(frozen=True)
 class Choice:
-    """Which plug-in, and those of its settings that are known.
+    """The name of a plug-in, and its settings as far as they are given.
 
     Attributes:
-      name: in the plug-in's table; '' where only settings are given.
+      name: in the plug-in's table; '' if only settings are given.
       settings: name -> value.
     """
 
@@ -41,10 +41,10 @@ class Choice:
 
     @classmethod
     def from_plain(cls, value: Any, where: str = "") -> Choice:
-        """A name, 'name:key=value', or a mapping with 'name', as YAML gives them.
+        """A name, 'name:key=value', or a mapping with 'name', as in YAML.
 
         Raises:
-          UsageError: it is none of these.
+          UsageError: the value has another form.
         """
         if isinstance(value, Choice):
             return value
@@ -57,7 +57,7 @@ class Choice:
         return cls(value.get("name", ""), {str(k): v for k, v in value.items() if k != "name"})
 
     def to_plain(self) -> str | dict[str, Any]:
-        """As YAML has it: the name alone where there are no settings."""
+        """The YAML form: only the name if there are no settings."""
         named = {"name": self.name} if self.name else {}
         return {**named, **self.settings} if self.settings or not named else self.name
 
@@ -74,10 +74,10 @@ class Settings(dict[str, Any]):
 
     @classmethod
     def from_plain(cls, value: Any, where: str = "") -> Settings:
-        """A mapping, as YAML gives it.
+        """A mapping, as in YAML.
 
         Raises:
-          UsageError: it is none.
+          UsageError: the value is not a mapping.
         """
         if not isinstance(value, Mapping):
             raise UsageError(f"{where}: expected settings 'name: value', found {value!r}.")
@@ -88,14 +88,14 @@ class Settings(dict[str, Any]):
 
 
 def shown(value: Any) -> str:
-    """A setting's value as the command line takes it."""
+    """A setting's value in command-line syntax."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def split(text: str) -> list[str]:
-    """Comma-separated plug-ins; a part ``key=value`` is a setting of the one before.
+    """Comma-separated plug-ins; a part ``key=value`` is a setting of the previous one.
 
     Example: ``'smoothgrad:samples=50,noise=0.1,gradcam'`` are two.
     """
@@ -111,22 +111,22 @@ def split(text: str) -> list[str]:
 def parse(
     text: str, known: Container[str] = (), what: str = "plug-in"
 ) -> tuple[str, dict[str, str]]:
-    """The name and the settings, as texts, of ``name:key=value:key=value``.
+    """The name and the settings, as text, of ``name:key=value:key=value``.
 
     Args:
-      text: as the command line has it; the name may be the place ``package.module:name`` of a
-        plug-in of the user's own, or the path of a model file.
-      known: names that are no module's.
+      text: the command-line form; the name may be the location ``package.module:name`` of a
+        user's plug-in, or the path of a model file.
+      known: names that are not modules.
       what: for the message: the flag, or the kind of plug-in.
 
     Raises:
-      UsageError: a setting is not KEY=VALUE, or is given twice with other values.
+      UsageError: a setting is not KEY=VALUE, or is given twice with different values.
     """
     text = text.strip()
     if is_model_file(text) or (":" not in text and "," not in text):
         return text, {}
     name, *parts = re.split("[:,]", text)
-    # A plug-in of the user's own, at a place of its module.
+    # A user's plug-in, given by its location in a module.
     if parts and "=" not in parts[0] and name not in known and is_place(f"{name}:{parts[0]}"):
         name = f"{name}:{parts.pop(0)}"
     pairs = [(key.strip(), value.strip()) for key, _, value in (p.partition("=") for p in parts)]
@@ -139,10 +139,10 @@ def parse(
 
 
 def settings_of(plugin: Any) -> dict[str, Any]:
-    """The settings of a plug-in, name -> type: its fields of numbers, texts and switches.
+    """The settings of a plug-in, name -> type: its fields of type number, text and bool.
 
     Args:
-      plugin: a dataclass, an object of one, or a function without arguments that makes one.
+      plugin: a dataclass, an instance of one, or a function without arguments that returns one.
     """
     cls = _class_of(plugin)
     hints = typing.get_type_hints(cls)
@@ -159,12 +159,12 @@ def values_of(plugin: Any) -> dict[str, Any]:
 
 
 def configured(plugin: Any, settings: Mapping[str, Any], what: str) -> Any:
-    """A plug-in with some of its settings, given as texts or as values.
+    """A plug-in with some of its settings, given as text or values.
 
     Args:
       plugin: as in `settings_of`.
-      settings: name -> value; all others stay as they are.
-      what: how messages call it, such as 'Attack pgd'.
+      settings: name -> value; all others keep their defaults.
+      what: its name in messages, such as 'Attack pgd'.
 
     Raises:
       UsageError: a setting is unknown, or its value is of the wrong type or out of range.
@@ -175,7 +175,7 @@ def configured(plugin: Any, settings: Mapping[str, Any], what: str) -> Any:
 
 
 def typed(plugin: Any, settings: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Settings with their values as the plug-in's fields have them.
+    """Settings with their values converted to the types of the plug-in's fields.
 
     Raises:
       UsageError: a setting is unknown, or its value is of the wrong type.
@@ -191,7 +191,7 @@ def typed(plugin: Any, settings: Mapping[str, Any], what: str) -> dict[str, Any]
 
 
 def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """The names that both have, with other values: '6' and 6.0 are the same."""
+    """The names that both have with different values: '6' and 6.0 are equal."""
     return [key for key in first if key in second and not _same(first[key], second[key])]
 
 
@@ -205,17 +205,17 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _kind(hint: Any) -> Any:
-    """The type of a setting beside None."""
+    """The type of a setting, ignoring None."""
     options = [each for each in typing.get_args(hint) if each is not type(None)]
     optional = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
     return options[0] if optional else hint
 
 
 def from_text(hint: Any, value: Any, what: str) -> Any:
-    """A value of a type, of the text that the command line has, or of what YAML has.
+    """A value of a type, from its text on the command line or its value in YAML.
 
     Raises:
-      UsageError: it is of another type.
+      UsageError: it has another type.
     """
     kind = _kind(hint)
     if (value is None or value == "none") and kind is not hint:
@@ -236,7 +236,7 @@ def _from_text(kind: Any, text: str) -> Any:
     try:
         number = parse_number(text)
     except UsageError:
-        return text  # told with the setting's name
+        return text  # reported with the setting's name
     return int(number) if kind is int and number == int(number) else number
 
 
@@ -245,7 +245,7 @@ def _class_of(plugin: Any) -> type:
 
 
 def _object_of(plugin: Any) -> Any:
-    """The plug-in itself, or what its class, or its maker, makes without arguments."""
+    """The plug-in itself, or an instance of its class, or its factory's result."""
     whole = dataclasses.is_dataclass(plugin) and not isinstance(plugin, type)
     return plugin if whole else plugin()
 
@@ -255,11 +255,11 @@ def as_dataclass(function: Callable[..., Any], base: type = object) -> type:
     """A function as a frozen dataclass: its keyword-only arguments are the settings.
 
     Args:
-      function: with a default for each of them.
-      base: of the dataclass made.
+      function: all keyword-only arguments have defaults.
+      base: base class of the dataclass.
 
     Returns:
-      The class; its objects are called as the function is, without these arguments.
+      The class; its instances are called like the function, without these arguments.
     """
     hints = typing.get_type_hints(function)
     fields = [
@@ -279,9 +279,9 @@ def as_dataclass(function: Callable[..., Any], base: type = object) -> type:
 
 
 def all_settings(table: Table) -> dict[str, tuple[Any, dataclasses.Field[Any]]]:
-    """The settings of all plug-ins that come with the project: name -> (type, field).
+    """The settings of all plug-ins of the project: name -> (type, field).
 
-    Where several have one of the same name, the first one's.
+    If several have a setting of the same name, the first one's.
     """
     found: dict[str, tuple[Any, dataclasses.Field[Any]]] = {}
     for name in table.built_in:
@@ -298,10 +298,10 @@ def takers(table: Table, setting: str) -> list[str]:
 
 
 def choice_of(text: str, table: Table, what: str) -> Choice:
-    """What the command line asks for, checked: the plug-in exists and has these settings.
+    """A plug-in given on the command line, validated: it exists and has these settings.
 
     Raises:
-      UsageError: it does not, or a value is of the wrong type or out of range.
+      UsageError: it is unknown, or a value has the wrong type or is out of range.
     """
     name, settings = parse(text, table, what)
     made = configured(table[name], settings, f"{table.kind} {name}")
@@ -309,7 +309,7 @@ def choice_of(text: str, table: Table, what: str) -> Choice:
 
 
 def chosen(texts: Iterable[str], table: Table, what: str) -> dict[str, Any]:
-    """Several plug-ins with their settings: as each is written -> the plug-in.
+    """Several plug-ins with their settings: the text of each -> the plug-in.
 
     Raises:
       UsageError: as in `choice_of`.

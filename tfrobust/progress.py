@@ -1,4 +1,4 @@
-"""Progress with a time left, for everything that takes more than a moment."""
+"""Progress with a time estimate, for everything that takes more than a moment."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from tqdm.std import tqdm
 
-#: What a job tells as it goes, a line at a time: a command prints it.
+#: Receives a job's messages, one line at a time: a command prints them.
 Tell = Callable[[str], None]
 
 
 def silent(line: str) -> None:
-    """A `Tell` that tells nobody."""
+    """A `Tell` that discards everything."""
 
 
 @contextlib.contextmanager
@@ -36,7 +36,7 @@ def output_to(path: Path) -> Iterator[None]:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as a person reads them: '42 s', '3 min 05 s', '1 h 20 min'."""
+    """Seconds in human-readable form: '42 s', '3 min 05 s', '1 h 20 min'."""
     whole = int(round(seconds))
     if whole < 60:
         return f"{whole} s"
@@ -46,17 +46,17 @@ def clock(seconds: float) -> str:
 
 
 class Progress:
-    """One line that says how far a piece of work is and how long it will take, drawn by tqdm.
+    """One line that shows the progress of some work and the time left, drawn by tqdm.
 
-    On a terminal a bar is redrawn twice a second, and removed at the end; so it is in a notebook
-    that has ipywidgets. Elsewhere (a log file) a line is written every 30 seconds, so that logs
-    stay short. Work that ends within two seconds leaves no trace.
+    On a terminal a bar is redrawn twice a second, and removed at the end, also in a notebook
+    with ipywidgets. Elsewhere (a log file) a line is written every 30 seconds, so that logs
+    stay short. Work that ends within two seconds prints nothing.
 
     Args:
-      label: what is being done.
-      total: how many steps there are.
-      done: steps that an earlier run has done; they do not count for the speed.
-      stream: where to write; standard error by default.
+      label: the kind of work.
+      total: number of steps.
+      done: steps done by an earlier run; they do not count for the speed.
+      stream: the output; standard error by default.
     """
 
     def __init__(
@@ -76,12 +76,12 @@ class Progress:
         return left if self._limit is None else min(left, self._limit)
 
     def update(self, done: int, note: str = "", at_most: float | None = None) -> None:
-        """Sets how many steps are done; redraws when it is time to.
+        """Sets the number of steps done; redraws when due.
 
         Args:
           done: steps so far.
-          note: is added to the line.
-          at_most: seconds until the work ends anyway, as under a time limit.
+          note: appended to the line.
+          at_most: seconds until the work ends anyway, as with a time limit.
         """
         self.done, self._limit = done, at_most
         left = self.seconds_left
@@ -89,7 +89,7 @@ class Progress:
         self._bar.set_postfix_str(" ".join(filter(None, words)), refresh=False)
         if self._bar.total != self.total:
             self._bar.total = self.total
-            if hasattr(self._bar, "container"):  # a notebook's widget has a total of its own
+            if hasattr(self._bar, "container"):  # a notebook's widget has its own total
                 self._bar.container.children[1].max = self.total
         self._bar.update(done - self._bar.n)
 

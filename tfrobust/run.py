@@ -1,4 +1,4 @@
-"""A run is a folder; everything that a later verb needs is in it."""
+"""A run is a folder that contains everything later verbs need."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
-        """The resolved configuration; `--recipe` takes it to run it again."""
+        """The resolved configuration; `--recipe` repeats it."""
         return self.path / "config.yaml"
 
     @property
@@ -51,7 +51,7 @@ class RunFolder:
 
     @property
     def state(self) -> Path:
-        """Where training stands; it names the checkpoint that belongs to it."""
+        """The training state; it names the checkpoint that belongs to it."""
         return self.checkpoints / "state.json"
 
     @property
@@ -61,7 +61,7 @@ class RunFolder:
 
     @property
     def seen(self) -> Path:
-        """The images trained on and chosen by, as digests, and the classes' names."""
+        """The images used for training and model selection, as digests, and the class names."""
         return self.path / "split.npz"
 
     @property
@@ -85,34 +85,34 @@ class RunFolder:
         return self.path / "figures"
 
     def started(self) -> bool:
-        """Whether at least one epoch of a run is in here."""
+        """Whether the folder contains at least one epoch of a run."""
         return self.config.is_file() and self.state.is_file()
 
     def create(self) -> None:
-        """Makes the folders.
+        """Creates the folders.
 
         Raises:
-          TFRobustError: they cannot be made.
+          TFRobustError: they cannot be created.
         """
         try:
             for folder in (self.checkpoints, self.tensorboard, self.figures):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise TFRobustError(f"Run folder {self.path} cannot be made: {error}.") from error
+            raise TFRobustError(f"Run folder {self.path} cannot be created: {error}.") from error
 
     def create_figures(self) -> None:
-        """Makes the folder with only its place for figures: results of a bare model.
+        """Creates the folder with only its subfolder for figures: results of a bare model.
 
         Raises:
-          TFRobustError: it cannot be made.
+          TFRobustError: it cannot be created.
         """
         try:
             self.figures.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise TFRobustError(f"Folder {self.path} cannot be made: {error}.") from error
+            raise TFRobustError(f"Folder {self.path} cannot be created: {error}.") from error
 
     def read_config(self) -> RunConfig:
-        """The configuration that the run was made with.
+        """The run's configuration.
 
         Raises:
           UsageError: this is not a run folder.
@@ -120,7 +120,7 @@ class RunFolder:
         if not self.config.is_file():
             raise UsageError(
                 f"{self.path} is not a run folder: expected {self.config.name} in it; "
-                "make one with 'python -m pipelines.train'."
+                "create one with 'python -m pipelines.train'."
             )
         config: RunConfig = from_dict(RunConfig, load_yaml(self.config))
         return config
@@ -161,9 +161,9 @@ class RunFolder:
 
 
 def run_of(path: Path) -> RunFolder | None:
-    """The run that a path is, or that its model file or SavedModel lies in; None for another.
+    """The run at a path, or the run that contains this model file or SavedModel; else None.
 
-    `RUN`, `RUN/checkpoints/best.keras` and `RUN/1` are all of the run RUN.
+    `RUN`, `RUN/checkpoints/best.keras` and `RUN/1` all belong to the run RUN.
     """
     for folder in (path, path.parent, path.parent.parent):
         if (run := RunFolder(folder)).config.is_file():
@@ -172,7 +172,7 @@ def run_of(path: Path) -> RunFolder | None:
 
 
 def class_names(path: Path) -> tuple[str, ...] | None:
-    """The classes' names that a run, or the folder of a SavedModel, tells; None where none does."""
+    """The class names recorded in a run or a SavedModel's folder; None if there are none."""
     run = run_of(path)
     if run is not None:
         with (
@@ -192,9 +192,9 @@ GUESSES = "no_better_than_guessing"
 
 
 def doubt_of_learning(path: Path) -> str | None:
-    """What the evaluation in a run folder says of a model that is no better than guessing.
+    """The evaluation's verdict on a run whose model is no better than guessing.
 
-    None where it has learnt something, or where nothing was measured.
+    None if the model has learnt something, or if nothing was measured.
     """
     try:
         found = read_json(RunFolder(path).evaluation)

@@ -1,15 +1,14 @@
-"""The one place that settles TensorFlow.
+"""The one place that configures TensorFlow.
 
-Our own networks are of Keras 2 (``tf_keras``), as are Neural Structured Learning and
+The built-in networks use Keras 2 (``tf_keras``), as do Neural Structured Learning and
 tf-keras-vis; current TensorFlow ships Keras 3, and NSL imports a ``tf.estimator`` that
-TensorFlow has dropped. Both Keras live side by side: it does not matter which was imported
-first, nor which of them ``tf.keras`` is. Every module of tfrobust takes its TensorFlow from
-here::
+TensorFlow has removed. Both Keras versions coexist: it does not matter which was imported first,
+nor which of them ``tf.keras`` is. Every module of tfrobust imports TensorFlow from here::
 
     from tfrobust.runtime import keras, tf
 
-This module itself is light: TensorFlow is imported when ``tf``, ``keras`` or
-``nsl`` is first asked for.
+This module itself is light: TensorFlow is imported on the first access to ``tf``, ``keras`` or
+``nsl``.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfrobust.errors import TFRobustError
 
-# What an editor completes and a checker sees; `__getattr__` below is what runs.
+# For editors and type checkers; at run time `__getattr__` below applies.
 if TYPE_CHECKING:
     pass
 
@@ -58,34 +57,34 @@ def __getattr__(name: str) -> Any:
 
 
 def _import_tf() -> Any:
-    """Imports TensorFlow, or says in one sentence why not.
+    """Imports TensorFlow, or raises an error of one sentence.
 
-    Where nobody has imported it yet, ``tf.keras`` becomes legacy Keras.
+    If nothing has imported it yet, ``tf.keras`` becomes legacy Keras.
 
     Raises:
-      TFRobustError: TensorFlow is missing, or ``tf_keras`` is missing or of another minor
+      TFRobustError: TensorFlow is missing, or ``tf_keras`` is missing or has another minor
         version.
     """
     if "tensorflow" not in sys.modules:
         _check_versions()
         os.environ["TF_USE_LEGACY_KERAS"] = "1"
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        # TensorFlow leaves oneDNN off on processors without AVX-512, where it pays as well:
-        # a training step of resnet50 there is 8 times as fast with it.
+        # TensorFlow disables oneDNN on processors without AVX-512, where it pays off as well: a
+        # training step of resnet50 there is 8 times as fast with it.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     found = importlib.import_module("tensorflow")
-    # The same filter is added once.
+    # Adding the same filter again has no effect.
     logging.getLogger("tensorflow").addFilter(_is_worth_telling)
     return found
 
 
 def _is_worth_telling(record: logging.LogRecord) -> bool:
-    """Whether a message of TensorFlow is: one of retracing is not, where the call is ours.
+    """Whether to log a message of TensorFlow: not its retracing warnings for tfrobust's calls.
 
-    Nor is where a SavedModel is written before it is moved to its place.
+    Nor where a SavedModel is written before it is moved into place.
 
     Each model, attack and ball is traced once. TensorFlow counts by the source of a function and
-    takes that for one function that is traced over and over.
+    mistakes that for one function that is retraced again and again.
     """
     told = record.getMessage()
     if "Assets written to" in told:
@@ -101,7 +100,7 @@ def _is_worth_telling(record: logging.LogRecord) -> bool:
 
 
 class _LegacyView(types.ModuleType):
-    """TensorFlow as a library of Keras 2 wants to see it: its `keras` is ``tf_keras``."""
+    """TensorFlow as a Keras 2 library expects it: its `keras` is ``tf_keras``."""
 
     def __init__(self, tensorflow: Any, legacy: Any) -> None:
         super().__init__("tensorflow")
@@ -113,13 +112,13 @@ class _LegacyView(types.ModuleType):
 
 
 def import_legacy(name: str) -> Any:
-    """Imports a module that is written for Keras 2 (of NSL or tf-keras-vis).
+    """Imports a module written for Keras 2 (of NSL or tf-keras-vis).
 
-    It sees ``tf_keras`` as ``tf.keras``, whichever Keras TensorFlow itself carries.
+    It sees ``tf_keras`` as ``tf.keras``, whichever Keras TensorFlow itself uses.
     """
     tensorflow, legacy = _import_tf(), _import_keras()
-    # The environment variable may have been set after the import: only the
-    # flag that TensorFlow read at import time tells which Keras it carries.
+    # The environment variable may have been set after the import: only the flag that
+    # TensorFlow read at import time shows which Keras it uses.
     if getattr(tensorflow, "_tf_uses_legacy_keras", False) or name in sys.modules:
         return importlib.import_module(name)
     seen = {
@@ -147,7 +146,7 @@ def _check_versions() -> None:
     minors = {name: str(version).split(".")[:2] for name, version in found.items()}
     if minors["tensorflow"] != minors["tf_keras"]:
         raise TFRobustError(
-            f"tf_keras {found['tf_keras']} does not fit tensorflow {found['tensorflow']}: "
+            f"tf_keras {found['tf_keras']} does not match tensorflow {found['tensorflow']}: "
             f"run 'pip install tf_keras~={'.'.join(minors['tensorflow'])}.0'."
         )
 
@@ -167,8 +166,8 @@ def _import_keras() -> Any:
 def _import_nsl() -> Any:
     """Imports Neural Structured Learning without ``tf.estimator``.
 
-    NSL needs no attribute of its estimator package, so an empty module in its
-    place is enough and TensorFlow stays unpatched.
+    NSL uses no attribute of its estimator package, so an empty module is enough and TensorFlow
+    stays unpatched.
     """
     stand_in = "neural_structured_learning.estimator"
     sys.modules.setdefault(stand_in, types.ModuleType(stand_in))
@@ -178,12 +177,12 @@ def _import_nsl() -> Any:
 def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` as a graph that is traced once, for batches of any size.
 
-    With a smaller last batch a plain `tf.function` would be traced twice. The function's source
-    is not rewritten: a model in it comes from `models.inference`.
+    A plain `tf.function` would be traced twice for a smaller last batch. The function's source is
+    not rewritten: a model in it comes from `models.inference`.
 
     Args:
-      function: of tensors, each [B, ...]; their types, and all dimensions but the first, stay
-        those of the first call.
+      function: of tensors, each [B, ...]; their types, and all dimensions but the first, must
+        stay the same as in the first call.
     """
     made: list[Any] = []
 
@@ -198,13 +197,13 @@ def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def import_quietly() -> None:
-    """Imports TensorFlow for a command line, without its start-up notes.
+    """Imports TensorFlow for a command line, without its start-up messages.
 
-    TensorFlow writes them past Python and before its own log level applies, so standard
-    error is held back as a file; it is shown after all when the import fails.
+    TensorFlow prints them without Python and before its own log level applies, so standard error
+    is redirected to a file; it is printed after all if the import fails.
     """
     sys.stderr.flush()
-    # Its own errors come as exceptions; what it logs beside them is of its graph optimiser.
+    # Its errors come as exceptions; the rest of its log is about its graph optimiser.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with tempfile.TemporaryFile() as held:
         try:
@@ -212,7 +211,7 @@ def import_quietly() -> None:
                 from tfrobust.runtime import tf
 
                 tf.config.list_physical_devices()
-                # It warns of retracing where many attacks are each traced once.
+                # It warns of retracing if many attacks are each traced once.
                 tf.get_logger().setLevel("ERROR")
         except BaseException:
             held.seek(0)
@@ -234,12 +233,12 @@ def _standard_error_to(file: Any) -> Iterator[None]:
 def setup(
     *, seed: int | None = None, precision: str = "float32", deterministic: bool = True
 ) -> None:
-    """Settles seeds, determinism and precision for this process.
+    """Sets seeds, determinism and precision of this process.
 
     Args:
-      seed: seeds Python, NumPy and TensorFlow; None leaves them alone.
+      seed: seeds Python, NumPy and TensorFlow; None does not touch them.
       precision: 'float32', 'mixed_bfloat16' or 'mixed_float16', the Keras policy; 'auto' is
-        'mixed_bfloat16' where the processor or GPU computes in it, else 'float32'.
+        'mixed_bfloat16' if the processor or GPU supports it, else 'float32'.
       deterministic: makes TensorFlow's operations reproducible, so that a
         resumed run ends with the weights of an uninterrupted one.
 
@@ -260,20 +259,20 @@ def setup(
         tf.random.set_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
-    # Dropout draws from a generator that checkpoints hold, so that a resumed run repeats it.
+    # Dropout draws from a generator stored in checkpoints, so that a resumed run repeats it.
     keras.backend.experimental.enable_tf_random_generator()
     keras.mixed_precision.set_global_policy(precision)
 
 
 def is_deterministic() -> bool:
     """Whether `setup` has made TensorFlow's operations reproducible."""
-    # TensorFlow exports the switch alone.
+    # TensorFlow exports only the switch.
     config = importlib.import_module("tensorflow.python.framework.config")
     return bool(config.is_op_determinism_enabled())
 
 
 def native_precision(config: Any) -> Any:
-    """The configuration with the number format 'auto' made a definite one for this machine."""
+    """The configuration with the precision 'auto' replaced by this machine's."""
     import dataclasses
 
     if config.training.precision != "auto":
@@ -304,7 +303,7 @@ def _computes_in_bfloat16() -> bool:
 def random_generators(model: Any) -> list[Any]:
     """The generators of a model's dropout and similar layers, in the order of the layers.
 
-    Keras holds them aside from the model's variables, and tracks them nowhere.
+    Keras keeps them separate from the model's variables, and does not track them.
     """
     holders = (getattr(layer, "_random_generator", None) for layer in model.layers)
     found = (getattr(holder, "_generator", None) for holder in holders)
@@ -312,7 +311,7 @@ def random_generators(model: Any) -> list[Any]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine and devices: what `environment.json` of a run records."""
+    """Versions, machine and devices: the content of a run's `environment.json`."""
     import platform
 
     from tfrobust.runtime import tf
@@ -329,8 +328,8 @@ def environment() -> dict[str, Any]:
 def allow_concurrent_calls() -> None:
     """Makes one `tf.function` safe to call from several threads at once.
 
-    Grappler's arithmetic rewriting turns chains of additions, as residual networks have them,
-    into a temporary variable whose name two calls at once share: now and then one fails with
+    Grappler's arithmetic rewriting turns chains of additions, as in residual networks, into a
+    temporary variable whose name two concurrent calls share: occasionally one fails with
     AlreadyExistsError. Without that rewriting attacks take the same time (within 2 % on
     MobileNetV2, ResNet50 and a small ResNet).
     """

@@ -1,4 +1,4 @@
-"""What a configuration is made of: one checked setting, and the way to and from YAML."""
+"""The building blocks of a configuration: a checked setting, and conversion to and from YAML."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import yaml
 from tfrobust.errors import UsageError
 from tfrobust.io import write_text
 
-#: Settings that are a plug-in with its own: a name, or {name: NAME, SETTING: VALUE}.
+#: Settings that are a plug-in with its own settings: a name, or {name: NAME, SETTING: VALUE}.
 PLUGINS = ("method",)
 
 
@@ -26,8 +26,8 @@ def setting(default: Any, help: str, **checks: Any) -> Any:
     Args:
       default: the default value; a callable is called for each object.
       help: one line for the command line.
-      **checks: `choices`, `low`, `high` (inclusive), `above` (exclusive), `flag`
-        (its name on the command line where that differs from the field's) and `alias`.
+      **checks: `choices`, `low`, `high` (inclusive), `above` (exclusive), `flag` (its name on the
+        command line if it differs from the field's) and `alias`.
     """
     metadata = {"help": help, **checks}
     if callable(default):
@@ -36,7 +36,7 @@ def setting(default: Any, help: str, **checks: Any) -> Any:
 
 
 def parse_number(text: str) -> float:
-    """A number as users write it: '8/255', '0.03' or '1e-3'.
+    """A number in the user's notation: '8/255', '0.03' or '1e-3'.
 
     Raises:
       UsageError: it is not a finite number.
@@ -52,10 +52,10 @@ def parse_number(text: str) -> float:
 
 
 def format_eps(eps: float, norm: str = "linf") -> str:
-    """eps as users write it.
+    """eps in the user's notation.
 
-    In linf a fraction of 255 where it is one ('8/255', '0.5/255') and no short decimal ('0.1',
-    not '25.5/255'), in l0 '5 pixels', else a decimal.
+    In linf a fraction of 255 if it is one ('8/255', '0.5/255') and not a short decimal ('0.1', not
+    '25.5/255'), in l0 '5 pixels', else a decimal.
     """
     if norm == "l0":
         return f"{eps:g} pixels"
@@ -66,7 +66,7 @@ def format_eps(eps: float, norm: str = "linf") -> str:
 
 
 class Checked:
-    """Checks every field of a dataclass against its `setting` when it is made."""
+    """Checks every field of a dataclass against its `setting` on construction."""
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(typing.cast(Any, self)):
@@ -91,13 +91,13 @@ def _check(name: str, value: Any, checks: typing.Mapping[str, Any]) -> None:
 
 
 def from_dict(cls: type, values: Any, where: str = "config") -> Any:
-    """Builds the dataclass `cls` from nested plain values, as YAML gives them.
+    """Builds the dataclass `cls` from nested plain values, as in YAML.
 
     Raises:
       UsageError: an unknown key, a value of the wrong type or out of range.
 
-    A class may take further spellings: its `folded(values, where)` brings them to the fields.
-    A field's type that has `from_plain` and `to_plain` reads and writes itself.
+    A class may accept further notations: its `folded(values, where)` converts them to the fields.
+    A field's type with `from_plain` and `to_plain` reads and writes itself.
     """
     if not isinstance(values, dict):
         raise UsageError(f"{where}: expected settings 'name: value', found {values!r}.")
@@ -155,10 +155,10 @@ def _plain(value: Any) -> Any:
 
 
 def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `override` laid over it, dict by dict.
+    """`base` overridden by the values of `override`, dict by dict.
 
-    The settings of one plug-in are not another's: where the override names another one, those
-    of the base go.
+    Settings do not carry over between plug-ins: if the override names another plug-in, those of
+    the base are dropped.
     """
     merged = dict(base)
     for key, value in override.items():

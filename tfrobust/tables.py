@@ -1,8 +1,8 @@
-"""Plug-in tables: a name -> the place of a class or function, imported on first use.
+"""Plug-in tables: a name -> the location of a class or function, imported on first use.
 
-A table holds the plug-ins of this project; besides them it finds those of others: an entry
-point of an installed package, in the group ``tfrobust.<kind>s``, and any attribute of any
-module, written ``package.module:name``.
+A table contains the plug-ins of this project; it also finds others: entry points of installed
+packages, in the group ``tfrobust.<kind>s``, and any attribute of any module, written
+``package.module:name``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from tfrobust.errors import UsageError
 
-#: What the entries of a table are.
+#: The type of a table's entries.
 Plugin = TypeVar("Plugin", covariant=True)
 _PLACE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -27,11 +27,11 @@ _PLACE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 class Table(Mapping[str, Plugin]):
     """A read-only mapping from a plug-in's name to the plug-in itself.
 
-    Entries are written as ``'package.module:attribute'`` and imported when they
-    are first asked for, so that listing names (command-line help) stays fast.
+    Entries are written as ``'package.module:attribute'`` and imported on first access, so that
+    listing names (command-line help) stays fast.
 
     Args:
-      kind: what the entries are, in the singular, for messages ('backbone').
+      kind: the kind of the entries, in the singular, for messages ('backbone').
       entries: name -> 'module:attribute'.
       group: of entry points, such as 'tfrobust.attacks'; '' for none.
     """
@@ -60,19 +60,19 @@ class Table(Mapping[str, Plugin]):
 
     @property
     def built_in(self) -> tuple[str, ...]:
-        """The names of those that come with the project."""
+        """The names of the project's own entries."""
         return tuple(self._entries)
 
     @functools.cached_property
     def _further(self) -> dict[str, str]:
-        """The plug-ins of installed packages; none may take the name of one that is there."""
+        """The plug-ins of installed packages; none may override a built-in name."""
         found = importlib.metadata.entry_points(group=self.group) if self.group else ()
         return {one.name: one.value for one in found if one.name not in self._entries}
 
     def _unknown(self, name: str) -> str:
         close = difflib.get_close_matches(str(name), list(self), n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        own = "; one of your own is written package.module:name" if self.group else ""
+        own = "; write your own as package.module:name" if self.group else ""
         return f"Unknown {self.kind} {name!r}: expected one of {', '.join(self)}{own}.{hint}"
 
 
@@ -87,24 +87,24 @@ def is_model_file(name: object) -> bool:
 
 
 def is_place(name: object) -> bool:
-    """Whether a name is the place of a plug-in, ``package.module:name``."""
+    """Whether a name is the location of a plug-in, ``package.module:name``."""
     return isinstance(name, str) and bool(_PLACE.fullmatch(name)) and not Path(name).exists()
 
 
 def imported(place: str, kind: str) -> Any:
-    """What lies at ``package.module:name``; the current folder is looked in as well.
+    """The object at ``package.module:name``; the current folder is searched as well.
 
     Raises:
-      UsageError: there is no such module, or nothing of that name in it.
+      UsageError: the module does not exist, or has no such attribute.
     """
     module, _, attribute = place.partition(":")
-    # As python -m does: a user's module lies where the command is given.
+    # Like python -m: a user's module is in the folder where the command runs.
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
-        # One of its own imports may be what is missing.
+        # One of its own imports may be missing.
         raise UsageError(f"{kind} {place!r}: no module {error.name!r} is found.") from error
     except AttributeError as error:
         raise UsageError(f"{kind} {place!r}: {module} has no {attribute!r}.") from error

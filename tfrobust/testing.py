@@ -1,4 +1,4 @@
-"""Contract suites for plug-ins, this project's and those of others.
+"""Contract suites for plug-ins, this project's and others'.
 
 ```python
 from tfrobust.testing import check_attack
@@ -7,7 +7,7 @@ def test_my_attack():
     check_attack(MyAttack(steps=3), norms=("linf", "l2"))
 ```
 
-Each check raises `AssertionError` with what is wrong.
+Each check raises `AssertionError` with the violation.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from tfrobust.training.methods import Method
 from tfrobust.training.robust import robust
 from tfrobust.typing import Array, Attack, Explainer, Model, Tensor
 
-#: A radius for each norm that small images are attacked at.
+#: A radius for each norm at which small images are attacked.
 RADII = {"linf": 0.1, "l2": 0.6, "l1": 3.0, "l0": 4.0}
 _SIDE, _CLASSES, _IMAGES = 6, 5, 7
 
 
 def small_model(channels: int = 3, seed: int = 0) -> Any:
-    """A small convolutional classifier of images 6x6, of tf_keras, with 5 classes."""
+    """A small tf_keras classifier of 6x6 images, convolutional, with 5 classes."""
     keras.utils.set_random_seed(seed)
     image = keras.Input((_SIDE, _SIDE, channels))
     x = keras.layers.Conv2D(6, 3, activation="relu")(image)
@@ -48,22 +48,22 @@ def small_model(channels: int = 3, seed: int = 0) -> Any:
 
 
 def small_images(model: Model, channels: int = 3, seed: int = 1) -> tuple[Array, Array]:
-    """Images float32 in [0, 1], and the labels that a model gives them."""
+    """Images float32 in [0, 1], and the labels that a model predicts for them."""
     x = np.random.default_rng(seed).uniform(size=(_IMAGES, _SIDE, _SIDE, channels))
     images = x.astype(np.float32)
     return images, np.argmax(model(images, training=False), axis=1).astype(np.int32)
 
 
 def check_settings(plugin: Any) -> None:
-    """What every plug-in with settings guarantees: an attack, a method, an explainer, a format.
+    """Guarantees of every plug-in with settings: an attack, a method, an explainer, a format.
 
-    - It is a frozen dataclass, made without arguments, and equal to a copy of itself.
-    - Each setting shows in its `repr`, and in `dataclasses.asdict`.
-    - A setting given as text, as the command line gives it, is the same as its value.
+    - It is a frozen dataclass, constructible without arguments, and equal to a copy of itself.
+    - Each setting appears in its `repr`, and in `dataclasses.asdict`.
+    - A setting given as text, as on the command line, equals its value.
     - An unknown setting is a `UsageError`.
 
     Args:
-      plugin: the class, an object of it, or a function without arguments that makes one.
+      plugin: the class, an instance, or a function without arguments that returns one.
     """
     made = configured(plugin, {}, "plug-in")
     name = type(made).__name__
@@ -72,27 +72,27 @@ def check_settings(plugin: Any) -> None:
     assert dataclasses.replace(made) == made, f"{name}: expected an equal copy of itself"
     values = dataclasses.asdict(made)
     for key in settings_of(plugin):
-        assert key in values and f"{key}=" in repr(made), f"{name}: {key} is not shown"
+        assert key in values and f"{key}=" in repr(made), f"{name}: {key} is missing"
         text = str(values[key]).lower() if isinstance(values[key], bool) else str(values[key])
         again = configured(plugin, {key: "none" if values[key] is None else text}, name)
-        assert again == made, f"{name}: {key}={text} is not read as it is written"
+        assert again == made, f"{name}: {key}={text} does not survive a round trip"
     try:
         configured(plugin, {"no_such_setting": "1"}, name)
     except UsageError:
         return
-    raise AssertionError(f"{name}: takes a setting that it does not have")
+    raise AssertionError(f"{name}: accepts an unknown setting")
 
 
 def check_method(method: Method, norms: Sequence[str] = ("linf",)) -> None:
-    """What every training method guarantees.
+    """Guarantees of every training method.
 
-    - Its settings are those of `check_settings`, and its step sees them.
-    - One step has a finite loss and moves the weights, in each norm that it trains against; in
-      another it is refused.
-    - What it declares is so: whether it crafts in a single step.
+    - Its settings fulfil `check_settings`, and its step receives them.
+    - One step has a finite loss and changes the weights, in each norm that it trains against;
+      other norms are rejected.
+    - Its declaration of `single_step` is correct.
 
     Args:
-      method: with the settings to be tried.
+      method: with the settings to test.
       norms: to train against, some of `method.norms`.
     """
     check_settings(type(method))
@@ -101,13 +101,13 @@ def check_method(method: Method, norms: Sequence[str] = ("linf",)) -> None:
         x, y = small_images(model)
         wrapped = robust(model, method, ThreatModel(norm, RADII[norm]))
         wrapped.compile(keras.optimizers.SGD(0.1))
-        assert wrapped.settings == method, f"{method}: its step does not see the settings"
+        assert wrapped.settings == method, f"{method}: its step does not receive the settings"
         assert wrapped.single_step == method.single_step, f"{method}: single_step"
         before = model.get_weights()
         loss = wrapped.fit(x, y, batch_size=len(x), verbose=0).history["loss"][0]
         assert np.isfinite(loss), f"{method} in {norm}: the loss is {loss}"
         moved = [np.any(one != two) for one, two in zip(before, model.get_weights(), strict=True)]
-        assert any(moved), f"{method} in {norm}: no weight has moved"
+        assert any(moved), f"{method} in {norm}: no weight has changed"
     for norm in set(RADII) - set(method.norms):
         try:
             robust(small_model(), method, ThreatModel(norm, RADII[norm]))
@@ -119,20 +119,20 @@ def check_method(method: Method, norms: Sequence[str] = ("linf",)) -> None:
 def check_attack(
     attack: Attack, norms: Sequence[str] = ("linf",), channels: Sequence[int] = (1, 3)
 ) -> None:
-    """What every attack guarantees to the one who runs it.
+    """Guarantees of every attack to its caller.
 
-    - It is a frozen dataclass, and can be replaced and shown; of its settings see
+    - It is a frozen dataclass, and can be replaced and printed; for its settings see
       `check_settings`.
-    - What it returns is of the images' shape, finite, and, projected by the runner, in the
-      ball and the bounds; no gradient flows through it.
-    - It runs in a graph, with a batch size that is not known while tracing, on one image and on
-      many, of as many channels as are named.
+    - Its result has the images' shape, is finite and, projected by the runner, lies in the ball
+      and the bounds; no gradient flows through it.
+    - It runs in a graph, with a batch size that is unknown while tracing, on one image and on
+      many, with the given number of channels.
     - The same seed gives the same images.
-    - It calls nothing a success that the model still classifies rightly.
+    - It reports no success on an image that the model still classifies correctly.
 
     Args:
       attack: called as ``attack(model, x, y, ball, seed)``.
-      norms: that it works in.
+      norms: the norms that it supports.
       channels: of the images.
     """
     assert dataclasses.is_dataclass(attack) and not isinstance(attack, type), "no dataclass"
@@ -161,9 +161,9 @@ def _check_in(attack: Attack, ball: ThreatModel, channels: int) -> None:
     inside = ball.contains(found.x_adv, tf.constant(x)).numpy()
     assert inside.all(), f"{where}: outside of the ball or the bounds"
     again = step(tf.constant(x), tf.constant(y), seed).x_adv.numpy()
-    assert np.array_equal(made, again), f"{where}: the same seed gives other images"
+    assert np.array_equal(made, again), f"{where}: the same seed gives different images"
     wrong = np.argmax(model(made, training=False), axis=1) != y
-    assert not (found.success.numpy() & ~wrong).any(), f"{where}: a success that is none"
+    assert not (found.success.numpy() & ~wrong).any(), f"{where}: a false success"
     one = step(tf.constant(x[:1]), tf.constant(y[:1]), seed).x_adv.numpy()
     assert one.shape == x[:1].shape, f"{where}: a batch of one is reshaped"
     with tf.GradientTape() as tape:
@@ -175,11 +175,11 @@ def _check_in(attack: Attack, ball: ThreatModel, channels: int) -> None:
 
 
 def check_explainer(explain: Explainer, channels: int = 3) -> None:
-    """What every explainer guarantees.
+    """Guarantees of every explainer.
 
-    - Maps are finite float32 [N, H, W] or [N, H, W, C], one for each image.
-    - An image's map does not depend on the others in its batch, and repeats.
-    - Another class has another map.
+    - Maps are finite float32 [N, H, W] or [N, H, W, C], one per image.
+    - An image's map does not depend on the others in its batch, and is reproducible.
+    - Different classes have different maps.
 
     Args:
       explain: called as ``explain(model, x, target)``.
@@ -190,7 +190,7 @@ def check_explainer(explain: Explainer, channels: int = 3) -> None:
     maps = explain(model, x, y)
     assert maps.shape[:3] == x.shape[:3] and maps.dtype == np.float32, "shape or type"
     assert np.isfinite(maps).all(), "not finite"
-    assert np.allclose(maps, explain(model, x, y), atol=1e-5), "does not repeat"
+    assert np.allclose(maps, explain(model, x, y), atol=1e-5), "is not reproducible"
     alone = explain(model, x[2:3], y[2:3])
     scale = max(float(np.abs(alone).max()), 1e-6)
     assert np.allclose(maps[2:3], alone, atol=1e-3 * scale), "depends on the batch"
@@ -199,17 +199,17 @@ def check_explainer(explain: Explainer, channels: int = 3) -> None:
 
 
 def check_figure(figure: type[Figure[Any]], data: Any) -> None:
-    """What every figure guarantees.
+    """Guarantees of every figure.
 
-    - Its settings are those of `check_settings`; it has a title, a group and what it needs.
-    - It draws the same on a light and on a dark ground, as PNG and as SVG, and leaves
-      matplotlib's settings as they were.
-    - Its letters are large enough to be read at half size, stand out from their ground, lie
-      inside the picture and not on one another.
+    - Its settings fulfil `check_settings`; it has a title, a group and the type of its data.
+    - It draws the same in light and dark mode, as PNG and as SVG, and leaves matplotlib's settings
+      unchanged.
+    - Its letters are readable at half size, contrast with their background, lie inside the figure
+      and do not overlap.
 
     Args:
       figure: the class.
-      data: an example of what it needs.
+      data: an example of its data.
     """
     check_settings(figure)
     name = figure.__name__
@@ -228,12 +228,12 @@ def check_figure(figure: type[Figure[Any]], data: Any) -> None:
             _check_apart(name, [text for text in found if text in drawing.texts])
             for axes in drawing.get_axes():
                 _check_ticks(name, axes)
-    assert texts[0] == texts[1], f"{name}: light and dark say different things"
+    assert texts[0] == texts[1], f"{name}: light and dark have different texts"
     assert dict(matplotlib.rcParams) == settings, f"{name}: changes matplotlib's settings"
 
 
 def _texts(drawing: Drawing) -> list[Text]:
-    """All words that are seen."""
+    """All visible texts."""
     drawing.draw_without_rendering()
     hidden = {id(text) for axes in drawing.get_axes() for text in _undrawn(axes)}
     return [
@@ -243,7 +243,7 @@ def _texts(drawing: Drawing) -> list[Text]:
 
 
 def _undrawn(axes: Axes) -> Iterator[Text]:
-    """Labels of ticks beyond the ends of their axis, or of an axis that is off."""
+    """Tick labels beyond the ends of their axis, or of an axis that is off."""
     for axis in (axes.xaxis, axes.yaxis):
         if not axes.axison:
             yield axis.label
@@ -260,7 +260,7 @@ def _check_text(name: str, text: Text, drawing: Drawing) -> None:
     box, whole = text.get_window_extent(), drawing.bbox
     inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= whole.x1 + 1 and box.y1 <= whole.y1 + 1
     assert inside, f"{name}: {words!r} is cropped"
-    # Words on bars and heat maps have a ground of their own.
+    # Words on bars and heat maps have a background of their own.
     axes = text.axes
     if not isinstance(axes, Axes) or text in (axes.title, axes.xaxis.label, axes.yaxis.label):
         found = contrast(text.get_color(), drawing.get_facecolor())
@@ -273,7 +273,7 @@ def _check_ticks(name: str, axes: Axes) -> None:
     for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
         hidden = {id(text) for text in _undrawn(axes)}
         shown = [one for one in labels if one.get_text() and id(one) not in hidden]
-        # What is turned has a box that is larger than its letters.
+        # Rotated text has a box that is larger than its letters.
         _check_apart(name, [one for one in shown if not one.get_rotation()])
 
 
@@ -284,12 +284,12 @@ def _check_apart(name: str, texts: Sequence[Text]) -> None:
             wide = min(box.x1, other.x1) - max(box.x0, other.x0)
             high = min(box.y1, other.y1) - max(box.y0, other.y0)
             words = f"{texts[i].get_text()!r} and {texts[k].get_text()!r}"
-            # Boxes of lines that follow one another share a little of their empty edges.
-            assert wide <= 0.5 or high <= 2, f"{name}: {words} lie on one another"
+            # Boxes of consecutive lines overlap a little in their empty margins.
+            assert wide <= 0.5 or high <= 2, f"{name}: {words} overlap"
 
 
 def check_backbone(features: Callable[[Tensor], Tensor]) -> None:
-    """What every builder of features guarantees: a map or vector that gradients reach the image by.
+    """Guarantees of every feature builder: a map or vector with gradients back to the image.
 
     Args:
       features: normalised symbolic images [B, 32, 32, 3] -> [B, h, w, C] or [B, C].

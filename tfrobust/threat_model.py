@@ -1,8 +1,8 @@
 """The ball that an adversary may move in: the only ball geometry in the project.
 
-All methods take batches: `x`, `x_adv` and `grad` are float32 [B, H, W, C] (any rank
-from 2 works), norms are taken per example. They are TensorFlow code without Python
-state, fit for a `tf.function`.
+All methods take batches: `x`, `x_adv` and `grad` are float32 [B, H, W, C] (any rank from 2
+works), norms are taken per example. They are TensorFlow code without Python state, usable in a
+`tf.function`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class ThreatModel:
     """All x_adv with ||x_adv - x|| <= eps, inside the bounds.
 
     Attributes:
-      norm: 'linf', 'l2', 'l1', or 'l0' (the number of pixels changed, whatever
-        the number of channels).
+      norm: 'linf', 'l2', 'l1', or 'l0' (the number of changed pixels, whatever the number of
+        channels).
       eps: the radius, in pixel values of [0, 1] (for 'l0': a number of pixels).
       bounds: the valid pixel range.
 
@@ -59,14 +59,14 @@ class ThreatModel:
 
     @classmethod
     def from_config(cls, config: ThreatConfig) -> ThreatModel:
-        """The threat model that a run's configuration names.
+        """The threat model of a run's configuration.
 
         Raises:
-          UsageError: 'l0' with a radius that is no number of pixels.
+          UsageError: 'l0' with a radius that is not a number of pixels.
         """
         if config.norm == "l0" and (config.eps < 1 or config.eps != int(config.eps)):
             raise UsageError(
-                f"eps: for the norm l0 it is a number of pixels, expected 1 or more, found "
+                f"eps: for the norm l0 it is a number of pixels, expected at least 1, found "
                 f"{config.eps:.6g}; give --eps 5."
             )
         return cls(norm=config.norm, eps=config.eps)
@@ -76,7 +76,7 @@ class ThreatModel:
 
     @property
     def eps_text(self) -> str:
-        """The radius as users write it: '8/255', '0.5', '5 pixels'."""
+        """The radius in the user's notation: '8/255', '0.5', '5 pixels'."""
         return format_eps(self.eps, self.norm)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
@@ -96,11 +96,11 @@ class ThreatModel:
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """A point of the ball and the bounds near x_adv, float32 like x.
 
-        Onto the ball it is the Euclidean projection. Clipping to the bounds afterwards
-        moves every coordinate towards x, which is inside them, and so cannot leave the
-        ball. In 'l1' and 'l0' it is the Euclidean projection onto both. Of 'l1' see Croce and
-        Hein (2021), https://arxiv.org/abs/2103.01208; in 'l0' the eps pixels are kept that
-        changed most, what they change beyond the bounds taken off (Croce and Hein, 2019,
+        Onto the ball it is the Euclidean projection. Clipping to the bounds afterwards moves every
+        coordinate towards x, which is inside them, and so cannot leave the ball. In 'l1' and 'l0'
+        it is the Euclidean projection onto both. For 'l1' see Croce and Hein (2021),
+        https://arxiv.org/abs/2103.01208; in 'l0' the eps pixels with the largest changes are kept,
+        not counting changes beyond the bounds (Croce and Hein, 2019,
         https://arxiv.org/abs/1909.05040).
         """
         delta, eps = _flat(x_adv - x), _per_example(self.eps)
@@ -131,7 +131,7 @@ class ThreatModel:
         return radii.get(self.norm, values / image_shape[-1])
 
     def with_radii(self, radii: Tensor) -> ThreatModel:
-        """The same ball with a radius for each example, for `project` and `contains`.
+        """The same ball with a separate radius per example, for `project` and `contains`.
 
         Args:
           radii: float32 [B], 0 or more, in the units of eps.
@@ -154,12 +154,12 @@ class ThreatModel:
         return self.project(x + tf.reshape(delta, tf.shape(x)), x)
 
     def steepest_step(self, grad: Tensor, step_size: float | Tensor) -> Tensor:
-        """The step of length `step_size` along which a linear function grows most.
+        """The step of length `step_size` that increases a linear function most.
 
-        'linf': the sign of the gradient. 'l2': the gradient's direction. 'l1' (and
-        'l0', which has no steepest direction, by the same rule): all of the step on
-        the largest 1 % of the coordinates (Tramer and Boneh, 2019), by sign. A
-        gradient of 0 gives a step of 0. Scaling the gradient changes nothing.
+        'linf': the sign of the gradient. 'l2': the gradient's direction. 'l1' (and 'l0', which has
+        no steepest direction, by the same rule): the whole step on the largest 1 % of the
+        coordinates (Tramer and Boneh, 2019), by sign. A gradient of 0 gives a step of 0. Scaling
+        the gradient changes nothing.
 
         Args:
           grad: float32 [B, ...].
@@ -170,7 +170,7 @@ class ThreatModel:
         return tf.reshape(direction * size, tf.shape(grad))
 
 
-def Linf(eps: float) -> ThreatModel:  # noqa: N802 (a kind of threat model, by its name)
+def Linf(eps: float) -> ThreatModel:  # noqa: N802 (the name of a threat model)
     """No pixel value changes by more than `eps`, in [0, 1]: ``Linf(8 / 255)``.
 
     Args:
@@ -203,7 +203,7 @@ def L2(eps: float) -> ThreatModel:  # noqa: N802
 
 
 def L1(eps: float) -> ThreatModel:  # noqa: N802
-    """The absolute changes of all values add up to at most `eps`: ``L1(12)``.
+    """The absolute changes of all values sum to at most `eps`: ``L1(12)``.
 
     Args:
       eps: the radius, in pixel values of [0, 1], 0 or more.
@@ -219,10 +219,10 @@ def L1(eps: float) -> ThreatModel:  # noqa: N802
 
 
 def L0(pixels: int) -> ThreatModel:  # noqa: N802
-    """At most so many pixels change, each by any amount: ``L0(5)``.
+    """At most this many pixels change, each by any amount: ``L0(5)``.
 
     Args:
-      pixels: how many, 0 or more; a pixel is one, whatever its number of channels.
+      pixels: number of pixels, 0 or more; a pixel counts once, whatever its number of channels.
 
     Raises:
       UsageError: `pixels` is negative.
@@ -235,12 +235,12 @@ def L0(pixels: int) -> ThreatModel:  # noqa: N802
 
 
 def _flat(x: Tensor) -> Tensor:
-    # Not -1, which an empty batch leaves open.
+    # Not -1, which would leave an empty batch undefined.
     return tf.reshape(x, [tf.shape(x)[0], tf.reduce_prod(tf.shape(x)[1:])])
 
 
 def _channels(x: Tensor) -> int:
-    """Values in a pixel: the last axis of images; vectors have one value a pixel."""
+    """Values in a pixel: the last axis of images; vectors have one value per pixel."""
     return int(x.shape[-1]) if len(x.shape) == 4 else 1
 
 
@@ -260,7 +260,7 @@ def _pixels(flat: Tensor, channels: int) -> Tensor:
 
 
 def _per_example(eps: Any) -> Any:
-    """Radii [B] as [B, 1], fit to broadcast with flat images; one radius as it is."""
+    """Radii [B] as [B, 1], to broadcast with flat images; a single radius unchanged."""
     return eps[:, None] if tf.is_tensor(eps) and eps.shape.rank == 1 else eps
 
 
@@ -272,11 +272,11 @@ def _project_ball(flat: Tensor, norm: str, eps: Any) -> Tensor:
 
 
 def _keep_pixels(flat: Tensor, gain: Tensor, count: Tensor, channels: int) -> Tensor:
-    """The `count` pixels of the largest `gain`, a value for each of theirs; the others as 0."""
+    """The `count` pixels with the largest `gain`, which has a value per pixel; the others as 0."""
     pixels = _pixels(flat, channels)
     change = tf.reduce_sum(_pixels(gain, channels), axis=2)
-    # The rank of each pixel by its gain: ties are broken by position, so that
-    # never more than `count` pixels are kept.
+    # The rank of each pixel by its gain: ties are broken by position, so that never more than
+    # `count` pixels are kept.
     order = tf.argsort(change, axis=1, direction="DESCENDING", stable=True)
     rank = tf.argsort(order, axis=1)
     kept = tf.cast(rank < count, flat.dtype)[:, :, None]
@@ -315,7 +315,7 @@ def _steepest(flat: Tensor, norm: str) -> Tensor:
     if norm == "linf":
         return tf.sign(flat)
     if norm == "l2":
-        # Divided by its largest value first: squares of tiny gradients underflow.
+        # Divided by the largest value first: squares of tiny gradients underflow.
         scaled = tf.math.divide_no_nan(flat, tf.reduce_max(tf.abs(flat), axis=1, keepdims=True))
         return tf.math.divide_no_nan(scaled, tf.norm(scaled, axis=1, keepdims=True))
     size = tf.abs(flat)

@@ -1,8 +1,8 @@
-"""What the parts of tfrobust are to each other, for whoever builds one: protocols and aliases.
+"""The interfaces between the parts of tfrobust: protocols and aliases.
 
-A class of your own fits a protocol by its form alone, without importing anything of this
-project. At run time ``isinstance`` looks only at which attributes are there; what they must do
-is checked by the contracts of `tfrobust.testing`.
+Your own classes satisfy a protocol structurally, without importing anything of this project. At
+run time ``isinstance`` only checks which attributes exist; the contracts of `tfrobust.testing`
+check their behaviour.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, runtime_ch
 
 import numpy as np
 
-# `tf.Tensor` itself, and no protocol of our own with `shape` and `dtype`: editors know
-# TensorFlow's own class (Pyright and Pylance bring stubs of it, mypy takes types-tensorflow), and
-# complete its methods. A protocol would show its few names in their place and refuse a
-# `tf.Tensor` wherever the stubs put things otherwise. Without stubs mypy takes it for Any, as
-# here: there it is a word that a reader understands, and checks nothing.
+# `tf.Tensor` itself, and not a protocol with `shape` and `dtype`: editors know TensorFlow's class
+# (Pyright and Pylance include stubs of it, mypy uses types-tensorflow), and complete its methods. A
+# protocol would offer only its few names and reject a `tf.Tensor` wherever the stubs differ.
+# Without stubs mypy treats it as Any, as here: then it informs readers, and checks nothing.
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -29,21 +28,21 @@ if TYPE_CHECKING:
     Dataset: TypeAlias = tf.data.Dataset[Any]
     Source: TypeAlias = ImageSet | str | Path | Dataset | tuple["Images", "Labels"] | Sequence[Any]
 else:
-    # TensorFlow takes seconds to import, and nothing looks at these when it runs.
+    # TensorFlow takes seconds to import, and these are not used at run time.
     Tensor = Dataset = Source = Any
 
 #: A value in JSON.
 Json: TypeAlias = dict[str, "Json"] | list["Json"] | str | float | bool | None
-#: What NumPy holds.
+#: A NumPy array.
 Array: TypeAlias = np.ndarray
-#: Images [N, H, W, C] as users have them.
+#: Users' images [N, H, W, C].
 Images: TypeAlias = Array | Tensor
-#: Labels as users have them: [N], [N, 1] or one-hot rows [N, K].
+#: Users' labels: [N], [N, 1] or one-hot rows [N, K].
 Labels: TypeAlias = Array | Tensor | Sequence[int]
 #: Images float32 [B, H, W, C] in [0, 1] -> logits [B, K], in inference mode.
 Function: TypeAlias = Callable[[Tensor], Tensor]
-#: Any classifier, whoever made it: a model of tf_keras or Keras 3, what `load_any` returns, a
-#: function. `as_classifier` makes a `Classifier` of it.
+#: Any classifier: a model of tf_keras or Keras 3, the result of `load_any`, a function.
+#: `as_classifier` turns it into a `Classifier`.
 Model: TypeAlias = Callable[..., Any]
 
 
@@ -51,7 +50,7 @@ Model: TypeAlias = Callable[..., Any]
 class Classifier(Protocol):
     """Images float32 [B, H, W, C] in [0, 1] -> float32 logits [B, K], in inference mode.
 
-    What `as_classifier` returns is one.
+    `as_classifier` returns one.
     """
 
     @property
@@ -60,13 +59,13 @@ class Classifier(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was found out of the model and done about it, a sentence each."""
+        """What was detected about the model and done about it, one sentence each."""
 
     def __call__(self, x: Tensor, /) -> Tensor:
         """Logits float32 [B, K] of images float32 [B, H, W, C] in [0, 1]."""
 
     def probabilities(self, logits: Tensor, /) -> Tensor:
-        """What the model itself says of logits [B, K], float32 [B, K]."""
+        """The model's own probabilities for logits [B, K], float32 [B, K]."""
 
 
 @runtime_checkable
@@ -77,12 +76,12 @@ class Attack(Protocol):
     Loops over tensors are written as `tf.while_loop`.
     """
 
-    #: That it is a dataclass: it is shown, compared, and saved by its fields.
+    #: Marks it as a dataclass: it is printed, compared, and saved by its fields.
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def restarts(self) -> int:
-        """Independent runs, which the caller makes, with other seeds, on what still stands."""
+        """Independent runs, made by the caller with other seeds on the active rows."""
 
     def __call__(
         self, model: Function, x: Tensor, y: Tensor, threat_model: ThreatModel, seed: Tensor, /
@@ -94,13 +93,13 @@ class Attack(Protocol):
           x: clean images, float32 [B, H, W, C]; B may be unknown while tracing.
           y: labels, int32 [B].
           threat_model: the ball.
-          seed: int32 [2], for all that is random.
+          seed: int32 [2], for all random draws.
         """
 
 
 @runtime_checkable
 class RecordedAttack(Attack, Protocol):
-    """An attack that can also be watched: it gives its course, step by step."""
+    """An attack that can be recorded: it returns its course, step by step."""
 
     @property
     def steps(self) -> int:
@@ -108,7 +107,7 @@ class RecordedAttack(Attack, Protocol):
 
     @property
     def own_norm(self) -> str:
-        """The norm that it is held by where no ball is given: 'l2', 'l0'."""
+        """The norm by which it is measured if no ball is given: 'l2', 'l0'."""
 
     def path(
         self, model: Function, x: Tensor, y: Tensor, threat_model: ThreatModel, seed: Tensor, /
@@ -118,31 +117,31 @@ class RecordedAttack(Attack, Protocol):
 
 @runtime_checkable
 class MinimalAttack(Attack, Protocol):
-    """An attack that looks for the nearest adversarial image instead of any in a ball."""
+    """An attack that searches for the nearest adversarial image instead of any in a ball."""
 
     @property
     def minimal(self) -> bool:
-        """That it does: an attack such as FAB has it by its settings."""
+        """Whether it does; some attacks, such as FAB, depend on their settings."""
 
     @property
     def norms(self) -> tuple[str, ...]:
-        """The norms that it works in."""
+        """The norms that it supports."""
 
     @property
     def own_norm(self) -> str:
-        """The norm of its distance where none is asked for."""
+        """The norm of its distance by default."""
 
 
 @runtime_checkable
 class Method(Protocol):
-    """The settings of a training method, as `tfrobust.robust` takes them: ``Trades(beta=6)``."""
+    """The settings of a training method, for `tfrobust.robust`: ``Trades(beta=6)``."""
 
     @property
     def place(self) -> str:
-        """Where the training step is, ``package.module:name``."""
+        """The location of the training step, ``package.module:name``."""
 
     def recipe(self, ball: ThreatModel, /) -> Recipe:
-        """What that step reads, for a ball."""
+        """The settings of that step, for a ball."""
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain values, for saving."""
@@ -150,7 +149,7 @@ class Method(Protocol):
 
 @runtime_checkable
 class Explainer(Protocol):
-    """Maps of what a model looks at; settings of its own are keywords with defaults."""
+    """Maps of what a model looks at; its own settings are keywords with defaults."""
 
     def __call__(self, model: Any, x: Array, target: Array, /) -> Array:
         """Float32 maps, [N, H, W] of 0 or more or signed [N, H, W, C].
@@ -158,15 +157,15 @@ class Explainer(Protocol):
         Args:
           model: a Keras model or `Classifier`, images in [0, 1] -> logits [N, K].
           x: images float32 [N, H, W, C] in [0, 1].
-          target: int [N], the class that is explained in each.
+          target: int [N], the class to explain in each image.
         """
 
 
 @runtime_checkable
 class Batches(Protocol):
-    """Images and labels, a batch at a time, as often as they are asked for.
+    """Images and labels, a batch at a time, iterable repeatedly.
 
-    A `tf.data.Dataset` of dicts is one, as `tfrobust.data.pipeline` makes them.
+    A `tf.data.Dataset` of dicts, as made by `tfrobust.data.pipeline`, is one.
     """
 
     def __iter__(self) -> Iterator[Mapping[str, Tensor]]:

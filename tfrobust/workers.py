@@ -1,4 +1,4 @@
-"""Who does the batches of a long piece of work: threads of this process, or others elsewhere."""
+"""Workers for the batches of long work: threads of this process, or processes elsewhere."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ Piece = tuple[Any, ...]
 
 
 class Workers(Protocol):
-    """Does many pieces of one kind of work, several at a time.
+    """Runs many pieces of one kind of work, several at a time.
 
-    What a piece returns may depend on its arguments alone, so that it does not matter who
-    does it, nor whether it is done twice.
+    A piece's result may depend only on its arguments, so that it does not matter which worker
+    runs it, nor whether it runs twice.
     """
 
     def map(
         self, work: Any, method: str, pieces: Iterable[Piece], shared: Piece = ()
     ) -> Generator[list[Any], None, None]:
-        """What `work.method(*shared, *piece)` returns for each piece, in order, some at a time.
+        """The results of `work.method(*shared, *piece)` for each piece, in order.
 
         Args:
           work: the object; it may be sent to other processes, once to each.
           method: the name of its method.
-          pieces: the arguments that differ, taken as they are needed.
-          shared: the arguments that all calls have in common, sent once too.
+          pieces: the arguments that differ, consumed as needed.
+          shared: the arguments common to all calls, also sent once.
         """
         ...
 
@@ -38,15 +38,15 @@ class Threads:
     """This process's own threads.
 
     Args:
-      devices: names of the devices that work at the same time; none leaves the choice to
+      devices: names of the devices that work concurrently; none leaves the choice to
         TensorFlow.
-      at_once: pieces at the same time; None is what pays: one on a GPU, two on a CPU, where
-        cores stand idle between small operations (two batches at once take two thirds to all
-        of the time of one after the other).
+      at_once: concurrent pieces; None is one on a GPU and two on a CPU, where cores are idle
+        between small operations (two concurrent batches take two thirds to all of the time of
+        two in sequence).
     """
 
     def __init__(self, devices: Sequence[str] = (), at_once: int | None = None) -> None:
-        # Nothing is to be spread where there is only one.
+        # With a single device there is nothing to distribute.
         self.devices = tuple(devices) if len(devices) > 1 else ()
         alone = at_once or (1 if tf.config.list_logical_devices("GPU") else 2)
         self._at_once = len(self.devices) or alone
@@ -54,7 +54,7 @@ class Threads:
     def map(
         self, work: Any, method: str, pieces: Iterable[Piece], shared: Piece = ()
     ) -> Generator[list[Any], None, None]:
-        """As in `Workers`; a few pieces at once, and nothing runs while they are taken in."""
+        """As in `Workers`; a few pieces at once, with no work running while results are used."""
         call = getattr(work, method)
 
         def one(number: int, piece: Piece) -> Any:

@@ -1,12 +1,12 @@
-"""KServe's own server around an exported model: V1, /v1/models/NAME:predict, and V2.
+"""KServe's server around an exported model: V1, /v1/models/NAME:predict, and V2.
 
     pip install kserve tensorflow
     python deploy/serving/kserve_server.py --model saved_models/digits-nsl/1 --model_name digits-nsl
 
-Takes what TensorFlow Serving takes: "instances" of {"b64": ...} or of floats [H][W][3], and
-"signature_name". All flags of KServe's server are known beside --model and --host; --http_port is
-8080 unless said otherwise. Needs nothing of tfrobust: take this file with you, as the predictor of
-an InferenceService for one. There it has to be reached by others: --host 0.0.0.0.
+Accepts the requests of TensorFlow Serving: "instances" of {"b64": ...} or of floats [H][W][3], and
+"signature_name". All flags of KServe's server are available besides --model and --host; --http_port
+defaults to 8080. It does not need tfrobust: this file can be copied elsewhere, for example as the
+predictor of an InferenceService, where it must be reachable from outside: --host 0.0.0.0.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class SavedModel(kserve.Model):
 
     def __init__(self, name: str, folder: str) -> None:
         super().__init__(name)
-        # A signature lives as long as what was loaded.
+        # A signature lives only as long as the loaded object.
         self._loaded = tf.saved_model.load(folder)
         self.ready = True
 
     async def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:
-        """One request; the next ones are read meanwhile."""
+        """Answers one request without blocking the next ones."""
         return await asyncio.to_thread(self._answer, payload)
 
     def _answer(self, payload: Any) -> dict[str, list[dict[str, Any]]]:
@@ -41,7 +41,7 @@ class SavedModel(kserve.Model):
         try:
             outputs = signature(**inputs)
         except tf.errors.InvalidArgumentError as error:
-            # What the graph checks, without where in the graph it does.
+            # The check that failed, without its place in the graph.
             reason = error.message.split("assertion failed: ")[-1].split("\n")[0]
             raise InvalidInput(reason) from error
         columns = {name: _listed(value) for name, value in outputs.items()}
@@ -49,10 +49,10 @@ class SavedModel(kserve.Model):
         return {"predictions": rows}
 
     def _asked(self, payload: Any) -> tuple[Any, dict[str, tf.Tensor]]:
-        """The signature, and what goes into it."""
+        """The signature and its inputs."""
         if isinstance(payload, bytes):
-            # As it comes where the content type is none of JSON's, `curl -d` for one: TensorFlow
-            # Serving reads it all the same.
+            # Raw bytes if the content type is not JSON's, as with `curl -d`: TensorFlow Serving
+            # accepts them all the same.
             try:
                 payload = json.loads(payload)
             except ValueError as error:
@@ -83,7 +83,7 @@ def _listed(value: tf.Tensor) -> list[Any]:
 
 
 def main() -> None:
-    """Serves until it is told to stop."""
+    """Serves until it is stopped."""
     parser = argparse.ArgumentParser(
         parents=[model_server.parser], conflict_handler="resolve",
         description="KServe's server around a SavedModel.",
@@ -93,14 +93,14 @@ def main() -> None:
     args = parser.parse_args()
 
     class RESTServer(model_server.RESTServer):
-        """At one address: KServe's own listens at all of them, and has no flag for it."""
+        """Listens at one address: KServe's own listens at all of them, without a flag for it."""
 
         def __init__(self, *values: Any, **named: Any) -> None:
             super().__init__(*values, **named)
             self.config.host = args.host
 
     model_server.RESTServer = RESTServer
-    # KServe's gRPC port has no address of its own either: REST alone.
+    # KServe's gRPC port has no setting for its address either: REST only.
     server = kserve.ModelServer(http_port=args.http_port, enable_grpc=False)
     server.start([SavedModel(args.model_name, args.model)])
 

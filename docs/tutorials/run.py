@@ -1,6 +1,6 @@
-"""Runs the tutorials and stores in them what they print and draw: `make tutorials`.
+"""Runs the tutorials and stores their output in them: `make tutorials`.
 
-`python docs/tutorials/run.py NAME ...` runs some.
+`python docs/tutorials/run.py NAME ...` runs only some.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FOLDER = Path(__file__).resolve().parent
 
 
 def run(path: Path) -> None:
-    """Runs a notebook in a folder of its own and writes it back, without its warnings."""
+    """Runs a notebook in a temporary folder and writes it back, without its warnings."""
     book = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         NotebookClient(
@@ -27,7 +27,7 @@ def run(path: Path) -> None:
         ).execute()  # fmt: skip
     for cell in (cell for cell in book.cells if cell.cell_type == "code"):
         for output in cell.outputs:
-            # TensorFlow greets on stderr; what else is told there is for whoever runs this.
+            # TensorFlow logs to stderr; anything else there is for the person who runs this.
             if output.get("name") == "stderr":
                 print(output.text, file=sys.stderr, end="")
         cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
@@ -35,7 +35,7 @@ def run(path: Path) -> None:
 
 
 def main(names: list[str]) -> None:
-    """The notebooks of these names; all without any."""
+    """Runs the notebooks with these names; all of them without names."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     paths = [FOLDER / f"{name}.ipynb" for name in names] or sorted(FOLDER.glob("*.ipynb"))
     for path in paths:

@@ -91,7 +91,7 @@ def test_a_head_for_other_classes_is_left_out_aloud(
     with caplog.at_level(logging.WARNING):
         model = small(num_classes=7, weights=str(path))
     assert same(model, trained, head=False)
-    assert "the head for 3 classes is left out; the new one for 7 starts" in caplog.text
+    assert "the head for 3 classes" in caplog.text and "for 7" in caplog.text
 
 
 # ---- what is refused ----

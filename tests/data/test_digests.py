@@ -40,9 +40,9 @@ def test_images_in_two_splits_are_told():
     assert duplicates(splits([0, 1], [2], [3])) == []
     told = duplicates(splits([0, 1, 5], [2, 1], [3, 1, 2]))
     assert told == [
-        "1 images of test are in train too: 1",
-        "2 images of test are in select too: 1, 2",
-        "1 images of select are in train too: 1",
+        "1 images of test are also in train: 1",
+        "2 images of test are also in select: 1, 2",
+        "1 images of select are also in train: 1",
     ]
 
 

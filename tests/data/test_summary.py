@@ -68,4 +68,4 @@ def test_remarks_tell_what_was_taken_for_what_and_what_is_twice():
     splits = make([2, 1], [1, 1], [1, 1], ("cat", "dog"), log)
     # All images of these splits are black.
     told = remarks(splits)
-    assert told[0] == log.notes[0] and "of test are in train too" in told[1]
+    assert told[0] == log.notes[0] and "of test are also in train" in told[1]

@@ -186,7 +186,7 @@ FAULTS = {
     repeat_class: "expected each class once in wnids.txt, found a class twice",
     add_class: "train/n99999999/images/.* in wnids.txt, found no 'n99999999' there",
     break_annotations: "expected 2 columns in each line of val/val_annotations.txt",
-    empty_class: "class 'goldfish' has no sound training image",
+    empty_class: "class 'goldfish' has no",
     break_image: "n01443537_0.JPEG: not an image",
 }
 

@@ -157,7 +157,7 @@ def test_a_class_is_no_list_of_names(tmp_path):
         (TaskDataset([grey(1), "x.png"], [0, 1]), "image 1: a str, expected a Pillow image"),
         (TaskDataset("x", [0, 1]), "expected the images in a list.*found a str"),
         (TaskDataset([grey(1), np.full((2, 3), 9.0)], [0, 1]), "image 1: float pixels range"),
-        (TaskDataset([grey(1), np.array([None])], [0, 1]), "image 1: .*no plain number"),
+        (TaskDataset([grey(1), np.array([None])], [0, 1]), "image 1: .*plain number"),
         ({"labels": [0]}, "expected an attribute imgs or images or data or x, found labels"),
         ([1, 2], "expected an object or a dict with imgs and labels, found a list"),
         (OrderedDict(weight=1), "found a collections.OrderedDict"),

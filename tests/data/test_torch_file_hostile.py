@@ -90,7 +90,7 @@ def test_hostile_files_are_refused_by_name(tmp_path, monkeypatch, name, place, p
         (b"\x82\x01.", "opcode EXT1"),
         (b"Pabc\n.", "opcode PERSID"),
         (b"cx\ny\n)}\x92.", "opcode NEWOBJ_EX"),
-        (b"cx\ny\nK\x01\x85\x81.", "x.y made with arguments"),
+        (b"cx\ny\nK\x01\x85\x81.", "x.y created with arguments"),
         (b"cx\ny\n)R.", "a call of x.y"),
         # Protocol 2 writes b"" as bytes(); the bytes of this number would be a terabyte.
         (

@@ -168,8 +168,8 @@ def test_stability_is_that_of_the_attacked_images_alone(one_pixel) -> None:
     assert some.mean("stability")[0] == pytest.approx(every.values["stability"][:2].mean())
     assert some.mean("deletion") == every.mean("deletion") and some.images("deletion") == 3
     assert as_csv({"a": [some]}).splitlines()[1].startswith("a,saliency,3,2,")
-    assert "a: stability is of 2 of the 3 images" in as_text({"a": [some]})
-    assert "stability is of" not in as_text({"a": [every]})
+    assert "a: stability is measured on 2 of the 3 images" in as_text({"a": [some]})
+    assert "stability is measured" not in as_text({"a": [every]})
 
 
 def test_stability_of_no_attacked_image_is_not_measured(one_pixel, lit) -> None:

@@ -56,7 +56,7 @@ def test_the_contract_finds_what_is_wrong() -> None:
             return figure
 
     for settings, wrong in (
-        ({}, "on one another"),
+        ({}, "overlap"),
         ({"size": 5.0}, "points"),
         ({"place": 3.0}, "cropped"),
         ({"colour": "#DDDDDD"}, "contrast"),

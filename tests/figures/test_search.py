@@ -107,7 +107,7 @@ def test_with_a_third_factor_a_cell_is_its_best_trial_by_the_objective(objective
     drawn = GridMaps().draw(grid_scores(search, rows, SPACE))
     assert set(cells(drawn.axes[0]).values()) == {expected}
     goal = {"clean": "clean", "robust": "robust (PGD)"}[objective]
-    assert title(drawn) == f"Accuracy on the grid, of each cell the trial that is best by {goal}"
+    assert title(drawn) == f"Accuracy on the grid, for each cell the best trial by {goal}"
 
 
 # The Pareto front.
@@ -234,7 +234,7 @@ def test_where_no_trial_has_the_others_as_in_the_recipe_the_title_says_so():
     drawn = AgainstFactor().draw(factor_scores(search, started(search, cleans), STARTS[0]))
     assert [bar.get_height() for bar in drawn.axes[0].patches] == [0.31, 0.37]
     assert title(drawn) == (
-        "Accuracy against weights: of each value the trial that is best by clean accuracy"
+        "Accuracy against weights: for each value the best trial by clean accuracy"
     )
 
 
@@ -258,7 +258,7 @@ def test_on_a_grid_a_point_is_the_best_trial_with_its_value():
     ((_, line),) = curves(drawn.axes[0]).items()
     np.testing.assert_allclose(line, [[16, 0.6], [32, 0.5]])
     assert title(drawn) == (
-        "Accuracy against batch_size: of each value the trial that is best by clean accuracy"
+        "Accuracy against batch_size: for each value the best trial by clean accuracy"
     )
 
 
@@ -267,7 +267,7 @@ def test_on_a_grid_a_point_is_the_best_trial_with_its_value():
     [
         ((3, 2, 5), [[2, 0.31], [3, 0.3], [5, 0.32]], "all 3 trials"),
         # Of whole numbers some are drawn twice: the better trial is the dot.
-        ((3, 2, 3), [[2, 0.31], [3, 0.32]], "of each value the trial that is best by clean"),
+        ((3, 2, 3), [[2, 0.31], [3, 0.32]], "for each value the best trial by clean"),
     ],
 )
 def test_the_title_says_all_trials_only_where_all_are_shown(values, shown, how):

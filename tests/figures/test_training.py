@@ -55,4 +55,4 @@ def test_only_what_was_measured_is_drawn_and_recoveries_are_marked():
     # One line through the epochs that were measured, without a gap.
     assert lines["select, clean"] == lines["select, PGD"] == [2, 4]
     for axes in (loss, accuracy):
-        assert [(text.get_text(), text.xy[0]) for text in axes.texts] == [("went back", 3)]
+        assert [(text.get_text(), text.xy[0]) for text in axes.texts] == [("rolled back", 3)]

@@ -70,7 +70,7 @@ def test_clean_accuracy_and_classes_are_the_run_s(converted, run, capsys):
     assert both["attacks"]["pgd crafted on the original"]["converted"] < 1
     assert "pgd crafted on the original" in capsys.readouterr().out
     card = (run.path / "model.tflite-results" / "model_card.md").read_text()
-    assert f"made of, {run.path.name}: clean 1.000 and 1.000" in card
+    assert f"original model, {run.path.name}: clean 1.000 and 1.000" in card
 
 
 def test_what_cannot_be_asked_of_a_file_is_refused(converted, images, capsys):

@@ -84,7 +84,7 @@ def test_two_models_are_drawn_and_measured_side_by_side(case, capsys) -> None:
     # are not attacked.
     assert [row["images"] for row in rows] == ["24"] * 4 and rows[0]["attacked"] == "24"
     assert 0 < int(rows[2]["attacked"]) < 24
-    assert f"other.keras: stability is of {rows[2]['attacked']} of the 24 images" in said
+    assert f"other.keras: stability is measured on {rows[2]['attacked']} of the 24 images" in said
     every = set(COLUMNS) - {"completeness"}  # which is of integrated gradients alone
     for row in rows:
         measured = {column for column in COLUMNS if row[column]}

@@ -144,7 +144,7 @@ def test_a_broken_image_is_named_or_left_out(tmp_path, model, capsys):
     assert f"error: {broken}: " in err and "--skip-broken" in err and err.count("\n") == 1
     rows = table(tmp_path, model, str(tmp_path / "images"), "--skip-broken")
     assert [row["file"] for row in rows] == [sound]
-    assert f"Left out 1 of 2:\n  {broken}: " in capsys.readouterr().out
+    assert f"Skipped 1 of 2:\n  {broken}: " in capsys.readouterr().out
     assert predict.main([str(model), str(broken), "--skip-broken"]) == 1
     assert f"No image can be read: {broken}: " in capsys.readouterr().err
 

@@ -102,7 +102,7 @@ def test_a_failed_step_stops_the_study(recipe, tmp_path, capfd):
     ("entry", "message"),
     [
         ("{name: a, run: dance --all}", "expected a verb of"),
-        ("{name: a, run: 'train --data {nowhere}'}", "cannot be filled in"),
+        ("{name: a, run: 'train --data {nowhere}'}", "cannot be substituted"),
         ("{name: a}", "A step has name, run"),
     ],
 )
@@ -115,7 +115,7 @@ def test_a_recipe_that_is_none_is_refused(recipe, tmp_path, entry, message):
 def test_a_missing_input_is_told_before_anything_runs(recipe, tmp_path, capsys):
     args = [str(recipe), "--output", str(tmp_path), "--input", f"images={tmp_path / 'none'}"]
     assert study.main(args) == 2
-    assert "none not found: name it with --input" in capsys.readouterr().err
+    assert "none not found" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", study_names())

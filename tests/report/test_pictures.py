@@ -36,14 +36,14 @@ def test_explanations_of_another_eps_say_so(evaluated_as) -> None:
     record(figures, "channels", "linf", 2 / 255)
     notes = {figure.name: figure.note for figure in read_run(folder).figures}
     assert notes["overlay"] == "Attacked by PGD with 20 steps, linf, eps 2/255."
-    assert notes["saliency"] == "Which eps it was attacked with is not recorded."
+    assert notes["saliency"] == "The eps of the attack is not recorded."
     # In these nothing is attacked, or it is the evaluation's own.
     assert notes["channels"] == notes["confusion"] == "" and set(provenance(figures)) == {"overlay"}
     record(figures, "saliency", "linf", 1 / 255)
     assert set(provenance(figures)) == {"overlay", "saliency"}
     assert report.main([str(folder)]) == 0
     text = (folder / "report.html").read_text()
-    assert "linf, eps 1/255; the evaluation is of linf, eps 2/255." in text
+    assert "linf, eps 1/255; the evaluation used linf, eps 2/255." in text
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{"])

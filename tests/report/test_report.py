@@ -131,7 +131,7 @@ def test_the_model_card_holds_the_figures_of_the_page(evaluated) -> None:
     assert f"| pgd | 2/255 | {pgd['accuracy']:.3f} |" in card and f"is {low:.3f} to" in card
     assert "3 classes: 0, 1, 2." in card
     # Nothing is made up of a model whose training is not known.
-    assert "how it was trained is not known" in card and "## Training" not in card
+    assert "its training is unknown" in card and "## Training" not in card
 
 
 def test_the_model_card_of_a_run_tells_its_training(evaluated) -> None:

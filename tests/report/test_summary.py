@@ -128,7 +128,7 @@ def test_data_are_told_as_far_as_the_folder_knows_them() -> None:
     assert dict(data_rows(run_of(config, {}, [0, 0, 1]))) == {
         "data set": "own.zip", "size": "64×64", "classes": "2: goldfish; cat",
         "train": "limited to 3,000, with the perturbed set noise.npz",
-        "select": "10% of the training images", "test": "3 images evaluated, 1 to 2 of a class",
+        "select": "10% of the training images", "test": "3 images evaluated, 1 to 2 per class",
         "augmentation": "flip, crop padding 4, brightness 0.2",
     }  # fmt: skip
 
@@ -138,7 +138,7 @@ def test_split_sizes_are_those_that_training_noted() -> None:
     rows = dict(data_rows(run_of({}, noted, [0, 1])))
     assert rows["size"] == "64×64×3" and rows["train"] == "27,000 images"
     assert rows["select"] == "3,000 images"
-    assert rows["test"] == "2 images evaluated of 5,000, 1 to 1 of a class"
+    assert rows["test"] == "2 images evaluated of 5,000, 1 to 1 per class"
 
 
 def test_side_by_side_tells_norm_and_attacks(whole, tmp_path) -> None:
@@ -160,7 +160,7 @@ def test_regularisation_without_a_clean_loss_is_told():
     config = to_dict(RunConfig())
     assert weighs_clean(config) and "weigh 0" not in _origin(config)
     config["training"]["method"]["clean_weight"] = 0.0
-    assert not weighs_clean(config) and "clean images weigh 0" in _origin(config)
+    assert not weighs_clean(config) and "the clean weight is 0" in _origin(config)
     # What the last stage says holds, and other methods have no such weight.
     config["training"]["stages"][-1]["clean_weight"] = 1.0
     assert weighs_clean(config)

@@ -95,7 +95,7 @@ def test_random_points_are_in_the_space_and_do_not_hang_on_their_number():
         ({"cross": "weights"}, "--cross needs --one-at-a-time"),
         ({"prune": True, "objective": "pareto"}, "--prune compares"),
         ({"prune": True, "objective": "perturbed-train"}, "leave it out with .*perturbed-train"),
-        ({"prune": True, "objective": "perturbed-validation"}, "perturbed sets are measured after"),
+        ({"prune": True, "objective": "perturbed-validation"}, "--objective"),
         ({"space": parse_space("batch_size=0,1")}, "expected at least 1"),
         ({"space": parse_space("eps=0.1,0.2"), "prune": True, "objective": "robust"}, "where eps"),
         ({"space": parse_space("weights=none,no/such/file.h5")}, "found no no/such/file.h5"),

@@ -85,7 +85,7 @@ def test_a_process_of_its_own_for_each_trial_fails_alone(tmp_path):
     assert {row.error for row in by_size[16]} == {"The loss became nan."}
     assert {row.state for row in by_size[64]} == {"complete"}
     # Killed as by the kernel when memory is short.
-    assert all("ended by SIGKILL: out of memory" in row.error for row in by_size[128])
+    assert all("SIGKILL" in row.error for row in by_size[128])
     pids = [pid for *_, pid in calls(tmp_path)]
     assert len(set(pids)) == len(pids) == 3
 

@@ -12,7 +12,7 @@ from tfrobust.figures.factor import accuracy_text
 from tfrobust.search.figure_data import of_round, values_of
 from tfrobust.search.plan import Search, finer, grid
 from tfrobust.search.report import write_report
-from tfrobust.search.results import Row, ranked, read_table, shown, write_table
+from tfrobust.search.results import Row, format_value, ranked, read_table, write_table
 from tfrobust.search.space import parse_space
 from tfrobust.settings import from_dict, load_yaml
 
@@ -107,6 +107,6 @@ def test_values_and_words_as_pictures_show_them():
     rows = [row(0, {"blocks": "all"}, 0.1), row(1, {"blocks": "head"}, 0.1)]
     (blocks,) = parse_space("blocks=head,2,all")
     assert values_of(rows, blocks) == ["head", "all"]
-    assert shown(0.00025) == "0.00025" and shown("a/b/weights.h5") == "weights"
-    assert shown("saved_models/base") == "base" and shown(None) == "None"
+    assert format_value(0.00025) == "0.00025" and format_value("a/b/weights.h5") == "weights"
+    assert format_value("saved_models/base") == "base" and format_value(None) == "None"
     assert [accuracy_text(v) for v in (0.5228, 1.0, 0.0)] == [".523", "1.0", ".000"]

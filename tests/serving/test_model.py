@@ -53,9 +53,9 @@ def means(images: Any) -> Any:
 @pytest.mark.parametrize(
     ("shape", "answer", "message"),
     [
-        ([None, None, None, 3], means, "images of one known size"),
-        ([None, 4, 4, 1], means, "images of one known size"),
-        (None, lambda x: means(tf.reshape(x, [-1, 4, 4, 3])), "images of one known size"),
+        ([None, None, None, 3], means, "expected images of one"),
+        ([None, 4, 4, 1], means, "expected images of one"),
+        (None, lambda x: means(tf.reshape(x, [-1, 4, 4, 3])), "expected images of one"),
         ([None, 4, 4, 3], lambda x: x, "expected logits of shape"),
     ],
     ids=["any size", "grey", "any rank", "no logits"],

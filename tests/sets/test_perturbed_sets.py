@@ -138,7 +138,7 @@ def test_only_images_that_it_needs_are_attacked(model):
 def test_labels_that_the_model_does_not_know_are_refused(model):
     source = make_source(4)
     source.data.labels[2] = 7
-    with pytest.raises(TFRobustError, match="labels up to 7, but the model knows 2 classes"):
+    with pytest.raises(TFRobustError, match="labels up to 7, .* 2 classes"):
         Perturber(model).make(plan(3), source)
 
 

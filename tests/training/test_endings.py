@@ -67,7 +67,7 @@ def test_budget_by_hand(clock):
     clock.seconds += 10.0
     # 30 of 120 seconds: a quarter, the share of the first of four epochs.
     assert (budget.elapsed, budget.part, budget.used_up) == (30.0, 0.25, False)
-    assert budget.note == ", 30 s of 2 min 00 s gone"
+    assert budget.note == ", 30 s of 2 min 00 s used"
     assert (budget.left, Budget(None).left) == (90.0, None)
     assert [budget.epochs_into(stages, i, began) for i, began in ((0, 0), (1, 30))] == [1.0, 0.0]
     assert [budget.is_over(stages, i, began) for i, began in ((0, 0), (1, 30))] == [True, False]
@@ -94,7 +94,7 @@ def test_time_ends_training_at_the_step_in_which_it_is_used_up(
     expected = [0.025 * (1 + math.cos(math.pi * k / 6)) for k in range(6)]
     np.testing.assert_allclose(clock.rates, expected, rtol=1e-5)
     assert state.elapsed == 60.0 and state.stage == 1
-    assert "the time_limit of 1 min is used up" in capfd.readouterr().out
+    assert "limit of 1 min" in capfd.readouterr().out
     # What was measured and written is the model as the last step left it.
     rows = list(csv.DictReader(run.history.open()))
     assert [float(row["elapsed"]) for row in rows] == [40.0, 60.0]

@@ -128,7 +128,7 @@ def test_a_loss_that_is_not_finite_is_undone_and_training_goes_on(
     assert [bool(row["event"]) for row in rows] == [True, False, False]
     # The epoch's mean is that of its finite steps.
     assert all(np.isfinite(float(row["loss"])) for row in rows)
-    assert "back to the last good weights" in capfd.readouterr().err
+    assert "rolled back" in capfd.readouterr().err
 
 
 def test_a_loss_that_is_never_finite_ends_training(small_cnn, run, monkeypatch):

@@ -70,7 +70,7 @@ def test_while_eps_is_0_a_step_is_one_of_standard_training(small_cnn, method, st
         np.testing.assert_allclose(measured[name], expected[name], rtol=1e-5)
     # The adversarial accuracy of no batch is left out of the history.
     logs = dict(measured)
-    wrapped.leave_out_unmeasured(0, logs)
+    wrapped.drop_unmeasured(0, logs)
     assert set(logs) == {"loss", "clean_accuracy"}
 
 

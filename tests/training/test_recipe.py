@@ -36,7 +36,7 @@ def test_nsl_and_l0_do_not_go_together():
 
 def test_the_single_step_of_fast_is_not_one_of_many():
     short = TrainingConfig(method="fast", step_size=0.02)
-    with pytest.raises(UsageError, match=r"as eps \(0.1\) or more, found 0.02: give"):
+    with pytest.raises(UsageError, match=r"as eps \(0.1\), found 0.02: give"):
         check_trainable(RunConfig(threat=ThreatConfig(eps=0.1), training=short))
     for good in (replace(short, step_size=0.1), replace(short, step_size=None)):
         check_trainable(RunConfig(threat=ThreatConfig(eps=0.1), training=good))

@@ -1,8 +1,8 @@
-"""The table of attacks: a name -> a frozen dataclass; and of suites, several at once.
+"""The tables of attacks (name -> frozen dataclass) and of suites, which are sets of attacks.
 
 An attack is called as ``attack(model, x, y, threat_model, seed) -> x_adv``. It never
 judges itself: the caller projects onto the ball, checks the bounds, takes the
-worst case per example and counts time and gradient evaluations.
+worst case per example, and counts time and gradient evaluations.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tfrobust.tables import Table
 if TYPE_CHECKING:
     from tfrobust.typing import Attack
 
-#: In order of cost, in which an evaluation runs them.
+#: In order of cost; an evaluation runs them in this order.
 ATTACKS: Table[Callable[..., Attack]] = Table(
     "attack",
     {
@@ -57,7 +57,7 @@ ATTACKS: Table[Callable[..., Attack]] = Table(
     "tfrobust.attacks",
 )
 
-#: The suite that an evaluation runs where none is named.
+#: The suite that an evaluation runs by default.
 QUICK = "quick"
-#: name -> version of `autoattack`, which returns name -> attack, in the published order.
+#: name -> version of `autoattack`, which returns name -> attack in the published order.
 SUITES = {QUICK: "", "autoattack": "standard", "autoattack-plus": "plus", "autoattack-rand": "rand"}

@@ -1,7 +1,7 @@
 """The active rows of a batch: those that an attack has not yet broken.
 
-A loop keeps results for the whole batch and `index`, int32 [M], the active rows. It gathers
-those rows, works on them, scatters the results back, and drops the rows that were broken.
+A loop keeps the results of the whole batch and `index`, int32 [M], the active rows. It
+gathers those rows, works on them, scatters the results back, and drops the broken rows.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ def scatter(whole: Tensor, index: Tensor, part: Tensor) -> Tensor:
 
 
 def keep(index: Tensor, mask: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """`index` [M] and further tensors [M, ...], reduced to the rows where mask [M] holds."""
+    """`index` [M] and further tensors [M, ...], restricted to the rows where mask [M] is true."""
     return tuple(tf.boolean_mask(each, mask) for each in (index, *tensors))
 
 
 def where(mask: Tensor, x: Tensor, other: Tensor) -> Tensor:
-    """x where the mask holds, `other` like x elsewhere.
+    """x where the mask is true, `other` (like x) elsewhere.
 
-    The mask is bool [M], for whole examples of x [M, ...], or of x's own shape.
+    The mask is bool: [M], one value per example of x [M, ...], or of x's own shape.
     """
-    # The older kernel takes one condition per row, at a fifth of the time of `tf.where`.
+    # The older kernel takes one condition per row in a fifth of the time of `tf.where`.
     return tf.raw_ops.Select(condition=mask, x=x, y=other)
 
 
 def is_correct(logits: Tensor, y: Tensor) -> Tensor:
     """Whether each example is classified as y, bool [B].
 
-    By logits that are not finite nothing is classified, though their largest has a place.
+    Non-finite logits classify nothing, even though argmax returns a class for them.
     """
     right = tf.equal(tf.argmax(logits, axis=1, output_type=y.dtype), y)
     return right & is_finite(logits)
@@ -45,5 +45,5 @@ def is_correct(logits: Tensor, y: Tensor) -> Tensor:
 
 def is_finite(logits: Tensor) -> Tensor:
     """Whether all logits of an example are finite, bool [B]."""
-    # A sum passes NaN and infinity on, and costs one pass.
+    # A sum propagates NaN and infinity, and costs a single pass.
     return tf.math.is_finite(tf.reduce_sum(logits, axis=1))

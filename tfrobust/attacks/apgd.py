@@ -1,10 +1,10 @@
-"""Auto-PGD: projected gradient ascent that chooses its own step size, and its targeted form.
+"""Auto-PGD: projected gradient ascent with an adaptive step size, and its targeted form.
 
 Croce and Hein (2020), "Reliable evaluation of adversarial robustness with an ensemble of
 diverse parameter-free attacks", https://arxiv.org/abs/2003.01690. Where the authors' code
-and the paper differ, the code is followed, since published figures come from it: a share
-of rises equal to rho halves the step size, and the loss after a return to the best point
-is compared with that of the point before the return. In l1: Croce and Hein (2021), "Mind the
+and the paper differ, this follows the code, since published scores come from it: a share of
+rises equal to rho halves the step size, and the loss after a return to the best point is
+compared with the loss at the point before the return. In l1: Croce and Hein (2021), "Mind the
 box", https://arxiv.org/abs/2103.01208.
 """
 
@@ -33,25 +33,25 @@ class APGD(Attack):
     """Auto-PGD in 'linf', 'l2' and 'l1', Croce and Hein (2020), https://arxiv.org/abs/2003.01690.
 
     Starts at random on the ball's boundary with a step size of 2 eps and momentum 0.75.
-    At each checkpoint an example's step size is halved, and its search taken back to its
-    best point, if too few steps raised its loss or if its best loss has stood still.
+    At each checkpoint an example's step size is halved and its search restarts from its best
+    point, if too few steps raised its loss or if its best loss has not improved.
 
-    In 'l1' (Croce and Hein 2021, https://arxiv.org/abs/2103.01208) it comes from balls of 3 and
-    2 eps, each with 30 % of the steps. A step changes the values of the largest slopes alone,
-    fewer as the best point grows sparser, and is projected onto the ball and the bounds together.
+    In 'l1' (Croce and Hein 2021, https://arxiv.org/abs/2103.01208) the search first runs in balls
+    of 3 and 2 eps, each with 30 % of the steps. A step changes only the values with the largest
+    slopes, fewer as the best point becomes sparser, and is projected onto ball and bounds together.
 
     Attributes:
-      steps: gradient steps; one gradient more is taken at the start, in 'l1' of each ball.
+      steps: gradient steps; one extra gradient is taken at the start, in 'l1' of each ball.
       rho: the step size is halved where at most this share of the steps since the last
         checkpoint raised the loss; in (0, 1]; unused in 'l1'.
-      loss: what is climbed, a name of `LOSSES`.
+      loss: the loss to maximise, a name of `LOSSES`.
       eot_iter: gradients averaged at each point (expectation over transformation), for
-        randomised models; loss and class are those of the last.
+        randomised models; loss and class come from the last evaluation.
       restarts: independent runs; the caller repeats the attack with other seeds on the
-        examples that still stand.
-      early_stop: drop an example once it is misclassified. Off, all steps are taken and
-        the last misclassified point is returned, which a randomised model is likelier to
-        misclassify again.
+        examples that survive.
+      early_stop: drop an example once it is misclassified. If off, all steps are taken and the
+      last misclassified point is returned, which a randomised model is more likely to
+      misclassify again.
 
     Raises:
       UsageError: a value out of its range.
@@ -88,7 +88,7 @@ class APGD(Attack):
     ) -> Tensor:
         """Adversarial images, float32 [B, H, W, C], inside the ball and the bounds.
 
-        Misclassified ones where some were found, else the points of highest loss.
+        Misclassified images where any were found, else the points of highest loss.
 
         Args:
           model: [0, 1] images float32 [B, H, W, C] -> logits [B, K], in inference mode.
@@ -98,7 +98,7 @@ class APGD(Attack):
           seed: int32 [2], for the random start.
 
         Raises:
-          UsageError: another norm, or too few classes for the DLR loss.
+          UsageError: an unsupported norm, or too few classes for the DLR loss.
         """
         x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)
         course = self._course(threat_model)
@@ -118,17 +118,17 @@ class APGD(Attack):
     def _climb(self, model: Model, given: Given, course: Course) -> tuple[Tensor, Tensor, Tensor]:
         """One run: x_adv like x, whether broken [B], the highest loss [B] (inf if broken).
 
-        `given` is x, y, the goal classes (unused if untargeted) and where to start.
+        `given` holds x, y, the target classes (unused if untargeted) and the starting points.
         """
         _, y, _, start = given
 
         def goes_on(step: Tensor, index: Tensor, *_: Tensor) -> Tensor:
             return (step < course.length) & (tf.size(index) > 0)
 
-        # Each turn looks at a point before it steps on, so that the graph holds the model once.
+        # Each iteration evaluates a point before stepping, so that the graph holds the model once.
         def turn(step: Tensor, index: Tensor, rows: Rows, found: Tensor) -> tuple[Any, ...]:
             rows, wrong = self._look(model, rows, course.counts(step))
-            # The broken leave seldom; most turns copy nothing.
+            # Rows rarely break; most iterations copy nothing.
             index, rows, found = tf.cond(
                 tf.reduce_any(wrong),
                 lambda: self._leave(index, rows, found, wrong),
@@ -149,12 +149,12 @@ class APGD(Attack):
     def _leave(
         self, index: Tensor, rows: Rows, found: Tensor, wrong: Tensor
     ) -> tuple[Tensor, Rows, Tensor]:
-        """Stores the points of those who are wrong [M] in `found` and, if due, drops them."""
+        """Stores the misclassified points [M] in `found` and, if due, drops their rows."""
         found = scatter(found, *keep(index, wrong, rows.x_adv))
         return *(drop(index, rows, wrong) if self.early_stop else (index, rows)), found
 
     def _look(self, model: Model, rows: Rows, counts: Tensor) -> tuple[Rows, Tensor]:
-        """The gradient, the loss and the class at x_adv: the rows with them, who is wrong [M]."""
+        """Evaluates x_adv: rows with gradient, loss and class, and which are misclassified [M]."""
         grad, loss, wrong = self._average_gradient(model, rows)
         wrong = wrong & counts
         better = loss > rows.loss_best
@@ -202,16 +202,15 @@ class APGD(Attack):
 
 @dataclass(frozen=True, kw_only=True)
 class TargetedAPGD(APGD):
-    """Auto-PGD towards one wrong class after another, Croce and Hein (2020).
+    """Auto-PGD towards several wrong classes in turn, Croce and Hein (2020).
 
-    The goals are the wrong classes by descending logit of the clean image, each climbed
-    to from a random start of its own, on the examples that still stand. Any
-    misclassification counts, whatever the goal was. An example whose clean image is
-    misclassified is returned unchanged.
+    The targets are the wrong classes by descending logit of the clean image, each with its own
+    random start, on the examples that survive. Any misclassification counts, whatever the
+    target. An example whose clean image is misclassified is returned unchanged.
 
     Attributes:
-      loss: what is climbed, a name of `TARGETED_LOSSES`.
-      n_targets: goal classes; at most the number of wrong classes is used.
+      loss: the loss to maximise, a name of `TARGETED_LOSSES`.
+      n_targets: number of target classes, at most the number of wrong classes.
 
     Examples:
       >>> attack = tr.TargetedAPGD(steps=5, n_targets=3)
@@ -232,7 +231,7 @@ class TargetedAPGD(APGD):
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat_model: ThreatModel, seed: Tensor
     ) -> Tensor:
-        """As `APGD`; one forward evaluation of the clean images ranks the goals."""
+        """As `APGD`; one forward evaluation of the clean images ranks the targets."""
         x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)
         logits = model(x)
         self._require_classes(logits)
@@ -244,7 +243,7 @@ class TargetedAPGD(APGD):
 
         def turn(rank: Tensor, index: Tensor, found: Tensor, score: Tensor) -> tuple[Tensor, ...]:
             seeds = tf.random.experimental.stateless_fold_in(seed, rank)
-            # Drawn for the whole batch: no draw depends on which examples were dropped.
+            # Drawn for the whole batch, so that no draw depends on which examples were dropped.
             start = course.start(x, seeds)
             x_part, y_part = tf.gather(x, index), tf.gather(y, index)
             given = x_part, y_part, tf.gather(goals[:, rank], index), tf.gather(start, index)
@@ -266,7 +265,7 @@ class TargetedAPGD(APGD):
 
 
 def _wrong_classes(logits: Tensor, y: Tensor, count: int) -> Tensor:
-    """The likeliest wrong classes in order, of y's type [B, at most `count`]."""
+    """The most likely wrong classes in order, of y's type [B, at most `count`]."""
     classes = tf.shape(logits)[1]
     own = tf.one_hot(y, classes, on_value=True, off_value=False, dtype=tf.bool)
     masked = tf.where(own, -float("inf"), logits)

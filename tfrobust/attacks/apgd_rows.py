@@ -1,6 +1,6 @@
-"""The state of Auto-PGD: what it knows of each example, and how a step changes that.
+"""The state of Auto-PGD for each example, and how a step updates it.
 
-Croce and Hein (2020), https://arxiv.org/abs/2003.01690; of l1 see `apgd_l1`.
+Croce and Hein (2020), https://arxiv.org/abs/2003.01690; for l1 see `apgd_l1`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ _MOMENTUM = 0.75
 
 
 class Rows(NamedTuple):
-    """What one climb knows of each example that it works on; the first axis is [M]."""
+    """The state of one run for each active example; the first axis is [M]."""
 
     x: Tensor
     y: Tensor
-    target: Tensor  # The goal class; unused by an untargeted climb.
-    x_adv: Tensor  # Where to look next.
-    x_before: Tensor  # Where the last step began.
+    target: Tensor  # The target class; unused if untargeted.
+    x_adv: Tensor  # The next point to evaluate.
+    x_before: Tensor  # Where the last step started.
     grad: Tensor
     step_size: Tensor
-    loss: Tensor  # At the point last looked at.
+    loss: Tensor  # At the last evaluated point.
     rises: Tensor  # Steps since the last checkpoint that raised the loss.
     x_best: Tensor
     grad_best: Tensor
@@ -37,9 +37,9 @@ class Rows(NamedTuple):
 
 
 class Course:
-    """How a climb goes in linf and l2: its start, and what comes after each look at a point.
+    """The course of a run in linf and l2: its start, and the update after each evaluation.
 
-    A climb takes `length` turns, each a look at a point and a step; the last step is in vain.
+    A run has `length` iterations, each an evaluation and a step; the last step is discarded.
     """
 
     def __init__(self, ball: ThreatModel, steps: int, rho: float) -> None:
@@ -47,26 +47,26 @@ class Course:
         self._lengths = tf.constant(interval_lengths(steps), tf.float32)
 
     def start(self, x: Tensor, seed: Tensor) -> Tensor:
-        """Where each example begins, like x."""
+        """The starting point of each example, like x."""
         return boundary_start(self.ball, x, seed)
 
     def first_rows(self, x: Tensor, y: Tensor, target: Tensor, start: Tensor) -> Rows:
-        """The state before the first look, which is at `start`."""
+        """The state before the first evaluation, at `start`."""
         return first_rows(x, y, target, start, self.ball)
 
     def counts(self, step: Tensor) -> Tensor:
-        """Whether what is misclassified in this turn is a success, bool scalar."""
+        """Whether a misclassification in this iteration counts as success, bool scalar."""
         return tf.constant(True)
 
     def advance(self, rows: Rows, step: Tensor) -> Rows:
-        """The checkpoint, where one is due, and a step."""
+        """The checkpoint, if one is due, and a step."""
         steps = self._lengths[step]
         rows = tf.cond(steps > 0, lambda: reconsider(rows, self.rho * steps), lambda: rows)
         return move(rows, self.ball, tf.equal(step, 0))
 
 
 def boundary_start(threat_model: ThreatModel, x: Tensor, seed: Tensor) -> Tensor:
-    """A random point of the ball's boundary for each x, clipped to the bounds; like x.
+    """A random point on the ball's boundary for each x, clipped to the bounds; like x.
 
     'linf': a uniform point of the cube, stretched until its largest coordinate is eps.
     'l2': a uniform direction at length eps.
@@ -87,32 +87,32 @@ def boundary_start(threat_model: ThreatModel, x: Tensor, seed: Tensor) -> Tensor
 
 
 def first_rows(x: Tensor, y: Tensor, target: Tensor, start: Tensor, ball: ThreatModel) -> Rows:
-    """The state before the first look, which is at `start`."""
+    """The state before the first evaluation, at `start`."""
     nothing, zero = tf.zeros_like(x), tf.zeros(tf.shape(y))
-    # The first point is better than none, but not a rise.
+    # The first point is the best so far, but does not count as a rise.
     low, high = zero - float("inf"), zero + float("inf")
     return Rows(
         x=x, y=y, target=target, x_adv=start, x_before=start, grad=nothing,
         step_size=zero + 2.0 * ball.eps, loss=high, rises=zero,
         x_best=start, grad_best=nothing, loss_best=low, loss_best_then=low,
-        # As if just halved: the first checkpoint does not ask whether the best stood still.
+        # As if just halved: the first checkpoint does not test whether the best loss has improved.
         halved=tf.ones_like(y, tf.bool), broken=tf.zeros_like(y, tf.bool),
         changed=zero,
     )  # fmt: skip
 
 
 def drop(index: Tensor, rows: Rows, wrong: Tensor) -> tuple[Tensor, Rows]:
-    """`index` [M] and rows without those that are wrong [M]."""
+    """`index` [M] and rows without the misclassified ones [M]."""
     index, *kept = keep(index, ~wrong, *rows)
     return index, Rows(*kept)
 
 
 def reconsider(rows: Rows, enough: Tensor) -> Rows:
-    """A checkpoint: halves step sizes and goes back to the best points where due.
+    """A checkpoint: halves step sizes and returns to the best points where due.
 
     Args:
       rows: the examples.
-      enough: so many rises since the last checkpoint do not yet keep the step size.
+      enough: the step size is halved at this many rises since the last checkpoint, or fewer.
     """
     stood_still = ~rows.halved & (rows.loss_best <= rows.loss_best_then)
     halve = (rows.rises <= enough) | stood_still
@@ -127,7 +127,7 @@ def reconsider(rows: Rows, enough: Tensor) -> Rows:
 
 
 def move(rows: Rows, ball: ThreatModel, first: Tensor) -> Rows:
-    """A step up the gradient, with momentum but for the first."""
+    """A step up the gradient, with momentum except in the first step."""
     ahead = tf.where(first, 1.0, _MOMENTUM)
     step = ball.steepest_step(rows.grad, rows.step_size)
     goal = ball.project(rows.x_adv + step, rows.x)
@@ -137,10 +137,10 @@ def move(rows: Rows, ball: ThreatModel, first: Tensor) -> Rows:
 
 
 def checkpoints(steps: int) -> tuple[int, ...]:
-    """After how many steps the step size is reconsidered: 22, 41, 57, ... of 100.
+    """The numbers of steps after which the step size is reconsidered: 22, 41, 57, ... of 100.
 
-    The first interval is 22 % of the steps; each further one is 3 % of the steps shorter,
-    but not below 6 %; all rounded down, but to no less than 1.
+    The first interval is 22 % of the steps; each following one is 3 % of the steps shorter, but
+    at least 6 %; all are rounded down, to at least 1.
     """
     interval, least = max(int(0.22 * steps), 1), max(int(0.06 * steps), 1)
     found = [interval]
@@ -151,7 +151,7 @@ def checkpoints(steps: int) -> tuple[int, ...]:
 
 
 def interval_lengths(steps: int) -> list[int]:
-    """For 0 to `steps` steps: steps since the last checkpoint if there is one now, else 0."""
+    """For 0 to `steps` steps: steps since the last checkpoint if one is due now, else 0."""
     lengths, last = [0] * (steps + 1), 0
     for checkpoint in checkpoints(steps):
         lengths[checkpoint], last = checkpoint - last, checkpoint
@@ -159,5 +159,5 @@ def interval_lengths(steps: int) -> list[int]:
 
 
 def any_length(tensor: Tensor) -> Tensor:
-    """The tensor's shape with its first axis left open."""
+    """The tensor's shape with an unknown first axis."""
     return tf.TensorShape([None, *tensor.shape[1:]]) if tensor.shape.rank else tensor.shape

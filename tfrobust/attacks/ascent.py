@@ -1,4 +1,4 @@
-"""The one loop that every gradient attack runs: evaluate, drop the broken, move the rest."""
+"""The loop shared by all gradient attacks: evaluate, drop the broken rows, move the rest."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Rows(NamedTuple):
-    """The examples that a step works on.
+    """The active examples of a step.
 
     Attributes:
-      index: int32 [M], their places in the whole batch.
+      index: int32 [M], their indices in the whole batch.
       x: the clean images, float32 [M, H, W, C].
       y: labels, int [M].
-      x_adv: where they stand now, like x.
+      x_adv: the current points, like x.
       memory: what the attack carries from step to step, [M, ...].
     """
 
@@ -33,34 +33,34 @@ class Rows(NamedTuple):
     memory: Tensor
 
 
-def stands(logits: Tensor, rows: Rows) -> Tensor:
+def still_correct(logits: Tensor, rows: Rows) -> Tensor:
     """Whether each example is still classified as its label, bool [M]."""
     return is_correct(logits, rows.y)
 
 
 class Climb(NamedTuple):
-    """What makes one gradient attack differ from another.
+    """The parts in which gradient attacks differ.
 
     Attributes:
-      steps: moves, at most, int.
-      objective: (logits [M, K], rows) -> [M], what is climbed.
+      steps: maximum number of moves, int.
+      objective: (logits [M, K], rows) -> [M], the quantity to maximise.
       move: (i, rows, gradient like x) -> (the next x_adv, the next memory), where i is the
         number of moves so far, int32 scalar.
-      goes_on: (logits [M, K], rows) -> bool [M], whether an example is worked on further.
+      goes_on: (logits [M, K], rows) -> bool [M], whether an example stays active.
     """
 
     steps: int
     objective: Callable[[Tensor, Rows], Tensor]
     move: Callable[[Tensor, Rows, Tensor], tuple[Tensor, Tensor]]
-    goes_on: Callable[[Tensor, Rows], Tensor] = stands
+    goes_on: Callable[[Tensor, Rows], Tensor] = still_correct
 
 
 class Path(NamedTuple):
-    """An attack's course, step by step, for figures. S is the number of moves.
+    """The course of an attack, step by step, for figures. S is the number of moves.
 
     Attributes:
-      x_adv: the images, float32 [S + 1, B, H, W, C]; the first are the starting points.
-      loss: what is climbed, float32 [S + 1, B].
+      x_adv: the images, float32 [S + 1, B, H, W, C], from the starting points on.
+      loss: the objective, float32 [S + 1, B].
       p_true: the probability of the right class, float32 [S + 1, B].
       size: the Euclidean norm of x_adv - x, float32 [S + 1, B].
     """
@@ -72,18 +72,17 @@ class Path(NamedTuple):
 
 
 def ascend(model: Model, start: Rows, climb: Climb, *, early_stop: bool = True) -> Tensor:
-    """Climbs from `start`; the images where it ends, float32 [B, H, W, C].
+    """Gradient ascent from `start`; returns the final images, float32 [B, H, W, C].
 
-    With `early_stop` an example stays where `climb.goes_on` first said no, and its row is
-    left out of all that follows. The point after the last move is not evaluated: the
-    caller judges it. The model is called at most `climb.steps` times, and never on an
-    empty batch.
+    With `early_stop` an example keeps the point at which `climb.goes_on` first returned false,
+    and its row is dropped. The point after the last move is not evaluated: the caller judges
+    it. The model is called at most `climb.steps` times, and never on an empty batch.
 
     Args:
       model: images -> logits [M, K].
       start: the whole batch; see `begin`.
       climb: the attack.
-      early_stop: drop examples; without it every example makes every move.
+      early_stop: drop examples; otherwise every example makes every move.
     """
 
     def goes_on(i: Tensor, x_adv: Tensor, index: Tensor, memory: Tensor) -> Tensor:
@@ -98,16 +97,16 @@ def ascend(model: Model, start: Rows, climb: Climb, *, early_stop: bool = True) 
         whole = start._replace(x_adv=x_adv, memory=memory)
         rows = Rows(index, *(tf.gather(each, index) for each in whole[1:]))
         grad, logits, _ = _evaluate(model, rows, climb)
-        standing = climb.goes_on(logits, rows)
-        # All rows are moved, also those that are dropped: there is always at least one.
+        active = climb.goes_on(logits, rows)
+        # All rows are moved, even those about to be dropped: there is always at least one.
         moved, remembered = climb.move(i, rows, grad)
-        x_adv = scatter(x_adv, index, where(standing, moved, rows.x_adv))
+        x_adv = scatter(x_adv, index, where(active, moved, rows.x_adv))
         memory = scatter(memory, index, remembered)
-        return i + 1, x_adv, keep(index, standing)[0], memory
+        return i + 1, x_adv, keep(index, active)[0], memory
 
     state = (tf.constant(0), start.x_adv, start.index, start.memory)
     shapes = (state[0].shape, state[1].shape, tf.TensorShape([None]), state[3].shape)
-    # One step at a time: parallel iterations would only hold more memory.
+    # One step at a time: parallel iterations would only use more memory.
     _, x_adv, _, _ = tf.while_loop(
         goes_on, step, state, shape_invariants=shapes, parallel_iterations=1
     )
@@ -117,26 +116,26 @@ def ascend(model: Model, start: Rows, climb: Climb, *, early_stop: bool = True) 
 def begin(x: Tensor, y: Tensor, x_adv: Tensor, memory: Tensor | None = None) -> Rows:
     """The whole batch at its starting points `x_adv`, float32 like x."""
     y = tf.convert_to_tensor(y)
-    # The labels stand in for a memory that is not needed: the loop's state keeps its form.
+    # The labels stand in for an unused memory, so that the loop's state keeps its structure.
     return Rows(all_rows(y), tf.convert_to_tensor(x), y, x_adv, y if memory is None else memory)
 
 
 def record(model: Model, start: Rows, climb: Climb) -> Path:
-    """The same course as `ascend` with `early_stop`, kept whole.
+    """The course of `ascend` with `early_stop`, recorded in full.
 
-    Examples that are dropped there stay in place here, to the end of the record. Memory
-    is that of `climb.steps` + 1 batches.
+    Examples that `ascend` drops stay in place here until the end of the record. Takes the memory
+    of `climb.steps` + 1 batches.
     """
 
     def step(
-        i: Tensor, x_adv: Tensor, memory: Tensor, standing: Tensor, *columns: Tensor
+        i: Tensor, x_adv: Tensor, memory: Tensor, active: Tensor, *columns: Tensor
     ) -> tuple[Tensor, ...]:
         rows = start._replace(x_adv=x_adv, memory=memory)
         grad, logits, loss = _evaluate(model, rows, climb)
         columns = _write(columns, i, rows, logits, loss)
-        standing = standing & climb.goes_on(logits, rows)
+        active = active & climb.goes_on(logits, rows)
         moved, memory = climb.move(i, rows, grad)
-        return i + 1, where(standing, moved, x_adv), memory, standing, *columns
+        return i + 1, where(active, moved, x_adv), memory, active, *columns
 
     columns = tuple(tf.TensorArray(tf.float32, climb.steps + 1) for _ in Path._fields)
     state = (tf.constant(0), start.x_adv, start.memory, tf.ones_like(start.y, tf.bool), *columns)
@@ -159,14 +158,14 @@ def _write(
 
 def _evaluate(model: Model, rows: Rows, climb: Climb) -> tuple[Tensor, Tensor, Tensor]:
     """The gradient of each example's objective at x_adv, the logits and the objective."""
-    # The objective may speak of x_adv itself, as a penalty does: the tape watches it.
+    # The objective may depend on x_adv directly, as a penalty does: the tape watches it.
     return _gradient(model, rows.x_adv, lambda logits: climb.objective(logits, rows))
 
 
 def input_gradient(model: Model, x: Tensor, y: Tensor, loss: str | Loss) -> tuple[Tensor, Tensor]:
     """The gradient of each example's own loss at x, like x, and the logits there.
 
-    Gradients that are not finite count as 0: the example is not moved along them.
+    Non-finite gradients count as 0: the example does not move along them.
 
     Args:
       model: images float32 [B, H, W, C] -> logits [B, K].
@@ -183,7 +182,7 @@ def input_gradient(model: Model, x: Tensor, y: Tensor, loss: str | Loss) -> tupl
 
 
 def named_loss(name: str) -> Loss:
-    """The loss `name` of `LOSSES`, which refuses logits of too few classes."""
+    """The loss `name` of `LOSSES`; it rejects logits of too few classes."""
 
     def loss(logits: Tensor, y: Tensor) -> Tensor:
         require_classes(logits, 3 if name == "dlr" else 2, f"the loss {name!r}")
@@ -193,10 +192,10 @@ def named_loss(name: str) -> Loss:
 
 
 def require_classes(logits: Tensor, least: int, what: str) -> None:
-    """Refuses logits [B, K] whose K is known to be below `least`.
+    """Rejects logits [B, K] whose static K is below `least`.
 
     Raises:
-      UsageError: naming `what` needs them.
+      UsageError: too few classes for `what`.
     """
     classes = logits.shape[-1]
     if classes is not None and classes < least:
@@ -218,9 +217,9 @@ def _gradient(
         tape.watch(x)
         logits = model(x)
         losses = loss(logits)
-        # The sum, not the mean: no gradient may shrink with the batch size.
+        # The sum, not the mean: the gradient must not shrink with the batch size.
         total = tf.reduce_sum(losses)
-    # A model that blocks its gradient (rounding) is one with gradient 0, not an error.
+    # A model that blocks its gradient (by rounding) has gradient 0; it is no error.
     grad = tape.gradient(total, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     finite = tf.math.is_finite(grad)
     # `Select`, an older kernel, takes a fifth of the time of `tf.where`.

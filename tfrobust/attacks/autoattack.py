@@ -1,8 +1,8 @@
 """AutoAttack: the published ensembles of attacks, each in its published settings.
 
 Croce and Hein (2020), https://arxiv.org/abs/2003.01690, in the order and with the settings
-of the authors' present code (https://github.com/fra31/auto-attack), in which the 'standard'
-version has the targeted attacks in place of the paper's five restarts. In l1: Croce and Hein
+of the authors' current code (https://github.com/fra31/auto-attack), whose 'standard' version
+has the targeted attacks in place of the paper's five restarts. In l1: Croce and Hein
 (2021), "Mind the box", https://arxiv.org/abs/2103.01208.
 """
 
@@ -21,27 +21,27 @@ def autoattack(
 ) -> dict[str, Attack]:
     """The attacks of one version of AutoAttack, name -> attack, in the order to run them.
 
-    Each is to be run only on what the ones before it left standing, and the same for the norms
-    'linf' and 'l2':
+    Each attack is meant for the examples that survived those before it. In the norms 'linf' and
+    'l2' the attacks are the same:
 
     - 'standard': apgd-ce, apgd-t (9 targets), fab-t (9 targets), square (5,000 queries).
       In 'l1' apgd-ce has 5 restarts and apgd-t 5 targets.
     - 'plus': apgd-ce, apgd-dlr and fab (5 restarts each), square, apgd-t, fab-t.
     - 'rand', for randomised models: apgd-ce and apgd-dlr, each gradient averaged over 20.
 
-    The DLR loss divides by the distance to the third largest logit, the targeted one to
-    the third and fourth. With fewer than 3 (targeted: 4) classes it is not defined, and
-    the authors' code warns and fails; here the undivided margin of the same logits takes
-    its place, which has the same zero and the same sign. The attacks then show
-    ``loss='margin'`` among their parameters: such a result is not standard AutoAttack.
+    The DLR loss divides by the distance to the third largest logit, the targeted one by that to
+    the third and fourth. With fewer than 3 (targeted: 4) classes it is undefined, and the
+    authors' code warns and fails; here the undivided margin of the same logits is used instead,
+    which has the same zero and the same sign. The attacks then show ``loss='margin'`` among
+    their parameters: such a result is not standard AutoAttack.
 
     Args:
       version: one of `VERSIONS`.
-      classes: of the model, K; None is "at least 4". Targets are at most K - 1 in any case.
-      norm: of the ball, 'linf', 'l2' or 'l1'; in 'l1' the version 'standard' alone is published.
+      classes: of the model, K; None means "at least 4". There are at most K - 1 targets.
+      norm: of the ball, 'linf', 'l2' or 'l1'; in 'l1' only the version 'standard' is published.
 
     Raises:
-      UsageError: unknown version or norm, one that is not published, or fewer than 2 classes.
+      UsageError: unknown version or norm, an unpublished pair of them, or fewer than 2 classes.
 
     Examples:
       >>> list(tr.autoattack("standard", classes=10))
@@ -68,7 +68,7 @@ def _check_norm(norm: str, version: str) -> None:
             "and sigma-zero in l0."
         )
     if norm == "l1" and version != "standard":
-        raise UsageError(f"autoattack version: in l1 the standard one alone, found {version!r}.")
+        raise UsageError(f"autoattack version: expected 'standard' in l1, found {version!r}.")
 
 
 def _in_l1(standard: dict[str, Attack]) -> dict[str, Attack]:
@@ -113,7 +113,7 @@ def _plus(losses: dict[str, str]) -> dict[str, Attack]:
     return {
         "apgd-ce": APGD(restarts=5),
         "apgd-dlr": APGD(loss=losses["apgd-dlr"], restarts=5),
-        # FAB's first start is x itself: its restarts are starts within one call.
+        # FAB's first start is x itself, so its restarts are starts within one call.
         "fab": FAB(starts=5, final_search=0),
         "square": standard["square"],
         "apgd-t": standard["apgd-t"],
@@ -124,7 +124,7 @@ def _plus(losses: dict[str, str]) -> dict[str, Attack]:
 def _rand(losses: dict[str, str]) -> dict[str, Attack]:
     from tfrobust.attacks.apgd import APGD
 
-    # One misclassification of a randomised model may be luck: no example leaves early.
+    # One misclassification of a randomised model may be luck: no example stops early.
     return {
         "apgd-ce": APGD(eot_iter=20, early_stop=False),
         "apgd-dlr": APGD(loss=losses["apgd-dlr"], eot_iter=20, early_stop=False),

@@ -1,6 +1,6 @@
-"""Decision boundaries of a model: linearised around a point, and met on a segment.
+"""Decision boundaries of a model: linearised around a point, or located on a segment.
 
-All take a `model` from images float32 [M, H, W, C] to logits [M, K], K static.
+All functions take a `model` from images float32 [M, H, W, C] to logits [M, K], K static.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tfrobust.typing import Tensor
 def boundary_with(model: Model, z: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """The boundary between y and `target`: one forward and one backward pass.
 
-    What is not finite counts as 0.
+    Non-finite values count as 0.
 
     Args:
       model: the classifier.
@@ -39,18 +39,18 @@ def boundary_with(model: Model, z: Tensor, y: Tensor, target: Tensor) -> tuple[T
 def nearest_boundary(
     model: Model, z: Tensor, y: Tensor, norm: str, candidates: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The boundary of y whose linearisation is nearest to z, as `boundary_with` returns it.
+    """The boundary of y whose linearisation is nearest to z, in the form of `boundary_with`.
 
-    One forward pass serves all classes, and one backward pass each of the wrong ones that
-    are looked at. Only the nearest boundary so far is held: neither the memory nor the graph
-    grows with the number of classes.
+    One forward pass serves all classes; each candidate class takes one backward pass. Only the
+    nearest boundary so far is kept: neither the memory nor the graph grows with the number of
+    classes.
 
     Args:
       model: the classifier.
       z: where to linearise, float32 [M, H, W, C].
       y: the right classes, int [M].
       norm: of distances: linf, l2 or l1.
-      candidates: the wrong classes that are looked at, int like y [M, n]; None is all.
+      candidates: the wrong classes to consider, int like y [M, n]; None is all.
     """
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(z)
@@ -74,33 +74,33 @@ def nearest_boundary(
 
 
 def likely_classes(logits: Tensor, y: Tensor, count: int) -> Tensor:
-    """The likeliest wrong classes in order, at most `count`, int32 [M, min(count, K - 1)].
+    """The most likely wrong classes in order, at most `count`, int32 [M, min(count, K - 1)].
 
     Raises:
       UsageError: K is unknown or below 2.
     """
     classes = logits.shape[1]
     if classes is None or classes < 2:
-        raise UsageError(f"Expected logits of 2 or more classes, found {classes!r}.")
+        raise UsageError(f"Expected logits of at least 2 classes, found {classes!r}.")
     own = tf.one_hot(y, classes, on_value=True, off_value=False, dtype=tf.bool)
     return tf.math.top_k(tf.where(own, -float("inf"), logits), min(count, classes - 1)).indices
 
 
 def search_segment(model: Model, x: Tensor, x_adv: Tensor, y: Tensor, steps: int) -> Tensor:
-    """Misclassified points between x and x_adv, nearer to x or x_adv itself.
+    """Misclassified points between x and x_adv, nearer to x than x_adv, or x_adv itself.
 
     False position on the margin, the final search of Croce and Hein (2020),
-    https://arxiv.org/abs/1907.02044: `steps` + 2 forward passes. The margin of the end
-    that stays is halved each time: on a convex margin the outer end would else stay for
-    ever. A point is tried 1 % before where the margin is expected to be 0: on a straight
-    margin it would else be rounded to either side of it.
+    https://arxiv.org/abs/1907.02044: `steps` + 2 forward passes. The margin of the end that
+    stays is halved each time; otherwise, on a convex margin, the outer end would never move. The
+    point tried stops 1 % short of the expected zero of the margin: on a straight margin, rounding
+    would otherwise put it on either side.
 
     Args:
       model: the classifier.
       x: points classified as y, float32 [M, H, W, C], M of 1 or more.
       x_adv: misclassified points, like x.
       y: the right classes, int [M].
-      steps: points that are tried.
+      steps: number of points to try.
     """
 
     def step(
@@ -115,7 +115,7 @@ def search_segment(model: Model, x: Tensor, x_adv: Tensor, y: Tensor, steps: int
         below = tf.where(wrong, 0.5 * below, value)
         return i + 1, inner, outer, below, tf.where(wrong, value, 0.5 * above)
 
-    # Both ends in one pass: each further one is traced and optimised anew.
+    # Both ends in one pass: each further pass is traced and optimised separately.
     ends = margin(model(tf.concat([x, x_adv], axis=0)), tf.concat([y, y], axis=0))
     state = (tf.constant(0), x, x_adv, *tf.split(ends, 2))
     found = tf.while_loop(lambda i, *_: i < steps, step, state, parallel_iterations=1)
@@ -123,7 +123,7 @@ def search_segment(model: Model, x: Tensor, x_adv: Tensor, y: Tensor, steps: int
 
 
 def column(values: Tensor) -> Tensor:
-    """One value per example, [M], fit to broadcast with images: [M, 1, 1, 1]."""
+    """One value per example, [M], reshaped to broadcast with images: [M, 1, 1, 1]."""
     return values[:, None, None, None]
 
 
@@ -136,7 +136,7 @@ def _linearised(
         logits,
         z,
         output_gradients=difference,
-        # A model that blocks its gradient (rounding) is one with gradient 0, not an error.
+        # A model that blocks its gradient (by rounding) has gradient 0; it is no error.
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
     return _finite(targeted_margin(logits, y, target)), _finite(grad)

@@ -14,14 +14,14 @@ from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.typing import Tensor
 
-# A step grows by this factor, or shrinks by it, after each trial.
+# A step grows or shrinks by this factor after each trial.
 _ADAPTED = 1.1
-# Half of the steps along the sphere are to stay misclassified, and a quarter of those inwards,
-# where three times as much is gained as lost.
+# Target rates: half of the steps along the sphere stay misclassified, and a quarter of the
+# steps inwards, where three times as much is gained as lost.
 _INWARDS = _ADAPTED**3
-# Every so many turns a step along the sphere is tried alone.
+# A step along the sphere is tried alone once in this many iterations.
 _CHECKED = 5
-# Halvings of the first way from a random image to x.
+# Bisections of the initial segment from a random image to x.
 _HALVINGS = 10
 _TINY = 1e-12
 
@@ -32,18 +32,18 @@ class Boundary(DecisionAttack):
 
     Brendel et al. (2018), https://arxiv.org/abs/1712.04248.
 
-    Each query tries a random step along the sphere around x, and from there a small one towards
-    x; it is taken where it is misclassified. Both sizes adapt to how often that happens, for
-    each example on its own.
+    Each query tries a random step along the sphere around x and, from there, a small step towards
+    x; a step is accepted if its end is misclassified. Both step sizes adapt to the acceptance
+    rate, for each example separately.
 
     Attributes:
-      queries: model evaluations per example, the most, the image itself and the start included.
-      tries: random images, the most, among which a misclassified one is looked for.
-      along: first size of the step along the sphere, as a share of the distance.
-      inwards: first size of the step towards x, as a share of the distance.
+      queries: maximum model evaluations per example, image and start included.
+      tries: maximum number of random images tried as a misclassified start.
+      along: initial size of the step along the sphere, as a share of the distance.
+      inwards: initial size of the step towards x, as a share of the distance.
       restarts: independent runs, repeated by the caller with other seeds on the examples that
-        still stand.
-      early_stop: budget attack: an example leaves as soon as its point lies in the ball. Off:
+        survive.
+      early_stop: budget attack: an example is done as soon as its point lies in the ball. Off:
         minimal attack: all queries are spent, and the nearest misclassified point is returned,
         even outside the ball.
 
@@ -66,7 +66,7 @@ class Boundary(DecisionAttack):
         for name in ("along", "inwards"):
             if not 0 < getattr(self, name) < 1:
                 raise UsageError(
-                    f"{name}: expected above 0 and below 1, found {getattr(self, name)!r}."
+                    f"{name}: expected a number in (0, 1), found {getattr(self, name)!r}."
                 )
 
     def _search(self, seen: Decisions, found: Found, seed: Tensor) -> Found:
@@ -101,9 +101,9 @@ def _grown(size: Tensor, wrong: Tensor, factor: float) -> Tensor:
 
 
 def _on_sphere(seen: Decisions, found: Found, along: Tensor, seed: Tensor) -> Tensor:
-    """A random step at a right angle to the way to x, back at the same distance of x."""
+    """A random step perpendicular to the direction of x, rescaled to the same distance from x."""
     away = found.x_adv - seen.x
-    # Where there is no point yet, there is no distance either.
+    # As long as no point is found, there is no distance either.
     distance = tf.where(tf.math.is_finite(found.distance), found.distance, 0.0)
     drawn = tf.random.stateless_normal(tf.shape(away), seed)
     inner = tf.reduce_sum(drawn * away, axis=[1, 2, 3]) / tf.maximum(distance**2, _TINY)

@@ -1,4 +1,4 @@
-"""Carlini and Wagner's attack in l2: Adam on a change of variables, and a search for the weight."""
+"""Carlini and Wagner's attack in l2: Adam after a change of variables, and a weight search."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class CarliniWagner(TradeOff):
     """Carlini and Wagner (2017), https://arxiv.org/abs/1608.04644, in l2.
 
     Adam descends ||x_adv - x||^2 + weight * max(confidence - margin, 0) over w, where tanh(w)
-    spans the bounds. The authors' code rests and leaves by whole batches; here each example has
-    a pace of its own.
+    spans the bounds. The authors' code tests convergence and stops by whole batches; here each
+    example proceeds on its own.
 
     Attributes:
-      steps: gradient steps of each search, the most.
-      searches: weights that are tried.
-      initial: the first weight.
-      confidence: the margin that is aimed at, 0 or more; whatever is misclassified counts.
+      steps: maximum gradient steps of each search.
+      searches: number of weights to try.
+      initial: initial weight.
+      confidence: target margin, 0 or more; any misclassification counts.
       learning_rate: of Adam.
 
     Raises:
-      UsageError: a value out of range; when called, another norm.
+      UsageError: a value out of range; when called, an unsupported norm.
 
     Examples:
       >>> attack = tr.CarliniWagner(steps=20, searches=3, initial=1.0)
@@ -60,7 +60,7 @@ class CarliniWagner(TradeOff):
         count = column(tf.cast(search.done + 1, tf.float32))
         step, first, second = adam(descent, first, second, count)
         free = free - self.learning_rate * step
-        search, ended = self._go_on(search, wrong, squared_size(delta) + penalty)
+        search, ended = self._advance(search, wrong, squared_size(delta) + penalty)
         nothing = tf.zeros_like(delta)
         free = where(ended, _as_free(rows.x, ball), free)
         memory = (free, where(ended, nothing, first), where(ended, nothing, second), search)
@@ -69,7 +69,7 @@ class CarliniWagner(TradeOff):
 
 
 def _as_free(x: Tensor, ball: ThreatModel) -> Tensor:
-    """The variable of an image, without bounds."""
+    """The unconstrained variable of an image."""
     low, high = ball.bounds
     return tf.atanh((2.0 * (x - low) / (high - low) - 1.0) * _INSIDE)
 
@@ -80,6 +80,6 @@ def _as_image(free: Tensor, ball: ThreatModel) -> Tensor:
 
 
 def _slope(free: Tensor, ball: ThreatModel) -> Tensor:
-    """By how much the image moves with its variable."""
+    """The derivative of the image by its variable."""
     low, high = ball.bounds
     return 0.5 * (high - low) * (1.0 - tf.square(tf.tanh(free)))

@@ -1,4 +1,4 @@
-"""DDN: the direction of the gradient, the norm by whether the last image was adversarial."""
+"""DDN: the gradient sets the direction; the last image, adversarial or not, sets the norm."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tfrobust.typing import Tensor
 class DDN(MinimalNorm):
     """Decoupled direction and norm, Rony et al. (2019), https://arxiv.org/abs/1811.09600.
 
-    In l2. The perturbation follows the gradient, and is brought to a length that shrinks by
-    the share `gamma` where the last image was adversarial and grows by it where it was not. The
-    authors' code rounds images to 256 levels; this does not.
+    In l2. The perturbation follows the gradient and is rescaled to a length that shrinks by the
+    factor 1 - `gamma` if the last image was adversarial, and grows by 1 + `gamma` if not. The
+    authors' code rounds images to 256 levels; this one does not.
 
     Attributes:
-      steps: gradient steps; their size falls from 1 to .01 along a cosine.
-      initial: the first length.
-      gamma: by which share the length changes in a step, in (0, 1).
-      loss: what is climbed, a name of `LOSSES`.
+      steps: gradient steps; their size falls from 1 to 0.01 along a cosine.
+      initial: initial length.
+      gamma: relative change of the length in each step, in (0, 1).
+      loss: the loss to maximise, a name of `LOSSES`.
 
     Raises:
-      UsageError: a value out of range; when called, another norm.
+      UsageError: a value out of range; when called, an unsupported norm.
 
     Examples:
       >>> found = tr.minimal_distance(model, (x[:16], y[:16]), tr.DDN(steps=30))

@@ -1,8 +1,8 @@
-"""Decision-based attacks: nothing is seen of a model but the class that it names.
+"""Decision-based attacks: they see only the class that the model predicts.
 
-They start from some misclassified image and come nearer to the clean one along the boundary.
-What they share is here: the budget of queries, the start, the line search, and the boundary's
-normal by votes.
+They start from some misclassified image and approach the clean one along the boundary. Their
+common parts are here: the query budget, the start, the line search, and the estimate of the
+boundary's normal from votes.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from tfrobust.typing import Function, Tensor
 Draw = Callable[[Tensor, Tensor], Tensor]
 
 
-# Relative, of a distance in float32.
+# Relative to a distance in float32.
 _ROUNDING = 1e-5
 
 
 class Found(NamedTuple):
-    """How far each example has come.
+    """The progress of each example.
 
     Attributes:
-      x_adv: the nearest misclassified point, float32 [B, H, W, C]; x where there is none.
-      distance: of it from x, float32 [B]; infinite where there is none.
+      x_adv: the nearest misclassified point, float32 [B, H, W, C]; x if there is none.
+      distance: its distance from x, float32 [B]; infinite if there is none.
       used: queries so far, int32 [B].
     """
 
@@ -52,14 +52,14 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Decisions:
-    """One call of an attack: what it asks, within its budget.
+    """One call of an attack: its queries to the model, within the budget.
 
     Attributes:
-      model: images -> logits [B, K], of which the largest alone counts.
+      model: images -> logits [B, K]; only the largest counts.
       x: clean images, float32 [B, H, W, C].
       y: labels, int [B].
-      ball: the threat model; its norm is the distance that is made small.
-      queries: model evaluations per example, the most.
+      ball: the threat model; its norm is the distance to minimise.
+      queries: maximum model evaluations per example.
       early_stop: an example is done once its point lies in the ball.
     """
 
@@ -71,9 +71,9 @@ class Decisions:
     early_stop: bool
 
     def begin(self, seed: Tensor, tries: int) -> Found:
-        """x itself where it is misclassified, and else the first random image that is.
+        """x itself if misclassified, else the first random image that is.
 
-        Noise and flat colours take turns: a model may name one class for all noise.
+        Noise and flat colours alternate: a model may predict the same class for all noise.
         """
         nowhere = tf.fill(tf.shape(self.y), float("inf"))
         found = Found(self.x, nowhere, tf.zeros_like(self.y, tf.int32))
@@ -92,7 +92,7 @@ class Decisions:
         return repeat(lambda j, found: (j < tries) & tf.reduce_any(missing(found)), draw, start)[1]
 
     def open(self, found: Found) -> Tensor:
-        """Which examples have a point, and go on, bool [B]."""
+        """Which examples have a point and are not done, bool [B]."""
         return self._left(found) & tf.math.is_finite(found.distance)
 
     def _left(self, found: Found) -> Tensor:
@@ -100,10 +100,10 @@ class Decisions:
         return (found.used < self.queries) & (found.distance > nearest)
 
     def ask(self, found: Found, points: Tensor, wanted: Tensor) -> tuple[Tensor, Found]:
-        """Whether points are misclassified, bool [B], False where not asked; nearer ones stay."""
+        """Which points are misclassified, bool [B], False if not queried; nearer ones are kept."""
         wrong = ask(self.model, points, self.y, wanted)[1]
         distance = self.ball.distance(points, self.x)
-        # By more than rounding: of two points on one sphere it would decide which one stays.
+        # Nearer by more than rounding, which would else choose between points on one sphere.
         nearer = wrong & (distance < found.distance * (1 - _ROUNDING))
         return wrong, Found(
             where(nearer, points, found.x_adv),
@@ -112,7 +112,7 @@ class Decisions:
         )
 
     def toward(self, point: Tensor) -> Callable[[Tensor], Tensor]:
-        """The way from x (at 0) to a misclassified point (at 1), by the norm's shape."""
+        """The path from x (at 0) to a misclassified point (at 1), in the norm's geometry."""
         away, size = point - self.x, self.ball.distance(point, self.x)
         if self.ball.norm == "linf":
             return lambda share: (
@@ -123,7 +123,7 @@ class Decisions:
     def bisect(
         self, found: Found, path: Callable[[Tensor], Tensor], wanted: Tensor, steps: int
     ) -> Found:
-        """Halves a way, whose point at 1 is misclassified, again and again where wanted."""
+        """Bisects the paths of the wanted examples; their point at 1 is misclassified."""
 
         def halve(i: Tensor, low: Tensor, high: Tensor, found: Found) -> tuple[Tensor, ...]:
             middle = (low + high) / 2
@@ -142,19 +142,19 @@ class Decisions:
         self, found: Found, size: Tensor, count: Tensor, draw: Draw, seed: Tensor, *,
         centred: bool,
     ) -> tuple[Tensor, Found]:  # fmt: skip
-        """The boundary's normal at each example's point: random directions, by their votes.
+        """The boundary's normal at each example's point: random directions, weighted by votes.
 
         Args:
-          found: whose points are looked at.
-          size: of the directions, float32 [B].
-          count: of the directions, int32.
+          found: the current points.
+          size: length of the directions, float32 [B].
+          count: number of directions, int32.
           draw: (shape, seed) -> directions.
           seed: int32 [2].
-          centred: votes count by what they differ from their mean.
+          centred: subtract the mean vote from the votes.
 
         Returns:
-          Images like x that point to the misclassified side, of any length; and what is found,
-          with the queries used.
+          Images like x that point to the misclassified side, of any length; and `found` with the
+          queries counted.
         """
         z, most = found.x_adv, at_once(self.x, self.queries)
         size = wide(size)
@@ -182,16 +182,16 @@ class Decisions:
         start = (tf.constant(0), found.used, nothing, nothing, blank, blank)
         _, used, votes, asked, ways, voted = repeat(lambda j, *_: j * most < count, vote, start)
         mean = tf.math.divide_no_nan(votes, asked)
-        # Where all votes are the same their mean would leave nothing.
+        # If all votes are equal, subtracting the mean would leave nothing.
         mean = tf.where(tf.abs(mean) < 1, mean, 0.0) if centred else tf.zeros_like(mean)
         return voted - wide(mean) * ways, found._replace(used=used)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionAttack(Attack):
-    """What decision-based attacks share: a budget, a start, and what they return.
+    """The common part of decision-based attacks: budget, start and result.
 
-    A kind of them says how it comes nearer: `_search`.
+    Subclasses define the search: `_search`.
     """
 
     needs_gradient: ClassVar[bool] = False
@@ -214,14 +214,14 @@ class DecisionAttack(Attack):
 
         Args:
           model: [0, 1] images float32 [B, H, W, C] -> logits [B, K], or one-hot labels; only
-            the largest counts.
+            the largest value counts.
           x: clean images, float32 [B, H, W, C]; H, W and C are known when traced.
           y: labels, int [B].
-          threat_model: the ball; its norm is the distance that is made small.
+          threat_model: the ball; its norm is the distance to minimise.
           seed: int32 [2].
 
         Raises:
-          UsageError: the norm is none that the attack works in.
+          UsageError: the attack does not support the norm.
         """
         check_norm(self, threat_model, self.norms)
         x, y = tf.stop_gradient(tf.convert_to_tensor(x)), tf.convert_to_tensor(y)

@@ -1,4 +1,4 @@
-"""DeepFool: step after step onto the nearest linearised decision boundary."""
+"""DeepFool: repeated steps onto the nearest linearised decision boundary."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ from tfrobust.typing import Tensor
 class DeepFool(MinimalNorm):
     """DeepFool, Moosavi-Dezfooli et al. (2016), https://arxiv.org/abs/1511.04599.
 
-    In linf, l2 and l1. Each step goes onto the nearest of the boundaries as they are linearised
-    where the example stands, overshoots, and ends for what is misclassified then: on a linear
-    model after one step, exactly. The steps are the shortest inside the bounds; the paper knows
-    no bounds.
+    In linf, l2 and l1. Each step linearises the boundaries at the current point, goes onto the
+    nearest one and overshoots; misclassified examples are done. A linear model takes one step,
+    exactly. The steps are the shortest inside the bounds; the paper has no bounds.
 
     Attributes:
-      steps: the most; few are needed.
-      candidates: wrong classes that are looked at, the likeliest of the clean image, one backward
-        pass a step for each.
-      overshoot: how far beyond the boundary it goes, as a share of the way.
-      early_stop: of no use here: an example ends with the first adversarial image.
-      final_search: as in `MinimalNorm`; takes most of the overshoot back.
+      steps: maximum number of steps; few are needed.
+      candidates: number of wrong classes to consider, the most likely ones of the clean image; each
+        costs one backward pass per step.
+      overshoot: how far a step goes beyond the boundary, as a share of its length.
+      early_stop: no effect: an example is done at its first adversarial image.
+      final_search: as in `MinimalNorm`; undoes most of the overshoot.
 
     Raises:
-      UsageError: a value out of range; when called, another norm, or fewer than 2 classes.
+      UsageError: a value out of range; when called, an unsupported norm, or fewer than 2 classes.
 
     Examples:
       >>> found = tr.minimal_distance(model, (x[:16], y[:16]), tr.DeepFool(), "linf")
@@ -39,7 +38,7 @@ class DeepFool(MinimalNorm):
       True
     """
 
-    # It goes to a boundary and no further into the ball.
+    # It stops at the boundary and does not use the rest of the ball.
     whole_ball: ClassVar[bool] = False
     norms: ClassVar[tuple[str, ...]] = NORMS
 
@@ -54,7 +53,7 @@ class DeepFool(MinimalNorm):
 
     @property
     def gradient_evaluations(self) -> int:
-        """Gradients per example, the most."""
+        """Maximum number of gradients per example."""
         return self.steps * self.candidates
 
     def _memory(self, x: Tensor, y: Tensor, logits: Tensor, ball: ThreatModel) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""EAD: small perturbations in l1, by iterative shrinkage and thresholding."""
+"""EAD: perturbations with a small l1 norm, by iterative shrinkage and thresholding."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ from tfrobust.typing import Tensor
 class EAD(TradeOff):
     """Elastic-net attack, Chen et al. (2018), https://arxiv.org/abs/1709.04114, in l1.
 
-    Descends weight * max(confidence - margin, 0) + ||delta||_2^2 + beta * ||delta||_1 by
-    accelerated shrinkage and thresholding. Of all images on the way the one nearest in l1 is
-    kept, the paper's l1 rule.
+    Minimises weight * max(confidence - margin, 0) + ||delta||_2^2 + beta * ||delta||_1 by
+    accelerated shrinkage and thresholding. The iterate nearest in l1 is returned, the paper's l1
+    rule.
 
     Attributes:
-      steps: gradient steps of each search, the most; their size falls to 0 as a square root.
-      searches: weights that are tried.
-      initial: the first weight.
-      confidence: the margin that is aimed at, 0 or more; whatever is misclassified counts.
+      steps: maximum gradient steps of each search; their size decays to 0 as a square root.
+      searches: number of weights to try.
+      initial: initial weight.
+      confidence: target margin, 0 or more; any misclassification counts.
       learning_rate: size of the first steps.
-      beta: what a value has to change by, in pixel values, to change at all in a step; the
-        authors' code takes it as this, which makes the weight of the l1 norm beta over the
-        step size.
+      beta: minimum change of a value, in pixel values, for it to change at all in a step; as in the
+        authors' code, which makes the weight of the l1 norm beta over the step size.
 
     Raises:
-      UsageError: a value out of range; when called, another norm.
+      UsageError: a value out of range; when called, an unsupported norm.
 
     Examples:
       >>> attack = tr.EAD(steps=20, searches=3, initial=1.0)
@@ -67,7 +66,7 @@ class EAD(TradeOff):
         logits = model(z)
         before, (rows, wrong) = rows.z, record(rows, z, logits, ball)
         penalty, _ = self._penalty(logits, rows.y, search)
-        search, ended = self._go_on(search, wrong, self._cost(z - rows.x) + penalty)
+        search, ended = self._advance(search, wrong, self._cost(z - rows.x) + penalty)
         ahead = z + column(done / (done + 3.0)) * (z - before)
         rows = rows._replace(
             z=where(ended, rows.x, z), memory=(where(ended, rows.x, ahead), search)
@@ -75,7 +74,7 @@ class EAD(TradeOff):
         return rows, search.searches >= self.searches
 
     def _shrunk(self, point: Tensor, x: Tensor, ball: ThreatModel) -> Tensor:
-        """The point with each value `beta` nearer to x, no further than x, and in the bounds."""
+        """The point with each value moved by `beta` towards x, at most to x, and clipped."""
         delta = point - x
         shrunk = tf.sign(delta) * tf.maximum(tf.abs(delta) - self.beta, 0.0)
         return tf.clip_by_value(x + shrunk, *ball.bounds)

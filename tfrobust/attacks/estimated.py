@@ -30,9 +30,9 @@ Memory = tuple[Tensor, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class _Estimated(Attack):
-    """Ascent along a gradient that is estimated by pairs of points on both sides.
+    """Ascent along a gradient estimated from antithetic pairs of points.
 
-    What a kind of it settles: how directions are drawn, and what step the estimate gives.
+    Subclasses define how directions are drawn and how the estimate becomes a step.
     """
 
     needs_gradient: ClassVar[bool] = False
@@ -46,7 +46,7 @@ class _Estimated(Attack):
     loss: str = "margin"
 
     def __post_init__(self) -> None:
-        # The image itself, a pair of points, and where they lead.
+        # The image itself, one pair of points, and the point after the step.
         check_queries(self, least=4)
         if self.loss not in LOSSES:
             raise UsageError(f"loss: expected one of {', '.join(LOSSES)}, found {self.loss!r}.")
@@ -61,7 +61,7 @@ class _Estimated(Attack):
     ) -> Tensor:
         """Adversarial images, float32 [B, H, W, C], inside the ball and the bounds.
 
-        An example leaves at its first misclassified iterate; elsewhere the last one is returned.
+        An example is done at its first misclassified iterate; otherwise the last one is returned.
 
         Args:
           model: [0, 1] images float32 [B, H, W, C] -> logits [B, K], in inference mode; no
@@ -72,7 +72,7 @@ class _Estimated(Attack):
           seed: int32 [2], for the directions.
 
         Raises:
-          UsageError: the norm is none that the attack works in.
+          UsageError: the attack does not support the norm.
         """
         check_norm(self, threat_model, self.norms)
         x, y = tf.stop_gradient(tf.convert_to_tensor(x)), tf.convert_to_tensor(y)
@@ -94,14 +94,14 @@ class _Estimated(Attack):
 
     @property
     def _pairs(self) -> int:
-        """Pairs of points for an estimate: no more than the queries allow for one step."""
+        """Pairs of points per estimate, at most what the budget allows for one step."""
         return max(1, min(self.samples, self.queries - 2) // 2)
 
     def _gradient(
         self, model: Function, x_adv: Tensor, y: Tensor, wanted: Tensor, ball: ThreatModel,
         seed: Tensor,
     ) -> Tensor:  # fmt: skip
-        """The mean of the directions, each by how the loss changes along it, like x_adv."""
+        """The mean of the directions weighted by the loss's slope along each, like x_adv."""
         pairs, count = self._pairs, at_once(x_adv, self._pairs)
 
         def add(j: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,30 +129,30 @@ class _Estimated(Attack):
     def _move(
         self, i: Tensor, grad: Tensor, loss: Tensor, memory: Memory, ball: ThreatModel
     ) -> tuple[Tensor, Memory]:
-        """The step, like x, and the memory after it."""
+        """The step, like x, and the updated memory."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
 class NES(_Estimated):
-    """Projected ascent by natural evolution strategies, in linf and l2.
+    """Projected ascent with natural evolution strategies, in linf and l2.
 
-    Ilyas et al. (2018), https://arxiv.org/abs/1804.08598: Gaussian directions in pairs of both
-    signs, momentum, steps by sign (in l2 along the direction, as in Ilyas et al. 2019,
-    https://arxiv.org/abs/1807.07978), and a step size that is halved where the loss does not
-    gain. The published loss is the cross-entropy; the margin is the default, as it does not
+    Ilyas et al. (2018), https://arxiv.org/abs/1804.08598: antithetic pairs of Gaussian directions,
+    momentum, signed steps (in l2 along the direction, as in Ilyas et al. 2019,
+    https://arxiv.org/abs/1807.07978), and a step size that is halved when the loss stops
+    improving. The published loss is the cross-entropy; the default is the margin, as it does not
     saturate.
 
     Attributes:
-      queries: model evaluations per example, the most, the image itself included; at least 4.
-      samples: model evaluations for one estimate of the gradient, in pairs.
-      sigma: deviation of the points around the iterate, in pixels of [0, 1].
-      step_size: in the units of eps; None is a fifth of eps, the published .01 of .05.
-      momentum: what is left of the last direction, in [0, 1).
-      patience: steps without gain before an example's step size is halved.
+      queries: maximum model evaluations per example, the image itself included; at least 4.
+      samples: model evaluations per gradient estimate, in pairs.
+      sigma: standard deviation of the points around the iterate, in pixels of [0, 1].
+      step_size: in the units of eps; None is eps / 5, the published ratio (0.01 at 0.05).
+      momentum: share of the last direction that is kept, in [0, 1).
+      patience: steps without improvement before an example's step size is halved.
       restarts: independent runs, repeated by the caller with other seeds on the examples that
-        still stand.
-      loss: what is climbed, a name of `LOSSES`.
+        survive.
+      loss: the loss to maximise, a name of `LOSSES`.
 
     Raises:
       UsageError: a value out of range.
@@ -171,7 +171,7 @@ class NES(_Estimated):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.momentum < 1:
-            raise UsageError(f"momentum: expected 0 or more, below 1, found {self.momentum!r}.")
+            raise UsageError(f"momentum: expected a number in [0, 1), found {self.momentum!r}.")
         if self.patience < 1:
             raise UsageError(f"patience: expected 1 or more, found {self.patience!r}.")
 
@@ -179,7 +179,7 @@ class NES(_Estimated):
         return tf.random.stateless_normal(shape, seed)
 
     def _memory(self, x: Tensor) -> Memory:
-        """The mean direction; the share of the step size, the best loss and the wait, [B] each."""
+        """Mean direction; step size factor, best loss and steps without improvement, [B] each."""
         rows = tf.shape(x)[:1]
         return (tf.zeros_like(x), tf.fill(rows, 1.0), tf.fill(rows, -float("inf")),
                 tf.zeros(rows, tf.int32))  # fmt: skip
@@ -202,18 +202,18 @@ class SPSA(_Estimated):
     """Simultaneous perturbation stochastic approximation with Adam's steps, in linf.
 
     Uesato et al. (2018), https://arxiv.org/abs/1802.05666: every value of an image moves by
-    +sigma or -sigma at once, at random, and the margin is climbed.
+    +sigma or -sigma at once, at random; the steps maximise the margin.
 
     Attributes:
-      queries: model evaluations per example, the most, the image itself included; at least 4.
-      samples: model evaluations for one estimate of the gradient, in pairs; thousands are
-        published for the strongest attack, and need as many queries.
+      queries: maximum model evaluations per example, the image itself included; at least 4.
+      samples: model evaluations per gradient estimate, in pairs; the strongest published attack
+        uses thousands, and needs as many queries.
       sigma: size of the perturbation, in pixels of [0, 1].
-      step_size: Adam's learning rate, in pixels of [0, 1]; None is .3 of eps, about the published
-        .01 of 8/255.
+      step_size: Adam's learning rate, in pixels of [0, 1]; None is 0.3 eps, about the published
+        0.01 at 8/255.
       restarts: independent runs, repeated by the caller with other seeds on the examples that
-        still stand.
-      loss: what is climbed, a name of `LOSSES`.
+        survive.
+      loss: the loss to maximise, a name of `LOSSES`.
 
     Raises:
       UsageError: a value out of range.

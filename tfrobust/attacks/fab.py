@@ -1,4 +1,4 @@
-"""FAB: small adversarial perturbations by stepping onto linearised decision boundaries.
+"""FAB: minimal adversarial perturbations by steps onto linearised decision boundaries.
 
 Croce and Hein (2020), https://arxiv.org/abs/1907.02044.
 """
@@ -33,36 +33,35 @@ class FAB(Attack):
 
     Croce and Hein (2020), https://arxiv.org/abs/1907.02044.
 
-    Every step linearises the boundary between the right class and another one, projects
-    the iterate and x onto it inside the bounds, and goes to a mean of both projections.
-    Where that crosses the boundary, the point is kept if it is nearer to x than all
-    before, and the iterate is drawn back towards x.
+    Every step linearises the boundary between the right class and another one, projects the
+    iterate and x onto it inside the bounds, and moves to a weighted mean of both projections.
+    If that point crosses the boundary, it is kept if it is the nearest so far, and the iterate
+    is pulled back towards x.
 
-    One call makes `starts` runs (with `targeted` for each target), one after the other
-    on what still stands: the first from x itself, as published, the further ones from
-    random points at half the radius. FAB with `starts=5` is the attack that AutoAttack
-    calls FAB with 5 restarts. `restarts` repeats the whole call with other seeds, as for
-    every attack, and needs something random in it.
+    One call makes `starts` runs (with `targeted`, for each target) in sequence on the examples
+    that survive: the first from x itself, as published, the others from random points at half
+    the radius. FAB with `starts=5` is what AutoAttack calls FAB with 5 restarts. `restarts`
+    repeats the whole call with other seeds, as for every attack, and needs a random start.
 
     Attributes:
-      steps: of each run.
-      starts: starting points.
-      random_start: the first start is random, too, instead of x.
-      restarts: independent repeats, run by the caller on the examples that still stand.
-      targeted: go for the boundary of one class at a time, the most likely wrong classes
-        of the clean image, instead of the nearest of all boundaries. One backward pass
-        per step instead of one per wrong class.
-      n_targets: how many classes `targeted` goes for; at most all wrong ones.
+      steps: steps per run.
+      starts: number of starting points.
+      random_start: make the first start random too, instead of x.
+      restarts: independent runs, repeated by the caller on the examples that survive.
+      targeted: approach the boundary of one class at a time, for the most likely wrong classes of
+        the clean image, instead of the nearest of all boundaries. Costs one backward pass per
+        step instead of one per wrong class.
+      n_targets: number of target classes, at most the number of wrong classes.
       alpha_max: largest weight of the projection of x, in [0, 1].
       eta: overshoot of the projections, 1 or more.
-      beta: what is left of the distance to x after drawing back, in (0, 1).
+      beta: share of the distance to x that remains after pulling back, in (0, 1).
       final_search: model evaluations spent at the end on the segment between x and the
-        point found, by false position. The paper has 3, AutoAttack's FAB none. With
-        `early_stop` only what lies outside the ball is searched.
-      early_stop: budget attack: an example leaves as soon as an adversarial point in the
-        ball is found; what is returned lies inside the ball. Off: minimal attack: no
-        example leaves, and the nearest adversarial point found is returned, even outside
-        the ball; eps is then nothing but the scale of the random starts.
+        found, by false position. The paper has 3, AutoAttack's FAB none. With `early_stop` only
+        points outside the ball are searched.
+      early_stop: budget attack: an example is done as soon as an adversarial point in the ball is
+        found; what is returned lies inside the ball. Off: minimal attack: all steps are made, and
+        the nearest adversarial point found is returned, even outside the ball; eps then only
+        scales the random starts.
 
     Raises:
       UsageError: a value outside the ranges above.
@@ -90,7 +89,7 @@ class FAB(Attack):
 
     @property
     def minimal(self) -> bool:  # type: ignore[override]
-        """Whether it goes for the nearest adversarial image, not just for one in the ball."""
+        """Whether it searches for the nearest adversarial image, not just for one in the ball."""
         return not self.early_stop
 
     def __post_init__(self) -> None:
@@ -106,8 +105,8 @@ class FAB(Attack):
             raise UsageError(f"final_search: expected 0 or more, found {self.final_search!r}.")
         if self.restarts > 1 and self.starts == 1 and not self.random_start:
             raise UsageError(
-                "restarts: from x alone every restart finds the same; set starts instead (the "
-                "first from x, the others at random), or random_start=True."
+                "restarts: every restart from x gives the same result; set starts instead (the "
+                "first from x, the others random), or random_start=True."
             )
 
     def __call__(
@@ -115,15 +114,15 @@ class FAB(Attack):
     ) -> Tensor:
         """Adversarial images, float32 [B, H, W, C], inside the bounds.
 
-        Images that the model misclassifies without attack come back as they are, and so
-        do, with `early_stop=False`, those for which nothing was found. Any batch size
-        from 1 works, also one that is unknown while tracing.
+        Images that the model misclassifies without attack are returned unchanged, and so are, with
+        `early_stop=False`, those for which nothing was found. Any batch size from 1 works,
+        including one that is unknown while tracing.
 
         Args:
           model: [0, 1] images float32 [B, H, W, C] -> logits [B, K], in inference mode.
           x: clean images, float32 [B, H, W, C].
           y: labels, int32 [B].
-          threat_model: the ball; its norm is the distance that is made small.
+          threat_model: the ball; its norm is the distance to minimise.
           seed: int32 [2], for the random starts.
 
         Raises:
@@ -141,7 +140,7 @@ class FAB(Attack):
 
 @dataclass(frozen=True, eq=False)
 class _Runs:
-    """One call of the attack: its loops, around what stays the same in all of them."""
+    """One call of the attack: its loops and their shared inputs."""
 
     attack: FAB
     model: Model
@@ -150,7 +149,7 @@ class _Runs:
     threat_model: ThreatModel
 
     def all(self, seed: Tensor) -> Tensor:
-        """The nearest adversarial points of all runs, x where there is none."""
+        """The nearest adversarial points of all runs, x if there is none."""
         logits = self.model(self.x)
         correct = is_correct(logits, self.y)
         ranks = likely_classes(logits, self.y, self.attack.n_targets)
@@ -171,11 +170,11 @@ class _Runs:
         return self._search(x_adv, distance) if self.attack.final_search else x_adv
 
     def _wanted(self, distance: Tensor) -> Tensor:
-        """Whether an example whose nearest point is at `distance` is still attacked, bool."""
+        """Whether an example whose nearest point is at `distance` is still active, bool."""
         return distance > (self.threat_model.eps if self.attack.early_stop else 0.0)
 
     def _start(self, number: Tensor, distance: Tensor, seed: Tensor) -> Tensor:
-        """x, or random points at half of eps, or of the distance found if that is less."""
+        """x, or random points at half of eps, or at half the distance found if that is less."""
         if self.attack.starts == 1 and not self.attack.random_start:
             return self.x
         radius = 0.5 * tf.minimum(distance, self.threat_model.eps)
@@ -186,7 +185,7 @@ class _Runs:
         return tf.where(number == 0, self.x, at_random)
 
     def _run(self, start: Tensor, target: Tensor, x_adv: Tensor, distance: Tensor) -> State:
-        """One run from `start`; x_adv and distance with what it found."""
+        """One run from `start`; returns the updated x_adv and distance."""
 
         def goes_on(i: Tensor, index: Tensor, *_: Tensor) -> Tensor:
             return (i < self.attack.steps) & (tf.size(index) > 0)
@@ -210,14 +209,14 @@ class _Runs:
         return found
 
     def _move(self, index: Tensor, z: Tensor, target: Tensor) -> Tensor:
-        """The next iterate: between the projections of z and of x, overshot by eta."""
+        """The next iterate: a mean of the projections of z and of x, overshot by eta."""
         x, y = tf.gather(self.x, index), tf.gather(self.y, index)
         value, slope = self._boundary(z, y, target)
         from_z = self._project(z, slope, value)
         from_x = self._project(x, slope, value + _dot(slope, x - z))
         zero = tf.zeros_like(x)
         near, far = (self.threat_model.distance(step, zero) for step in (from_z, from_x))
-        # Both are 0 on the boundary itself: no division by 0.
+        # Both are 0 on the boundary itself: avoid dividing by 0.
         near, far = tf.maximum(near, 1e-8), tf.maximum(far, 1e-8)
         alpha = column(tf.minimum(near / (near + far), self.attack.alpha_max))
         eta = self.attack.eta
@@ -235,7 +234,7 @@ class _Runs:
         return nearest_boundary(self.model, z, y, self.threat_model.norm)
 
     def _record(self, index: Tensor, found: Tensor, x_adv: Tensor, distance: Tensor) -> State:
-        """x_adv and distance with adversarial points that are nearer, and which are, [M]."""
+        """x_adv and distance updated by nearer adversarial points, and which those are, [M]."""
         crossed = ~is_correct(self.model(found), tf.gather(self.y, index))
         reached = self.threat_model.distance(found, tf.gather(self.x, index))
         before = tf.gather(distance, index)
@@ -245,7 +244,7 @@ class _Runs:
         return x_adv, scatter(distance, index, tf.where(nearer, reached, before)), crossed
 
     def _search(self, x_adv: Tensor, distance: Tensor) -> Tensor:
-        """x_adv after the final search, where something was found that is still too far."""
+        """x_adv after the final search, for points found that are still too far."""
         found = self._wanted(distance) & tf.math.is_finite(distance)
         (index,) = keep(all_rows(self.y), found)
 
@@ -258,7 +257,7 @@ class _Runs:
 
 
 def _random_direction(x: Tensor, threat_model: ThreatModel, seed: Tensor) -> Tensor:
-    """Random perturbations of length 1, like x: uniform in linf, else normal, rescaled."""
+    """Random perturbations of length 1, like x: uniform in linf, else normal and rescaled."""
     if threat_model.norm == "linf":
         delta = tf.random.stateless_uniform(tf.shape(x), seed, -1.0, 1.0)
     else:

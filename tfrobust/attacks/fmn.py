@@ -1,4 +1,4 @@
-"""FMN: projected gradient steps in a ball whose radius follows what was found."""
+"""FMN: projected gradient steps in a ball whose radius adapts to the points found."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tfrobust.typing import Tensor
 class FMN(MinimalNorm):
     """Fast minimum-norm attack, Pintor et al. (2021), https://arxiv.org/abs/2102.12827.
 
-    In l0, l1, l2 and linf. Each step climbs the margin and is projected onto a ball of its own
-    radius: until something adversarial is found the distance at which the boundary is expected
-    and a share gamma more (the paper does without), then smaller by that share where the last
-    image was adversarial, larger where it was not. In l0 pixels are counted, whatever the number
-    of channels, and the radius changes by at least one of them.
+    In l0, l1, l2 and linf. Each step ascends the margin and is projected onto a ball with its own
+    radius: before anything adversarial is found, the estimated distance of the boundary plus a
+    share gamma (which the paper omits); afterwards smaller by that share if the last image was
+    adversarial, larger if not. In l0 pixels are counted, whatever the number of channels, and the
+    radius changes by at least one pixel.
 
     Attributes:
       steps: gradient steps.
-      step_size: Euclidean length of the first one, in pixel values; it falls to a hundredth along
-        a cosine.
-      gamma: by which share the radius changes in the first step, in (0, 1); it falls to a
-        fiftieth along a cosine.
+      step_size: Euclidean length of the first step, in pixel values; it decays to a hundredth
+        along a cosine.
+      gamma: relative change of the radius in the first step, in (0, 1); it decays to a fiftieth
+        along a cosine.
 
     Raises:
       UsageError: a value out of range.
@@ -83,7 +83,7 @@ def _length(
     slope = dual_norm(tf.reshape(grad, [tf.shape(grad)[0], -1]), ball.norm)
     away = tf.abs(margin(logits, rows.y)) / tf.maximum(slope, 1e-12)
     expected = ball.distance(rows.z, rows.x) + away
-    # Beyond it: on the boundary itself nothing is found, however long it takes.
+    # Beyond the boundary: at it nothing is ever found, however many steps are made.
     larger = (1.0 + gamma) * tf.where(found_before, radius, expected)
     return tf.where(wrong, tf.minimum(radius * (1.0 - gamma), rows.distance), larger)
 

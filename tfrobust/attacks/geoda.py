@@ -1,4 +1,4 @@
-"""GeoDA: straight from the image along the boundary's normal, which few queries tell.
+"""GeoDA: steps from the image along the boundary's normal, estimated from few queries.
 
 Rahmati et al. (2020), https://arxiv.org/abs/2003.06468.
 """
@@ -14,10 +14,10 @@ from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.typing import Tensor
 
-# Queries for each turn, of which its line searches take some; and by what the votes grow from
-# turn to turn, .6 ** (-2/3): as published.
+# Queries per iteration, some of which the line searches take; and the growth of the votes from
+# one iteration to the next, 0.6 ** (-2/3): as published.
 _TURN, _SEARCHED, _GROWTH = 500, 25, 0.6 ** (-2 / 3)
-# Of a way to the boundary; and how often it is made twice as long to reach one.
+# Bisections of a path to the boundary; and how often a path may be doubled to reach it.
 _HALVINGS, _DOUBLINGS = 16, 6
 
 
@@ -27,19 +27,19 @@ class GeoDA(DecisionAttack):
 
     Rahmati et al. (2020), https://arxiv.org/abs/2003.06468.
 
-    Each turn estimates the boundary's normal at the nearest point found, by Gaussian directions
-    of low frequency, goes from x along it (in linf along its sign) until the boundary, and asks
-    more the nearer it has come.
+    Each iteration estimates the boundary's normal at the nearest point found from Gaussian
+    low-frequency directions, and goes from x along it (in linf along its sign) to the boundary.
+    The number of queries grows as the point gets nearer.
 
     Attributes:
-      queries: model evaluations per example, the most, the image itself and the start included.
-      tries: random images, the most, among which a misclassified one is looked for.
-      sigma: deviation of the directions, in pixels of [0, 1].
-      frequencies: share of the frequencies along each side that directions are made of, the
-        lowest; 1 is all of them, and a third the published one.
+      queries: maximum model evaluations per example, image and start included.
+      tries: maximum number of random images tried as a misclassified start.
+      sigma: standard deviation of the directions, in pixels of [0, 1].
+      frequencies: share of the lowest frequencies along each side that directions are made of; 1
+        is all of them, a third the published value.
       restarts: independent runs, repeated by the caller with other seeds on the examples that
-        still stand.
-      early_stop: budget attack: an example leaves as soon as its point lies in the ball. Off:
+        survive.
+      early_stop: budget attack: an example is done as soon as its point lies in the ball. Off:
         minimal attack: all queries are spent, and the nearest misclassified point is returned,
         even outside the ball.
 
@@ -61,7 +61,7 @@ class GeoDA(DecisionAttack):
             raise UsageError(f"sigma: expected more than 0, found {self.sigma!r}.")
         if not 0 < self.frequencies <= 1:
             raise UsageError(
-                f"frequencies: expected above 0 and up to 1, found {self.frequencies!r}."
+                f"frequencies: expected a number in (0, 1], found {self.frequencies!r}."
             )
 
     def _search(self, seen: Decisions, found: Found, seed: Tensor) -> Found:
@@ -82,14 +82,14 @@ class GeoDA(DecisionAttack):
         return made
 
     def _votes(self) -> list[int]:
-        """Directions that are asked for in each turn."""
+        """The number of directions in each iteration."""
         turns = max(1, round(self.queries / _TURN))
         shares = [_GROWTH**i for i in range(turns)]
         budget = max(turns, self.queries - _SEARCHED * (turns + 1))
         return [max(1, int(budget * share / sum(shares))) for share in shares]
 
     def _low_frequencies(self, x: Tensor) -> Draw:
-        """(shape [B, S, H, W, C], seed) -> directions, of deviation 1 in each frequency."""
+        """(shape [B, S, H, W, C], seed) -> directions with deviation 1 in each frequency."""
         kept = [math.ceil(self.frequencies * side) for side in x.shape[1:3]]
         down, across = (cosines(side)[:k] for side, k in zip(x.shape[1:3], kept, strict=True))
 
@@ -102,7 +102,7 @@ class GeoDA(DecisionAttack):
 
 
 def _from_x(seen: Decisions, found: Found, along: Tensor) -> Found:
-    """Goes from x along a direction until the boundary, first as far as the nearest point is."""
+    """Goes from x along a direction to the boundary, first as far as the nearest point is."""
     distance = tf.where(tf.math.is_finite(found.distance), found.distance, 0.0)
 
     def at(size: Tensor) -> Tensor:

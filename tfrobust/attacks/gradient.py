@@ -16,7 +16,7 @@ from tfrobust.attacks.ascent import (
     input_gradient,
     named_loss,
     require_classes,
-    stands,
+    still_correct,
 )
 from tfrobust.attacks.losses import LOSSES, TARGETED_LOSSES, kl_divergence
 from tfrobust.attacks.runner import Attack
@@ -28,11 +28,11 @@ from tfrobust.typing import Tensor
 __all__ = ["BIM", "FGSM", "PGD", "TARGETS", "choose_target", "input_gradient"]
 
 TARGETS = ("least_likely", "second", "random")
-# How far all steps together go, in radii. On a sphere the way is longest: a random start
-# lies at a right angle to the goal, and exp(-path) of that angle is left in the end.
+# The total length of all steps, in radii. On a sphere the path is longest: a random start is
+# perpendicular to the optimum, and exp(-path) of that angle remains at the end.
 _PATH = {"linf": 2.5, "l2": 4.0, "l1": 2.5, "l0": 2.5}
-# The last part of the way in l1, in radii, goes to single values: enough to take all that
-# is spread over others back.
+# The last part of the path in l1, in radii, changes single values: long enough to take back
+# everything that is spread over others.
 _FILLING = 1.25
 
 
@@ -40,30 +40,28 @@ _FILLING = 1.25
 class PGD(Attack):
     """Projected gradient descent, Madry et al. (2018), https://arxiv.org/abs/1706.06083.
 
-    In l1 the first steps are spread over 1 % of the values; the last ones, a way of 1.25
-    radii, change single values as far as the bounds let them (`filling_step`).
+    In l1 the first steps are spread over 1 % of the values; the last ones, 1.25 radii in total,
+    change single values as far as the bounds allow (`filling_step`).
 
     Attributes:
       steps: gradient steps.
       step_size: length of a step, in the units of eps; None is 2.5 * eps / steps (in l2
         4 * eps / steps), and eps itself for a single step.
       random_start: start at random in the ball instead of at x.
-      restarts: independent runs; the caller repeats the attack with other seeds on
-        the examples that still stand.
-      loss: what is climbed, a name of `LOSSES`; for a targeted attack its counterpart in
-        `TARGETED_LOSSES`. 'dlr' needs 3 classes, targeted 4.
-      early_stop: leave an example where it is once it is misclassified, and spend nothing
-        more on it; off for training, where the loss is to be climbed as far as the steps
-        go.
-      momentum: share of the gathered gradient that a step keeps, 0 or more; each new
-        gradient enters it with l1 norm 1. Dong et al. (2018),
-        https://arxiv.org/abs/1710.06081, who use 1.
-      targeted: climb towards a goal class instead of away from the label.
-      target: the goal class: 'least_likely' (the smallest logit on the clean image),
-        'second' (the largest wrong one), 'random' (any wrong class, by the seed).
-      reach_target: what ends a targeted attack for an example. Off: misclassification,
-        which is what a measured robust accuracy counts. On: the goal class itself; an
-        example that misses it is returned where its steps end.
+      restarts: independent runs; the caller repeats the attack with other seeds on the examples
+        that survive.
+      loss: the loss to maximise, a name of `LOSSES`; with `targeted`, its counterpart in
+        `TARGETED_LOSSES`. 'dlr' needs 3 classes, 4 if targeted.
+      early_stop: stop an example once it is misclassified, and spend nothing more on it; off for
+        training, where all steps are meant to maximise the loss.
+      momentum: share of the accumulated gradient that a step keeps, 0 or more; each new gradient
+        is added with l1 norm 1. Dong et al. (2018), https://arxiv.org/abs/1710.06081, who use 1.
+      targeted: move towards a target class instead of away from the label.
+      target: the target class: 'least_likely' (the smallest logit on the clean image), 'second'
+        (the largest wrong one), 'random' (any wrong class, by the seed).
+      reach_target: when an example of a targeted attack is done. Off: at any misclassification,
+        which is what robust accuracy counts. On: at the target class; an example that misses it
+        is returned as its last step left it.
 
     Raises:
       UsageError: a value out of range, or `reach_target` without `targeted`; when called,
@@ -104,7 +102,7 @@ class PGD(Attack):
         if not self.momentum >= 0:
             raise UsageError(f"momentum: expected 0 or more, found {self.momentum!r}.")
         if self.reach_target and not self.targeted:
-            raise UsageError("reach_target: expected together with targeted, found it alone.")
+            raise UsageError("reach_target: only valid with targeted=True.")
 
     def tensors(self, ball: ThreatModel) -> dict[str, np.generic]:
         """The number of steps and their size."""
@@ -115,7 +113,7 @@ class PGD(Attack):
 
     @property
     def gradient_evaluations(self) -> int:
-        """Gradients per example in one run, restarts aside; the most, with `early_stop`."""
+        """Maximum gradients per example in one run, without restarts."""
         return self.steps
 
     def __call__(
@@ -123,9 +121,9 @@ class PGD(Attack):
     ) -> Tensor:
         """Adversarial images, float32 [B, H, W, C], inside the ball and the bounds.
 
-        Any batch size works, also one that is unknown while tracing. Examples do not
-        influence each other, but for random draws, which depend on the position in the
-        batch. A targeted attack looks at the clean logits once, before its steps.
+        Any batch size works, including one that is unknown while tracing. Examples are independent
+        except for random draws, which depend on the position in the batch. A targeted attack
+        evaluates the clean logits once, before its steps.
 
         Args:
           model: [0, 1] images float32 [B, H, W, C] -> logits [B, K], in inference mode.
@@ -144,16 +142,15 @@ class PGD(Attack):
     def diverge(
         self, model: Model, x: Tensor, y: Tensor, x_adv: Tensor, threat_model: ThreatModel
     ) -> Tensor:
-        """Moves the prediction away from that on x: KL(p(x) || p(x_adv)) is climbed.
+        """Moves the prediction away from that on x: maximises KL(p(x) || p(x_adv)).
 
-        The inner maximisation of TRADES: Zhang et al. (2019),
-        https://arxiv.org/abs/1901.08573. Every example makes every step. The loss, the
-        start and the target of this attack play no part.
+        The inner maximisation of TRADES: Zhang et al. (2019), https://arxiv.org/abs/1901.08573.
+        Every example makes every step. This attack's loss, start and target are ignored.
 
         Args:
-          model: as above; it is called once more, on x.
+          model: as above; it is evaluated once more, on x.
           x: clean images, float32 [B, H, W, C].
-          y: labels, int [B]; they decide nothing.
+          y: labels, int [B]; unused.
           x_adv: where to start, inside the ball, like x; not x itself, where the gradient
             of the divergence is 0.
           threat_model: the ball.
@@ -168,13 +165,13 @@ class PGD(Attack):
         return ascend(model, begin(x, y, x_adv, model(x)), climb, early_stop=False)
 
     def first_step(self, x: Tensor, y: Tensor, grad: Tensor, threat_model: ThreatModel) -> Tensor:
-        """Where the first step from x itself leads, for those who have the gradient already.
+        """The end of the first step from x itself, for callers that already have the gradient.
 
         Args:
           x: clean images, float32 [B, H, W, C].
           y: labels, int [B].
-          grad: of the loss that is climbed, by x; its scale plays no part. What is not finite
-            counts as 0.
+          grad: of the loss to maximise, by x; its scale does not matter. Non-finite values count
+            as 0.
           threat_model: the ball.
 
         Returns:
@@ -185,7 +182,7 @@ class PGD(Attack):
         return tf.stop_gradient(threat_model.project(x + step, x))
 
     def resolved_step_size(self, eps: float, norm: str = "linf") -> float:
-        """The step size in use in the ball of `norm` with radius `eps`."""
+        """The step size used in the ball of `norm` with radius `eps`."""
         if self.step_size is not None:
             return self.step_size
         return eps if self.steps == 1 else _PATH[norm] * eps / self.steps
@@ -211,7 +208,7 @@ class PGD(Attack):
             top = tf.argmax(logits, axis=1, output_type=rows.y.dtype)
             return top != tf.gather(goal, rows.index)
 
-        return Climb(self.steps, objective, move, misses if self.reach_target else stands)
+        return Climb(self.steps, objective, move, misses if self.reach_target else still_correct)
 
     def _step(self, threat_model: ThreatModel, i: Tensor, rows: Rows, grad: Tensor) -> Tensor:
         size = self.resolved_step_size(threat_model.eps, threat_model.norm)
@@ -229,9 +226,8 @@ class PGD(Attack):
 class BIM(PGD):
     """Basic iterative method, Kurakin et al. (2017), https://arxiv.org/abs/1607.02533.
 
-    PGD from x itself, in steps that together are as long as eps: `step_size` None is
-    eps / steps. Targeted at the least likely class it is their iterative least-likely
-    class method.
+    PGD from x itself, in steps that add up to eps: `step_size` None is eps / steps. With the
+    least likely class as target it is their iterative least-likely class method.
 
     Examples:
       >>> tr.BIM(steps=5).resolved_step_size(0.1)
@@ -252,8 +248,7 @@ class BIM(PGD):
 class FGSM(PGD):
     """Fast gradient sign method, Goodfellow et al. (2015), https://arxiv.org/abs/1412.6572.
 
-    PGD with one step of length eps from x itself; all that can be chosen is the loss and
-    the target.
+    PGD with one step of length eps from x itself; only the loss and the target can be chosen.
 
     Examples:
       >>> x_adv = tr.FGSM().perturb(model, x, y, ball)
@@ -286,7 +281,7 @@ def choose_target(how: str, logits: Tensor, y: Tensor, seed: Tensor) -> Tensor:
     require_classes(logits, 2, "a targeted attack")
     classes = tf.cast(tf.shape(logits)[1], y.dtype)
     if how == "random":
-        # A seed of its own: the random start draws from `seed` itself.
+        # A separate seed: the random start draws from `seed` itself.
         seed = tf.random.experimental.stateless_fold_in(seed, 1)
         return (y + tf.random.stateless_uniform(tf.shape(y), seed, 1, classes, y.dtype)) % classes
     own = tf.one_hot(y, tf.shape(logits)[1], on_value=True, off_value=False, dtype=tf.bool)
@@ -299,19 +294,19 @@ def choose_target(how: str, logits: Tensor, y: Tensor, seed: Tensor) -> Tensor:
 def filling_step(
     grad: Tensor, x_adv: Tensor, size: float | Tensor, bounds: tuple[float, float]
 ) -> Tensor:
-    """The step of l1 length `size` along which a linear function grows most in the bounds.
+    """The step of l1 length `size` that increases a linear function most within the bounds.
 
-    The value with the largest gradient goes as far as the bounds let it, then the next,
-    until the length is used up. Croce and Hein (2021), https://arxiv.org/abs/2103.01208.
+    The value with the largest gradient goes as far as the bounds allow, then the next, until
+    the length is used up. Croce and Hein (2021), https://arxiv.org/abs/2103.01208.
 
     Args:
       grad: float32 [B, ...].
-      x_adv: where the step starts, inside the bounds, like grad.
+      x_adv: start of the step, inside the bounds, like grad.
       size: the length, 0 or more.
       bounds: the valid pixel range.
 
     Returns:
-      float32 like grad, of l1 norm `size`, or less where the bounds leave less room.
+      float32 like grad, of l1 norm `size`, or less if the bounds leave less room.
     """
     shape = tf.shape(grad)
     flat, here = (tf.reshape(each, [shape[0], -1]) for each in (grad, x_adv))

@@ -1,4 +1,4 @@
-"""HopSkipJump: along the boundary's normal, as votes of decisions tell it, and back to x.
+"""HopSkipJump: steps along the boundary's normal, estimated from votes, and back towards x.
 
 Chen et al. (2020), https://arxiv.org/abs/1904.02144.
 """
@@ -15,9 +15,9 @@ from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.typing import Tensor
 
-# Of the step along the normal, and of the way back to x: float32 tells no more apart.
+# Maximum halvings of the step along the normal and of the path back: float32 resolves no more.
 _HALVINGS, _MOST_STEPS = 30, 20
-# The most directions for one estimate, and their first size, as published.
+# The maximum number of directions per estimate, and their initial size, as published.
 _MOST, _FIRST = 10_000, 0.1
 _TINY = 1e-12
 
@@ -28,16 +28,16 @@ class HopSkipJump(DecisionAttack):
 
     Chen et al. (2020), https://arxiv.org/abs/1904.02144.
 
-    Each turn estimates the boundary's normal at the nearest point found, steps along it as far
-    as decisions allow, and halves the way back to x until the boundary is met.
+    Each iteration estimates the boundary's normal at the nearest point found, steps along it as
+    far as the point stays misclassified, and bisects the path back to x down to the boundary.
 
     Attributes:
-      queries: model evaluations per example, the most, the image itself and the start included.
-      tries: random images, the most, among which a misclassified one is looked for.
-      samples: directions for the first estimate; the square root of the turn times as many later.
+      queries: maximum model evaluations per example, image and start included.
+      tries: maximum number of random images tried as a misclassified start.
+      samples: directions of the first estimate; iteration i uses sqrt(i) times as many.
       restarts: independent runs, repeated by the caller with other seeds on the examples that
-        still stand.
-      early_stop: budget attack: an example leaves as soon as its point lies in the ball. Off:
+        survive.
+      early_stop: budget attack: an example is done as soon as its point lies in the ball. Off:
         minimal attack: all queries are spent, and the nearest misclassified point is returned,
         even outside the ball.
 
@@ -62,7 +62,7 @@ class HopSkipJump(DecisionAttack):
         linf = seen.ball.norm == "linf"
         precision = 1 / size**2 if linf else 1 / size**1.5
         steps = min(_MOST_STEPS, max(1, math.ceil(-math.log2(precision))))
-        # Of the directions, as a share of the distance.
+        # Size of the directions, as a share of the distance.
         share = precision * (size if linf else math.sqrt(size))
 
         def turn(i: Tensor, found: Found) -> tuple[Tensor, Found]:
@@ -85,10 +85,10 @@ class HopSkipJump(DecisionAttack):
 def _reach(
     seen: Decisions, found: Found, along: Tensor, size: Tensor
 ) -> tuple[Tensor, Tensor, Found]:
-    """Steps along a direction, halved until they are misclassified.
+    """Steps along a direction, halved until their ends are misclassified.
 
     Returns:
-      The points reached; which examples have reached one, bool [B]; and what is found.
+      The points reached; which examples have reached one, bool [B]; and the updated `found`.
     """
     z = found.x_adv
 

@@ -1,7 +1,7 @@
-"""The shortest step onto a hyperplane inside a box, exact, in linf, l2 and l1.
+"""The exact shortest step onto a hyperplane inside a box, in linf, l2 and l1.
 
 The box projection of the FAB attack (Croce and Hein, 2020, appendix of
-https://arxiv.org/abs/1907.02044), on whole batches and without Python state.
+https://arxiv.org/abs/1907.02044), for whole batches and without Python state.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _HUGE = 1e30
 
 
 def dual_norm(slope: Tensor, norm: str) -> Tensor:
-    """The dual norm of each row: the growth of a linear function per unit of distance.
+    """The dual norm of each row: the growth of a linear function per unit distance.
 
     Args:
       slope: float32 [M, N].
-      norm: the norm of distances, a name of `NORMS`.
+      norm: the norm that measures distances, a name of `NORMS`.
 
     Returns:
       float32 [M].
@@ -37,14 +37,14 @@ def step_onto_hyperplane(
 ) -> Tensor:
     """The shortest step d with ``value + slope . d = 0`` and ``x + d`` inside the bounds.
 
-    Where the hyperplane misses the box, every coordinate with a slope goes to the bound
-    that lies nearer to the hyperplane. Coordinates of slope 0 do not move.
+    If the hyperplane misses the box, every coordinate with a slope goes to the bound nearer to
+    the hyperplane. Coordinates of slope 0 do not move.
 
     Args:
       x: points inside the bounds, float32 [M, N].
       slope: gradient of a linear function, float32 [M, N].
       value: its value at x, float32 [M].
-      norm: in which the step is shortest, a name of `NORMS`.
+      norm: the norm in which the step is shortest, a name of `NORMS`.
       bounds: (low, high) of every coordinate.
 
     Returns:
@@ -54,7 +54,7 @@ def step_onto_hyperplane(
       UsageError: unknown norm.
     """
     _check(norm)
-    # Everything in units of the largest slope: products of tiny gradients underflow.
+    # All in units of the largest slope: products of tiny gradients underflow.
     scale = tf.reduce_max(tf.abs(slope), axis=1)
     weight = tf.math.divide_no_nan(tf.abs(slope), scale[:, None])
     needed = tf.minimum(tf.math.divide_no_nan(tf.abs(value), scale), _HUGE)
@@ -64,7 +64,7 @@ def step_onto_hyperplane(
     if norm == "l1":
         return direction * _heaviest_first(weight, room, needed)
     if norm == "linf":
-        # All coordinates move at the same speed; one without a slope has no room.
+        # All coordinates move at the same speed; those without a slope have no room.
         level = _level(weight, weight * room, room, needed)
         return direction * tf.minimum(level[:, None], room)
     level = _level(weight * weight, weight * room, _ends(room, weight), needed)
@@ -82,23 +82,22 @@ def _ends(room: Tensor, speed: Tensor) -> Tensor:
 
 
 def _level(rate: Tensor, full: Tensor, ends: Tensor, needed: Tensor) -> Tensor:
-    """The level at which the coordinates' gains sum up to what is needed, float32 [M].
+    """The level at which the coordinates' gains sum to what is needed, float32 [M].
 
-    Coordinate i has gained ``rate_i * level`` until ``ends_i`` and ``full_i`` from there
-    on. The sum is concave and piecewise linear: Newton's method from below never
-    oversteps, holds more coordinates at their bounds each time, and is exact as soon as
-    these stay the same. That takes a handful of passes, less than sorting thousands of
-    breakpoints.
+    Coordinate i gains ``rate_i * level`` up to ``ends_i``, and ``full_i`` from there on. The sum
+    is concave and piecewise linear: Newton's method from below never overshoots, fixes more
+    coordinates at their bounds in each pass, and is exact once that set stops changing. This
+    takes a handful of passes, less than sorting thousands of breakpoints.
     """
     reachable = needed < tf.reduce_sum(full, axis=1)
-    # From below: as if no bound were in the way. Out of reach: all go to their bounds.
+    # From below: as if there were no bounds. If out of reach, all go to their bounds.
     start = tf.where(reachable, _share(needed, tf.reduce_sum(rate, axis=1)), _HUGE)
 
     def newton(level: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
         ended = tf.cast(ends <= level[:, None], rate.dtype)
         left = needed - tf.reduce_sum(full * ended, axis=1)
         target = _share(left, tf.reduce_sum(rate * (1.0 - ended), axis=1))
-        # Rounding must not lower the level: the bounded coordinates would alternate.
+        # Rounding must not lower the level: the set of bounded coordinates would oscillate.
         target = tf.maximum(level, target)
         return target, tf.reduce_any(target > level)
 
@@ -107,12 +106,12 @@ def _level(rate: Tensor, full: Tensor, ends: Tensor, needed: Tensor) -> Tensor:
 
 
 def _share(needed: Tensor, growth: Tensor) -> Tensor:
-    """The level that `growth` per unit of level needs, at most huge."""
+    """The level needed at `growth` per unit of level, capped."""
     return tf.where(growth > 0, tf.minimum(needed / growth, _HUGE), _HUGE)
 
 
 def _heaviest_first(weight: Tensor, room: Tensor, needed: Tensor) -> Tensor:
-    """In l1 the steepest coordinates move first, each as far as its room goes."""
+    """In l1 the steepest coordinates move first, each as far as it has room."""
     order = tf.argsort(weight, axis=1, direction="DESCENDING", stable=True)
     gain = tf.gather(weight * room, order, batch_dims=1)
     spent = tf.minimum(tf.maximum(needed[:, None] - _before(gain), 0.0), gain)

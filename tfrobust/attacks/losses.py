@@ -1,7 +1,7 @@
-"""Losses that attacks climb: logits [B, K] and labels int [B] -> one value each, [B].
+"""Losses that attacks maximise: logits [B, K] and labels int [B] -> one value each, [B].
 
-Each grows as the prediction gets worse. The targeted ones grow as the prediction gets
-nearer to a goal class.
+Each grows as the prediction gets worse. The targeted losses grow as the prediction approaches
+a target class.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """The best wrong logit minus the right one, [B]; above 0 where misclassified.
+    """The largest wrong logit minus the right one, [B]; positive where misclassified.
 
     Carlini and Wagner (2017), https://arxiv.org/abs/1608.04644.
     """
@@ -27,7 +27,7 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
-    """The margin over the spread of the three largest logits, [B]: blind to their scale.
+    """The margin over the spread of the three largest logits, [B]: invariant to their scale.
 
     Croce and Hein (2020), https://arxiv.org/abs/2003.01690, equation 6. Needs 3 classes;
     the caller checks.
@@ -39,7 +39,7 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
 def kl_divergence(logits: Tensor, other: Tensor) -> Tensor:
     """KL(p || q) of p = softmax(logits) from q = softmax(other), in nats, float32 [B].
 
-    Not a loss of `LOSSES`: it compares two predictions and knows no label.
+    Not in `LOSSES`: it compares two predictions and takes no label.
     """
     log_p, log_q = tf.nn.log_softmax(logits), tf.nn.log_softmax(other)
     return tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), axis=1)
@@ -66,12 +66,12 @@ def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
 
 def _at(logits: Tensor, classes: Tensor) -> Tensor:
-    # The gradient of tf.gather by batch is dozens of operations, traced for every attack.
+    # The gradient of a batched tf.gather is dozens of operations, traced for every attack.
     return tf.reduce_sum(tf.where(_is(logits, classes), logits, 0.0), axis=1)
 
 
 def _is(logits: Tensor, classes: Tensor) -> Tensor:
-    """Which logit is that of the class, bool [B, K]."""
+    """One-hot classes, bool [B, K]."""
     return tf.one_hot(classes, tf.shape(logits)[1], on_value=True, off_value=False, dtype=tf.bool)
 
 

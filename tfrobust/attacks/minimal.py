@@ -1,7 +1,7 @@
-"""What all minimal-norm attacks share: one loop that keeps the nearest adversarial image.
+"""The base of minimal-norm attacks: one loop that keeps the nearest adversarial image.
 
-An attack says what it knows of each example (`_memory`) and how a step changes that
-(`_step`); the loop drops what has ended, and a search on the segment to x comes last.
+An attack defines its state per example (`_memory`) and how a step updates it (`_step`); the
+loop drops finished examples, and a search on the segment to x comes last.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _BEYOND = 1e-4
 
 
 class Rows(NamedTuple):
-    """What is known of each example that is worked on.
+    """The state of each active example.
 
     Attributes:
-      index: int32 [M], their places in the whole batch.
+      index: int32 [M], their indices in the whole batch.
       x: the clean images, float32 [M, H, W, C].
       y: labels, int [M].
-      z: where to look next, like x.
-      best: the nearest adversarial image so far, like x; x where there is none.
-      distance: of `best` from x, float32 [M]; infinite where there is none.
-      memory: what else the attack carries, tensors [M, ...].
+      z: the next point to evaluate, like x.
+      best: the nearest adversarial image so far, like x; x if there is none.
+      distance: of `best` from x, float32 [M]; infinite if there is none.
+      memory: further state of the attack, tensors [M, ...].
     """
 
     index: Tensor
@@ -48,21 +48,21 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class MinimalNorm(Attack):
-    """An attack that looks for the nearest adversarial image instead of the worst in a ball.
+    """An attack that searches for the nearest adversarial image instead of the worst in a ball.
 
-    The ball's norm is the distance that is made small. The whole search is made whatever the
-    radius, unless `early_stop` ends it for an example; what is found farther away than eps is
-    no success, and `tfrobust.minimal_distance` measures how far it is. Everything is
-    deterministic and starts from x, so that there are no restarts.
+    Minimises the distance in the ball's norm. The whole search is made whatever the radius,
+    unless `early_stop` ends it for an example; a result farther away than eps is no success, and
+    `tfrobust.minimal_distance` measures the distance. Everything is deterministic and starts from
+    x, so there are no restarts.
 
     Attributes:
-      steps: of the search.
-      early_stop: end for an example as soon as an adversarial image in the ball is found.
+      steps: steps of the search.
+      early_stop: stop an example as soon as an adversarial image in the ball is found.
       final_search: model evaluations spent at the end on the segment between x and the image
-        found, by false position, as FAB does it; in l0 none. The published attacks have none.
+        found, by false position, as in FAB; none in l0. The published attacks have none.
 
     Raises:
-      UsageError: a value out of range; when called, a norm that the attack does not have.
+      UsageError: a value out of range; when called, an unsupported norm.
     """
 
     steps: int = 100
@@ -76,12 +76,12 @@ class MinimalNorm(Attack):
 
     @property
     def minimal(self) -> bool:  # type: ignore[override]
-        """Whether it goes for the nearest adversarial image, not just for one in the ball."""
+        """Whether it searches for the nearest adversarial image, not just for one in the ball."""
         return not self.early_stop
 
     @property
     def gradient_evaluations(self) -> int:
-        """Gradients per example, the most."""
+        """Maximum number of gradients per example."""
         return self.steps
 
     def __call__(
@@ -89,19 +89,19 @@ class MinimalNorm(Attack):
     ) -> Tensor:
         """The nearest adversarial images found, float32 [B, H, W, C], inside the bounds.
 
-        Images that the model misclassifies without attack come back as they are, and so do
-        those for which nothing was found. Any batch size works, also one that is unknown
-        while tracing; examples do not influence each other.
+        Images that the model misclassifies without attack are returned unchanged, and so are those
+        for which nothing was found. Any batch size works, including one that is unknown while
+        tracing; examples are independent.
 
         Args:
           model: [0, 1] images float32 [B, H, W, C] -> logits [B, K], in inference mode.
           x: clean images, float32 [B, H, W, C].
           y: labels, int [B].
-          threat_model: the ball; its norm is the distance that is made small.
-          seed: int32 [2]; nothing is drawn.
+          threat_model: the ball; its norm is the distance to minimise.
+          seed: int32 [2]; unused, as nothing is random.
 
         Raises:
-          UsageError: a norm that the attack does not have.
+          UsageError: an unsupported norm.
         """
         if threat_model.norm not in self.norms:
             raise UsageError(
@@ -115,13 +115,13 @@ class MinimalNorm(Attack):
         return tf.stop_gradient(x_adv)
 
     def _memory(self, x: Tensor, y: Tensor, logits: Tensor, ball: ThreatModel) -> tuple[Any, ...]:
-        """What the attack carries of each example besides, at the start, [M, ...] each."""
+        """The attack's further state of each example at the start, [M, ...] each."""
         return ()
 
     def _step(
         self, model: Model, i: Tensor, rows: Rows, ball: ThreatModel
     ) -> tuple[Rows, Tensor | None]:
-        """Looks once, records what was found, moves; and which examples end, bool [M]."""
+        """Evaluates once, records, moves; returns also which examples are done, bool [M]."""
         raise NotImplementedError
 
     @property
@@ -138,7 +138,7 @@ class MinimalNorm(Attack):
                 enough = rows.distance <= ball.eps
                 ended = enough if ended is None else ended | enough
             if ended is not None:
-                # Most steps end nothing, and then there is nothing to move.
+                # Most steps finish no example, and then no row has to be moved.
                 rows, x_adv = tf.cond(
                     tf.reduce_any(ended),
                     lambda: _leave(rows, ended, x_adv),
@@ -153,7 +153,7 @@ class MinimalNorm(Attack):
         return scatter(x_adv, rows.index, rows.best)
 
     def _begin(self, model: Model, x: Tensor, y: Tensor, ball: ThreatModel) -> Rows:
-        """The examples that are classified rightly: the others are adversarial as they are."""
+        """The correctly classified examples: the others are adversarial already."""
         logits = model(x)
         index, x, y, logits = keep(all_rows(y), is_correct(logits, y), x, y, logits)
         distance = tf.fill(tf.shape(y), float("inf"))
@@ -162,11 +162,11 @@ class MinimalNorm(Attack):
     def _refine(
         self, model: Model, x: Tensor, y: Tensor, x_adv: Tensor, ball: ThreatModel
     ) -> Tensor:
-        """x_adv after the final search, where it is not x and, with `early_stop`, too far.
+        """x_adv after the final search, where x_adv is not x and, with `early_stop`, too far.
 
-        It ends a ten-thousandth of the way farther: what lies on the boundary itself another
-        order of summation, such as that of the model before BatchNorm is folded, puts on either
-        side of it.
+        The result is moved outwards by a ten-thousandth of the distance: a point on the boundary
+        itself would change sides with the order of summation, for example in the same model
+        before BatchNorm is folded.
         """
         enough = ball.eps if self.early_stop else 0.0
         (index,) = keep(all_rows(y), ball.distance(x_adv, x) > enough)
@@ -183,13 +183,13 @@ class MinimalNorm(Attack):
 
 
 def record(rows: Rows, points: Tensor, logits: Tensor, ball: ThreatModel) -> tuple[Rows, Tensor]:
-    """Rows with the points that are adversarial and nearer than all before.
+    """Rows updated by the points that are adversarial and nearer than all before.
 
     Args:
       rows: the examples.
       points: images inside the bounds, like x.
       logits: of the points, [M, K].
-      ball: its norm is the distance.
+      ball: its norm measures the distance.
 
     Returns:
       The rows, and which points are adversarial, bool [M].
@@ -209,9 +209,9 @@ def adam(
 
     Args:
       gradient: float32 [M, ...].
-      first: mean of the gradients so far, like gradient; 0 before.
+      first: mean of the gradients so far, like gradient; initially 0.
       second: mean of their squares.
-      count: of this step, from 1, float32; a scalar, or fit to broadcast.
+      count: number of this step, from 1, float32; a scalar, or broadcastable.
 
     Returns:
       The step, and the two means for the next.
@@ -223,13 +223,13 @@ def adam(
 
 
 def annealed(first: float, last: float, i: Tensor, steps: int) -> Tensor:
-    """From `first` at step 0 along half a cosine towards `last` at step `steps`, a scalar."""
+    """Decays from `first` at step 0 to `last` at step `steps` along half a cosine, a scalar."""
     share = tf.cast(i, tf.float32) / float(steps)
     return last + 0.5 * (first - last) * (1.0 + tf.cos(math.pi * share))
 
 
 def require(attack: Any, least: float, *names: str) -> None:
-    """Refuses settings below `least`.
+    """Rejects settings below `least`.
 
     Raises:
       UsageError: naming the setting.
@@ -241,7 +241,7 @@ def require(attack: Any, least: float, *names: str) -> None:
 
 
 def require_positive(attack: Any, *names: str) -> None:
-    """Refuses settings that are not above 0.
+    """Rejects settings that are not above 0.
 
     Raises:
       UsageError: naming the setting.
@@ -252,7 +252,7 @@ def require_positive(attack: Any, *names: str) -> None:
 
 
 def _leave(rows: Rows, ended: Tensor, x_adv: Tensor) -> tuple[Rows, Tensor]:
-    """Writes the examples that ended into `x_adv` [B, ...] and goes on without them."""
+    """Writes the finished examples into `x_adv` [B, ...] and drops them."""
     index, best = keep(rows.index, ended, rows.best)
     kept = tf.nest.map_structure(lambda each: tf.boolean_mask(each, ~ended), rows)
     return kept, scatter(x_adv, index, best)

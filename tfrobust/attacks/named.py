@@ -1,4 +1,4 @@
-"""Attacks as the command line writes them: 'fgsm,pgd:steps=50:restarts=5' or 'autoattack'."""
+"""Attacks as written on the command line: 'fgsm,pgd:steps=50:restarts=5' or 'autoattack'."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tfrobust.typing import Attack
 
 
 def check_attacks(config: EvaluationConfig) -> None:
-    """Refuses unknown names before anything long begins.
+    """Rejects unknown names before anything slow starts.
 
     Raises:
-      UsageError: an attack or suite is unknown, or a setting is not NAME=VALUE; or there is
-        no attack at all.
+      UsageError: an attack or suite is unknown, a setting is not NAME=VALUE, or no attack is
+        given.
     """
-    if not _asked(config):
+    if not _parsed(config):
         raise UsageError("--attack: expected at least one attack or suite, found none.")
-    for name, _ in _asked(config):
+    for name, _ in _parsed(config):
         if name not in ATTACKS and name not in SUITES:
             raise UsageError(
                 f"Unknown attack {name!r}: expected some of "
@@ -32,12 +32,12 @@ def check_attacks(config: EvaluationConfig) -> None:
 def make_attacks(
     config: EvaluationConfig, classes: int | None = None, norm: str = "linf"
 ) -> dict[str, Attack]:
-    """name -> attack, in order of cost; a suite's attacks in its published order.
+    """name -> attack, in order of cost; the attacks of a suite keep its published order.
 
     Args:
       config: the evaluation's settings.
-      classes: of the model; a suite takes other losses where they are few.
-      norm: of the ball; suites take attacks that work in it.
+      classes: of the model; a suite uses other losses if there are few.
+      norm: of the ball; suites choose attacks that support it.
 
     Raises:
       UsageError: a name, or a setting of an attack, is unknown or out of range.
@@ -45,14 +45,14 @@ def make_attacks(
     check_attacks(config)
     attacks: dict[str, Attack] = {}
     order = {name: place for place, name in enumerate(ATTACKS)}
-    named = _asked(config)
+    named = _parsed(config)
     plain = [item for item in named if item[0] in ATTACKS]
     for name, settings in sorted(plain, key=lambda item: order.get(item[0], len(order))):
-        # What --steps and --restarts are for; the other attacks have published settings.
+        # The attacks that --steps and --restarts apply to; the others have published settings.
         if name in ATTACKS.built_in and getattr(ATTACKS[name], "takes_budget", False):
-            settings = {**_taken(name, _budget(config)), **settings}
+            settings = {**_applicable(name, _budget(config)), **settings}
         if name in ATTACKS.built_in and config.queries is not None:
-            settings = {**_taken(name, {"queries": config.queries}), **settings}
+            settings = {**_applicable(name, {"queries": config.queries}), **settings}
         attacks[name] = make_attack(name, settings)
     for name, settings in named:
         if name == QUICK:
@@ -63,7 +63,7 @@ def make_attacks(
 
 
 def make_attack(name: str, settings: dict[str, Any]) -> Attack:
-    """One attack with some of its settings, given as text or as values.
+    """One attack with some of its settings, given as text or values.
 
     Raises:
       UsageError: a setting is unknown or out of range.
@@ -71,13 +71,13 @@ def make_attack(name: str, settings: dict[str, Any]) -> Attack:
     return configured(ATTACKS[name], settings, f"Attack {name}")
 
 
-def _asked(config: EvaluationConfig) -> list[tuple[str, dict[str, str]]]:
-    """(name, settings as texts) of each; 'pgd:steps=5,restarts=2' is one, though it has a comma."""
+def _parsed(config: EvaluationConfig) -> list[tuple[str, dict[str, str]]]:
+    """(name, settings as text) of each attack; 'pgd:steps=5,restarts=2' is one attack."""
     texts = split(",".join(config.attacks))
     return [parse(text, {*ATTACKS, *SUITES}, "--attack") for text in texts]
 
 
-def _taken(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+def _applicable(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     known = settings_of(ATTACKS[name])
     return {key: value for key, value in settings.items() if key in known}
 
@@ -92,7 +92,7 @@ def _quick(
     from tfrobust.attacks.quick import quick
 
     if settings:
-        raise UsageError(f"{QUICK} has settings of its own: expected none, found {settings}.")
+        raise UsageError(f"{QUICK} has fixed settings: expected none, found {settings}.")
     return {
         name: dataclasses.replace(attack, **_budget(config))
         if getattr(attack, "takes_budget", False)

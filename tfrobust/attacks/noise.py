@@ -1,4 +1,4 @@
-"""Noise: plain random noise, the baseline of every attack, and noise that is optimised."""
+"""Noise: plain random noise, the baseline of every attack, and optimised noise."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from tfrobust.typing import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class UniformNoise(Attack):
-    """Noise drawn by `ThreatModel.random_start`: no attack may fall behind it.
+    """Noise drawn by `ThreatModel.random_start`: a baseline that every attack must beat.
 
-    In 'linf' and 'l2' it is uniform in the ball. Each run keeps the first draw that is
-    misclassified, and else the one with the largest margin (the best wrong logit minus
-    the right one). It needs no gradients.
+    In 'linf' and 'l2' it is uniform in the ball. Each run keeps the first misclassified draw,
+    or else the draw with the largest margin (the largest wrong logit minus the right one). It
+    needs no gradients.
 
     Attributes:
       tries: draws for each example in one run.
       restarts: independent runs, repeated by the caller with other seeds on the examples
-        that still stand.
+        that survive.
 
     Raises:
       UsageError: a value below 1.
@@ -69,20 +69,20 @@ class UniformNoise(Attack):
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianNoise(Attack):
-    """Gaussian noise, projected onto the ball: no attack may fall behind it.
+    """Gaussian noise, projected onto the ball: a baseline that every attack must beat.
 
-    Keeps the same draw of its `tries` as `UniformNoise`, and needs no gradients either.
+    Selects among its `tries` draws as `UniformNoise` does, and needs no gradients either.
 
     Attributes:
-      std: standard deviation, in pixel values of [0, 1]; None is what fits the ball: eps
-        in 'linf', the deviation at which noise has length eps on average in 'l2' and 'l1',
-        half the width of the bounds in 'l0', where it falls on eps random pixels.
+      std: standard deviation, in pixel values of [0, 1]; None fits the ball: eps in 'linf', the
+        deviation at which noise has length eps on average in 'l2' and 'l1', half the width of
+        the bounds in 'l0', where eps random pixels are changed.
       tries: draws for each example in one run.
       restarts: independent runs, repeated by the caller with other seeds on the examples
-        that still stand.
+        that survive.
 
     Raises:
-      UsageError: tries or restarts below 1, or a std that is not above 0.
+      UsageError: tries or restarts below 1, or a std that is not positive.
     """
 
     needs_gradient: ClassVar[bool] = False
@@ -119,24 +119,24 @@ class GaussianNoise(Attack):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimisedNoise(Attack):
-    """Gaussian noise that gradient ascent turns towards misclassification.
+    """Gaussian noise moved towards misclassification by gradient ascent.
 
-    From x plus Gaussian noise it climbs ``1 - p(y) - penalty * ||x_adv - x||_2 ** 2`` by
-    plain gradient steps, projected onto the ball, and ends for an example as soon as it
-    is misclassified. Where p(y) is nearly 1 there is hardly a gradient: the method is a
-    way to small, natural-looking noise and no measure of robustness.
+    From x plus Gaussian noise it maximises ``1 - p(y) - penalty * ||x_adv - x||_2 ** 2`` by
+    plain gradient steps, projected onto the ball; an example is done once it is misclassified.
+    Where p(y) is nearly 1 the gradient almost vanishes: the method finds small, natural-looking
+    noise, and does not measure robustness.
 
     Attributes:
       steps: gradient steps.
       learning_rate: a step is this many times the gradient (in pixel values).
-      std: standard deviation of the start, in pixel values of [0, 1].
+      std: standard deviation of the initial noise, in pixel values of [0, 1].
       penalty: weight of the squared size of the noise; 0 or more.
       restarts: independent runs, repeated by the caller with other seeds on the examples
-        that still stand.
+        that survive.
 
     Raises:
-      UsageError: a value out of range, or penalty and learning_rate so large that the
-        penalty alone overshoots (2 * penalty * learning_rate of 1 or more).
+      UsageError: a value out of range, or penalty and learning_rate so large that the penalty
+        alone overshoots (2 * penalty * learning_rate of 1 or more).
     """
 
     whole_ball: ClassVar[bool] = False
@@ -176,7 +176,7 @@ class OptimisedNoise(Attack):
     def path(
         self, model: Model, x: Tensor, y: Tensor, threat_model: ThreatModel, seed: Tensor
     ) -> Path:
-        """The course of the same attack, `steps` + 1 points; its last images are the attack's."""
+        """The course of the attack, `steps` + 1 points; its last images are the attack's result."""
         return record(model, *self._setup(x, y, threat_model, seed))
 
     def _setup(
@@ -200,7 +200,7 @@ class OptimisedNoise(Attack):
 def gaussian_start(
     x: Tensor, std: float | Tensor, threat_model: ThreatModel, seed: Tensor
 ) -> Tensor:
-    """x plus Gaussian noise of deviation `std`, projected onto the ball, like x."""
+    """x plus Gaussian noise with deviation `std`, projected onto the ball, like x."""
     noise = std * tf.random.stateless_normal(tf.shape(x), seed, dtype=x.dtype)
     return threat_model.project(x + noise, x)
 
@@ -225,7 +225,7 @@ def fitting_std(threat_model: ThreatModel, x: Tensor) -> float | Tensor:
 def wrong_probability(logits: Tensor, y: Tensor) -> Tensor:
     """1 - p(y), float32 [B], summed over the wrong classes.
 
-    Taken from 1 instead, it would be rounded to 0, with gradient 0, where p(y) is near 1.
+    Computed as 1 minus p(y) it would round to 0, with gradient 0, where p(y) is near 1.
     """
     own = tf.one_hot(y, tf.shape(logits)[1], on_value=True, off_value=False, dtype=tf.bool)
     probs = tf.nn.softmax(logits)
@@ -240,18 +240,18 @@ def _worst_draw(
     tries: int,
     draw: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """The first of `tries` draws (x, seed) -> x_adv that is misclassified, or the worst."""
+    """The first misclassified one of `tries` draws (x, seed) -> x_adv, or the worst of them."""
     x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)
 
     def step(i: Tensor, x_adv: Tensor, worst: Tensor, index: Tensor) -> tuple[Tensor, ...]:
         labels = tf.gather(y, index)
         drawn = draw(tf.gather(x, index), tf.random.experimental.stateless_fold_in(seed, i))
         logits = model(drawn)
-        standing, score = is_correct(logits, labels), margin(logits, labels)
-        taken = ~standing | (score > tf.gather(worst, index))
+        active, score = is_correct(logits, labels), margin(logits, labels)
+        taken = ~active | (score > tf.gather(worst, index))
         rows, drawn, score = keep(index, taken, drawn, score)
         x_adv, worst = scatter(x_adv, rows, drawn), scatter(worst, rows, score)
-        return i + 1, x_adv, worst, keep(index, standing)[0]
+        return i + 1, x_adv, worst, keep(index, active)[0]
 
     state = (tf.constant(0), x, tf.fill(tf.shape(y), -float("inf")), all_rows(y))
     shapes = (state[0].shape, x.shape, state[2].shape, tf.TensorShape([None]))

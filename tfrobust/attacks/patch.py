@@ -1,4 +1,4 @@
-"""An adversarial patch: one square that fools the model on any image, wherever it is put.
+"""An adversarial patch: one square that fools the model on any image at any position.
 
 Brown et al. (2017), "Adversarial patch", https://arxiv.org/abs/1712.09665.
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 from tfrobust.attacks.ascent import input_gradient
 from tfrobust.attacks.losses import cross_entropy
-from tfrobust.attacks.universal import Fooled, opened, predicted, save_made
+from tfrobust.attacks.universal import Fooled, opened, predicted, save_arrays
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import UsageError
 from tfrobust.models.inference import attackable, inference
@@ -24,24 +24,24 @@ from tfrobust.models.views import InputView
 from tfrobust.runtime import tf
 from tfrobust.typing import Function, Model, Source, Tensor
 
-# So many steps a patch takes to settle; few images make few in a pass.
+# A patch needs about this many steps to converge; few images give few steps per pass.
 _STEPS = 300
 
 
 @dataclass(frozen=True)
 class Patch:
-    """A square for any image, and what it does where it is put at random.
+    """A square for any image, and its effect at random positions.
 
     Attributes:
       pixels: float32 [S, S, C] in [0, 1].
-      target: the class that it leads to; None leads away from the right one.
-      train: what it does to the images that it was made on.
-      test: what it does to images that it was not made on.
-      reached: of those test images that are of another class than `target`, the share that
-        the model takes for it; None without a target, or without such images.
-      random: what a patch of random values does to the same test images at the same places: how
-        much is the making's, and how much is that something is covered.
-      random_reached: as `reached`, of that patch.
+      target: the class that it leads to; None leads away from the right class.
+      train: its effect on the images that it was trained on.
+      test: its effect on held-out images.
+      reached: share of the test images of other classes that the model assigns to `target`; None
+        without a target or without such images.
+      random: the effect of a patch of random values at the same positions of the test images,
+        which separates the effect of the optimisation from that of covering the image.
+      random_reached: `reached` of the random patch.
     """
 
     pixels: np.ndarray
@@ -53,13 +53,13 @@ class Patch:
     random_reached: float | None
 
     def apply(self, x: np.ndarray, seed: int = 0) -> np.ndarray:
-        """Images float32 [N, H, W, C], each with the patch at a place drawn by the seed."""
+        """Images float32 [N, H, W, C], each with the patch at a random position by the seed."""
         pair = tf.constant([seed, 0], tf.int32)
         made: np.ndarray = pasted(tf.constant(x), tf.constant(self.pixels), pair).numpy()
         return made
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON entry: size and goal, and what it does to seen and unseen images."""
+        """The JSON entry: size and target, and the effect on training and held-out images."""
         return {
             "size": len(self.pixels), "target": self.target, "reached": self.reached,
             "made_on": self.train.as_dict(), "measured_on": self.test.as_dict(),
@@ -69,13 +69,13 @@ class Patch:
     def __str__(self) -> str:
         size = len(self.pixels)
         goal = "" if self.target is None else f", towards class {self.target}"
-        lines = [f"One patch of {size} x {size} pixels for all images, at random places{goal}",
-                 f"made on    {self.train}", f"measured on{self.test}",
+        lines = [f"One patch of {size} x {size} pixels for all images, at random positions{goal}",
+                 f"trained on {self.train}", f"tested on  {self.test}",
                  f"random one {self.random}"]  # fmt: skip
         if self.reached is not None and self.random_reached is not None:
             lines.append(
-                f"{self.reached:.1%} of the images of other classes are taken for that class, with "
-                f"a random patch {self.random_reached:.1%}"
+                f"{self.reached:.1%} of the images of other classes are assigned to that class, "
+                f"{self.random_reached:.1%} with a random patch"
             )
         return "\n".join(lines)
 
@@ -85,7 +85,7 @@ class Patch:
         Raises:
           TFRobustError: the disk is full or the folder cannot be written.
         """
-        return save_made(Path(folder) / "patch", self.as_dict(), pixels=self.pixels)
+        return save_arrays(Path(folder) / "patch", self.as_dict(), pixels=self.pixels)
 
 
 def adversarial_patch(
@@ -93,23 +93,23 @@ def adversarial_patch(
     test: Source | None = None, epochs: int | None = None, step_size: float = 0.05,
     batch_size: int = 128, seed: int = 0, view: InputView | None = None,
 ) -> Patch:  # fmt: skip
-    """Makes a square that is to fool the model on every image, at any place.
+    """Makes a square meant to fool the model on every image, at any position.
 
-    Each batch, with the square at another place in each image, moves every value of it by
+    Each batch pastes the square at a random position of each image and moves its values by
     `step_size` along the sign of a gradient: of the mean cross-entropy, or of the target's mean
-    probability. It is neither turned nor scaled.
+    probability. The square is neither rotated nor scaled.
 
     Args:
       model: any classifier, as `evaluate` takes it.
-      data: the images that it is made on, as `evaluate` takes them.
-      size: its side, in pixels; up to that of the images.
-      target: the class to lead to; None leads away from each image's own.
-      test: images to measure it on; None sets half of `data` aside, at random by the seed.
-      epochs: passes over the images, 1 or more; None is as many as make 300 steps.
+      data: the images that it is trained on, as `evaluate` takes them.
+      size: its side in pixels, at most that of the images.
+      target: the class to lead to; None leads away from each image's own class.
+      test: images to measure it on; None holds out half of `data`, at random by the seed.
+      epochs: passes over the images, 1 or more; None makes about 300 steps.
       step_size: in pixel values of [0, 1], more than 0.
       batch_size: images in a batch.
-      seed: of places, the order of the images, and what is set aside.
-      view: what the model takes for pixels; None finds out, or else [0, 1].
+      seed: of positions, the order of the images, and the held-out half.
+      view: the model's input range; None detects it, falling back to [0, 1].
 
     Raises:
       UsageError: a setting is out of range, or there are too few images.
@@ -125,23 +125,23 @@ def adversarial_patch(
             raise UsageError(f"{name}: expected 1 or more, found {value!r}.")
     if not step_size > 0:
         raise UsageError(f"step_size: expected more than 0, found {step_size!r}.")
-    judge, (made_on, others), rows, random = opened(model, data, test, seed, view)
-    shape = made_on.image_shape
+    judge, (images, others), rows, random = opened(model, data, test, seed, view)
+    shape = images.image_shape
     if size > min(shape[:2]):
         raise UsageError(f"size: expected at most {min(shape[:2])}, the image's side, got {size}.")
     if target is not None and not 0 <= target < judge.classes:
         raise UsageError(f"target: expected a class 0 to {judge.classes - 1}, found {target!r}.")
-    climb = _climber(attackable(judge), shape, size, target, step_size)
+    climb = _ascent_step(attackable(judge), shape, size, target, step_size)
     patch, batches = tf.fill([size, size, shape[2]], 0.5), 0
     passes = epochs or math.ceil(_STEPS / math.ceil(len(rows[0]) / batch_size))
     for _ in range(passes):
         order = random.permutation(rows[0])
         for first in range(0, len(order), batch_size):
             part, batches = np.sort(order[first : first + batch_size]), batches + 1
-            x, y = tf.constant(made_on.pixels(part)), tf.constant(made_on.labels[part], tf.int32)
+            x, y = tf.constant(images.pixels(part)), tf.constant(images.labels[part], tf.int32)
             patch = climb(x, y, patch, tf.constant([seed, batches], tf.int32))
-    look = _looker(inference(judge), shape, size)
-    train, _ = _measured(look, made_on, rows[0], patch, batch_size, target)
+    look = _predictor(inference(judge), shape, size)
+    train, _ = _measured(look, images, rows[0], patch, batch_size, target)
     unseen, reached = _measured(look, others, rows[1], patch, batch_size, target)
     noise = tf.random.stateless_uniform(tf.shape(patch), [seed, -1])
     random_one = _measured(look, others, rows[1], noise, batch_size, target)
@@ -149,7 +149,7 @@ def adversarial_patch(
 
 
 def pasted(x: Tensor, patch: Tensor, seed: Tensor) -> Tensor:
-    """Images with the patch, whole, at a random place in each; like x.
+    """Images with the whole patch at a random position in each; like x.
 
     Args:
       x: float32 [B, H, W, C].
@@ -160,7 +160,7 @@ def pasted(x: Tensor, patch: Tensor, seed: Tensor) -> Tensor:
 
 
 def _places(x: Tensor, patch: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
-    """For each row, and each column, of an image: that of the patch there, int32 [B, H or W]."""
+    """For each row and column of an image, the patch's row or column there, int32 [B, H or W]."""
     size, found = tf.shape(patch)[0], []
     for axis, each in zip((1, 2), tf.unstack(tf.random.experimental.stateless_split(seed, 2)),
                           strict=True):  # fmt: skip
@@ -179,7 +179,7 @@ def _paste(x: Tensor, patch: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
     return tf.ensure_shape(tf.where(inside, spread, x), x.shape)
 
 
-def _climber(
+def _ascent_step(
     logits: Function, shape: tuple[int, ...], size: int, target: int | None, step_size: float
 ) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
     """(x, y, patch, seed) -> the patch after one step, as a graph."""
@@ -194,7 +194,7 @@ def _climber(
         with tf.GradientTape() as tape:
             tape.watch(patch)
             made = pasted(x, patch, seed)
-        # By the image first, where gradients that are not finite are left out; then the patch.
+        # By the image first, where non-finite gradients are dropped; then by the patch.
         grad, _ = input_gradient(logits, made, y, loss)
         pulled = tape.gradient(made, patch, output_gradients=grad)
         return tf.clip_by_value(patch + step_size * tf.sign(pulled), 0.0, 1.0)
@@ -204,16 +204,16 @@ def _climber(
 
 
 def _shared_log(log_p: Tensor) -> Tensor:
-    """Parts [B] whose gradients sum up to that of the log of the mean probability.
+    """Values [B] whose gradients sum to that of the log of the mean probability.
 
-    The mean of the logs would be ruled by the images that no patch can lead to the target.
+    The mean of the logs would be dominated by images that no patch can lead to the target.
     """
-    # One image whose logits are not finite takes nothing from the others.
+    # One image with non-finite logits must not affect the others.
     known = tf.where(tf.math.is_finite(log_p), log_p, tf.float32.min)
     return tf.stop_gradient(tf.nn.softmax(known)) * log_p
 
 
-def _looker(
+def _predictor(
     logits: Function, shape: tuple[int, ...], size: int
 ) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
     """(x, patch, seed) -> the predictions without and with it, int32 [B]; a graph."""
@@ -240,7 +240,7 @@ def _measured(
 ) -> tuple[Fooled, float | None]:  # fmt: skip
     parts = []
     for part in np.array_split(rows, -(-len(rows) // batch_size)):
-        # Places of their own, that no step of the making has seen.
+        # Positions from a seed of their own, not used in training.
         seed = tf.constant([-1, int(part[0])], tf.int32)
         parts.append([each.numpy() for each in look(tf.constant(images.pixels(part)), patch, seed)])
     before, after = (np.concatenate(each) for each in zip(*parts, strict=True))

@@ -21,20 +21,20 @@ _NOISE = 0.1
 class PGDL0(Attack):
     """PGD in l0, Croce and Hein (2019), https://arxiv.org/abs/1909.05040.
 
-    Steps along the gradient, of a length that is a multiple of the image's size, projected onto
-    the ball and the bounds together: all pixels may be chosen anew in every step.
+    Steps along the gradient, with a length proportional to the image's size, projected onto ball
+    and bounds together: every step can choose all pixels anew.
 
     Attributes:
       steps: gradient steps.
-      step_size: by how much a value changes in a step on average, before the projection.
-      random_start: start from slightly noisy pixels instead of at x. (Random colours would hold
-        their places: the projection keeps what has changed most.)
+      step_size: mean change of a value in a step, before the projection.
+      random_start: start from slightly noisy pixels instead of x. (Random colours would keep
+        their pixels: the projection keeps the largest changes.)
       restarts: independent runs, repeated by the caller with other seeds on the examples that
-        still stand.
-      loss: what is climbed, a name of `LOSSES`.
+        survive.
+      loss: the loss to maximise, a name of `LOSSES`.
 
     Raises:
-      UsageError: a value out of range; when called, another norm.
+      UsageError: a value out of range; when called, an unsupported norm.
 
     Examples:
       >>> x_adv = tr.PGDL0(steps=5).perturb(model, x[:8], y[:8], tr.L0(3))
@@ -61,7 +61,7 @@ class PGDL0(Attack):
 
     @property
     def gradient_evaluations(self) -> int:
-        """Gradients per example in one run, the most."""
+        """Maximum number of gradients per example in one run."""
         return self.steps
 
     def __call__(
@@ -77,14 +77,14 @@ class PGDL0(Attack):
           seed: int32 [2], for the random start.
 
         Raises:
-          UsageError: another norm.
+          UsageError: an unsupported norm.
         """
         if threat_model.norm != "l0":
             raise UsageError(f"PGDL0: expected the norm l0, found {threat_model.norm!r}; use PGD.")
         x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)
 
         def move(i: Tensor, rows: Rows, grad: Tensor) -> tuple[Tensor, Tensor]:
-            # Divided by its largest value first: sums of tiny gradients underflow.
+            # Divided by the largest value first: sums of tiny gradients underflow.
             grad = _over(grad, tf.reduce_max(tf.abs(grad), axis=[1, 2, 3], keepdims=True))
             step = _over(grad, tf.reduce_mean(tf.abs(grad), axis=[1, 2, 3], keepdims=True))
             return threat_model.project(rows.x_adv + self.step_size * step, rows.x), rows.memory

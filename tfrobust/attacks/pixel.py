@@ -1,4 +1,4 @@
-"""A few random pixels, recoloured by gradient until the image is misclassified."""
+"""Recolours a few random pixels by gradient until the image is misclassified."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from tfrobust.typing import Tensor
 class PixelAttack(Attack):
     """Recolours a random share of the pixels, all their channels, by signed gradients.
 
-    Where an image is still classified correctly after `steps`, it begins again with other
-    random pixels, `retries` times. In an 'l0' ball of eps pixels no more than eps are
-    taken, in any other ball the colours are projected onto it.
+    If an image is still classified correctly after `steps`, the attack starts again with other
+    random pixels, up to `retries` times. In an 'l0' ball of eps pixels, at most eps are changed;
+    in any other ball the colours are projected onto it.
 
     Attributes:
-      fraction: share of the pixels, above 0 and up to 1; see `pixel_count`.
+      fraction: share of the pixels, in (0, 1]; see `pixel_count`.
       steps: gradient steps for one choice of pixels.
       step_size: change of each channel in a step, in pixel values.
-      retries: further choices of pixels.
-      random_start: begin with random colours instead of the image's own.
-      loss: what is climbed, a name of `LOSSES`.
+      retries: further selections of pixels.
+      random_start: start with random colours instead of the image's own.
+      loss: the loss to maximise, a name of `LOSSES`.
       restarts: independent runs, repeated by the caller with other seeds on the examples
-        that still stand.
+        that survive.
 
     Raises:
       UsageError: a value out of range; when called, images whose height or width is
@@ -53,7 +53,7 @@ class PixelAttack(Attack):
         if self.loss not in LOSSES:
             raise UsageError(f"loss: expected one of {', '.join(LOSSES)}, found {self.loss!r}.")
         if not 0 < self.fraction <= 1:
-            raise UsageError(f"fraction: expected above 0 and up to 1, found {self.fraction!r}.")
+            raise UsageError(f"fraction: expected a number in (0, 1], found {self.fraction!r}.")
         if not self.step_size > 0:
             raise UsageError(f"step_size: expected more than 0, found {self.step_size!r}.")
         for name, least in (("steps", 1), ("retries", 0), ("restarts", 1)):
@@ -78,10 +78,10 @@ class PixelAttack(Attack):
     def path(
         self, model: Model, x: Tensor, y: Tensor, threat_model: ThreatModel, seed: Tensor
     ) -> Path:
-        """The course of the same attack, retries after one another.
+        """The course of the attack, one retry after another.
 
-        Its (`retries` + 1) * (`steps` + 1) points are, for each choice of pixels, the start
-        and `steps` further ones; the last images are the attack's.
+        It has (`retries` + 1) * (`steps` + 1) points: for each selection of pixels the start and
+        `steps` further ones; the last images are the attack's result.
         """
         return record(model, *self._setup(x, y, threat_model, seed))
 
@@ -95,7 +95,7 @@ class PixelAttack(Attack):
             return self._start(x, threat_model, tf.random.experimental.stateless_fold_in(seed, i))
 
         def again(i: Tensor, rows: Rows) -> tuple[Tensor, ...]:
-            # Drawn for the whole batch, so that what dropped out changes no draw.
+            # Drawn for the whole batch, so that dropped examples change no draw.
             return tuple(tf.gather(each, rows.index) for each in fresh(i))
 
         def recolour(rows: Rows, grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,8 +103,8 @@ class PixelAttack(Attack):
             return threat_model.project(moved, rows.x), rows.memory
 
         def move(i: Tensor, rows: Rows, grad: Tensor) -> tuple[Tensor, Tensor]:
-            # A try's last colours are evaluated before the next begins: that move has no
-            # use for its gradient.
+            # A try's last colours are evaluated before the next try starts: that move does not
+            # use its gradient.
             ended = tf.equal((i + 1) % period, 0)
             return tf.cond(ended, lambda: again(i + 1, rows), lambda: recolour(rows, grad))
 
@@ -123,14 +123,14 @@ class PixelAttack(Attack):
         return f"{count} of the {height * width} pixels of an image"
 
     def pixels(self, size: Any, threat_model: ThreatModel) -> int | Tensor:
-        """How many pixels of an image of `size` (height, width) are recoloured, at most."""
+        """The maximum number of recoloured pixels in an image of `size` (height, width)."""
         count = pixel_count(self.fraction, *size)
         if threat_model.norm != "l0":
             return count
         return tf.minimum(count, tf.cast(threat_model.eps, tf.int32))
 
     def _start(self, x: Tensor, threat_model: ThreatModel, seed: Tensor) -> tuple[Tensor, Tensor]:
-        """Images at the start of a try, and their chosen pixels as 1, [B, H, W, 1]."""
+        """Images at the start of a try, and a mask of their selected pixels, [B, H, W, 1]."""
         count = self.pixels(x.shape[1:3], threat_model)
         seeds = tf.random.experimental.stateless_split(seed, 2)
         chosen = random_pixels(x, count, seeds[0])
@@ -141,12 +141,12 @@ class PixelAttack(Attack):
 
 
 def pixel_count(fraction: float, height: int | None, width: int | None) -> int:
-    """How many pixels a share of an image is: rounded, at least 1.
+    """The number of pixels in a share of an image: rounded, at least 1.
 
     0.005 is 5 pixels at 32x32 and 20 at 64x64.
 
     Raises:
-      UsageError: height or width is not known.
+      UsageError: the height or width is unknown.
     """
     if height is None or width is None:
         raise UsageError(
@@ -157,9 +157,9 @@ def pixel_count(fraction: float, height: int | None, width: int | None) -> int:
 
 
 def random_pixels(x: Tensor, count: int | Tensor, seed: Tensor) -> Tensor:
-    """Exactly `count` random pixels of each image as 1, others 0: float32 [B, H, W, 1]."""
+    """A mask of exactly `count` random pixels of each image: float32 [B, H, W, 1]."""
     shape = tf.shape(x)
     lottery = tf.random.stateless_uniform([shape[0], shape[1] * shape[2]], seed)
-    # The rank, not a threshold: equal draws would select too many.
+    # The rank, not a threshold: with tied draws a threshold would select too many.
     rank = tf.argsort(tf.argsort(lottery, axis=1), axis=1)
     return tf.reshape(tf.cast(rank < count, x.dtype), [shape[0], x.shape[1], x.shape[2], 1])

@@ -1,8 +1,8 @@
-"""Asking a model for outputs alone: what attacks without gradients have in common.
+"""Queries to a model: the common part of attacks without gradients.
 
-They keep the whole batch, and show the model those rows only that are still asked for. What is
-drawn at random is drawn for the whole batch, each row's on its own, so that an example's course
-does not depend on what became of the others.
+They keep the whole batch, and evaluate only the active rows. Random draws are made for the
+whole batch, each row's separately, so that an example's course does not depend on what
+happens to the others.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
 from tfrobust.typing import Function, Tensor
 
-# Values of a row that are drawn and shown at a time: small images go many at once.
+# Values drawn and evaluated at a time: small images come many at once.
 _VALUES = 1 << 16
 _MOST = 16
 
@@ -25,18 +25,18 @@ _MOST = 16
 def ask(
     model: Function, points: Tensor, y: Tensor, wanted: Tensor, loss: str = "margin"
 ) -> tuple[Tensor, Tensor]:
-    """What the model says of the rows that are wanted.
+    """The model's answer for the wanted rows.
 
     Args:
       model: images float32 [M, H, W, C] -> logits [M, K].
       points: images float32 [N, H, W, C].
       y: labels, int [N].
-      wanted: bool [N]; the model is shown these rows and no others.
+      wanted: bool [N]; only these rows are evaluated.
       loss: a name of `LOSSES`.
 
     Returns:
-      The loss, float32 [N], -infinity where nothing was asked or it is not finite; and whether
-      the row is misclassified, bool [N], False where nothing was asked.
+      The loss, float32 [N], -infinity if not queried or not finite; and whether the row is
+      misclassified, bool [N], False if not queried.
     """
     rows = tf.cast(tf.where(wanted)[:, 0], tf.int32)
 
@@ -54,7 +54,7 @@ def ask(
 def ask_each(
     model: Function, points: Tensor, y: Tensor, wanted: Tensor, loss: str = "margin"
 ) -> tuple[Tensor, Tensor]:
-    """As `ask`, of several points for each row: [N, S, H, W, C] and bool [N, S] -> [N, S] each."""
+    """As `ask`, for several points per row: [N, S, H, W, C] and bool [N, S] -> [N, S] each."""
     shape, several = tf.shape(wanted), points.shape[1]
     flat = tf.reshape(points, [-1, *points.shape[2:]])
     found = ask(model, flat, tf.repeat(y, several), tf.reshape(wanted, [-1]), loss)
@@ -62,7 +62,7 @@ def ask_each(
 
 
 def at_once(x: Tensor, most: int) -> int:
-    """How many random images like one of x are drawn and shown at a time, `most` at most."""
+    """How many random images like those of x are drawn and evaluated at a time, at most `most`."""
     return max(1, min(_MOST, most, _VALUES // max(1, math.prod(x.shape[1:]))))
 
 
@@ -77,12 +77,12 @@ def several(x: Tensor, count: int) -> Tensor:
 
 
 def wide(values: Tensor) -> Tensor:
-    """Values [N] or [N, S], fit to broadcast with images [N, ...] or [N, S, ...]."""
+    """Values [N] or [N, S], reshaped to broadcast with images [N, ...] or [N, S, ...]."""
     return values[..., None, None, None]
 
 
 def repeat(go_on: Callable[..., Tensor], step: Callable[..., tuple], state: tuple) -> tuple:
-    """A loop over tensors; one turn at a time."""
+    """A loop over tensors, one iteration at a time."""
     return tuple(tf.while_loop(go_on, step, state, parallel_iterations=1))
 
 
@@ -95,10 +95,10 @@ def cosines(side: int) -> Tensor:
 
 
 def check_queries(attack: object, least: int = 1) -> None:
-    """Refuses a budget of queries, or a number of restarts, that is too small.
+    """Rejects a budget of queries, or a number of restarts, that is too small.
 
     Raises:
-      UsageError: it is.
+      UsageError: the value is too small.
     """
     for name, low in (("queries", least), ("restarts", 1)):
         found = getattr(attack, name)
@@ -107,10 +107,10 @@ def check_queries(attack: object, least: int = 1) -> None:
 
 
 def check_norm(attack: object, ball: ThreatModel, norms: tuple[str, ...]) -> None:
-    """Refuses a ball of a norm that the attack does not work in.
+    """Rejects a ball whose norm the attack does not support.
 
     Raises:
-      UsageError: it is one.
+      UsageError: the norm is not supported.
     """
     if ball.norm not in norms:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""The suite where none is named: near AutoAttack's worst case at a part of its cost."""
+"""The default suite: close to AutoAttack's worst case at a fraction of its cost."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import dataclasses
 
 from tfrobust.typing import Attack
 
-#: Goal classes of the targeted attack, and the steps towards each.
+#: Target classes of the targeted attack, and the steps towards each.
 TARGETS, STEPS = 9, 20
 #: Steps of Auto-PGD on cross-entropy.
 UNTARGETED_STEPS = 40
 
 
 def quick(norm: str = "linf", classes: int | None = None) -> dict[str, Attack]:
-    """FGSM and PGD, and what they leave to Auto-PGD: on cross-entropy, then towards other classes.
+    """FGSM, PGD, and Auto-PGD on the survivors: on cross-entropy, then towards other classes.
 
-    What keeps a score too high after PGD is most often its fixed step, and its loss, which aims
-    at no class. Auto-PGD (Croce and Hein 2020, https://arxiv.org/abs/2003.01690) has neither
-    fault: 40 steps on cross-entropy, and 20 towards each of the nine likeliest wrong classes on
-    what still stands, find nearly all of what the whole ensemble finds (`python -m
-    benchmarks.quick` measures how near).
+    PGD mostly overestimates robustness because of its fixed step and its untargeted loss. Auto-PGD
+    (Croce and Hein 2020, https://arxiv.org/abs/2003.01690) has neither: 40 steps on
+    cross-entropy, and 20 towards each of the nine most likely wrong classes on the examples that
+    survive, find nearly all that the whole ensemble finds (`python -m benchmarks.quick`
+    measures how nearly).
 
     Args:
-      norm: of the ball. Auto-PGD does not work in 'l0', where PGD on the margin takes its place.
-      classes: of the model, K; None is "at least 4". Targets are at most K - 1 in any case.
+      norm: of the ball. Auto-PGD does not support 'l0', where PGD on the margin replaces it.
+      classes: of the model, K; None means "at least 4". There are at most K - 1 targets.
 
     Returns:
-      name -> attack, in the order to run them, each on what the ones before it left standing.
+      name -> attack, in the order to run them, each on the examples that survived the previous.
 
     Examples:
       >>> list(tr.quick("linf", classes=10))

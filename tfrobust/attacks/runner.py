@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 class Attacked(NamedTuple):
-    """What became of a batch.
+    """The outcome of an attack on a batch.
 
     Attributes:
       x_adv: float32 [B, H, W, C], inside the ball and the bounds.
       success: bool [B], whether the model itself misclassifies it there.
-      logits: float32 [B, K], what the model itself says of it.
+      logits: float32 [B, K], the model's own output there.
     """
 
     x_adv: Tensor
@@ -40,7 +40,7 @@ def run(
     attack: Callable[..., Tensor], seen: Function, judge: Function, x: Tensor, y: Tensor,
     ball: ThreatModel, seed: Tensor,
 ) -> Attacked:  # fmt: skip
-    """One run of an attack; no attack judges itself.
+    """One run of an attack; attacks never judge themselves.
 
     Args:
       attack: (model, x, y, ball, seed) -> x_adv.
@@ -59,24 +59,24 @@ def run(
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """What every attack of the table is: called as ``attack(model, x, y, ball, seed)``.
+    """The base of all attacks: called as ``attack(model, x, y, ball, seed)``.
 
-    That call is one run inside a graph, for whoever projects and judges. `perturb` is the
-    whole of it.
+    That call is one run inside a graph, for callers that project and judge. `perturb` does
+    everything.
 
     Attributes:
-      needs_gradient: whether it follows the model's gradient; the others see outputs alone.
-      whole_ball: whether it searches the ball for the worst image; plain noise does not, nor
-        what weighs the size of the perturbation against its goal.
+      needs_gradient: whether it follows the model's gradient; other attacks see only outputs.
+      whole_ball: whether it searches the ball for the worst image; plain noise does not, nor do
+        attacks that trade the size of the perturbation against their goal.
       gains_by_steps: whether `steps` can be raised for a stronger attack of the same kind.
-      takes_budget: whether `steps` and `restarts` are the evaluation's to set; others have
+      takes_budget: whether the evaluation sets `steps` and `restarts`; other attacks have
         published settings.
-      path_title: how the figure of its course calls it; '' for no such figure.
-      own_norm: of the ball that holds it by its own rule, where it has one.
-      norms: of the balls that it works in; it refuses others.
-      restarts: independent runs, of which an attack without a setting of that name has one.
-      minimal: whether what it returns is the nearest adversarial image that it found, also
-        outside the ball, which the caller projects; see `minimal_distance`.
+      path_title: its name in the figure of its course; '' for no such figure.
+      own_norm: norm of the ball that its own rule implies, if any.
+      norms: the norms that it supports; it rejects others.
+      restarts: independent runs; 1 for an attack without such a setting.
+      minimal: whether it returns the nearest adversarial image that it found, even outside the
+        ball; the caller projects it; see `minimal_distance`.
     """
 
     needs_gradient: ClassVar[bool] = True
@@ -87,23 +87,23 @@ class Attack:
     own_norm: ClassVar[str] = "l2"
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "l0")
     minimal: ClassVar[bool] = False
-    # No field: of an attack that can be repeated it is one.
+    # Not a dataclass field: attacks that can be repeated define it as one.
     restarts = 1
 
     def tensors(self, ball: ThreatModel) -> dict[str, np.generic]:
-        """Settings that a graph can take as arguments, by name: attacks that differ in these
-        alone share a trace."""
+        """Settings that a graph can take as arguments, by name: attacks that differ only in these
+        share a trace."""
         return {}
 
     def remark(self, image_shape: tuple[int, int, int], ball: ThreatModel) -> str:
-        """What its settings come to on images (H, W, C) in a ball; '' where they say it."""
+        """What its settings amount to on images (H, W, C) in a ball; '' if that is obvious."""
         return ""
 
     def __call__(
         self, model: Function, x: Tensor, y: Tensor, threat_model: ThreatModel, seed: Tensor, /
     ) -> Tensor:
-        """One run inside a graph, as `tfrobust.typing.Attack` says; each attack has its own."""
-        raise NotImplementedError(f"{type(self).__name__} has no __call__ of its own.")
+        """One run inside a graph, as in `tfrobust.typing.Attack`; each attack defines it."""
+        raise NotImplementedError(f"{type(self).__name__} does not define __call__.")
 
     def perturb(
         self, model: Model, x: Images, y: Labels, ball: ThreatModel, *, seed: int = 0,
@@ -111,11 +111,11 @@ class Attack:
     ) -> np.ndarray:  # fmt: skip
         """Adversarial images: traced, projected, verified, and repeated `restarts` times.
 
-        An image that a run breaks is kept as that run left it; later ones work on the rest.
-        An image that stands after all is returned as the last run left it.
+        An image that a run breaks is kept as that run left it; later runs work on the rest. An
+        image that is never broken is returned as the last run left it.
 
         Args:
-          model: any classifier that `as_classifier` takes: of tf_keras or Keras 3, with logits,
+          model: any classifier that `as_classifier` takes: tf_keras or Keras 3, with logits,
             softmax or sigmoid, or a function.
           x: clean images, float [N, H, W, C] in [0, 1]; an array or tensor.
           y: labels, int [N] or [N, 1], or one-hot rows [N, K].
@@ -127,8 +127,8 @@ class Attack:
           float32 [N, H, W, C], inside the ball and the bounds.
 
         Raises:
-          UsageError: images and labels do not fit each other, or are not in [0, 1].
-          TFRobustError: the model does not take the images.
+          UsageError: images and labels do not match, or the images are not in [0, 1].
+          TFRobustError: the model does not accept the images.
         """
         images, labels = _checked(x, y)
         judge = as_classifier(model, images[:64])
@@ -153,7 +153,7 @@ class Attack:
 
 
 def refuse_without_gradient(classifier: Classifier, attacks: Mapping[str, object]) -> None:
-    """Refuses attacks that follow the gradient on a model that has none to give.
+    """Rejects attacks that follow the gradient if the model gives none.
 
     Args:
       classifier: from `as_classifier`.
@@ -165,7 +165,7 @@ def refuse_without_gradient(classifier: Classifier, attacks: Mapping[str, object
     blind = [name for name, one in attacks.items() if getattr(one, "needs_gradient", True)]
     if blind and not classifier.has_gradient:
         raise UsageError(
-            f"{', '.join(blind)}: the model shows its outputs alone and gives no gradient: "
+            f"{', '.join(blind)}: the model returns only outputs and gives no gradient: "
             "expected attacks that need none, such as square or hopskipjump."
         )
 
@@ -180,7 +180,7 @@ def _checked(x: Images, y: Labels) -> tuple[np.ndarray, np.ndarray]:
     if not (images.min() >= 0 and images.max() <= 1):
         raise UsageError(
             f"Expected images in [0, 1], found {images.min():g} to {images.max():g}: scale them, "
-            "and say what the model takes with a Rescaling layer."
+            "and put the model's own scaling into a Rescaling layer."
         )
     try:
         listed, _ = as_labels("y", labels, len(images))

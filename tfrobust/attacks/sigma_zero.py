@@ -1,4 +1,4 @@
-"""sigma-zero: a smooth count of the changed values, by gradient, with an adaptive threshold."""
+"""sigma-zero: gradient steps on a smooth count of changed values, with adaptive threshold."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from tfrobust.typing import Tensor
 class SigmaZero(MinimalNorm):
     """sigma-zero, Cina et al. (2024), https://arxiv.org/abs/2402.01879.
 
-    In l0. Adam, as in the authors' code, descends the lead of the right class, where it has one,
-    plus the share of changed pixels, counted smoothly: a pixel that changed by the Euclidean
-    length d is d^2 / (d^2 + sigma). After each step pixels that changed less than a threshold are
-    set back; the threshold rises where the last image was adversarial and falls where it was
-    not. The paper counts single values, this project pixels: with one channel they are the same.
+    In l0. Adam, as in the authors' code, minimises the right class's lead, if it has one, plus
+    the share of changed pixels, counted smoothly: a pixel changed by the Euclidean length d
+    counts d^2 / (d^2 + sigma). After each step, pixels that changed less than a threshold are
+    reset; the threshold rises if the last image was adversarial and falls if not. The paper
+    counts single values, this project pixels: with one channel they are the same.
 
     Attributes:
       steps: gradient steps.
-      step_size: the largest change of a value in the first one, in pixel values; it falls to a
-        tenth along a cosine.
-      sigma: how smooth the count is.
-      threshold: the first one, in pixel values.
-      adaptation: by how much the threshold changes in a step, per unit of step size.
+      step_size: the largest change of a value in the first step, in pixel values; it decays to
+        a tenth along a cosine.
+      sigma: smoothness of the count.
+      threshold: initial threshold, in pixel values.
+      adaptation: change of the threshold in a step, per unit of step size.
 
     Raises:
-      UsageError: a value that is not above 0; when called, another norm.
+      UsageError: a value that is not positive; when called, an unsupported norm.
 
     Examples:
       >>> found = tr.minimal_distance(model, (x[:16], y[:16]), tr.SigmaZero(steps=50))
@@ -83,12 +83,12 @@ class SigmaZero(MinimalNorm):
         change = self.adaptation * size * tf.where(wrong, 1.0, -1.0)
         threshold = tf.clip_by_value(threshold + change, 0.0, 1.0)
         changed = tf.reduce_max(tf.abs(z - rows.x), axis=3, keepdims=True) >= column(threshold)
-        # Set back to x itself, not to a sum that rounds.
+        # Reset to x itself, not to a sum that rounds.
         z = tf.where(changed, z, rows.x)
         return rows._replace(z=z, memory=(threshold, first, second)), None
 
     def _smooth_count_gradient(self, delta: Tensor) -> Tensor:
-        """The gradient of the share of changed pixels by their change, like delta."""
+        """The gradient of the smooth share of changed pixels by the change, like delta."""
         size = tf.reduce_sum(tf.square(delta), axis=3, keepdims=True)
         pixels = tf.cast(tf.shape(delta)[1] * tf.shape(delta)[2], tf.float32)
         return 2.0 * self.sigma * delta / (tf.square(size + self.sigma) * pixels)

@@ -1,4 +1,4 @@
-"""SimBA: a step along one random direction of an orthonormal basis at a time.
+"""SimBA: steps along one random direction of an orthonormal basis at a time.
 
 Guo et al. (2019), https://arxiv.org/abs/1905.07121.
 """
@@ -27,19 +27,19 @@ class SimBA(Attack):
 
     Guo et al. (2019), https://arxiv.org/abs/1905.07121.
 
-    Every turn takes a direction that was not tried yet: a value of the image, or a cosine wave
-    of a low frequency in one channel. The step against it is tried first, the one along it where
-    that does not help. Once all directions are used up they are gone through in another order.
-    Steps are projected onto the ball, so that those at its edge trade one direction for another.
+    Every query pair takes a direction not tried before: a value of the image, or a low-frequency
+    cosine wave in one channel. The step against it is tried first, then the step along it if the
+    first does not help. Once all directions are used, they are visited again in another order.
+    Steps are projected onto the ball, so that at its edge one direction is traded for another.
 
     Attributes:
-      queries: model evaluations per example, the most, the image itself included.
+      queries: maximum model evaluations per example, the image itself included.
       step_size: length of a step, in l2.
-      basis: 'pixel', or 'dct' for cosine waves, as fits images whose pixels are alike.
-      frequencies: share of the frequencies along each side that 'dct' draws of, the lowest.
+      basis: 'pixel', or 'dct' for cosine waves, which suits images with similar neighbours.
+      frequencies: share of the lowest frequencies along each side that 'dct' draws from.
       restarts: independent runs, repeated by the caller with other seeds on the examples that
-        still stand.
-      loss: what is climbed, a name of `LOSSES`; 'cross_entropy' is the published one.
+        survive.
+      loss: the loss to maximise, a name of `LOSSES`; 'cross_entropy' is the published one.
 
     Raises:
       UsageError: a value out of range.
@@ -69,7 +69,7 @@ class SimBA(Attack):
             raise UsageError(f"step_size: expected more than 0, found {self.step_size!r}.")
         if not 0 < self.frequencies <= 1:
             raise UsageError(
-                f"frequencies: expected above 0 and up to 1, found {self.frequencies!r}."
+                f"frequencies: expected a number in (0, 1], found {self.frequencies!r}."
             )
 
     def __call__(
@@ -77,8 +77,8 @@ class SimBA(Attack):
     ) -> Tensor:
         """Adversarial images, float32 [B, H, W, C], inside the ball and the bounds.
 
-        An example leaves at its first misclassified point; elsewhere the point of the highest
-        loss is returned.
+        An example is done at its first misclassified point; otherwise the point of highest loss is
+        returned.
 
         Args:
           model: [0, 1] images float32 [B, H, W, C] -> logits [B, K], in inference mode; no
@@ -110,7 +110,7 @@ class SimBA(Attack):
             )
             wave = _wave(tf.gather(order, i % count, axis=1), down, across, x.shape[3])
             helped = tf.zeros_like(broken)
-            # Against the direction first, along it where that does not help.
+            # Against the direction first, then along it if that does not help.
             for sign in (-1.0, 1.0):
                 wanted = ~broken & ~helped & (used < self.queries)
                 moved = threat_model.project(x_adv + sign * self.step_size * wave, x)

@@ -1,4 +1,4 @@
-"""Sparse-RS: random search over which pixels to change and their colours, without gradients."""
+"""Sparse-RS: random search for the pixels to change and their colours, without gradients."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tfrobust.threat_model import ThreatModel
 from tfrobust.typing import Function as Model
 from tfrobust.typing import Tensor
 
-# After so many queries of 10,000 the share of pixels that move is divided by so much.
+# After this many queries of 10,000 the share of moved pixels is divided by this number.
 _SCHEDULE = {0: 1, 50: 2, 200: 4, 500: 5, 1000: 6, 2000: 8, 4000: 10, 6000: 12, 8000: 15}
 _LENGTH = 10_000
 
 
-class _Standing(NamedTuple):
-    """The examples that still stand: their rows in the batch, and how far each has come."""
+class _Active(NamedTuple):
+    """The active rows: their indices in the batch, and the state of each search."""
 
     index: Tensor
     x: Tensor
@@ -35,20 +35,20 @@ class _Standing(NamedTuple):
 class SparseRS(Attack):
     """Sparse-RS in l0, Croce et al. (2022), https://arxiv.org/abs/2006.12834.
 
-    It begins with eps random pixels in random colours of the cube's corners. Each query takes
-    some of them back and colours as many others; that stays where it raises the loss or
-    misclassifies. Fewer pixels move as queries go by, on the paper's schedule, stretched to
-    `queries`. An example that is misclassified leaves at once.
+    It starts with eps random pixels in random corner colours of the cube. Each query resets some
+    of them and colours as many others; the change is kept if it raises the loss or
+    misclassifies. Later queries move fewer pixels, on the paper's schedule, stretched to
+    `queries`. A misclassified example is dropped at once.
 
     Attributes:
-      queries: forward evaluations per example, the most, the start included.
-      moved: share of the changed pixels that the first queries move, above 0, at most 1.
+      queries: maximum forward evaluations per example, the start included.
+      moved: share of the changed pixels that the first queries move, in (0, 1].
       restarts: independent runs, repeated by the caller with other seeds on the examples that
-        still stand.
-      loss: what is climbed, a name of `LOSSES`.
+        survive.
+      loss: the loss to maximise, a name of `LOSSES`.
 
     Raises:
-      UsageError: a value out of range; when called, another norm.
+      UsageError: a value out of range; when called, an unsupported norm.
 
     Examples:
       >>> x_adv = tr.SparseRS(queries=20).perturb(model, x[:8], y[:8], tr.L0(3))
@@ -68,7 +68,7 @@ class SparseRS(Attack):
     def __post_init__(self) -> None:
         require(self, 1, "queries", "restarts")
         if not 0 < self.moved <= 1:
-            raise UsageError(f"moved: expected above 0 and at most 1, found {self.moved!r}.")
+            raise UsageError(f"moved: expected a number in (0, 1], found {self.moved!r}.")
         if self.loss not in LOSSES:
             raise UsageError(f"loss: expected one of {', '.join(LOSSES)}, found {self.loss!r}.")
 
@@ -77,9 +77,9 @@ class SparseRS(Attack):
     ) -> Tensor:
         """Adversarial images, float32 [B, H, W, C], inside the ball and the bounds.
 
-        Where the attack succeeds it is the very point that was misclassified, elsewhere the
-        point of the highest loss. Examples do not influence each other, but for the random
-        draws, which depend on the position among those that still stand.
+        Where the attack succeeds it is the misclassified point itself, elsewhere the
+        point of the highest loss. Examples are independent except for the random
+        draws, which depend on the position among those that survive.
 
         Args:
           model: [0, 1] images float32 [B, H, W, C] -> logits [B, K], in inference mode.
@@ -89,7 +89,7 @@ class SparseRS(Attack):
           seed: int32 [2].
 
         Raises:
-          UsageError: another norm.
+          UsageError: an unsupported norm.
         """
         if threat_model.norm != "l0":
             raise UsageError(
@@ -99,33 +99,33 @@ class SparseRS(Attack):
         pixels = x.shape[1] * x.shape[2]
         counts = self._counts(tf.minimum(tf.cast(threat_model.eps, tf.int32), pixels))
 
-        def goes_on(i: Tensor, standing: _Standing, x_adv: Tensor) -> Tensor:
-            return (i < self.queries) & (tf.size(standing.index) > 0)
+        def goes_on(i: Tensor, active: _Active, x_adv: Tensor) -> Tensor:
+            return (i < self.queries) & (tf.size(active.index) > 0)
 
-        def query(i: Tensor, standing: _Standing, x_adv: Tensor) -> tuple[Any, ...]:
+        def query(i: Tensor, active: _Active, x_adv: Tensor) -> tuple[Any, ...]:
             fresh = tf.random.experimental.stateless_fold_in(seed, i)
-            proposal, chosen = _propose(standing, counts[i], threat_model.bounds, fresh)
-            standing, broken = self._accept(model, standing, proposal, chosen)
-            # Most queries break nothing, and then there is nothing to move.
-            standing, x_adv = tf.cond(
+            proposal, chosen = _propose(active, counts[i], threat_model.bounds, fresh)
+            active, broken = self._accept(model, active, proposal, chosen)
+            # Most queries break nothing: then no row has to be moved.
+            active, x_adv = tf.cond(
                 tf.reduce_any(broken),
-                lambda: _leave(standing, broken, x_adv),
-                lambda: (standing, x_adv),
+                lambda: _leave(active, broken, x_adv),
+                lambda: (active, x_adv),
             )
-            return i + 1, standing, x_adv
+            return i + 1, active, x_adv
 
         nothing = tf.zeros([tf.shape(y)[0], pixels])
-        start = _Standing(all_rows(y), x, y, x, nothing, tf.fill(tf.shape(y), -float("inf")))
+        start = _Active(all_rows(y), x, y, x, nothing, tf.fill(tf.shape(y), -float("inf")))
         some, images = tf.TensorShape([None]), tf.TensorShape([None, *x.shape[1:]])
-        shapes = _Standing(some, images, some, images, tf.TensorShape([None, pixels]), some)
-        _, standing, x_adv = tf.while_loop(
+        shapes = _Active(some, images, some, images, tf.TensorShape([None, pixels]), some)
+        _, active, x_adv = tf.while_loop(
             goes_on, query, (tf.constant(0), start, x),
             (tf.TensorShape([]), shapes, x.shape), parallel_iterations=1,
         )  # fmt: skip
-        return tf.stop_gradient(scatter(x_adv, standing.index, standing.best))
+        return tf.stop_gradient(scatter(x_adv, active.index, active.best))
 
     def _counts(self, eps: Tensor) -> Tensor:
-        """How many pixels each query moves, int32 [queries]; the first one all of them."""
+        """The number of pixels that each query moves, int32 [queries]; all in the first one."""
         done = tf.range(self.queries, dtype=tf.int64) * _LENGTH // self.queries
         stage = tf.searchsorted(tf.constant(list(_SCHEDULE), tf.int64), done, side="right") - 1
         share = self.moved / tf.gather(tf.constant(list(_SCHEDULE.values()), tf.float32), stage)
@@ -133,40 +133,40 @@ class SparseRS(Attack):
         return tf.minimum(tf.concat([eps[None], counts[1:]], axis=0), eps)
 
     def _accept(
-        self, model: Model, standing: _Standing, proposal: Tensor, chosen: Tensor
-    ) -> tuple[_Standing, Tensor]:
-        """Takes each proposal that is better; and whether each is misclassified, bool [M]."""
+        self, model: Model, active: _Active, proposal: Tensor, chosen: Tensor
+    ) -> tuple[_Active, Tensor]:
+        """Accepts the better proposals; returns also which are misclassified, bool [M]."""
         logits = model(proposal)
-        loss = LOSSES[self.loss](logits, standing.y)
-        broken = ~is_correct(logits, standing.y)
-        better = (loss > standing.loss) | broken
-        return standing._replace(
-            best=where(better, proposal, standing.best),
-            chosen=where(better, chosen, standing.chosen),
-            loss=tf.where(better, loss, standing.loss),
+        loss = LOSSES[self.loss](logits, active.y)
+        broken = ~is_correct(logits, active.y)
+        better = (loss > active.loss) | broken
+        return active._replace(
+            best=where(better, proposal, active.best),
+            chosen=where(better, chosen, active.chosen),
+            loss=tf.where(better, loss, active.loss),
         ), broken  # fmt: skip
 
 
-def _leave(standing: _Standing, broken: Tensor, x_adv: Tensor) -> tuple[_Standing, Tensor]:
-    """Writes the broken examples into `x_adv` [B, ...] and goes on without them."""
-    index, points = keep(standing.index, broken, standing.best)
-    return _Standing(*keep(standing.index, ~broken, *standing[1:])), scatter(x_adv, index, points)
+def _leave(active: _Active, broken: Tensor, x_adv: Tensor) -> tuple[_Active, Tensor]:
+    """Writes the broken examples into `x_adv` [B, ...] and drops them."""
+    index, points = keep(active.index, broken, active.best)
+    return _Active(*keep(active.index, ~broken, *active[1:])), scatter(x_adv, index, points)
 
 
 def _propose(
-    standing: _Standing, count: Tensor, bounds: tuple[float, float], seed: Tensor
+    active: _Active, count: Tensor, bounds: tuple[float, float], seed: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The next image of each example, [M, H, W, C], and its changed pixels, [M, H * W]."""
-    shape, seeds = tf.shape(standing.x), tf.random.experimental.stateless_split(seed, 2)
-    pixels, channels = standing.chosen.shape[1], standing.x.shape[3]
-    # In random order, first those that are not changed yet, then those that are.
-    lottery = tf.random.stateless_uniform([shape[0], pixels], seeds[0]) + 2.0 * standing.chosen
+    shape, seeds = tf.shape(active.x), tf.random.experimental.stateless_split(seed, 2)
+    pixels, channels = active.chosen.shape[1], active.x.shape[3]
+    # In random order, first the pixels not yet changed, then the changed ones.
+    lottery = tf.random.stateless_uniform([shape[0], pixels], seeds[0]) + 2.0 * active.chosen
     order = tf.argsort(lottery, axis=1) + tf.range(shape[0])[:, None] * pixels
     coloured, freed = order[:, :count], order[:, pixels - count :]
     draws = tf.random.stateless_uniform([shape[0], count, channels], seeds[1])
     colours = tf.where(draws < 0.5, bounds[0], bounds[1])
-    clean, best = (tf.reshape(each, [-1, channels]) for each in (standing.x, standing.best))
-    chosen = tf.reshape(standing.chosen, [-1])
+    clean, best = (tf.reshape(each, [-1, channels]) for each in (active.x, active.best))
+    chosen = tf.reshape(active.chosen, [-1])
     for place, values, mark in ((freed, tf.gather(clean, freed), 0.0), (coloured, colours, 1.0)):
         best = tf.tensor_scatter_nd_update(best, place[..., None], values)
         marks = tf.fill(tf.shape(place), mark)

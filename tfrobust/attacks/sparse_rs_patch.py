@@ -1,4 +1,4 @@
-"""Sparse-RS with patches: random search over a square's place and content, image by image."""
+"""Sparse-RS with patches: random search for a square's position and content per image."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from tfrobust.threat_model import ThreatModel
 from tfrobust.typing import Function as Model
 from tfrobust.typing import Tensor
 
-# After so many queries of 10,000 the share of the patch that changes is divided by so much.
+# After this many queries of 10,000 the changed share of the patch is divided by this number.
 _SCHEDULE = {0: 1, 11: 2, 51: 4, 201: 8, 501: 16, 1001: 32, 4001: 64, 8001: 128}
 _LENGTH = 10_000
-# The place changes in every fifth query, more seldom by as much after each 1,000; at first by up
-# to so much of the image's side, in the end by nothing.
+# The position changes in every fifth query, less often after each further 1,000; at first by up
+# to this share of the image's side, in the end not at all.
 _EVERY, _SLOWER, _REACH = 5, 1000, 0.75
 
 
-class _Standing(NamedTuple):
-    """The examples that still stand: their rows in the batch, and how far each has come."""
+class _Active(NamedTuple):
+    """The active rows: their indices in the batch, and the state of each search."""
 
     index: Tensor
     x: Tensor
@@ -37,17 +37,17 @@ class _Standing(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SparseRSPatch(SparseRS):
-    """Sparse-RS for patches of each image's own, Croce et al. (2022).
+    """Sparse-RS for image-specific patches, Croce et al. (2022).
 
-    https://arxiv.org/abs/2006.12834. All changes lie in one square, the largest that eps pixels
-    hold: 5 x 5 of 25. It begins at a random place with stripes in colours of the cube's corners.
-    Most queries give a square inside it one such colour, every fifth or so shifts the whole; what
-    raises the loss or misclassifies stays. (`tr.adversarial_patch` makes one patch for all
-    images, with gradients.)
+    https://arxiv.org/abs/2006.12834. All changes lie in one square, the largest of at most eps
+    pixels: 5 x 5 for 25. It starts at a random position with stripes in corner colours of the
+    cube. Most queries recolour a square inside it, about every fifth shifts the whole patch; the
+    change is kept if it raises the loss or misclassifies. (`tr.adversarial_patch` makes one
+    patch for all images, with gradients.)
 
     Attributes:
-      queries: forward evaluations per example, the most, the start included.
-      moved: share of the patch that the first queries change, above 0, at most 1.
+      queries: maximum forward evaluations per example, the start included.
+      moved: share of the patch that the first queries change, in (0, 1].
 
     Examples:
       >>> x_adv = tr.SparseRSPatch(queries=20).perturb(model, x[:8], y[:8], tr.L0(9))
@@ -71,7 +71,7 @@ class SparseRSPatch(SparseRS):
         As `SparseRS`.
 
         Raises:
-          UsageError: another norm.
+          UsageError: an unsupported norm.
         """
         if threat_model.norm != "l0":
             raise UsageError(
@@ -80,61 +80,59 @@ class SparseRSPatch(SparseRS):
         x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)
         side = _side(x, threat_model.eps)
 
-        def goes_on(i: Tensor, standing: _Standing, x_adv: Tensor) -> Tensor:
-            return (i < self.queries) & (tf.size(standing.index) > 0)
+        def goes_on(i: Tensor, active: _Active, x_adv: Tensor) -> Tensor:
+            return (i < self.queries) & (tf.size(active.index) > 0)
 
-        def query(i: Tensor, standing: _Standing, x_adv: Tensor) -> tuple[Any, ...]:
+        def query(i: Tensor, active: _Active, x_adv: Tensor) -> tuple[Any, ...]:
             fresh = tf.random.experimental.stateless_fold_in(seed, i)
-            patch, corner = self._propose(standing, i, side, threat_model.bounds, fresh)
-            standing, broken = self._judge(model, standing, patch, corner, side)
-            standing, x_adv = tf.cond(
+            patch, corner = self._propose(active, i, side, threat_model.bounds, fresh)
+            active, broken = self._judge(model, active, patch, corner, side)
+            active, x_adv = tf.cond(
                 tf.reduce_any(broken),
-                lambda: _leave(standing, broken, x_adv, side),
-                lambda: (standing, x_adv),
+                lambda: _leave(active, broken, x_adv, side),
+                lambda: (active, x_adv),
             )
-            return i + 1, standing, x_adv
+            return i + 1, active, x_adv
 
         start = self._start(x, y, side, threat_model.bounds, seed)
         some, channels = tf.TensorShape([None]), x.shape[3]
-        shapes = _Standing(
+        shapes = _Active(
             some, tf.TensorShape([None, *x.shape[1:]]), some,
             tf.TensorShape([None, None, channels]), tf.TensorShape([None, 2]), some,
         )  # fmt: skip
-        _, standing, x_adv = tf.while_loop(
+        _, active, x_adv = tf.while_loop(
             goes_on, query, (tf.constant(0), start, x),
             (tf.TensorShape([]), shapes, x.shape), parallel_iterations=1,
         )  # fmt: skip
-        return tf.stop_gradient(scatter(x_adv, standing.index, _image(standing, side)))
+        return tf.stop_gradient(scatter(x_adv, active.index, _image(active, side)))
 
     def _start(
         self, x: Tensor, y: Tensor, side: Tensor, bounds: tuple[float, float], seed: Tensor
-    ) -> _Standing:
-        """Stripes at random places; nothing is known of their loss yet."""
+    ) -> _Active:
+        """Stripes at random positions; their loss is not known yet."""
         batch, seeds = tf.shape(x)[0], tf.random.experimental.stateless_split(seed, 2)
         columns = tf.random.stateless_uniform([batch, 1, side, x.shape[3]], seeds[0])
         stripes = tf.reshape(
             tf.repeat(_extreme(columns, bounds), side, axis=1), [batch, side * side, x.shape[3]]
         )
         corner = corners(tf.random.stateless_uniform([batch, 2], seeds[1]), x, side)
-        return _Standing(all_rows(y), x, y, stripes, corner, tf.fill([batch], -float("inf")))
+        return _Active(all_rows(y), x, y, stripes, corner, tf.fill([batch], -float("inf")))
 
     def _propose(
-        self, standing: _Standing, i: Tensor, side: Tensor, bounds: tuple[float, float],
+        self, active: _Active, i: Tensor, side: Tensor, bounds: tuple[float, float],
         seed: Tensor,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """The next patch [M, S * S, C] and corner [M, 2]; in the first query those of the start."""
+        """The next patch [M, S * S, C] and corner [M, 2]; the first query proposes the start."""
         left = tf.cast(self.queries - i, tf.float32) / self.queries
-        height, width = standing.x.shape[1:3]
+        height, width = active.x.shape[1:3]
         reach = tf.cast(_REACH * left * tf.constant([height, width], tf.float32), tf.int32)
         due = tf.equal(i % (_EVERY * (1 + i // _SLOWER)), 0) & tf.reduce_any(reach > 0) & (i > 0)
-        draws = tf.random.stateless_uniform(
-            [tf.shape(standing.x)[0], 2 + standing.x.shape[3]], seed
-        )
+        draws = tf.random.stateless_uniform([tf.shape(active.x)[0], 2 + active.x.shape[3]], seed)
 
         def shifted() -> tuple[Tensor, Tensor]:
             shift = tf.cast(tf.floor(draws[:, :2] * tf.cast(2 * reach + 1, tf.float32)), tf.int32)
             most = tf.stack([height - side, width - side])
-            return standing.patch, tf.clip_by_value(standing.corner + shift - reach, 0, most)
+            return active.patch, tf.clip_by_value(active.corner + shift - reach, 0, most)
 
         def recoloured() -> tuple[Tensor, Tensor]:
             inner = self._inner(i, side)
@@ -144,13 +142,13 @@ class SparseRSPatch(SparseRS):
             both = inside[:, :, None, 0] & inside[:, None, :, 1]
             mask = tf.reshape(both, [-1, side * side, 1]) & (i > 0)
             colour = _extreme(draws[:, None, 2:], bounds)
-            return tf.where(mask, colour, standing.patch), standing.corner
+            return tf.where(mask, colour, active.patch), active.corner
 
         made: tuple[Tensor, Tensor] = tf.cond(due, shifted, recoloured)
         return made
 
     def _inner(self, i: Tensor, side: Tensor) -> Tensor:
-        """The side of the square that the i-th query recolours, 1 or more."""
+        """The side of the square that query i recolours, at least 1."""
         done = tf.cast(tf.cast(i, tf.int64) * _LENGTH // self.queries, tf.int32)
         stage = tf.searchsorted(tf.constant(list(_SCHEDULE)), done[None], side="right")[0] - 1
         share = self.moved / tf.gather(tf.constant(list(_SCHEDULE.values()), tf.float32), stage)
@@ -158,23 +156,23 @@ class SparseRSPatch(SparseRS):
         return tf.clip_by_value(inner, 1, side)
 
     def _judge(
-        self, model: Model, standing: _Standing, patch: Tensor, corner: Tensor, side: Tensor
-    ) -> tuple[_Standing, Tensor]:
-        """Takes each proposal that is better; and whether each is misclassified, bool [M]."""
-        proposal = standing._replace(patch=patch, corner=corner)
+        self, model: Model, active: _Active, patch: Tensor, corner: Tensor, side: Tensor
+    ) -> tuple[_Active, Tensor]:
+        """Accepts the better proposals; returns also which are misclassified, bool [M]."""
+        proposal = active._replace(patch=patch, corner=corner)
         logits = model(_image(proposal, side))
-        loss = LOSSES[self.loss](logits, standing.y)
-        broken = ~is_correct(logits, standing.y)
-        better = (loss > standing.loss) | broken
-        return standing._replace(
-            patch=where(better, patch, standing.patch),
-            corner=where(better, corner, standing.corner),
-            loss=tf.where(better, loss, standing.loss),
+        loss = LOSSES[self.loss](logits, active.y)
+        broken = ~is_correct(logits, active.y)
+        better = (loss > active.loss) | broken
+        return active._replace(
+            patch=where(better, patch, active.patch),
+            corner=where(better, corner, active.corner),
+            loss=tf.where(better, loss, active.loss),
         ), broken  # fmt: skip
 
 
 def _side(x: Tensor, eps: Any) -> Tensor:
-    """Of the largest square that eps pixels hold, at most the image's, int32."""
+    """Side of the largest square of at most eps pixels, at most the image's side, int32."""
     root = tf.cast(tf.floor(tf.sqrt(tf.cast(eps, tf.float32) + 0.5)), tf.int32)
     return tf.minimum(root, min(x.shape[1:3]))
 
@@ -184,15 +182,13 @@ def _extreme(draws: Tensor, bounds: tuple[float, float]) -> Tensor:
     return tf.where(draws < 0.5, bounds[0], bounds[1])
 
 
-def _image(standing: _Standing, side: Tensor) -> Tensor:
+def _image(active: _Active, side: Tensor) -> Tensor:
     """The images with their patches, like x."""
-    return write(standing.x, place_of(standing.corner, standing.x, side), standing.patch)
+    return write(active.x, place_of(active.corner, active.x, side), active.patch)
 
 
-def _leave(
-    standing: _Standing, broken: Tensor, x_adv: Tensor, side: Tensor
-) -> tuple[_Standing, Tensor]:
-    """Writes the broken examples into `x_adv` [B, ...] and goes on without them."""
-    gone = _Standing(*keep(standing.index, broken, *standing[1:]))
+def _leave(active: _Active, broken: Tensor, x_adv: Tensor, side: Tensor) -> tuple[_Active, Tensor]:
+    """Writes the broken examples into `x_adv` [B, ...] and drops them."""
+    gone = _Active(*keep(active.index, broken, *active[1:]))
     x_adv = scatter(x_adv, gone.index, _image(gone, side))
-    return _Standing(*keep(standing.index, ~broken, *standing[1:])), x_adv
+    return _Active(*keep(active.index, ~broken, *active[1:])), x_adv

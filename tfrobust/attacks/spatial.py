@@ -1,8 +1,8 @@
 """Accuracy under rotation and translation: the worst of a grid, or of random draws.
 
 Engstrom et al. (2019), "Exploring the landscape of spatial robustness",
-https://arxiv.org/abs/1712.02779. What is turned leaves every lp ball, so this is a measure of
-its own beside `evaluate`.
+https://arxiv.org/abs/1712.02779. A rotated image leaves every lp ball, so this is a separate
+measure beside `evaluate`.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from tfrobust.workers import Threads
 
 @dataclass(frozen=True)
 class SpatialAccuracy:
-    """What became of N images under rotation and translation.
+    """The outcome for N images under rotation and translation.
 
     Attributes:
       labels: int32 [N].
-      clean: bool [N], whether each image itself is classified rightly.
-      robust: bool [N], whether each is so in every place that was tried.
-      broken_at: float32 [N, 3], the first turn in degrees (counter-clockwise) and shifts in
-        pixels (right, down) that is misclassified; 0 where the image itself is, or none.
-      degrees: the largest turn either way.
-      pixels: the largest shift any way.
-      tried: places for each image, the image itself aside.
-      model: what the classifier is called.
+      clean: bool [N], whether each image itself is classified correctly.
+      robust: bool [N], whether each image is classified correctly in all positions tried.
+      broken_at: float32 [N, 3], the first misclassified rotation in degrees (counter-clockwise)
+        and shifts in pixels (right, down); 0 if the image itself is misclassified, or no position.
+      degrees: the largest rotation either way.
+      pixels: the largest shift in any direction.
+      tried: positions per image, without the image itself.
+      model: the model's name.
     """
 
     labels: np.ndarray
@@ -59,12 +59,12 @@ class SpatialAccuracy:
 
     @property
     def clean_accuracy(self) -> float:
-        """The share of images that are classified rightly."""
+        """The share of images that are classified correctly."""
         return float(np.mean(self.clean))
 
     @property
     def robust_accuracy(self) -> float:
-        """The share that is classified rightly in every place that was tried."""
+        """The share that is classified correctly in all positions tried."""
         return float(np.mean(self.robust))
 
     def as_dict(self) -> dict[str, Any]:
@@ -78,13 +78,14 @@ class SpatialAccuracy:
 
     def __str__(self) -> str:
         return (
-            f"{self.model}: {len(self.labels):,} images, turned by up to {self.degrees:g} degrees, "
-            f"shifted by up to {self.pixels:g} pixels, the worst of {self.tried:,} places\n"
-            f"accuracy {self.clean_accuracy:.3f} as they are, {self.robust_accuracy:.3f} at worst"
+            f"{self.model}: {len(self.labels):,} images, rotated by up to {self.degrees:g} "
+            f"degrees, shifted by up to {self.pixels:g} pixels, the worst of {self.tried:,} "
+            f"positions\naccuracy {self.clean_accuracy:.3f} clean, {self.robust_accuracy:.3f} "
+            "worst-case"
         )
 
     def save(self, folder: Path | str) -> list[Path]:
-        """Writes spatial.json and spatial.csv, which has a row for each image.
+        """Writes spatial.json and spatial.csv, which has one row per image.
 
         Raises:
           TFRobustError: the disk is full or the folder cannot be written.
@@ -107,19 +108,19 @@ def spatial_accuracy(
     batch_size: int = 128, view: InputView | None = None, name: str = "model",
     on: str | Ray | None = None,
 ) -> SpatialAccuracy:  # fmt: skip
-    """Accuracy where each image is turned and shifted as its worst case would have it.
+    """Accuracy under each image's worst rotation and translation.
 
-    Images turn around their centre, with bilinear interpolation, on black. One that is
-    misclassified is left out of what follows. Engstrom et al. (2019): a grid of 31 turns and 5
-    shifts each way, 775 places; or the worst of k = 10 draws.
+    Images are rotated around their centre, with bilinear interpolation, on black. Once
+    misclassified, an image is skipped. Engstrom et al. (2019): a grid of 31 rotations and 5
+    shifts each way, 775 positions; or the worst of k = 10 draws.
 
     Args:
       model: any classifier, as `evaluate` takes it.
       data: the images, as `evaluate` takes them.
-      degrees: the largest turn either way, 0 to 180.
-      pixels: the largest shift right, left, up and down, 0 or more.
-      grid: turns, and shifts along each axis, evenly spread; 1 or more each, and 1 stays at 0.
-      draws: instead of the grid, so many places drawn evenly for each image.
+      degrees: the largest rotation either way, 0 to 180.
+      pixels: the largest shift in each direction, 0 or more.
+      grid: numbers of rotations and of shifts per axis, evenly spaced; at least 1; 1 means 0 only.
+      draws: use this many uniform draws per image instead of the grid.
       seed: of the draws.
       batch_size: images in a batch.
       view: what the model takes for pixels; None finds out, or else [0, 1].
@@ -179,18 +180,18 @@ class _Search:
 
 
 def moved(x: Tensor, places: Tensor) -> Tensor:
-    """Images turned around their centre and then shifted, bilinear, on black; like x.
+    """Images rotated around their centre and then shifted, bilinear, on black; like x.
 
     Args:
       x: float32 [B, H, W, C].
-      places: float32 [B, 3], the turn in radians (counter-clockwise), and the shifts in pixels
-        to the right and down.
+      places: float32 [B, 3], the rotation in radians (counter-clockwise), and the shifts in
+        pixels to the right and down.
     """
     size = tf.cast(tf.shape(x)[1:3], tf.float32)
     middle_y, middle_x = (size[0] - 1) / 2, (size[1] - 1) / 2
     angle, right, down = tf.unstack(places, axis=1)
     cos, sin = tf.cos(angle), tf.sin(angle)
-    # From a place in the result to the one that it is read from.
+    # From a position in the result to the position that it is read from.
     far_x, far_y = middle_x + right, middle_y + down
     zero = tf.zeros_like(angle)
     rows = tf.stack([
@@ -205,7 +206,7 @@ def moved(x: Tensor, places: Tensor) -> Tensor:
 
 
 def _grid(degrees: float, pixels: float, grid: tuple[int, int]) -> np.ndarray:
-    """All places of the grid, float32 [P, 3], in radians and pixels."""
+    """All positions of the grid, float32 [P, 3], in radians and pixels."""
 
     def spread(reach: float, count: int) -> np.ndarray:
         return np.linspace(-reach, reach, count) if count > 1 else np.zeros(1)
@@ -226,7 +227,7 @@ def _searcher(
     count = draws or len(places if places is not None else ())
 
     def place(i: Tensor, y: Tensor, seed: Tensor) -> Tensor:
-        """The i-th place of each example, [B, 3]; drawn for the whole batch."""
+        """Position i of each example, [B, 3]; drawn for the whole batch."""
         if places is not None:
             return tf.repeat(tf.gather(tf.constant(places), [i]), tf.size(y), axis=0)
         seed = tf.random.experimental.stateless_fold_in(seed, i)

@@ -36,8 +36,8 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _SCHEDULE = 10_000
 
 
-class _Standing(NamedTuple):
-    """The examples that still stand: their rows in the batch, and how far each has come."""
+class _Active(NamedTuple):
+    """The active rows: their indices in the batch, and the state of each search."""
 
     index: Tensor
     x: Tensor
@@ -52,25 +52,24 @@ class Square(Attack):
 
     Andriushchenko et al. (2020), https://arxiv.org/abs/1912.00049.
 
-    Each query changes one square at a random place, drawn for each example on its own,
-    and the change stays where it raises the loss or misclassifies. In 'linf' a square
-    takes the colour x +- eps, a sign for each channel, and the search starts from
-    vertical stripes; in 'l2' a square takes the budget of another one, shaped as a
-    two-sided pyramid, and the search starts from a grid of such pyramids; in 'l1' likewise, with
-    steeper pyramids, and the whole is projected onto the ball and the bounds. Squares shrink
-    by the paper's schedule, stretched to `queries`. A square may lie at any place inside
-    the image, the last row and column included (as in the paper; AutoAttack's code
-    leaves those out).
+    Each query changes one square at a random position, drawn for each example separately; the
+    change is kept if it raises the loss or misclassifies. In 'linf' a square takes the colour
+    x +- eps, with a sign per channel, and the search starts from vertical stripes; in 'l2' a
+    square takes the budget of another one, shaped as a two-sided pyramid, and the search starts
+    from a grid of such pyramids; 'l1' does the same with steeper pyramids, and the whole is
+    projected onto ball and bounds together. Squares shrink by the paper's schedule, stretched to
+    `queries`. A square may lie anywhere inside the image, including the last row and column (as
+    in the paper; AutoAttack's code omits those).
 
-    An example that is misclassified leaves at once. No query is spent on x itself: an
-    example that is misclassified without attack leaves at its first misclassified query.
+    A misclassified example is dropped at once. No query is spent on x itself: an example that is
+    misclassified without attack is dropped at its first misclassified query.
 
     Attributes:
-      queries: forward evaluations per example, the most, the start included.
-      p_init: the part of the image's pixels in the first squares, above 0, at most 1.
+      queries: maximum forward evaluations per example, the start included.
+      p_init: share of the image's pixels in the first squares, in (0, 1].
       restarts: independent runs; the caller repeats the attack with other seeds on
-        the examples that still stand.
-      loss: what is climbed, a name of `LOSSES`.
+        the examples that survive.
+      loss: the loss to maximise, a name of `LOSSES`.
 
     Raises:
       UsageError: a value outside its range, or an unknown loss.
@@ -100,16 +99,16 @@ class Square(Attack):
                 f"{self.queries} and {self.restarts}."
             )
         if not 0 < self.p_init <= 1:
-            raise UsageError(f"p_init: expected above 0 and at most 1, found {self.p_init!r}.")
+            raise UsageError(f"p_init: expected a number in (0, 1], found {self.p_init!r}.")
 
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat_model: ThreatModel, seed: Tensor
     ) -> Tensor:
         """Adversarial images, float32 [B, H, W, C], inside the ball and the bounds.
 
-        Where the attack succeeds it is the very point that was misclassified, elsewhere
-        the point of the highest loss. Examples do not influence each other, but for the
-        random draws, which depend on the position among those that still stand.
+        Where the attack succeeds it is the misclassified point itself, elsewhere
+        the point of the highest loss. Examples are independent except for the
+        random draws, which depend on the position among those that survive.
 
         Args:
           model: [0, 1] images float32 [B, H, W, C] -> logits [B, K], in inference mode.
@@ -119,7 +118,7 @@ class Square(Attack):
           seed: int32 [2].
 
         Raises:
-          UsageError: another norm.
+          UsageError: an unsupported norm.
         """
         if threat_model.norm not in self.norms:
             raise UsageError(
@@ -129,66 +128,64 @@ class Square(Attack):
         x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)
         sizes = self._sizes(x, threat_model.norm)
 
-        def goes_on(i: Tensor, standing: _Standing, x_adv: Tensor) -> Tensor:
-            return (i < self.queries) & (tf.size(standing.index) > 0)
+        def goes_on(i: Tensor, active: _Active, x_adv: Tensor) -> Tensor:
+            return (i < self.queries) & (tf.size(active.index) > 0)
 
-        def query(i: Tensor, standing: _Standing, x_adv: Tensor) -> tuple[Any, ...]:
+        def query(i: Tensor, active: _Active, x_adv: Tensor) -> tuple[Any, ...]:
             draw_seed = tf.random.experimental.stateless_fold_in(seed, i)
-            proposal = _propose(standing, sizes[i], i == 0, threat_model, draw_seed)
-            standing, broken = self._accept(model, standing, proposal)
-            # Most queries break nothing, and then there is nothing to move.
-            standing, x_adv = tf.cond(
+            proposal = _propose(active, sizes[i], i == 0, threat_model, draw_seed)
+            active, broken = self._accept(model, active, proposal)
+            # Most queries break nothing: then no row has to be moved.
+            active, x_adv = tf.cond(
                 tf.reduce_any(broken),
-                lambda: _leave(standing, broken, x_adv),
-                lambda: (standing, x_adv),
+                lambda: _leave(active, broken, x_adv),
+                lambda: (active, x_adv),
             )
-            return i + 1, standing, x_adv
+            return i + 1, active, x_adv
 
-        start = _Standing(all_rows(y), x, y, x, tf.fill(tf.shape(y), -float("inf")))
+        start = _Active(all_rows(y), x, y, x, tf.fill(tf.shape(y), -float("inf")))
         some, images = tf.TensorShape([None]), tf.TensorShape([None, *x.shape[1:]])
-        shapes = (tf.TensorShape([]), _Standing(some, images, some, images, some), x.shape)
-        _, standing, x_adv = tf.while_loop(
+        shapes = (tf.TensorShape([]), _Active(some, images, some, images, some), x.shape)
+        _, active, x_adv = tf.while_loop(
             goes_on, query, (tf.constant(0), start, x), shapes, parallel_iterations=1
         )
-        return tf.stop_gradient(scatter(x_adv, standing.index, standing.best))
+        return tf.stop_gradient(scatter(x_adv, active.index, active.best))
 
     def _sizes(self, x: Tensor, norm: str) -> Tensor:
-        """The side of the squares at each query, int32 [queries]; the first is not used."""
+        """The side of the squares at each query, int32 [queries]; the first is unused."""
         height, width = x.shape[1:3]
         # The paper counts from the query after the start.
         done = (tf.range(self.queries, dtype=tf.int64) - 1) * _SCHEDULE // self.queries
         halvings = tf.reduce_sum(tf.cast(done[:, None] > _HALVINGS, tf.float32), axis=1)
         size = tf.cast(tf.round(tf.sqrt(self.p_init * height * width * 0.5**halvings)), tf.int32)
         if norm != "linf":
-            # An odd side: the pyramid has a middle.
+            # An odd side, so that the pyramid has a centre.
             size = tf.maximum(size, 3)
             size = size + (size + 1) % 2
         return tf.clip_by_value(size, 1, min(height, width))
 
-    def _accept(
-        self, model: Model, standing: _Standing, proposal: Tensor
-    ) -> tuple[_Standing, Tensor]:
-        """Takes each proposal that is better; and whether each is misclassified, bool [M]."""
+    def _accept(self, model: Model, active: _Active, proposal: Tensor) -> tuple[_Active, Tensor]:
+        """Accepts the better proposals; returns also which are misclassified, bool [M]."""
         logits = model(proposal)
-        loss = tf.cast(LOSSES[self.loss](logits, standing.y), tf.float32)
-        broken = ~is_correct(logits, standing.y)
-        better = (loss > standing.loss) | broken
-        best = where(better, proposal, standing.best)
-        loss = tf.where(better, loss, standing.loss)
-        return standing._replace(best=best, loss=loss), broken
+        loss = tf.cast(LOSSES[self.loss](logits, active.y), tf.float32)
+        broken = ~is_correct(logits, active.y)
+        better = (loss > active.loss) | broken
+        best = where(better, proposal, active.best)
+        loss = tf.where(better, loss, active.loss)
+        return active._replace(best=best, loss=loss), broken
 
 
-def _leave(standing: _Standing, broken: Tensor, x_adv: Tensor) -> tuple[_Standing, Tensor]:
-    """Writes the broken examples into `x_adv` [B, ...] and goes on without them."""
-    index, points = keep(standing.index, broken, standing.best)
-    return _Standing(*keep(standing.index, ~broken, *standing[1:])), scatter(x_adv, index, points)
+def _leave(active: _Active, broken: Tensor, x_adv: Tensor) -> tuple[_Active, Tensor]:
+    """Writes the broken examples into `x_adv` [B, ...] and drops them."""
+    index, points = keep(active.index, broken, active.best)
+    return _Active(*keep(active.index, ~broken, *active[1:])), scatter(x_adv, index, points)
 
 
 def _propose(
-    standing: _Standing, size: Tensor, first: Tensor, threat_model: ThreatModel, seed: Tensor
+    active: _Active, size: Tensor, first: Tensor, threat_model: ThreatModel, seed: Tensor
 ) -> Tensor:
-    """The next point of each example to ask the model about, [M, H, W, C]."""
-    x, best = standing.x, standing.best
+    """The next point of each example to query, [M, H, W, C]."""
+    x, best = active.x, active.best
     linf = threat_model.norm == "linf"
     start, step = (_stripes, _recolour) if linf else (_grid, _move_budget)
     return tf.cond(
@@ -199,7 +196,7 @@ def _propose(
 
 
 def _stripes(x: Tensor, ball: ThreatModel, seed: Tensor) -> Tensor:
-    """x with a colour of its own, +- eps, for each column and channel."""
+    """x +- eps, with a random sign for each column and channel."""
     shape = [tf.shape(x)[0], 1, *x.shape[2:]]
     stripes = signs(tf.random.stateless_uniform(shape, seed))
     return tf.clip_by_value(x + ball.eps * stripes, *ball.bounds)
@@ -217,19 +214,19 @@ def _grid(x: Tensor, ball: ThreatModel, seed: Tensor) -> Tensor:
     """x with a grid of pyramids."""
     grid = pyramids(x, ball.norm, seed)
     if ball.norm == "l1":
-        # Each window of each channel is of length 1, far beyond the ball in sum.
+        # Each window of each channel has length 1: in total far beyond the ball.
         return ball.project(x + grid, x)
     grid = normalised(grid, ball.norm, [1, 2, 3])
     return tf.clip_by_value(x + ball.eps * grid, *ball.bounds)
 
 
 def _move_budget(x: Tensor, best: Tensor, ball: ThreatModel, size: Tensor, seed: Tensor) -> Tensor:
-    """`best` with the budget of two windows, and what is unused, put into the first one.
+    """`best` with the budget of two windows, plus the unused rest, moved into the first one.
 
-    Algorithm 3 of the paper: the first window's old content, scaled to norm 1 in each
-    channel, and a pyramid of random signs are added up and given the budget. In l2 the
-    perturbation's norm is eps afterwards, until it is clipped to the bounds; in l1 each channel
-    asks for as many times its budget as there are channels, and the projection decides.
+    Algorithm 3 of the paper: the first window's old content, scaled to norm 1 in each channel,
+    and a pyramid of random signs are added and given the budget. In l2 the perturbation then has
+    norm eps, until it is clipped to the bounds; in l1 each channel requests its budget times the
+    number of channels, and the projection decides.
     """
     channels, norm = x.shape[3], ball.norm
     draws = tf.random.stateless_uniform([tf.shape(x)[0], 5 + channels], seed)
@@ -238,7 +235,7 @@ def _move_budget(x: Tensor, best: Tensor, ball: ThreatModel, size: Tensor, seed:
     clean, clean_there = read(x, place), read(x, emptied)
     old, old_there = read(best, place) - clean, read(best, emptied) - clean_there
 
-    # What lies in both windows counts once.
+    # The overlap of both windows counts once.
     apart = tf.cast(~shared(corner, other, size), tf.float32)[..., None]
     freed = size_of(old, norm, 1) + size_of(old_there * apart, norm, 1)
     used = size_of(best - x, norm, [1, 2, 3])[:, 0]

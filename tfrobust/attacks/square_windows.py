@@ -1,6 +1,6 @@
 """Windows of images, and the pyramids that the Square attack writes into them in l2 and l1.
 
-Andriushchenko et al. (2020), https://arxiv.org/abs/1912.00049; of l1 Croce and Hein (2021),
+Andriushchenko et al. (2020), https://arxiv.org/abs/1912.00049; for l1 Croce and Hein (2021),
 https://arxiv.org/abs/2103.01208.
 """
 
@@ -12,7 +12,7 @@ from tfrobust.runtime import tf
 from tfrobust.typing import Tensor
 
 _TINY = 1e-12
-# A pyramid's steps fall with this power of the distance from its middle.
+# A pyramid's steps decay with this power of the distance from its centre.
 _FALL = {"l2": 2, "l1": 4}
 
 
@@ -22,13 +22,13 @@ def signs(draws: Tensor) -> Tensor:
 
 
 def size_of(x: Tensor, norm: str, axis: Any = None) -> Tensor:
-    """The sum of absolute values in l1, of squares in l2, over axes that stay."""
+    """The sum of absolute values (l1) or of squares (l2) over the axes, which are kept."""
     each = tf.abs(x) if norm == "l1" else tf.square(x)
     return tf.reduce_sum(each, axis=axis, keepdims=axis is not None)
 
 
 def normalised(x: Tensor, norm: str, axis: Any = None) -> Tensor:
-    """x over its norm, l1 or l2, over those axes; 0 stays 0."""
+    """x divided by its l1 or l2 norm over the axes; 0 stays 0."""
     size = tf.maximum(size_of(x, norm, axis), _TINY)
     return x / size if norm == "l1" else x * tf.math.rsqrt(size)
 
@@ -41,7 +41,7 @@ def corners(draws: Tensor, x: Tensor, size: Tensor) -> Tensor:
 
 
 def place_of(corner: Tensor, x: Tensor, size: Tensor) -> Tensor:
-    """Where the pixels of each window are among all pixels of the batch, int32 [M, size^2].
+    """Indices of each window's pixels among all pixels of the batch, int32 [M, size^2].
 
     Windows are read and written pixel by pixel, because most of them are small: masks of
     whole images would cost more than a small model does.
@@ -73,7 +73,7 @@ def shared(corner: Tensor, other: Tensor, size: Tensor) -> Tensor:
 
 
 def pyramids(x: Tensor, norm: str, seed: Tensor) -> Tensor:
-    """A grid of about 5 x 5 pyramids, each turned and signed at random, [M, H, W, C]."""
+    """A grid of about 5 x 5 pyramids with random orientations and signs, [M, H, W, C]."""
     height, width, channels = x.shape[1:]
     size = max(min(height, width) // 5, 1)
     grid = height // size, width // size

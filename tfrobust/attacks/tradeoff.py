@@ -1,7 +1,7 @@
-"""Attacks that weigh the distance against misclassification, and search for the weight.
+"""Attacks that trade the distance against misclassification, and search for the weight.
 
-What Carlini and Wagner's attack and EAD share: each example has a weight of its own, goes
-through its searches at its own pace, and leaves after the last.
+The common part of Carlini and Wagner's attack and EAD: each example has its own weight, makes
+its searches at its own pace, and is done after the last.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from tfrobust.attacks.minimal import MinimalNorm, require, require_positive
 from tfrobust.runtime import tf
 from tfrobust.typing import Tensor
 
-# A cost that fell by less than this share since the last look has come to rest.
+# A cost that fell by less than this share since the last check has converged.
 _RESTS = 0.9999
 _LOOKS = 10
 
 
 class Search(NamedTuple):
-    """Where each example is in its search for the weight; all [M].
+    """The state of each example's search for the weight; all [M].
 
     Attributes:
       weight: of misclassification, float32.
-      low: the largest weight that did not do, 0 before.
-      high: the smallest weight that did, infinite before.
-      done: steps of the present search, int32.
-      searches: ended, int32.
-      crossed: whether the present search found anything adversarial, bool.
-      cost: at the last look, float32.
+      low: the largest weight that failed, initially 0.
+      high: the smallest weight that succeeded, initially infinite.
+      done: steps of the current search, int32.
+      searches: finished searches, int32.
+      crossed: whether the current search found anything adversarial, bool.
+      cost: at the last check, float32.
     """
 
     weight: Tensor
@@ -43,21 +43,21 @@ class Search(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TradeOff(MinimalNorm):
-    """Descends size + weight * max(confidence - margin, 0) for several weights.
+    """Minimises size + weight * max(confidence - margin, 0) for several weights.
 
-    The weight is raised tenfold until it does, and bisected from then on. An example whose cost
-    has come to rest on the right side of the boundary begins its next search early; beyond it the
-    cost goes up and down while the distance still falls.
+    The weight is raised tenfold until it succeeds, and bisected from then on. An example whose
+    cost has converged on the right side of the boundary starts its next search early; beyond the
+    boundary the cost oscillates while the distance still falls.
 
     Attributes:
-      steps: gradient steps of each search, the most.
-      searches: weights that are tried.
-      initial: the first weight.
-      confidence: the margin that is aimed at, 0 or more.
+      steps: maximum gradient steps of each search.
+      searches: number of weights to try.
+      initial: initial weight.
+      confidence: target margin, 0 or more.
       learning_rate: size of the steps.
     """
 
-    # The size of the perturbation is weighed against its goal.
+    # The size of the perturbation is traded against its goal.
     whole_ball: ClassVar[bool] = False
 
     steps: int = 1000
@@ -74,7 +74,7 @@ class TradeOff(MinimalNorm):
 
     @property
     def gradient_evaluations(self) -> int:
-        """Gradients per example, the most."""
+        """Maximum number of gradients per example."""
         return self.steps * self.searches
 
     @property
@@ -89,13 +89,13 @@ class TradeOff(MinimalNorm):
         return Search(zero + self.initial, zero, far, nothing, nothing, crossed, far)
 
     def _penalty(self, logits: Tensor, y: Tensor, search: Search) -> tuple[Tensor, Tensor]:
-        """weight * max(confidence - margin, 0), and by how much the margin's gradient counts."""
+        """weight * max(confidence - margin, 0), and the factor on the margin's gradient."""
         missing = self.confidence - margin(logits, y)
         pull = tf.where(missing > 0, search.weight, 0.0)
         return pull * missing, pull
 
-    def _go_on(self, search: Search, wrong: Tensor, cost: Tensor) -> tuple[Search, Tensor]:
-        """The search after a step, and which examples begin the next one, bool [M].
+    def _advance(self, search: Search, wrong: Tensor, cost: Tensor) -> tuple[Search, Tensor]:
+        """The search after a step, and which examples start the next search, bool [M].
 
         Args:
           search: before the step.

@@ -1,8 +1,8 @@
-"""Attacks made to transfer: one iterative attack, whose gradient is steadied in several ways.
+"""Attacks made to transfer: one iterative attack with several ways to stabilise its gradient.
 
-They are crafted on a substitute, or on several (`tr.models.ensemble`), and are meant to
-fool a model that was never asked. Each steadies the gradient so that it depends less on the
-substitute's own ways; the settings combine.
+They are crafted on one substitute, or on several (`tr.models.ensemble`), and are meant to fool
+a model that is never queried. Each option makes the gradient depend less on the substitute's
+peculiarities; the options combine.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from tfrobust.typing import Tensor
 
 __all__ = ["Transferable", "di", "mi", "ni", "si", "ti", "vmi"]
 
-# Noise around a point may leave the range of pixels: it is only looked at.
+# Noise around a point may leave the pixel range: it is only evaluated.
 _ANYWHERE = (-1e3, 1e3)
 _FOLDS = {"diversity": 1, "noise": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transferable(Attack):
-    """BIM with a steadied gradient: MI-, NI-, DI-, TI-, SI- and VMI-FGSM, and what combines them.
+    """BIM with a stabilised gradient: MI-, NI-, DI-, TI-, SI- and VMI-FGSM and combinations.
 
-    Every example makes every step: that the substitute is fooled ends nothing. With momentum 0
-    and all else off it is BIM.
+    Every example makes every step, even once the substitute is fooled. With momentum 0 and all
+    options off it is BIM.
 
     Attributes:
-      steps: moves.
+      steps: number of moves.
       step_size: length of a move, in the units of eps; None is eps / steps.
-      loss: what is climbed, a name of `LOSSES`.
-      momentum: share of the gathered gradient that a move keeps; 0 is none. Each new gradient
-        enters it with a mean absolute value of 1. MI: Dong et al. (2018),
+      loss: the loss to maximise, a name of `LOSSES`.
+      momentum: share of the accumulated gradient that a move keeps; 0 is none. Each new gradient
+        is added with a mean absolute value of 1. MI: Dong et al. (2018),
         https://arxiv.org/abs/1710.06081.
-      nesterov: take the gradient where the momentum alone would lead. NI: Lin et al. (2020),
+      nesterov: take the gradient where the momentum alone leads. NI: Lin et al. (2020),
         https://arxiv.org/abs/1908.06281.
-      diversity: chance, for each image and gradient, that it is shrunk and put at a random
-        place on black. DI: Xie et al. (2019), https://arxiv.org/abs/1803.06978.
-      least_share: of its side, to which an image is shrunk at the most; in (0, 1].
-      kernel: side of the Gaussian kernel that gradients are smoothed with, odd; 1 is none. TI:
+      diversity: probability, for each image and gradient, that it is shrunk and placed at random
+        on black. DI: Xie et al. (2019), https://arxiv.org/abs/1803.06978.
+      least_share: minimum side of a shrunk image, as a share of its side, in (0, 1].
+      kernel: side of the Gaussian kernel that smooths gradients, odd; 1 is none. TI:
         Dong et al. (2019), https://arxiv.org/abs/1904.02884.
-      scales: copies of the image, each of half the values of the last, whose gradients are
-        averaged. SI: Lin et al. (2020).
-      draws: points around the current one whose mean gradient corrects the next; 0 is none.
-        VMI: Wang and He (2021), https://arxiv.org/abs/2103.15571.
-      beta: radius of the ball that they are drawn from, in radii of the threat model.
+      scales: number of copies of the image, each with half the values of the last, whose
+        gradients are averaged. SI: Lin et al. (2020).
+      draws: number of points around the current one whose mean gradient corrects the next; 0 is
+        none. VMI: Wang and He (2021), https://arxiv.org/abs/2103.15571.
+      beta: radius of the ball that those points are drawn from, in radii of the threat model.
 
     Raises:
       UsageError: a value out of range; when called, the norm 'l0'.
@@ -84,7 +84,7 @@ class Transferable(Attack):
             "steps": (self.steps >= 1, "1 or more"),
             "step_size": (self.step_size is None or self.step_size > 0, "more than 0"),
             "momentum": (self.momentum >= 0, "0 or more"),
-            "diversity": (0 <= self.diversity <= 1, "a chance in [0, 1]"),
+            "diversity": (0 <= self.diversity <= 1, "a probability in [0, 1]"),
             "least_share": (0 < self.least_share <= 1, "a share in (0, 1]"),
             "kernel": (self.kernel >= 1 and self.kernel % 2 == 1, "an odd number, 1 or more"),
             "scales": (self.scales >= 1, "1 or more"),
@@ -110,7 +110,7 @@ class Transferable(Attack):
           x: clean images, float32 [B, H, W, C].
           y: labels, int [B].
           threat_model: the ball; its norm is 'linf', 'l2' or 'l1'.
-          seed: int32 [2], for what is drawn.
+          seed: int32 [2], for the random draws.
 
         Raises:
           UsageError: the norm 'l0', or too few classes for the loss.
@@ -137,14 +137,14 @@ class Transferable(Attack):
         return tf.stop_gradient(found[1])
 
     def _gather(self, gathered: Tensor, grad: Tensor) -> Tensor:
-        """The momentum with one gradient more; without momentum, the gradient itself."""
+        """The momentum plus the gradient; without momentum, the gradient itself."""
         if not self.momentum:
             return grad
         mean = tf.reduce_mean(tf.abs(grad), axis=[1, 2, 3], keepdims=True)
         return self.momentum * gathered + tf.math.divide_no_nan(grad, mean)
 
     def _gradient(self, model: Model, x: Tensor, y: Tensor, seed: Tensor) -> Tensor:
-        """The mean gradient at x over the scales, each seen with its own diversity."""
+        """The mean gradient at x over the scales, each with its own random diversity."""
         if self.scales == 1:
             return self._at_scale(model, x, y, seed, tf.constant(0))
         return _mean(lambda k: self._at_scale(model, x, y, seed, k), self.scales, x)
@@ -192,12 +192,12 @@ def ni() -> Transferable:
 
 
 def di() -> Transferable:
-    """M-DI2-FGSM: momentum, and images shrunk at random. Xie et al. (2019)."""
+    """M-DI2-FGSM: momentum, and randomly shrunk images. Xie et al. (2019)."""
     return Transferable(diversity=0.5)
 
 
 def ti() -> Transferable:
-    """TI-MI-FGSM: momentum, and gradients smoothed, 7x7. Dong et al. (2019)."""
+    """TI-MI-FGSM: momentum, and smoothed gradients, 7x7. Dong et al. (2019)."""
     return Transferable(kernel=7)
 
 
@@ -207,24 +207,24 @@ def si() -> Transferable:
 
 
 def vmi() -> Transferable:
-    """VMI-FGSM: momentum, corrected by 20 gradients around. Wang and He (2021)."""
+    """VMI-FGSM: momentum, corrected by 20 gradients at points around. Wang and He (2021)."""
     return Transferable(draws=20)
 
 
 def shrunk(x: Tensor, seed: Tensor, chance: float, least_share: float) -> Tensor:
-    """Images of which some are shrunk and put at a random place on black, like x.
+    """Images, some of which are shrunk and placed at random on black, like x.
 
     Args:
       x: float32 [B, H, W, C].
       seed: int32 [2].
-      chance: that an image is shrunk.
-      least_share: of its side, at the most; the share is drawn evenly from there to 1.
+      chance: probability that an image is shrunk.
+      least_share: minimum share of its side; drawn uniformly from there to 1.
     """
     count = tf.shape(x)[0]
     chances, shares, places = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
     share = tf.random.stateless_uniform([count, 1], shares, least_share, 1.0)
     share = tf.where(tf.random.stateless_uniform([count, 1], chances) < chance, share, 1.0)
-    # A box that reaches beyond the image, as far as it is to shrink, and is filled with 0 there.
+    # A crop box larger than the image in inverse proportion, filled with 0 outside the image.
     low = -(1 / share - 1) * tf.random.stateless_uniform([count, 2], places)
     boxes = tf.concat([low, low + 1 / share], axis=1)
     side = tf.shape(x)[1:3]
@@ -232,7 +232,7 @@ def shrunk(x: Tensor, seed: Tensor, chance: float, least_share: float) -> Tensor
 
 
 def gaussian_kernel(side: int) -> Tensor:
-    """A Gaussian kernel of sum 1 that ends at 3 deviations, float32 [side, side]."""
+    """A Gaussian kernel with sum 1, cut off at 3 deviations, float32 [side, side]."""
     places = tf.linspace(-3.0, 3.0, side)
     weights = tf.exp(-tf.square(places) / 2)
     kernel = weights[:, None] * weights[None]
@@ -240,7 +240,7 @@ def gaussian_kernel(side: int) -> Tensor:
 
 
 def _mean(one: Callable[[Tensor], Tensor], count: int, like: Tensor) -> Tensor:
-    """The mean of one(k) over k in 0..count - 1, each in its turn: the graph holds one."""
+    """The mean of one(k) over k in 0..count - 1, in a loop: the graph holds `one` once."""
     _, total = tf.while_loop(
         lambda k, _: k < count, lambda k, total: (k + 1, total + one(k)),
         (tf.constant(0), tf.zeros_like(like)), parallel_iterations=1,
@@ -249,5 +249,5 @@ def _mean(one: Callable[[Tensor], Tensor], count: int, like: Tensor) -> Tensor:
 
 
 def _fold(seed: Tensor, what: str) -> Tensor:
-    """A seed of its own for each thing drawn."""
+    """A separate seed for each random draw."""
     return tf.random.experimental.stateless_fold_in(seed, _FOLDS[what])

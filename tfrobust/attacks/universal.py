@@ -1,7 +1,7 @@
-"""One perturbation for all images: how many of them it fools, seen and unseen.
+"""One perturbation for all images, and the share of images that it fools, seen and unseen.
 
-Moosavi-Dezfooli et al. (2017), https://arxiv.org/abs/1610.08401, made by gradient ascent over
-batches as by Shafahi et al. (2020), https://arxiv.org/abs/1811.11304.
+Moosavi-Dezfooli et al. (2017), https://arxiv.org/abs/1610.08401, optimised by gradient ascent
+over batches as by Shafahi et al. (2020), https://arxiv.org/abs/1811.11304.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
 from tfrobust.typing import Function, Model, Source, Tensor
 
-#: An image whose loss is above this has been fooled enough: it pulls no more (Shafahi et al.).
+#: An image whose loss is above this is fooled already and contributes no gradient (Shafahi et al.).
 _ENOUGH = 9.0
 
 
 @dataclass(frozen=True)
 class Fooled:
-    """What one perturbation does to a set of N images.
+    """The effect of one perturbation on a set of N images.
 
     Attributes:
       images: N.
@@ -64,13 +64,13 @@ class Fooled:
 
 @dataclass(frozen=True)
 class UniversalPerturbation:
-    """One perturbation for all images, and what it does.
+    """One perturbation for all images, and its effect.
 
     Attributes:
-      delta: float32 [H, W, C], in the ball; an image with it is clipped to the bounds.
-      ball: that it lies in.
-      train: what it does to the images that it was made on.
-      test: what it does to images that it was not made on.
+      delta: float32 [H, W, C], in the ball; perturbed images are clipped to the bounds.
+      ball: the threat model.
+      train: its effect on the images that it was trained on.
+      test: its effect on held-out images.
     """
 
     delta: np.ndarray
@@ -84,7 +84,7 @@ class UniversalPerturbation:
         return moved
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON entry: the ball, and what it does to seen and unseen images."""
+        """The JSON entry: the ball, and the effect on training and held-out images."""
         return {
             "norm": self.ball.norm, "eps": self.ball.eps,
             "made_on": self.train.as_dict(), "measured_on": self.test.as_dict(),
@@ -93,7 +93,7 @@ class UniversalPerturbation:
     def __str__(self) -> str:
         return (
             f"One perturbation for all images, {self.ball}\n"
-            f"made on    {self.train}\nmeasured on{self.test}"
+            f"trained on {self.train}\ntested on  {self.test}"
         )
 
     def save(self, folder: Path | str) -> list[Path]:
@@ -102,10 +102,10 @@ class UniversalPerturbation:
         Raises:
           TFRobustError: the disk is full or the folder cannot be written.
         """
-        return save_made(Path(folder) / "universal", self.as_dict(), delta=self.delta)
+        return save_arrays(Path(folder) / "universal", self.as_dict(), delta=self.delta)
 
 
-def save_made(path: Path, values: dict[str, Any], **arrays: np.ndarray) -> list[Path]:
+def save_arrays(path: Path, values: dict[str, Any], **arrays: np.ndarray) -> list[Path]:
     """Writes PATH.json with the values and PATH.npz with the arrays.
 
     Raises:
@@ -123,25 +123,25 @@ def universal(
     epochs: int = 10, step_size: float | None = None, batch_size: int = 128, seed: int = 0,
     view: InputView | None = None,
 ) -> UniversalPerturbation:  # fmt: skip
-    """Makes one perturbation that is to fool the model on every image.
+    """Makes one perturbation meant to fool the model on every image.
 
-    Each batch moves it one steepest step of the ball along the mean gradient of the
-    cross-entropy, of which no image counts beyond a value of 9.
+    Each batch moves it by one steepest step of the ball along the mean gradient of the
+    cross-entropy; an image with a loss above 9 no longer counts.
 
     Args:
       model: any classifier, as `evaluate` takes it.
-      data: the images that it is made on, as `evaluate` takes them.
+      data: the images that it is trained on, as `evaluate` takes them.
       ball: its norm, radius and bounds; any norm but 'l0'.
-      test: images to measure it on; None sets half of `data` aside, at random by the seed.
+      test: images to measure it on; None holds out half of `data`, at random by the seed.
       epochs: passes over the images, 1 or more.
-      step_size: of a batch, in the units of eps; None is eps / 10.
+      step_size: for one batch, in the units of eps; None is eps / 10.
       batch_size: images in a batch.
-      seed: of the order of the images, and of what is set aside.
-      view: what the model takes for pixels; None finds out, or else [0, 1].
+      seed: of the order of the images, and of the held-out half.
+      view: the model's input range; None detects it, falling back to [0, 1].
 
     Raises:
-      UsageError: a setting is out of range, or there are too few images to set half aside.
-      TFRobustError: data and model do not fit.
+      UsageError: a setting is out of range, or there are too few images to hold half out.
+      TFRobustError: data and model do not match.
 
     Examples:
       >>> found = tr.universal(model, (x, y), tr.Linf(0.1), epochs=2)
@@ -151,20 +151,20 @@ def universal(
       (32, 32)
     """
     _check(ball, epochs, step_size, batch_size)
-    judge, (made_on, others), rows, random = opened(model, data, test, seed, view)
-    shape = made_on.image_shape
-    climb = _climber(attackable(judge), shape, ball, step_size)
+    judge, (images, others), rows, random = opened(model, data, test, seed, view)
+    shape = images.image_shape
+    climb = _ascent_step(attackable(judge), shape, ball, step_size)
     delta = tf.zeros(shape)
     for _ in range(epochs):
         order = random.permutation(rows[0])
         for first in range(0, len(order), batch_size):
             part = np.sort(order[first : first + batch_size])
-            x, y = tf.constant(made_on.pixels(part)), tf.constant(made_on.labels[part], tf.int32)
+            x, y = tf.constant(images.pixels(part)), tf.constant(images.labels[part], tf.int32)
             delta = climb(x, y, delta)
-    look = _looker(inference(judge), shape, ball)
+    look = _predictor(inference(judge), shape, ball)
     train, unseen = (
         _fooled(look, each, which, delta, batch_size)
-        for each, which in zip((made_on, others), rows, strict=True)
+        for each, which in zip((images, others), rows, strict=True)
     )
     return UniversalPerturbation(delta.numpy(), ball, train, unseen)
 
@@ -174,23 +174,23 @@ def opened(
 ) -> tuple[
     Classifier, tuple[ImageSet, ImageSet], tuple[np.ndarray, np.ndarray], np.random.Generator
 ]:
-    """The model; images to make something on and others to measure it on; which; what draws.
+    """The model; training and test images; their rows; the random generator.
 
     Raises:
       UsageError: there are too few images.
-      TFRobustError: data and model do not fit.
+      TFRobustError: data and model do not match.
     """
     judge, images = open_pair(model, data, view=view)
     random = np.random.default_rng(seed)
-    made_on, others, rows = _split(images, test, random)
+    images, others, rows = _split(images, test, random)
     check_labels(others.labels, judge.classes)
-    return judge, (made_on, others), rows, random
+    return judge, (images, others), rows, random
 
 
 def _split(
     images: ImageSet, test: Any, random: np.random.Generator
 ) -> tuple[ImageSet, ImageSet, tuple[np.ndarray, np.ndarray]]:
-    """Where it is made and where it is measured, each with the rows that are used."""
+    """The training and the test images, each with the rows that are used."""
     if test is not None:
         others = as_images(test, channels=images.image_shape[2])
         if others.image_shape != images.image_shape:
@@ -200,18 +200,18 @@ def _split(
             )
         return images, others, (np.arange(len(images)), np.arange(len(others)))
     if len(images) < 2:
-        raise UsageError("data: expected 2 images or more to set half aside, or give test=.")
+        raise UsageError("data: expected at least 2 images to hold half out, or pass test=.")
     order = random.permutation(len(images))
     half = (len(images) + 1) // 2
     return images, images, (np.sort(order[:half]), np.sort(order[half:]))
 
 
-def _climber(
+def _ascent_step(
     logits: Function, shape: tuple[int, ...], ball: ThreatModel, step_size: float | None
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """(x, y, delta) -> delta after one step, as a graph."""
     size = ball.eps / 10 if step_size is None else step_size
-    # Its size alone bounds the perturbation; the bounds are those of the images with it.
+    # Only the size of the perturbation is limited; the bounds apply to the images with it.
     free = ThreatModel(ball.norm, ball.eps, (-np.inf, np.inf))
     specs = [*_batch(shape), tf.TensorSpec(shape, tf.float32)]
 
@@ -222,7 +222,7 @@ def _climber(
     def climb(x: Tensor, y: Tensor, delta: Tensor) -> Tensor:
         here = x + delta
         low, high = ball.bounds
-        # Where a pixel is held by a bound, a step there changes nothing: it has no say.
+        # Where a pixel is at a bound, a step there changes nothing: it does not count.
         grad, _ = input_gradient(logits, tf.clip_by_value(here, low, high), y, clipped)
         grad = grad * tf.cast((here >= low) & (here <= high), tf.float32)
         step = free.steepest_step(tf.reduce_mean(grad, axis=0, keepdims=True), size)
@@ -232,7 +232,7 @@ def _climber(
     return made
 
 
-def _looker(
+def _predictor(
     logits: Function, shape: tuple[int, ...], ball: ThreatModel
 ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """(x, delta) -> the predictions without and with it, int32 [B]; a graph."""

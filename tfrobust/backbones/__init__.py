@@ -1,7 +1,7 @@
 """Networks by name: image in [0, 1] -> normalise -> (resize) -> features -> logits.
 
-``BACKBONES`` lists them; `build` makes one, `blocks` and `set_trainable` walk through
-it for staged unfreezing. To add a network, describe it as a `Backbone` and name it here.
+``BACKBONES`` lists them; `build` builds one, `blocks` and `set_trainable` divide it for staged
+unfreezing. To add a network, describe it as a `Backbone` and list it here.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ _EFFICIENTNET = (
 )
 
 
-# From scratch a ResNet of this size is lost at more than this.
+# A ResNet of this size does not train from scratch at a higher learning rate.
 _DEEP = Tuning("adam", 0.001, low_precision=True)
 
 

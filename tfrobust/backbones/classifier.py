@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from tfrobust.runtime import keras
 
 MIN_SIDE = 32
-# Mean and standard deviation of ImageNet's RGB pixels in [0, 1], and the BGR
-# means in 0..255 of the Caffe models, as keras.applications has them.
+# Mean and standard deviation of ImageNet's RGB pixels in [0, 1], and the BGR means in 0..255 of
+# the Caffe models, from keras.applications.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CAFFE_MEAN = (103.939, 116.779, 123.68)
 
@@ -41,40 +41,40 @@ def build(
     seed: int | None = None,
     **settings: Any,
 ) -> keras.Model:
-    """Builds a flat functional classifier that holds its own normalisation.
+    """Builds a flat functional classifier that includes its own normalisation.
 
     Normalisation, resizing and logits stay float32 under a mixed precision policy.
-    The model is made of stock Keras layers, but for grouped convolutions, `UnfoldConv2D`
-    and position embeddings, which are registered: it reloads without custom objects.
+    The model consists of stock Keras layers, except for grouped convolutions, `UnfoldConv2D` and
+    position embeddings, which are registered: it reloads without custom objects.
 
     Args:
       name: one of `BACKBONES`.
       num_classes: length of the logits, at least 2.
       image_shape: (H, W, 3) of the images; H and W at least 32 unless resized.
-      weights: 'none' (random), 'imagenet' (downloaded once into ``~/.keras/models``) or
-        a local file, of Keras or a torch state dict, see `weights.load`; the head stays
-        random unless the file is a classifier with as many classes.
+      weights: 'none' (random), 'imagenet' (downloaded once into ``~/.keras/models``) or a local
+        file, of Keras or a torch state dict, see `weights.load`; the head stays random unless
+        the file is a classifier with the same number of classes.
       resize: side in pixels that images are resized to (bilinear) inside the model.
-      alpha: factor on the channels, of networks that take it.
-      stem: 'standard', which leaves 1/32 of an image's side at the end; 'medium', twice as
-        much; or 'small', four times, for images of 32 pixels. Weights fit any of them, but
-        for resnet18, resnet34 and resnext50, whose first convolution is 7x7 or 3x3.
+      alpha: factor on the number of channels, for networks that support it.
+      stem: 'standard', which reduces an image's side to 1/32 at the end; 'medium', which keeps
+        twice as much; or 'small', four times, for images of 32 pixels. Weights fit all stems,
+        except for resnet18, resnet34 and resnext50, whose first convolution is 7x7 or 3x3.
       convolution: 'keras', or 'unfold' for the SimpleNets on `UnfoldConv2D`.
-      position_embedding: whether `vit` learns where each patch lies.
-      bn_momentum: momentum of each BatchNormalization, where there are any; None keeps the
-        network's own, .9 to .9997, of which the upper ones are slow for short training.
-      dropout: part of the pooled features dropped in training.
-      seed: seeds Keras's global generators, so that the random weights repeat; None
-        leaves them alone.
-      **settings: those that this network alone has.
+      position_embedding: whether `vit` learns the position of each patch.
+      bn_momentum: momentum of each BatchNormalization, if there are any; None keeps the
+        network's own, 0.9 to 0.9997, of which the higher ones are slow for short training.
+      dropout: share of the pooled features dropped in training.
+      seed: seeds Keras's global generators, so that the random weights are reproducible; None
+        does not touch them.
+      **settings: the network's own settings.
 
     Returns:
       A model `name`: float32 'image' [B, H, W, 3] in [0, 1] -> float32 [B, num_classes].
 
     Raises:
-      UsageError: an unknown name, an argument out of range, or one of alpha, stem,
-        convolution and position_embedding given to a network that does not take it.
-      TFRobustError: the weights cannot be downloaded or read, or do not fit.
+      UsageError: an unknown name, an argument out of range, or one of alpha, stem, convolution
+        and position_embedding given to a network that does not support it.
+      TFRobustError: the weights cannot be downloaded or read, or do not match.
 
     Examples:
       >>> network = tr.build("simplenet", num_classes=10, image_shape=(32, 32, 3))
@@ -118,7 +118,7 @@ def _check_shapes(
 
 
 def _options(backbone: Backbone, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that the network takes; another that asks for something is an error."""
+    """The settings that the network supports; any other non-default setting is an error."""
     for name, value in given.items():
         choices = {"stem": STEMS, "convolution": CONVOLUTIONS}.get(name)
         if choices and value not in choices:
@@ -126,8 +126,8 @@ def _options(backbone: Backbone, given: Mapping[str, Any]) -> dict[str, Any]:
         if name not in backbone.options and value != OPTIONS[name]:
             takers = [one for one in BACKBONES if name in BACKBONES[one].options]
             raise UsageError(
-                f"{name}: {backbone.name} does not take it, expected {OPTIONS[name]!r}, found "
-                f"{value!r}: set it so, or choose {' or '.join(takers)}."
+                f"{name}: {backbone.name} does not support it, expected {OPTIONS[name]!r}, found "
+                f"{value!r}: use that, or choose {' or '.join(takers)}."
             )
     return {name: value for name, value in given.items() if name in backbone.options}
 
@@ -141,7 +141,7 @@ def _check_numbers(alpha: float, dropout: float, bn_momentum: float) -> None:
 
 
 def _normalise(x: Any, normalisation: str) -> Any:
-    """Pixels of [0, 1] as the network was trained to take them."""
+    """Pixels of [0, 1], normalised as in the network's training."""
     from tfrobust.runtime import keras, tf
 
     if normalisation == "caffe":
@@ -156,7 +156,7 @@ def _normalise(x: Any, normalisation: str) -> Any:
 
 
 def _resized(x: Any, side: int | None) -> Any:
-    """Bilinear resizing, which commutes with normalisation; that is cheaper on fewer pixels."""
+    """Bilinear resizing, which commutes with normalisation; done first on fewer pixels."""
     from tfrobust.runtime import keras
 
     if side is None or x.shape[1:3] == (side, side):
@@ -165,7 +165,7 @@ def _resized(x: Any, side: int | None) -> Any:
 
 
 def _head(x: Any, num_classes: int, dropout: float, seed: int | None) -> Any:
-    """Features, pooled over the map where they are one -> logits."""
+    """Features, pooled if they are a map -> logits."""
     from tfrobust.runtime import keras
 
     layers = keras.layers
@@ -179,7 +179,7 @@ def _head(x: Any, num_classes: int, dropout: float, seed: int | None) -> Any:
 def _features(
     backbone: Backbone, image: Any, x: Any, options: Mapping[str, Any]
 ) -> tuple[Any, Any]:
-    """The input and the map of features; with a stem that is not standard a new graph."""
+    """The input and the map of features; a non-standard stem builds a new graph."""
     module, _, function = backbone.constructor.rpartition(":")
     if module:
         return image, getattr(import_module(module), function)(x, **options)

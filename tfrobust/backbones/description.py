@@ -1,4 +1,4 @@
-"""What a network is to this package: a description, from which `build` makes it."""
+"""The description of a network, from which `build` makes it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tfrobust.config import BackboneConfig
 from tfrobust.errors import UsageError
 from tfrobust.plugins import as_dataclass, settings_of, typed
 
-# Settings that some networks take and others do not, with the value that asks for nothing.
+# Settings that only some networks support, with their neutral values.
 OPTIONS = {
     name: getattr(BackboneConfig(), name)
     for name in ("alpha", "stem", "convolution", "position_embedding")
@@ -21,16 +21,16 @@ OPTIONS = {
 
 @dataclass(frozen=True)
 class Tuning:
-    """What a network trains best with, from random weights on small images.
+    """The settings with which a network trains best from scratch on small images.
 
     Attributes:
       optimizer: a name of `TrainingConfig.optimizer`.
-      learning_rate: at its height.
-      weight_decay: as `TrainingConfig` takes it.
-      alpha: factor on the channels that measured best on small machines.
-      batch_size: images in a batch, where there are thousands.
+      learning_rate: peak learning rate.
+      weight_decay: in the form of `TrainingConfig`.
+      alpha: factor on the channels that scored best on small machines.
+      batch_size: images in a batch, for thousands of images.
       quick: whether it learns small images in a few epochs, and overfits them soon after.
-      low_precision: whether bfloat16 pays where the processor computes in it.
+      low_precision: whether bfloat16 pays off if the processor supports it.
     """
 
     optimizer: str = "adam"
@@ -47,31 +47,31 @@ class Backbone:
     """A network, as data.
 
     Attributes:
-      name: its name here, and that of the models built from it.
+      name: its name here, and the name of models built from it.
       constructor: its name in `keras.applications`, or 'package.module:function' of a
         builder: normalised images [B, H, W, 3], with its `options` as keywords -> a map
         of features [B, h, w, C] or a vector [B, C].
-      normalisation: how it takes pixels: 'tf' is [-1, 1], 'caffe' is BGR in 0..255
-        less the ImageNet means, 'torch' is RGB less the ImageNet mean over the standard
+      normalisation: the pixels that it expects: 'tf' is [-1, 1], 'caffe' is BGR in 0..255 minus
+        the ImageNet means, 'torch' is RGB minus the ImageNet mean, divided by the standard
         deviation, 'inside' is 0..255 with a torch normalisation inside the network.
-      blocks: (pattern, block) pairs that sort layers by name into the network's repeated
-        unit (inverted residual, residual unit, cell) or, for DenseNet, dense block; the
-        first pattern that matches the start of a layer's name wins.
-      options: the settings that it takes: some of `OPTIONS`, or its own, which are keyword-only
-        arguments of its constructor.
+      blocks: (pattern, block) pairs that sort layers by name into the network's repeated unit
+        (inverted residual, residual unit, cell) or, for DenseNet, dense block; the first
+        pattern that matches the start of a layer's name applies.
+      options: the settings that it supports: some of `OPTIONS`, or its own, which are
+        keyword-only arguments of its constructor.
       stride: how many times smaller than the image its last map is, with the standard stem.
       gmacs: billions of multiply-adds of a forward pass at 224x224, with the standard stem, as
-        its authors give them; 0 where nobody did.
+        published by its authors; 0 if unpublished.
       batch_norm: whether it has BatchNormalization.
-      tuning: what it trains best with from scratch.
-      halvings: for a network of `keras.applications` that takes `stem`: its first two layers
+      tuning: the settings with which it trains best from scratch.
+      halvings: for a network of `keras.applications` that supports `stem`: its first two layers
         that halve the map.
-      url: the ImageNet weights without top; `{alpha}` and `{side}` where they come in
-        several widths and image sizes; None where Keras publishes none.
-      md5: the file's digest, where Keras publishes one.
-      file: the name Keras caches it under, where that is not the URL's last part.
-      widths: the `alpha` that have ImageNet weights, for a network of variable width.
-      sides: the image sizes in pixels that have ImageNet weights of their own.
+      url: the ImageNet weights without top; `{alpha}` and `{side}` if they come in several widths
+        and image sizes; None if Keras publishes none.
+      md5: the file's digest, if Keras publishes one.
+      file: the name under which Keras caches it, if that is not the URL's last part.
+      widths: the values of `alpha` with ImageNet weights, for a network of variable width.
+      sides: the image sizes in pixels with their own ImageNet weights.
     """
 
     name: str
@@ -91,14 +91,14 @@ class Backbone:
     sides: tuple[int, ...] = ()
 
     def checked(self, settings: Mapping[str, Any], beside: Sequence[str] = ()) -> dict[str, Any]:
-        """Settings that this network alone has, with the types that its constructor says.
+        """The network's own settings, with the types in its constructor's signature.
 
         Args:
           settings: name -> value, or its text.
           beside: settings that every network has, for the message.
 
         Raises:
-          UsageError: one is none of them, or of the wrong type.
+          UsageError: a setting is unknown, or of the wrong type.
         """
         module, _, function = self.constructor.rpartition(":")
         own = as_dataclass(getattr(import_module(module), function)) if module else None
@@ -116,5 +116,5 @@ class Backbone:
 
 
 def scaled(channels: int, alpha: float) -> int:
-    """`channels` times `alpha`, as the nearest multiple of 8 above 0: fast on processors."""
+    """`channels` times `alpha`, rounded to a multiple of 8 of at least 8: fast on CPUs."""
     return 8 * max(1, round(channels * alpha / 8))

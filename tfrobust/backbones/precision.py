@@ -1,4 +1,4 @@
-"""The number format in which a network computes."""
+"""The numerical precision in which a network computes."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ if TYPE_CHECKING:
 
 
 def is_mixed(model: keras.Model) -> bool:
-    """Whether any layer computes in fewer bits than its weights have."""
+    """Whether any layer computes in lower precision than its weights have."""
     return any(layer.compute_dtype != layer.dtype for layer in model.layers if layer.dtype)
 
 
 def in_float32(model: keras.Model) -> keras.Model:
-    """A network of the same layers and weights that computes in float32 throughout.
+    """A network with the same layers and weights that computes entirely in float32.
 
-    Mixed precision is for the speed of training. A network that rounds its inputs to
-    bfloat16 moves in steps, of 1 / 128 of a value: its gradients are as coarse, attacks on
-    it miss what is there to be found, and its accuracy under attack says little of the
-    same weights anywhere else.
+    Mixed precision speeds up training. A network that rounds its inputs to bfloat16 changes in
+    steps of 1 / 128 of a value: its gradients are as coarse, attacks on it miss adversarial
+    images, and its accuracy under attack does not carry over to the same weights in another
+    precision.
 
     Args:
-      model: a functional model, left as it is.
+      model: a functional model; not modified.
 
     Returns:
-      A new model with weights of its own.
+      A new model with its own weights.
     """
 
     config = _float32(model.get_config())

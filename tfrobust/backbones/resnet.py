@@ -18,7 +18,7 @@ from tfrobust.typing import Tensor
 Unit = Callable[..., Tensor]
 
 _GROUPS, _WIDTH_OF_GROUP = 32, 4
-# Torch's BatchNorm: its epsilon, and 1 less its momentum.
+# Torch's BatchNorm: its epsilon, and 1 minus its momentum.
 _EPSILON, _MOMENTUM = 1e-5, 0.9
 
 
@@ -55,7 +55,7 @@ def _stem(x: Tensor, channels: int, kind: str) -> Tensor:
         stride = {"medium": 2, "small": 1}[kind]
         return _relu(_norm(_conv(x, channels, 3, stride, "conv1"), "bn1"), "relu")
     x = _relu(_norm(_conv(x, channels, 7, 2, "conv1"), "bn1"), "relu")
-    # No value is below 0 here, so zeros around the image never win.
+    # No value is negative here, so zero padding never affects the maximum.
     x = layers.ZeroPadding2D(1, name="maxpool_pad")(x)
     return layers.MaxPooling2D(3, strides=2, name="maxpool")(x)
 
@@ -90,7 +90,7 @@ def _conv(x: Tensor, channels: int, side: int, stride: int, name: str, groups: i
     from tfrobust.runtime import keras
 
     options: dict[str, Any] = {"use_bias": False, "kernel_initializer": _he(), "name": name}
-    # With stride 1 that is what 'same' does; with 2 it is not.
+    # With stride 1 this equals 'same'; with stride 2 it does not.
     if stride > 1 and side > 1:
         x = keras.layers.ZeroPadding2D(side // 2, name=f"{name}.pad")(x)
     options |= {"strides": stride, "padding": "valid" if stride > 1 else "same"}

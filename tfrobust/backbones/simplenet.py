@@ -1,11 +1,11 @@
-"""Two plain convolutional networks for images of 32 pixels and up, by either convolution."""
+"""Two plain convolutional networks for images of at least 32 pixels, with either convolution."""
 
 from __future__ import annotations
 
 from tfrobust.backbones.description import Backbone, Tuning, scaled
 from tfrobust.typing import Tensor
 
-# (channels, side of the kernel, whether the map is halved after it) of each convolution.
+# (channels, kernel size, whether the map is halved afterwards) of each convolution.
 _PLAIN = ((32, 7, True), (64, 3, True), (128, 3, False))
 _PLUS = tuple(
     (channels, 3, second and channels < 256)
@@ -25,7 +25,7 @@ def simplenet(x: Tensor, *, alpha: float = 1.0, convolution: str = "keras") -> T
 def simplenet_plus(x: Tensor, *, alpha: float = 1.0, convolution: str = "keras") -> Tensor:
     """Normalised images [B, H, W, 3] -> features [B, H/8, W/8, 256 alpha]; 8 convolutions.
 
-    Deeper than `simplenet`, with kernels of 3x3 (as VGG, https://arxiv.org/abs/1409.1556)
+    Deeper than `simplenet`, with 3x3 kernels (as in VGG, https://arxiv.org/abs/1409.1556)
     and BatchNorm after each.
     """
     from tfrobust.runtime import keras

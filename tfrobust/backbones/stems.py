@@ -1,6 +1,6 @@
-"""Stems that see more of a small image: early strides of a network are taken back.
+"""Stems with more resolution for small images: a network's early strides are removed.
 
-Strides are no weights: a network with another stem loads the same file.
+Strides have no weights: a network with another stem loads the same file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def with_stem(model: keras.Model, halvings: tuple[str, ...], stem: str) -> keras.Model:
-    """The network with another stem, with new random weights.
+    """The network with another stem and new random weights.
 
     Args:
       model: a flat functional network.
@@ -20,8 +20,8 @@ def with_stem(model: keras.Model, halvings: tuple[str, ...], stem: str) -> keras
       stem: 'standard' keeps both strides, 'medium' the first, 'small' none.
 
     Returns:
-      `model` itself for 'standard', else a network with the same layers and names, each
-      early map of which is twice ('medium') or four times ('small') as wide and high.
+      `model` itself for 'standard', else a network with the same layers and names, whose early
+      maps have twice ('medium') or four times ('small') the width and height.
     """
     taken_back = {"standard": (), "medium": halvings[1:], "small": halvings}[stem]
     if not taken_back:
@@ -38,6 +38,6 @@ def _take_back_stride(layer: dict[str, Any], layers: dict[str, dict[str, Any]]) 
     settings["strides"] = (1, 1)
     source = layers[layer["inbound_nodes"][0][0][0]]
     if source["class_name"] == "ZeroPadding2D":
-        # A strided convolution is padded on two sides only: now the map keeps its size.
+        # A strided convolution is padded on two sides only; now the map keeps its size.
         side = settings.get("kernel_size", settings.get("pool_size"))[0]
         source["config"]["padding"] = ((side // 2, side // 2), (side // 2, side // 2))

@@ -24,7 +24,7 @@ _OWN = {
 
 
 class _Backbones(Table[Backbone]):
-    """Networks as `Backbone`s; a user's plain function of features is made one."""
+    """Networks as `Backbone`s; a user's plain function of features is wrapped as one."""
 
     def __contains__(self, name: object) -> bool:
         return super().__contains__(name) or names_model_file(name)
@@ -36,13 +36,13 @@ class _Backbones(Table[Backbone]):
                     f"--backbone {name}: no such file: expected the path of a Keras model (.keras "
                     f"or .h5), or a backbone by name: {', '.join(self.built_in)}."
                 )
-            # A whole classifier: whoever builds it reads the file.
+            # A complete classifier: `build` reads the file.
             return Backbone(name=name, constructor=name, normalisation="none", blocks=(), stride=1)
         found = super().__getitem__(name)
         if isinstance(found, Backbone):
             return found
         constructor = f"{found.__module__}:{found.__qualname__}"
-        # What a function says of itself, else the most careful guess.
+        # The function's own attributes, else the most cautious guess.
         return Backbone(
             name=found.__name__, constructor=constructor, normalisation="tf", blocks=(),
             stride=getattr(found, "stride", 16), options=tuple(settings_of(as_dataclass(found))),

@@ -1,4 +1,4 @@
-"""A torch state dict as layers with weights in Keras's layout; nothing in the file is run."""
+"""A torch state dict as layers with weights in Keras's layout; nothing in the file is executed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tfrobust.data.torch_legacy import open_torch
 from tfrobust.errors import TFRobustError
 
 SUFFIXES = (".pth", ".pt")
-# What torch calls a layer's tensors, in the order in which Keras keeps them.
+# Torch's names of a layer's tensors, in Keras's order.
 _PARTS = ("weight", "bias", "running_mean", "running_var")
-# How many batches moved BatchNorm's statistics; Keras does not count them.
+# The number of batches that updated BatchNorm's statistics; Keras does not count them.
 _COUNTER = "num_batches_tracked"
-# Under which key checkpoints keep the state dict, beside the optimiser's and others.
+# The keys under which checkpoints store the state dict, beside the optimiser's and others.
 _NESTED = ("state_dict", "model_state_dict", "model")
 _PARALLEL = "module."
 
@@ -26,21 +26,21 @@ _PARALLEL = "module."
 def read(path: Path) -> dict[str, list[np.ndarray]]:
     """The layers of a state dict, by their torch names, in the file's order.
 
-    Kernels become Keras's: [O, I, h, w] is turned to [h, w, I, O], [O, I] to [I, O]. A
-    checkpoint that keeps the state dict under 'state_dict', 'model_state_dict' or 'model'
-    is one too, and the prefix of torch's DataParallel is dropped.
+    Kernels are converted to Keras's layout: [O, I, h, w] to [h, w, I, O], [O, I] to [I, O]. A
+    checkpoint with the state dict under 'state_dict', 'model_state_dict' or 'model' is accepted
+    too, and the prefix of torch's DataParallel is dropped.
 
     Args:
-      path: a file of `torch.save(model.state_dict(), path)`, in torch's zip format or in
-        the one before it.
+      path: a file of `torch.save(model.state_dict(), path)`, in torch's zip format or the
+        earlier one.
 
     Raises:
-      TFRobustError: the file is broken, is refused, or holds something else.
+      TFRobustError: the file is broken, is rejected, or contains something else.
     """
     with open_torch(path) as packed:
         archive = TorchArchive(
             path, packed, what="a state dict",
-            advice="save model.state_dict() alone, on the CPU and in float32",
+            advice="save only model.state_dict(), on the CPU and in float32",
         )  # fmt: skip
         layers: dict[str, dict[str, np.ndarray]] = {}
         for name, node in _state_dict(path, archive.tree).items():
@@ -64,7 +64,7 @@ def _state_dict(path: Path, tree: Any) -> Mapping[Any, Any]:
 
 
 def _items(node: Any) -> Mapping[Any, Any] | None:
-    """What a dict, plain or ordered, holds."""
+    """The items of a dict, plain or ordered."""
     if isinstance(node, Call) and node.function == Global("collections", "OrderedDict"):
         return node.items
     return node if isinstance(node, dict) else None
@@ -74,10 +74,10 @@ def _array(path: Path, archive: TorchArchive, name: Any, node: Any) -> np.ndarra
     try:
         return np.asarray(archive.value(node), np.float32)
     except Exception as error:
-        told = " ".join(str(error).split())[:150] or type(error).__name__
+        cause = " ".join(str(error).split())[:150] or type(error).__name__
         raise TFRobustError(
-            f"Weights {path}: expected a tensor as {str(name)[:80]!r}, found {told}: save "
-            "model.state_dict() alone, on the CPU and in float32."
+            f"Weights {path}: expected a tensor as {str(name)[:80]!r}, found {cause}: save "
+            "only model.state_dict(), on the CPU and in float32."
         ) from error
 
 
@@ -86,7 +86,7 @@ def _ordered(path: Path, layer: str, parts: Mapping[str, np.ndarray]) -> list[np
     if unknown:
         raise TFRobustError(
             f"Weights {path}: expected layers of {', '.join(_PARTS)}, found {unknown[0][:80]!r} "
-            f"in {layer[:80]!r}: choose the state dict of a network that is listed here."
+            f"in {layer[:80]!r}: choose the state dict of a supported network."
         )
     return [_turned(parts[part]) for part in _PARTS if part in parts]
 

@@ -1,8 +1,8 @@
-"""A 2-D convolution of our own: patches unfolded into rows, and one matrix product.
+"""A 2-D convolution by unfolding: patches become rows, and one matrix product does the rest.
 
-Each output pixel sees a patch of the image. Laid side by side as rows of a matrix, the
-patches meet the kernel in one product; its gradients are two more products, and what the
-image gets back is the rows folded: each pixel sums what the patches that hold it say.
+Each output pixel depends on a patch of the image. Arranged as rows of a matrix, the patches are
+multiplied with the kernel in one product; the gradients are two more products, and the image's
+gradient is the rows folded back: each pixel sums the values of the patches that contain it.
 Chellapilla et al., "High Performance Convolutional Neural Networks for Document
 Processing", https://inria.hal.science/inria-00112631.
 """
@@ -20,16 +20,16 @@ Pair = tuple[int, int]
 
 
 class _Side(NamedTuple):
-    """Where the patches lie along one axis of the image, in pixels."""
+    """The layout of the patches along one axis of the image, in pixels."""
 
     axis: int
     size: int
     taps: int  # of the kernel
     stride: int
     dilation: int
-    before: int  # zeros laid before the image
-    padded: int  # its size with all zeros around it
-    patches: int  # how many there are
+    before: int  # zeros before the image
+    padded: int  # its size including all padding
+    patches: int  # number of patches
 
 
 def unfold_conv2d(
@@ -43,10 +43,10 @@ def unfold_conv2d(
 ) -> Tensor:
     """The convolution of `tf.nn.conv2d` plus a bias, with gradients for all three.
 
-    It may be differentiated twice: the gradients are made of TensorFlow's own operations.
+    It can be differentiated twice: the gradients consist of TensorFlow's own operations.
 
     Args:
-      x: [B, H, W, C], of known H, W and C.
+      x: [B, H, W, C], with static H, W and C.
       kernel: [h, w, C, O].
       bias: [O], or None.
       strides: of rows and columns.
@@ -57,7 +57,7 @@ def unfold_conv2d(
       [B, H', W', O].
 
     Raises:
-      UsageError: a size of the image is not known, or the kernel is larger than it.
+      UsageError: a size of the image is unknown, or the kernel is larger than the image.
     """
     height, width, channels, outputs = kernel.shape
     sides = _sides(x.shape, (height, width), strides, padding, dilations)
@@ -88,7 +88,7 @@ def _sides(
 ) -> tuple[_Side, _Side]:
     if None in image[1:]:
         raise UsageError(
-            f"A convolution by unfolding: expected images of a known size, found {tuple(image)}: "
+            f"A convolution by unfolding: expected images of a static size, found {tuple(image)}: "
             "give the network's input a height and a width."
         )
     rows, columns = (
@@ -113,7 +113,7 @@ def _side(axis: int, size: int, taps: int, stride: int, dilation: int, padding: 
 def _unfold(x: Tensor, sides: tuple[_Side, _Side]) -> Tensor:
     """[B, H, W, C] -> the patches, [B * H' * W', w * h * C].
 
-    First what lies below each other, then beside: fewer and longer copies than tap by tap.
+    First vertically, then horizontally: fewer and longer copies than tap by tap.
     """
     zeros = [(side.before, side.padded - side.size - side.before) for side in sides]
     x = tf.pad(x, [(0, 0), *zeros, (0, 0)])
@@ -123,7 +123,7 @@ def _unfold(x: Tensor, sides: tuple[_Side, _Side]) -> Tensor:
 
 
 def _seen(x: Tensor, side: _Side, tap: int) -> Tensor:
-    """What one tap sees of each patch."""
+    """The values of each patch at one tap."""
     first = tap * side.dilation
     window = slice(first, first + (side.patches - 1) * side.stride + 1, side.stride)
     return x[:, window] if side.axis == 1 else x[:, :, window]
@@ -140,10 +140,10 @@ def _fold(rows: Tensor, sides: tuple[_Side, _Side]) -> Tensor:
 
 
 def _summed(parts: list[Tensor], side: _Side) -> Tensor:
-    """Each tap's part laid where it was seen, and summed, along one axis.
+    """Each tap's part added where it was read, along one axis.
 
-    Places that leave the same remainder by the stride are summed on a canvas of their own,
-    on which patches lie side by side; the canvases are interleaved at the end.
+    Positions with the same remainder modulo the stride are summed on a separate canvas, on which
+    patches are adjacent; the canvases are interleaved at the end.
     """
     length = -(-side.padded // side.stride)
     canvases: list[list[Tensor]] = [[] for _ in range(side.stride)]
@@ -163,14 +163,14 @@ def _summed(parts: list[Tensor], side: _Side) -> Tensor:
 
 @keras.utils.register_keras_serializable(package="tfrobust")
 class UnfoldConv2D(keras.layers.Conv2D):
-    """`keras.layers.Conv2D` by `unfold_conv2d`: forward and backward are ours.
+    """`keras.layers.Conv2D` by `unfold_conv2d`, with its own forward and backward pass.
 
-    Images [B, H, W, C] -> [B, H', W', filters]; the arguments and variables of Conv2D. It
-    works on one group, channels last.
+    Images [B, H, W, C] -> [B, H', W', filters]; the arguments and variables of Conv2D. Supports
+    one group, channels last.
     """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes kernel and bias.
+        """Creates kernel and bias.
 
         Raises:
           UsageError: more than one group, or channels first.
@@ -183,7 +183,7 @@ class UnfoldConv2D(keras.layers.Conv2D):
         super().build(input_shape)
 
     def call(self, inputs: Tensor) -> Tensor:
-        """The convolution, plus the bias, under the activation."""
+        """The convolution, plus the bias, followed by the activation."""
         y = unfold_conv2d(
             inputs,
             tf.convert_to_tensor(self.kernel),

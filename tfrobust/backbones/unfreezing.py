@@ -33,14 +33,13 @@ class Block:
 def blocks(model: keras.Model) -> tuple[Block, ...]:
     """The blocks of `model`, from the head down to the stem.
 
-    They follow from the names of model and layers alone, so a model reloaded from a
-    file has the same blocks. A backbone of this package is cut at its repeated unit
-    (`Backbone.blocks`): for `mobilenetv2` that is head, top, block_16 ... block_1,
-    stem. In any other Keras model each layer with variables is a block, and the last
-    is the head.
+    They depend only on the names of model and layers, so a model reloaded from a file has the
+    same blocks. A backbone of this package is divided at its repeated unit (`Backbone.blocks`):
+    for `mobilenetv2` that is head, top, block_16 ... block_1, stem. In any other Keras model each
+    layer with variables is a block, and the last one is the head.
 
     Returns:
-      Blocks that hold every layer with variables exactly once; the first is 'head'.
+      Blocks that together contain every layer with variables exactly once; the first is 'head'.
 
     Raises:
       UsageError: `model` has no variables.
@@ -53,8 +52,8 @@ def blocks(model: keras.Model) -> tuple[Block, ...]:
         )
     names = _block_names(model.name, layers)
     last = {name: position for position, name in enumerate(names)}
-    # Parallel branches interleave the layers of neighbouring blocks, but a block
-    # always ends after the one that feeds it.
+    # Parallel branches interleave the layers of neighbouring blocks, but a block always ends
+    # after the one that feeds it.
     downwards = sorted(last, key=lambda name: -last[name])
     return tuple(
         Block(name, tuple(layer for layer, its in zip(layers, names, strict=True) if its == name))
@@ -63,7 +62,7 @@ def blocks(model: keras.Model) -> tuple[Block, ...]:
 
 
 def _block_names(model_name: str, layers: Sequence[Any]) -> list[str]:
-    """The block's name of each layer."""
+    """The block name of each layer."""
     if model_name in BACKBONES:
         names = [_match(layer.name, BACKBONES[model_name].blocks) for layer in layers]
         found = [name for name in names if name is not None]
@@ -82,25 +81,25 @@ def _match(layer_name: str, patterns: Sequence[tuple[str, str]]) -> str | None:
 
 
 def set_trainable(model: keras.Model, stage_blocks: str | int) -> tuple[str, ...]:
-    """Lets the head and the blocks below it train, and freezes the rest.
+    """Makes the head and the blocks below it trainable, and freezes the rest.
 
-    A frozen layer keeps its variables, and a frozen BatchNormalization runs on its
-    moving statistics even in training. Keras needs a `compile` afterwards.
+    A frozen layer keeps its variables, and a frozen BatchNormalization uses its moving
+    statistics even in training. Keras needs a `compile` afterwards.
 
     Args:
       model: a network; its layers' `trainable` flags are set.
-      stage_blocks: 'head', 'all', or the number of blocks besides the head, from the
-        top down, also as text ('3').
+      stage_blocks: 'head', 'all', or the number of blocks besides the head, from the top down,
+        possibly as text ('3').
 
     Returns:
       The names of the blocks that train, from the head down.
 
     Raises:
-      UsageError: `stage_blocks` is none of these, or more than there are.
+      UsageError: `stage_blocks` is none of these, or more than the number of blocks.
     """
     found = blocks(model)
     count = _count(stage_blocks, len(found) - 1)
-    # A model or layer frozen as a whole would hold its sublayers frozen.
+    # A model or layer frozen as a whole would keep its sublayers frozen.
     model.trainable = True
     for position, block in enumerate(found):
         for layer in block.layers:
@@ -109,7 +108,7 @@ def set_trainable(model: keras.Model, stage_blocks: str | int) -> tuple[str, ...
 
 
 def _count(stage_blocks: str | int, available: int) -> int:
-    """How many blocks besides the head `stage_blocks` stands for."""
+    """The number of blocks besides the head that `stage_blocks` means."""
     words = {"head": 0, "all": available}
     if isinstance(stage_blocks, str) and stage_blocks in words:
         return words[stage_blocks]

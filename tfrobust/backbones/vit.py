@@ -1,8 +1,8 @@
 """A small Vision Transformer for images of 32 to 64 pixels.
 
-Dosovitskiy et al., "An Image is Scorecard 16x16 Words", https://arxiv.org/abs/2010.11929:
-pre-norm blocks of attention and a two-layer perceptron. Here the class is read from the
-mean of all tokens, which needs no token of its own.
+Dosovitskiy et al., "An Image is Worth 16x16 Words", https://arxiv.org/abs/2010.11929:
+pre-norm blocks of attention and a two-layer perceptron. Here the class is predicted from the
+mean of all tokens, without a class token.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from tfrobust.backbones.description import Backbone, Tuning, scaled
 from tfrobust.typing import Tensor
 
 DEPTH, HEADS, HEAD_WIDTH, MLP_RATIO = 6, 3, 64, 2
-# An image is cut into as many patches in each direction.
+# An image is cut into this many patches in each direction.
 GRID = 8
 _EPSILON = 1e-6
 
 
 def vit(x: Tensor, *, alpha: float = 1.0, position_embedding: bool = True) -> Tensor:
-    """Normalised images [B, H, W, 3] -> features [B, 8, 8, 192 alpha], a token for each patch.
+    """Normalised images [B, H, W, 3] -> features [B, 8, 8, 192 alpha], one token per patch.
 
-    Patches are an eighth of the image's side, rounded up; zeros fill the last ones.
-    Without `position_embedding` the tokens are a set: the network does not know where a
-    patch lies.
+    A patch's side is an eighth of the image's, rounded up; the last ones are padded with zeros.
+    Without `position_embedding` the tokens are a set: the network does not know the position of a
+    patch.
     """
     from tfrobust.runtime import keras
 
@@ -37,7 +37,7 @@ def vit(x: Tensor, *, alpha: float = 1.0, position_embedding: bool = True) -> Te
     for index in range(1, DEPTH + 1):
         x = _block(x, width, f"block_{index}")
     x = layers.LayerNormalization(epsilon=_EPSILON, name="norm")(x)
-    # As a map again, where class-activation methods can read it.
+    # As a map again, so that class-activation methods can read it.
     return layers.Reshape((*grid, width), name="map")(x)
 
 

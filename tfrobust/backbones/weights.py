@@ -1,4 +1,4 @@
-"""Weights from a file or from Keras's server, checked for fit before any is loaded."""
+"""Weights from a file or from Keras's server, checked completely before any is loaded."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _TIMEOUT_SECONDS = 10
 _SHOWN = 3
-# What keras.applications and torchvision call the layer that gives ImageNet's 1000 classes.
+# The layers with ImageNet's 1000 classes in keras.applications and torchvision.
 _HEADS = (HEAD_LAYER, "predictions", "fc")
 
-# What h5py, zipfile and zlib raise for a damaged or foreign file.
+# Exceptions that h5py, zipfile and zlib raise for a damaged or foreign file.
 _DAMAGE = (
     OSError,
     KeyError,
@@ -53,16 +53,16 @@ def fetch(backbone: Backbone, *, alpha: float, side: int) -> Path:
     Args:
       backbone: the network.
       alpha: its width.
-      side: side in pixels of the images that it sees; where weights were trained at
-        several sizes, the nearest is taken.
+      side: side in pixels of the images that it sees; of weights trained at several sizes, the
+        nearest is used.
 
     Raises:
-      UsageError: there are no ImageNet weights of this network, or of this width.
-      TFRobustError: the download failed; names the file and where to put it.
+      UsageError: there are no ImageNet weights for this network, or for this width.
+      TFRobustError: the download failed; the message names the file and where to put it.
     """
     if backbone.url is None:
         raise UsageError(
-            f"ImageNet weights of {backbone.name}: expected a local file, Keras publishes none to "
+            f"ImageNet weights of {backbone.name}: expected a local file, Keras publishes none for "
             "download: name a .h5, .keras or .pth file, or choose none."
         )
     if backbone.widths and alpha not in backbone.widths:
@@ -102,26 +102,25 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 def load(model: keras.Model, path: str | Path) -> None:
     """Loads a file's weights into a classifier made by `build`: all of them, or none.
 
-    The file is Keras HDF5 (``.h5``, weights alone or a whole model), ``.weights.h5``,
-    a whole model as ``.keras``, or a torch state dict (``.pth`` or ``.pt``), which fits
-    the networks that carry torchvision's names: resnet18, resnet34 and resnext50. Nothing
-    in it is run. Layers are matched by name, or by order where the names differ but every
-    shape in turn agrees (as Keras itself reads its official files). A head with another
-    number of classes is left out, which is logged as a warning; a file without a head
-    leaves the model's own.
+    The file is Keras HDF5 (``.h5``, weights or a whole model), ``.weights.h5``, a whole model as
+    ``.keras``, or a torch state dict (``.pth`` or ``.pt``), which fits the networks with
+    torchvision's names: resnet18, resnet34 and resnext50. Nothing in it is executed. Layers are
+    matched by name, or by order if the names differ but all shapes in sequence agree (as Keras
+    itself reads its official files). A head with another number of classes is skipped, which is
+    logged as a warning; if the file has no head, the model keeps its own.
 
     Args:
-      model: the classifier; untouched unless the whole file fits.
+      model: the classifier; unchanged unless the whole file fits.
       path: the file.
 
     Raises:
-      TFRobustError: the file is missing or unreadable, or does not fit: names the
-        first misfits and their number.
+      TFRobustError: the file is missing or unreadable, or does not match: the message names the
+        first mismatches and their number.
     """
     path = Path(path).expanduser()
     ours = {layer.name: layer for layer in model.layers if _is_learned(layer)}
     with _opened(path, model) as stored:
-        left_out = _settle_head(stored, ours)
+        left_out = _match_head(stored, ours)
         stored = _named_alike(stored, ours)
         _check_fit(stored, ours, f"Weights {path} do not fit {model.name}")
         values = {name: _read(name, datasets, path) for name, datasets in stored.items()}
@@ -140,7 +139,7 @@ def _is_learned(layer: Any) -> bool:
 
 @contextmanager
 def _opened(path: Path, model: keras.Model) -> Iterator[Stored]:
-    """What the file at `path` holds, while it is read."""
+    """The content of the file at `path`, open while in use."""
     if not path.is_file():
         raise TFRobustError(
             f"Weights {path}: expected 'imagenet', 'none' or a file, found no such file."
@@ -154,7 +153,7 @@ def _opened(path: Path, model: keras.Model) -> Iterator[Stored]:
 
 @contextmanager
 def _open(path: Path) -> Iterator[h5py.File]:
-    """The HDF5 file at `path`, or the one inside a .keras archive, while it is read."""
+    """The HDF5 file at `path`, or the one inside a .keras archive, open while in use."""
     try:
         source: Any = path
         if path.suffix == ".keras":
@@ -174,7 +173,7 @@ def _one_line(reason: object) -> str:
 
 
 def _stored(file: h5py.File, model: keras.Model) -> Stored:
-    """Layer name -> datasets, in the file's order; layers without any are left out."""
+    """Layer name -> datasets, in the file's order; layers without any are omitted."""
     group = file.get("model_weights", file)
     by_name = "layer_names" in group.attrs
     stored = _stored_by_name(group) if by_name else _stored_by_class(group["layers"], model)
@@ -182,7 +181,7 @@ def _stored(file: h5py.File, model: keras.Model) -> Stored:
 
 
 def _stored_by_name(group: h5py.Group) -> Stored:
-    """The layout of legacy HDF5: layers under their names, pixel statistics left out."""
+    """The layout of legacy HDF5: layers by name, pixel statistics omitted."""
     names = [_text(name) for name in group.attrs["layer_names"]]
     return {
         name: [group[name][_text(one)] for one in group[name].attrs["weight_names"]]
@@ -196,7 +195,7 @@ def _text(name: str | bytes) -> str:
 
 
 def _stored_by_class(group: h5py.Group, model: keras.Model) -> Stored:
-    """The layout of .weights.h5 and .keras: layers under their class, counted in order."""
+    """The layout of .weights.h5 and .keras: layers by class, numbered in order."""
     names: dict[str, Any] = {}
     seen = Counter[str]()
     for layer in model.layers:
@@ -212,15 +211,15 @@ def _stored_by_class(group: h5py.Group, model: keras.Model) -> Stored:
 
 
 def _of_other_convolution(key: str) -> str:
-    """What the key would be, had the network been built on the other convolution."""
+    """The key of the same layer if the network used the other convolution."""
     unfolded = key.startswith("unfold_conv2d")
     return key.removeprefix("unfold_") if unfolded else f"unfold_{key}"
 
 
 def _datasets(group: h5py.Group, layer: Any) -> list[h5py.Dataset]:
-    """A layer's own variables, then those of layers inside it, in the order of its weights.
+    """A layer's own variables, then those of nested layers, in the order of its weights.
 
-    Inner layers, as of MultiHeadAttention, are stored under their attributes' names.
+    Nested layers, as in MultiHeadAttention, are stored under their attributes' names.
     """
     own = [group["vars"][str(i)] for i in range(len(group["vars"]))]
     inner = {
@@ -234,11 +233,11 @@ def _datasets(group: h5py.Group, layer: Any) -> list[h5py.Dataset]:
     return own + [inner[id(one)] for one in getattr(layer, "weights", ()) if id(one) in inner]
 
 
-def _settle_head(stored: Stored, ours: dict[str, Any]) -> str | None:
-    """Takes the head out of both sides unless the file has one that fits.
+def _match_head(stored: Stored, ours: dict[str, Any]) -> str | None:
+    """Removes the head from both sides unless the file has a matching one.
 
     Returns:
-      What was left out of the file, or None.
+      A description of what was skipped in the file, or None.
     """
     datasets = next((stored.pop(name) for name in _HEADS if name in stored), None)
     if datasets and _shapes(datasets) == _shapes(ours[HEAD_LAYER].weights):
@@ -248,7 +247,7 @@ def _settle_head(stored: Stored, ours: dict[str, Any]) -> str | None:
     if not datasets:
         return None
     return (
-        f"the head for {datasets[0].shape[-1]} classes is left out; the new one for {head.units} "
+        f"the head for {datasets[0].shape[-1]} classes is skipped; the new one for {head.units} "
         "starts from random weights."
     )
 
@@ -258,7 +257,7 @@ def _shapes(arrays: Sequence[Any]) -> list[tuple[int, ...]]:
 
 
 def _named_alike(stored: Stored, ours: Mapping[str, Any]) -> Stored:
-    """`stored` under our names where only the names differ."""
+    """`stored` under the network's names if only the names differ."""
     if stored.keys() != ours.keys() and len(stored) == len(ours):
         pairs = list(zip(ours, stored, strict=True))
         if all(_shapes(ours[a].weights) == _shapes(stored[b]) for a, b in pairs):

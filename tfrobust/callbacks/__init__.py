@@ -1,6 +1,6 @@
 """Callbacks for `fit` of a robust model (`tfrobust.robust`), of either Keras.
 
-They follow the calls that both make of a callback, and so are of neither.
+They implement the methods that both versions call on a callback, and derive from neither.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Averages of the weights, measured and kept instead of the last ones."""
+"""Averages of the weights, which are validated and kept instead of the last weights."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from tfrobust.training.averaging import Averages
 
 
 class WeightAveraging(Callback):
-    """Averages the weights over the steps, as part of each step; see `Averages`.
+    """Averages the weights in each training step; see `Averages`.
 
-    Validation measures the averages, the other callbacks of this room keep them, and the base
-    model has them when `fit` ends. Gowal et al. (2020), https://arxiv.org/abs/2010.03593.
+    Validation measures the averages, the other callbacks here save them, and the base model has
+    them when `fit` ends. Gowal et al. (2020), https://arxiv.org/abs/2010.03593.
 
     Args:
       decay: in (0, 1).
 
     Raises:
-      UsageError: it is not.
+      UsageError: `decay` is out of range.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
         if not 0 < decay < 1:
-            raise UsageError(f"decay: expected a number above 0 and below 1, found {decay}.")
+            raise UsageError(f"decay: expected a number in (0, 1), found {decay}.")
         self.decay = decay
         self._averages: Averages | None = None
         self._restored: list[np.ndarray] = []
         self._measuring = ExitStack()
 
     def set_model(self, model: Any) -> None:
-        """Called by `fit`, before it traces."""
+        """Called by `fit`, before tracing."""
         super().set_model(model)
         with model.distribute_strategy.scope():
             self._averages = Averages(model.base_model, self.decay)
@@ -46,17 +46,17 @@ class WeightAveraging(Callback):
         model.averages, model.train_function = self._averages, None
 
     def on_test_begin(self, logs: Logs = None) -> None:
-        """Validation is of the averages."""
+        """Swaps in the averages for validation."""
         self._measuring.enter_context(self.model.kept())
 
     def on_test_end(self, logs: Logs = None) -> None:
-        """Training goes on with the weights."""
+        """Swaps the weights back in for training."""
         self._measuring.close()
 
     def on_train_end(self, logs: Logs = None) -> None:
-        """The averages become the weights."""
+        """Makes the averages the model's weights."""
         if self._averages is not None:
-            self._averages.put_in_place()
+            self._averages.apply()
         self.model.averages, self.model.train_function = None, None
 
     def arrays(self) -> list[np.ndarray]:
@@ -64,5 +64,5 @@ class WeightAveraging(Callback):
         return [average.numpy() for average in self._averages.variables] if self._averages else []
 
     def restore(self, state: dict[str, Any], arrays: Sequence[np.ndarray]) -> None:
-        """Goes on with them."""
+        """Resumes from saved averages."""
         self._restored = list(arrays)

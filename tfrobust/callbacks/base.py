@@ -1,4 +1,4 @@
-"""What both Keras ask of a callback, and what a robust model and a checkpoint ask of ours."""
+"""The callback interface of both Keras versions, plus what robust models and checkpoints call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Logs = Mapping[str, Any] | None
 
 
 class Callback:
-    """A callback of neither Keras, which `fit` of both takes."""
+    """A callback that `fit` of both Keras versions accepts."""
 
     model: Any = None
     async_safe = True
@@ -31,23 +31,23 @@ class Callback:
         self.model = model
 
     def before_fit(self, model: Any, given: dict[str, Any]) -> None:
-        """Called by a robust model before Keras's own `fit`; nothing.
+        """Called by a robust model before Keras's own `fit`; does nothing.
 
         Args:
           model: the robust model.
-          given: the arguments of `fit` by their names, to be changed in place.
+          given: the arguments of `fit` by name, which may be changed in place.
         """
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs of this callback, as plain values; nothing."""
+        """The state that a resumed run needs, as plain values; empty."""
         return {}
 
     def arrays(self) -> list[np.ndarray]:
-        """The same as arrays; none."""
+        """The state that a resumed run needs, as arrays; empty."""
         return []
 
     def restore(self, state: dict[str, Any], arrays: Sequence[np.ndarray]) -> None:
-        """Takes up both again, before `fit` begins; nothing."""
+        """Restores both before `fit` starts; does nothing."""
 
     def _implements_train_batch_hooks(self) -> bool:
         return type(self).on_train_batch_end is not Callback.on_train_batch_end
@@ -59,7 +59,7 @@ class Callback:
         return False
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Nothing, as each of these that a callback does not replace."""
+        """Does nothing, like every method here that a callback does not override."""
 
     def on_train_end(self, logs: Logs = None) -> None:
         """Nothing."""
@@ -77,23 +77,23 @@ class Callback:
         """Nothing."""
 
     def __getattr__(self, name: str) -> Any:
-        # Of validation and prediction, and whatever a later Keras adds.
+        # Hooks of validation and prediction, and any that a later Keras adds.
         if name.startswith("on_"):
             return lambda *args, **kwargs: None
         raise AttributeError(name)
 
 
 def save_model(model: Any, path: Path) -> None:
-    """Writes the base model of a robust one, with averaged weights where there are any.
+    """Writes the base model of a robust model, with the averaged weights if there are any.
 
     Args:
       model: the robust model.
-      path: of the .keras file, replaced as a whole.
+      path: of the .keras file, which is replaced atomically.
 
     Raises:
       TFRobustError: it cannot be written.
     """
-    # The ending tells Keras the format, so the temporary name keeps it.
+    # Keras infers the format from the suffix, so the temporary name keeps it.
     made = path.with_name(f".{path.stem}.partial.keras")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

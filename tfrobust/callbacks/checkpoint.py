@@ -1,4 +1,4 @@
-"""The most robust epoch's model, and what a killed `fit` needs to go on."""
+"""Saves the most robust epoch's model, and the state that resumes an interrupted `fit`."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from tfrobust.training.selection import rank
 class RobustCheckpoint(Callback):
     """Keeps the base model of the epoch with the best robust accuracy on the validation data.
 
-    With `resume` it also writes, after each epoch, all that training goes on from, in one file
-    that is replaced as a whole: killed at any moment and called again as before, `fit` goes on
-    after the last complete epoch and ends with the weights, to the bit, that it would have had.
-    For that the data must come in an order of its own in each epoch that is the same in each
-    process (arrays with ``shuffle=False``, a data set without `reshuffle_each_iteration`), and
-    TensorFlow must be told to repeat itself (`tf.config.experimental.enable_op_determinism`).
-    Dropout of tf_keras repeats only with a generator that can be saved:
-    `tf_keras.backend.experimental.enable_tf_random_generator()`, before the model is made.
+    With `resume` it also writes the complete training state after each epoch, in one file that is
+    replaced atomically: if `fit` is killed at any moment and called again with the same arguments,
+    it resumes after the last complete epoch and ends with the same weights, to the bit. This
+    requires data whose order in each epoch is the same in every process (arrays with
+    ``shuffle=False``, a data set without `reshuffle_each_iteration`), and deterministic
+    TensorFlow operations (`tf.config.experimental.enable_op_determinism`). Dropout of tf_keras is
+    reproducible only with a generator that can be saved: call
+    `tf_keras.backend.experimental.enable_tf_random_generator()` before building the model.
 
     Args:
-      folder: where `best.keras` goes, and `resume.npz`; made where it does not exist.
-      attack: what the robust accuracy is measured under; `fit` measures it on its
-        `validation_data`. None leaves the robust model's own.
-      resume: whether to go on from what an earlier `fit` has left in the folder. Callbacks of
-        this room that stand beside it go on too, others from where they begin.
+      folder: for `best.keras` and, with `resume`, `resume.npz`; created if missing.
+      attack: the attack of the robust accuracy, which `fit` measures on its `validation_data`.
+        None keeps the robust model's own.
+      resume: whether to resume from what an earlier `fit` left in the folder. The other
+        callbacks here resume too; any others start over.
 
     Attributes:
-      path: of the file.
+      path: of `best.keras`.
       best: the best robust accuracy so far.
-      epoch: its epoch, from 1; 0 before there is one.
+      epoch: its epoch, from 1; 0 if there is none yet.
 
     Examples:
       >>> robust = tr.robust(model, tr.Fast(), ball)
@@ -58,27 +58,27 @@ class RobustCheckpoint(Callback):
         self._first = self._next = 0
 
     def before_fit(self, model: Any, given: dict[str, Any]) -> None:
-        """Puts everything back to the end of the last complete epoch, where there is one."""
+        """Restores the end of the last complete epoch, if there is one."""
         self._first = self._next = given.get("initial_epoch", 0)
         if self._resumable:
             self._resumable.before_fit(model, given)
             self._first = self._next = given["initial_epoch"]
 
     def set_model(self, model: Any) -> None:
-        """Called by `fit`, before it traces."""
+        """Called by `fit`, before tracing."""
         super().set_model(model)
         if self.attack is not None and self.attack != model.validation_attack:
             model.validation_attack = self.attack
             model.test_function = None
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Writes what the epoch before has left, once every callback has had its say of it."""
+        """Writes the state after the previous epoch, once all callbacks have handled that epoch."""
         self._next = epoch
         if self._resumable and epoch > self._first:
             self._resumable.save(self.model, epoch)
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Writes the model where it is the best so far.
+        """Writes the model if it is the best so far.
 
         Raises:
           UsageError: `fit` has no validation data.
@@ -96,15 +96,15 @@ class RobustCheckpoint(Callback):
         save_model(self.model, self.path)
 
     def on_train_end(self, logs: Logs = None) -> None:
-        """Writes what the last epoch has left."""
+        """Writes the state after the last epoch."""
         if self._resumable:
             over = self.model.stop_training and not self._resumable.time_is_up
             self._resumable.save(self.model, self._next, over=bool(over))
 
     def state(self) -> dict[str, Any]:
-        """Which epoch was the best."""
+        """The best epoch so far."""
         return {"best": self.best, "epoch": self.epoch, "rank": self._rank}
 
     def restore(self, state: dict[str, Any], arrays: Sequence[np.ndarray]) -> None:
-        """Takes up the search again."""
+        """Resumes the search for the best epoch."""
         self.best, self.epoch, self._rank = state["best"], state["epoch"], state["rank"]

@@ -1,4 +1,4 @@
-"""The model of the elbow: where validation turns while training goes on improving."""
+"""Keeps the model of the elbow: the epoch after which only the training loss improves."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class KeepElbow(Callback):
     """Keeps the base model of the epoch with the lowest validation loss.
 
     Args:
-      folder: where `elbow.keras` goes; made where it does not exist.
+      folder: for `elbow.keras`; created if missing.
       first: the first epoch that may be kept, from 1.
-      monitor: the loss that is looked at: 'val_loss' on clean images, or 'val_robust_loss' on
-        those of the validation attack.
+      monitor: the loss to compare: 'val_loss' on clean images, or 'val_robust_loss' on images of
+        the validation attack.
 
     Attributes:
-      path: of the file.
+      path: of `elbow.keras`.
       elbow: the epoch, and whether validation has turned: see `Elbow`; None before `first`.
 
     Raises:
@@ -38,12 +38,12 @@ class KeepElbow(Callback):
         self._rows: list[dict[str, Any]] = []
 
     def before_fit(self, model: Any, given: dict[str, Any]) -> None:
-        """Begins anew where `fit` does."""
+        """Starts over with each `fit`."""
         if not given.get("initial_epoch"):
             self._rows, self.elbow = [], None
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Writes the model where its loss is the lowest so far.
+        """Writes the model if its loss is the lowest so far.
 
         Raises:
           UsageError: `fit` has no validation data.
@@ -63,10 +63,10 @@ class KeepElbow(Callback):
             save_model(self.model, self.path)
 
     def state(self) -> dict[str, Any]:
-        """The losses."""
+        """The losses so far."""
         return {"rows": self._rows}
 
     def restore(self, state: dict[str, Any], arrays: Sequence[np.ndarray]) -> None:
-        """Goes on after them."""
+        """Resumes from saved losses."""
         self._rows = list(state["rows"])
         self.elbow = find_elbow(self._rows, self.first)

@@ -15,7 +15,7 @@ from tfrobust.figures.training import LearningCurves, TrainingHistory
 from tfrobust.io import write_text
 from tfrobust.training.state import as_csv
 
-# What Keras calls it, and what the history of a run does.
+# Keras's name -> the name in the history of a run.
 _COLUMNS = {
     "loss": "loss",
     "clean_accuracy": "clean_accuracy",
@@ -29,11 +29,11 @@ _COLUMNS = {
 class RobustHistory(Callback):
     """Writes `history.csv` after each epoch, and `curves.png` when `fit` ends.
 
-    The columns are those of a run: 'select_clean', 'select_pgd' and 'select_loss' are of the
-    validation data. A stage begins where other weights train than before.
+    The columns are those of a run: 'select_clean', 'select_pgd' and 'select_loss' refer to the
+    validation data. A new stage starts whenever the set of trainable weights changes.
 
     Args:
-      folder: where they go; made where it does not exist.
+      folder: for both files; created if missing.
 
     Attributes:
       rows: one per epoch.
@@ -44,7 +44,7 @@ class RobustHistory(Callback):
         self._begin = time.monotonic()
 
     def before_fit(self, model: Any, given: dict[str, Any]) -> None:
-        """Begins anew where `fit` does."""
+        """Starts over with each `fit`."""
         if not given.get("initial_epoch"):
             self.rows = []
 
@@ -77,7 +77,7 @@ class RobustHistory(Callback):
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise TFRobustError(f"{self.folder} cannot be made: {error}.") from error
+            raise TFRobustError(f"{self.folder} cannot be created: {error}.") from error
         write_text(self.folder / "history.csv", as_csv(self.rows))
 
     def on_train_end(self, logs: Logs = None) -> None:
@@ -94,5 +94,5 @@ class RobustHistory(Callback):
         return {"rows": self.rows}
 
     def restore(self, state: dict[str, Any], arrays: Sequence[np.ndarray]) -> None:
-        """Goes on below them."""
+        """Resumes below saved rows."""
         self.rows = list(state["rows"])

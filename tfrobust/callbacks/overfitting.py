@@ -1,4 +1,4 @@
-"""Sees robust overfitting and catastrophic overfitting, and undoes them."""
+"""Detects robust overfitting and catastrophic overfitting, and reverts them."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ _PGD_STEPS, _SEED, _BATCH = 10, 0, 64
 
 
 class OverfittingGuard(Callback):
-    """Ends `fit` with the best epoch's weights when robust accuracy falls away from there.
+    """Stops `fit` at the best epoch's weights when robust accuracy declines.
 
     Robust overfitting, Rice et al. (2020), https://arxiv.org/abs/2002.11569: the robust accuracy
     of the validation data has stayed `drop` below its best for `patience` epochs, while the
-    training loss has fallen below what it was then. `fit` stops, and the base model has the
+    training loss has fallen below its value then. `fit` stops, and the base model gets the
     weights of the best epoch.
 
-    Catastrophic overfitting, Wong et al. (2020), https://arxiv.org/abs/2001.03994, is looked for
-    where examples are crafted in a single step: every `every` steps and at the end of each
-    epoch PGD and FGSM attack the first `images` of the validation data. Where PGD accuracy has
-    fallen to less than half of its best and FGSM accuracy has not, weights and optimiser go back
-    to the last look that found nothing. With wide noise before the step (`Fast`, or the crafting
-    'nfgsm') the noise grows by one radius of the ball and training goes on; without it `fit`
-    stops, for the same would happen again.
+    Catastrophic overfitting, Wong et al. (2020), https://arxiv.org/abs/2001.03994, is checked if
+    examples are crafted in a single step: every `every` steps and at the end of each epoch, PGD
+    and FGSM attack the first `images` of the validation data. If PGD accuracy has fallen to less
+    than half of its best and FGSM accuracy has not, weights and optimiser are rolled back to the
+    last check that passed. With wide noise before the step (`Fast`, or the crafting 'nfgsm') the
+    noise grows by one radius of the ball and training continues; without it `fit` stops, since
+    the same would happen again.
 
     Args:
       patience: epochs, at least 1.
       drop: of the robust accuracy, in [0, 1).
-      every: steps between two looks, at least 1.
-      images: that are attacked at each.
+      every: steps between two checks, at least 1.
+      images: number attacked at each check.
 
     Attributes:
-      stopped: the epoch, from 1, whose weights the model was given when `fit` was stopped for
-        robust overfitting; None while it was not.
-      rollbacks: how often steps were undone for catastrophic overfitting.
+      stopped: the epoch, from 1, whose weights the model got when `fit` was stopped for robust
+        overfitting; None if it was not.
+      rollbacks: how often steps were rolled back for catastrophic overfitting.
 
     Raises:
-      UsageError: an argument is out of its range.
+      UsageError: an argument is out of range.
 
     Examples:
       >>> robust = tr.robust(model, tr.AdversarialTraining(), ball)
@@ -74,14 +74,14 @@ class OverfittingGuard(Callback):
 
     @property
     def rollbacks(self) -> int:
-        """How often steps were undone."""
+        """How often steps were rolled back."""
         return self._state.rollbacks
 
     def before_fit(self, model: Any, given: dict[str, Any]) -> None:
-        """Takes the validation data, and begins anew where `fit` does.
+        """Takes the validation data and starts over with each `fit`.
 
         Raises:
-          UsageError: there is none.
+          UsageError: there is no validation data.
         """
         self._validation = given.get("validation_data")
         if self._validation is None:
@@ -91,14 +91,14 @@ class OverfittingGuard(Callback):
             self._rows, self._best, self._state = [], [], TrainState()
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Sets up the looks where examples are crafted in a single step.
+        """Sets up the checks if examples are crafted in a single step.
 
         Raises:
-          UsageError: the model is no robust one.
+          UsageError: the model is not a robust one.
         """
         self._guard = None
         if self._validation is None:
-            raise UsageError("OverfittingGuard: expected a robust model, as tr.robust makes it.")
+            raise UsageError("OverfittingGuard: expected a robust model, made by tr.robust.")
         if not _crafts_in_one_step(self.model):
             return
         if self._state.noise_reach is not None:
@@ -107,26 +107,26 @@ class OverfittingGuard(Callback):
             _seen(self.model), self._batches(), self.model.recipe.threat_model,
             steps=_PGD_STEPS, seed=_SEED, worst_case=False,
         )  # fmt: skip
-        self._guard = Guard(selection, self._state, self.every, Snapshot(_held(self.model)))
+        self._guard = Guard(selection, self._state, self.every, Snapshot(_restorable(self.model)))
         self._guard.set_model(self.model)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Notes the epoch."""
+        """Records the epoch."""
         if self._guard:
             self._guard.on_epoch_begin(epoch)
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Looks for catastrophic overfitting when it is time to."""
+        """Checks for catastrophic overfitting when due."""
         if self._guard:
             self._guard.on_train_batch_end(batch)
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Looks for both."""
+        """Checks for both kinds of overfitting."""
         before = self.rollbacks
         if self._guard:
             self._guard.on_epoch_end(epoch)
         found = dict(logs or {})
-        # Not every epoch is measured, and what was measured may have been undone.
+        # Not every epoch is measured, and measurements may have been rolled back.
         if "val_robust_accuracy" not in found or self.rollbacks > before:
             return
         lost = 1.0 - float(found["val_robust_accuracy"])
@@ -166,11 +166,11 @@ class OverfittingGuard(Callback):
         return [row["epoch"] for row in self._rows].index(epoch)
 
     def on_train_end(self, logs: Logs = None) -> None:
-        """Lets go of the data."""
+        """Releases the data."""
         self._validation = self._guard = None
 
     def _batches(self) -> list[dict[str, Any]]:
-        """The first validation images, as the looks take them."""
+        """The first validation images, as the checks take them."""
         found = [self.model.pixels_and_labels(*pair) for pair in _first(self._validation,
                                                                         self.images)]  # fmt: skip
         x, y = (tf.concat(part, axis=0)[: self.images] for part in zip(*found, strict=True))
@@ -180,7 +180,7 @@ class OverfittingGuard(Callback):
         ]
 
     def state(self) -> dict[str, Any]:
-        """The measurements, and how far the noise reaches."""
+        """The measurements, and the reach of the noise."""
         own = ("looks", "rollbacks", "noise_reach")
         return {"rows": self._rows, **{name: getattr(self._state, name) for name in own}}
 
@@ -189,7 +189,7 @@ class OverfittingGuard(Callback):
         return self._best
 
     def restore(self, state: dict[str, Any], arrays: Sequence[np.ndarray]) -> None:
-        """Guards on."""
+        """Resumes from a saved state."""
         own = dict(state)
         self._rows, self._best = own.pop("rows"), list(arrays)
         self._state = TrainState(**own)
@@ -200,7 +200,7 @@ def _check_arguments(patience: int, drop: float, every: int, images: int) -> Non
         if value < 1:
             raise UsageError(f"{name}: expected at least 1, found {value}.")
     if not 0 <= drop < 1:
-        raise UsageError(f"drop: expected a part of 1, such as 0.02, found {drop}.")
+        raise UsageError(f"drop: expected a fraction in [0, 1), such as 0.02, found {drop}.")
 
 
 def _crafts_in_one_step(model: Any) -> bool:
@@ -208,14 +208,14 @@ def _crafts_in_one_step(model: Any) -> bool:
 
 
 def _seen(model: Any) -> Any:
-    """The classifier that is attacked: [0, 1] images -> logits, in inference mode."""
+    """The classifier under attack: [0, 1] images -> logits, in inference mode."""
     if model.is_plain:
         return model.base_model
     return tf.autograph.experimental.do_not_convert(lambda x: model.logits(x, training=False))
 
 
-def _held(model: Any) -> list[Any]:
-    """What goes back to the last good look."""
+def _restorable(model: Any) -> list[Any]:
+    """The variables that are rolled back to the last check that passed."""
     own = [*model.base_model.variables, *model.optimizer.variables]
     return [*map(raw, own), *(model.averages.variables if model.averages else [])]
 

@@ -1,4 +1,4 @@
-"""A limit of wall-clock time on `fit`."""
+"""A wall-clock limit for `fit`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class TimeBudget(Callback):
     """Ends `fit` when its time is up.
 
     Args:
-      minutes: of wall-clock time, tracing and validation among them; more than 0. A run that
-        `RobustCheckpoint` resumes goes on counting.
+      minutes: wall-clock time, including tracing and validation; more than 0. A run resumed by
+        `RobustCheckpoint` keeps counting.
 
     Raises:
-      UsageError: `minutes` is not above 0.
+      UsageError: `minutes` is not positive.
 
     Examples:
       >>> robust = tr.robust(model, tr.Fast(), ball)
@@ -39,7 +39,7 @@ class TimeBudget(Callback):
 
     @property
     def used_up(self) -> bool:
-        """Whether the time is over."""
+        """Whether the time is up."""
         return self._budget.used_up
 
     def on_train_begin(self, logs: Logs = None) -> None:
@@ -47,14 +47,14 @@ class TimeBudget(Callback):
         self._budget, self._spent = Budget(self.minutes, self._spent), 0.0
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Stops `fit` once the time is over."""
+        """Stops `fit` once the time is up."""
         if self.used_up:
             self.model.stop_training = True
 
     def state(self) -> dict[str, Any]:
-        """The seconds that are gone."""
+        """The seconds used so far."""
         return {"elapsed": self._budget.elapsed}
 
     def restore(self, state: dict[str, Any], arrays: Sequence[np.ndarray]) -> None:
-        """Goes on counting."""
+        """Continues the count."""
         self._spent = state["elapsed"]

@@ -1,4 +1,4 @@
-"""Training in stages: the head first, then more and more blocks below it."""
+"""Training in stages: the head first, then progressively more blocks below it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from tfrobust.training.freezing import layers_in_order, unfreeze
 
 
 class StagedUnfreezing(Callback):
-    """Trains the head first, then more and more blocks below it.
+    """Trains the head first, then progressively more blocks below it.
 
     Args:
       stages: BLOCKS:EPOCHS:LEARNING_RATE, comma-separated, such as
-        'head:2:0.05,6:3:0.02,all:10:0.01'. BLOCKS is 'head', 'all', or how many blocks from the
-        top train with the head. After the last stage `fit` stops.
-      blocks: the network's blocks from the head down, each a list of names that its layers
-        begin with; None takes each layer with weights for a block, also those of a model
-        inside, and the last one for the head.
+        'head:2:0.05,6:3:0.02,all:10:0.01'. BLOCKS is 'head', 'all', or the number of blocks
+        from the top that train with the head. `fit` stops after the last stage.
+      blocks: the network's blocks from the head down, each a list of prefixes of layer names;
+        None treats each layer with weights as a block, including those of nested models, and
+        the last one as the head.
 
     Raises:
-      UsageError: a stage or block is not as described.
+      UsageError: a stage or block does not match this description.
 
     Examples:
       >>> robust = tr.robust(model, tr.Fast(), ball)
@@ -40,11 +40,11 @@ class StagedUnfreezing(Callback):
         self._opened: int | None = None
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Finds the blocks."""
+        """Determines the blocks."""
         self._found, self._opened = _blocks(self.model.base_model, self.blocks), None
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Opens the stage that this epoch belongs to, where it is another than before."""
+        """Starts the stage that this epoch belongs to, if it is a new one."""
         begin = 0
         for index, stage in enumerate(self.stages):
             if begin <= epoch < begin + stage.epochs and index != self._opened:
@@ -54,7 +54,7 @@ class StagedUnfreezing(Callback):
             begin += stage.epochs
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Ends `fit` with the last stage."""
+        """Stops `fit` after the last stage."""
         if epoch + 1 >= sum(stage.epochs for stage in self.stages):
             self.model.stop_training = True
 
@@ -66,12 +66,12 @@ class StagedUnfreezing(Callback):
                 f"stages: expected 'head', 'all' or 0 to {len(self._found) - 1} blocks, found "
                 f"{wanted!r}."
             )
-        # A model inside that was frozen as a whole keeps its layers from training.
+        # A nested model that was frozen as a whole keeps its layers from training.
         unfreeze(self.model.base_model)
         for place, block in enumerate(self._found):
             for layer in block:
                 layer.trainable = place <= count
-        self.model.settle_trainable()
+        self.model.update_trainable()
 
 
 def _blocks(model: Any, given: list[list[str]] | None) -> list[list[Any]]:
@@ -82,8 +82,8 @@ def _blocks(model: Any, given: list[list[str]] | None) -> list[list[Any]]:
     found = [[one for one in layers if one.name.startswith(tuple(names))] for names in given]
     left = [one.name for one in layers if not any(one in block for block in found)]
     if left or not all(found):
-        raise UsageError(f"blocks: expected each layer in one, found {', '.join(left) or 'one'} "
-                         "in none.")  # fmt: skip
+        raise UsageError(f"blocks: expected each layer in one block, found "
+                         f"{', '.join(left) or 'one'} in none.")  # fmt: skip
     return found
 
 

@@ -1,1 +1,1 @@
-"""The command line: one file a verb, which parses, calls a job, and prints."""
+"""The command line: one file per verb, which parses, calls a job, and prints."""

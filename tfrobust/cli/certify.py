@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tfrobust.cli.cluster import add_cluster, cluster_of
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.flags import add_setting, add_settings
-from tfrobust.cli.intake import add_intake, shown_of_run, subject_of
+from tfrobust.cli.intake import add_intake, run_defaults, subject_of
 from tfrobust.cli.parser import Parser
 from tfrobust.settings import parse_number
 
@@ -20,20 +20,20 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
         help="run folder, SavedModel folder, or .keras or .h5 file of tf_keras or Keras 3"
     )  # fmt: skip
     add("--sigma", type=parse_number, required=True, metavar="NOISE",
-        help="standard deviation of the noise, in pixels of [0, 1]: what the model was trained "
-        "with (--method noise:noise_std=0.25)")  # fmt: skip
+        help="standard deviation of the noise, in pixels of [0, 1]: the one used in training "
+        "(--method noise:noise_std=0.25)")  # fmt: skip
     add("--samples", type=int, default=10_000,
         help="noisy images for each estimate; radii grow with it")  # fmt: skip
-    add("--selection", type=int, default=100, help="noisy images that choose the class")
+    add("--selection", type=int, default=100, help="noisy images that select the class")
     add("--alpha", type=parse_number, default=0.001,
-        help="the chance, for each image, that its certificate is wrong")  # fmt: skip
+        help="the probability, for each image, that its certificate is wrong")  # fmt: skip
     add("--noise-batch-size", type=int, default=500, help="noisy images in a batch")
     add("--output", default=None, metavar="FOLDER",
-        help="for the results (default: the run folder, or MODEL-results)")  # fmt: skip
+        help="folder for the results (default: the run folder, or MODEL-results)")  # fmt: skip
     add("--resume", action="store_true", help="resume a certification that was interrupted")
     add_cluster(parser)
     add_intake(parser)
-    shown = shown_of_run(parser, words)
+    shown = run_defaults(parser, words)
     add_setting(parser, "evaluation", "limit", shown)
     add_settings(parser, ["", "data"], {}, shown)
 

@@ -1,4 +1,4 @@
-"""Flags that say where the work is done."""
+"""Flags that select where the work runs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def add_cluster(parser: argparse.ArgumentParser, cores: str = "1") -> None:
     """Adds --on, --worker-cpus and --worker-gpus; `cores` is what the help says the second is."""
     parser.add_argument(
         "--on", default=None, metavar="CLUSTER",
-        help="spread the work over a Ray cluster: ray (RAY_ADDRESS, or else this machine's cores) "
-        "or ray://HOST:PORT; needs the extra [cluster]",
+        help="distribute the work over a Ray cluster: ray (RAY_ADDRESS, or else this machine's "
+        "cores) or ray://HOST:PORT; needs the extra [cluster]",
     )  # fmt: skip
     parser.add_argument(
         "--worker-cpus", type=int, default=None, metavar="N",
@@ -24,15 +24,15 @@ def add_cluster(parser: argparse.ArgumentParser, cores: str = "1") -> None:
     )  # fmt: skip
     parser.add_argument(
         "--worker-gpus", type=float, default=None, metavar="N",
-        help="GPUs of each worker, or the part of one, with --on (default: 1 where there are any)",
+        help="GPUs per worker, may be a fraction, with --on (default: 1 if there are any)",
     )  # fmt: skip
 
 
 def cluster_of(args: argparse.Namespace) -> Ray | None:
-    """The cluster that the flags name, None without one; before anything large is opened.
+    """The cluster that the flags select, None without one; before anything large is opened.
 
     Raises:
-      UsageError: they name none, Ray is not installed, or they say how large workers are
+      UsageError: the flags name no valid cluster, Ray is not installed, or they size workers
         without a cluster.
     """
     import dataclasses
@@ -43,7 +43,7 @@ def cluster_of(args: argparse.Namespace) -> Ray | None:
         for flag in ("worker_cpus", "worker_gpus"):
             if getattr(args, flag) is not None:
                 raise UsageError(
-                    f"--{flag.replace('_', '-')} says how large a worker is: add --on."
+                    f"--{flag.replace('_', '-')} sizes the workers of a cluster: add --on."
                 )
         return None
     found = dataclasses.replace(as_ray(args.on), cpus=args.worker_cpus, gpus=args.worker_gpus)

@@ -1,4 +1,4 @@
-"""A verb of the command line: parse, work, and an exit code."""
+"""A verb of the command line: parsing, work, and an exit code."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ HELP = ("-h", "--help", "--help-all")
 class Command:
     """One verb.
 
-    `tfrobust VERB --help` shows the few flags that most people need, and `--help-all` every
-    one; as a module (`python -m pipelines.VERB`) `--help` shows every one.
+    `tfrobust VERB --help` shows the common flags, and `--help-all` all of them; as a module
+    (`python -m pipelines.VERB`) `--help` shows all of them.
 
     Attributes:
       name: the verb.
-      summary: what it does, a sentence.
-      add_flags: (parser, command line) adds its flags; the words may change what help shows.
-      work: what it does with the parsed flags.
+      summary: what it does, in one sentence.
+      add_flags: (parser, command line) adds its flags; the command line may change the help.
+      work: the function of the parsed flags that does the work.
       common: flags of the short help, in its order.
-      brief: flag -> what the short help says of it, where that is not the whole help's text.
-      formatter: of the whole help.
-      of_module: whether it is run as `python -m pipelines.VERB`.
+      brief: flag -> its text in the short help, if it differs from the full help's.
+      formatter: of the full help.
+      of_module: whether it runs as `python -m pipelines.VERB`.
     """
 
     name: str
@@ -44,11 +44,11 @@ class Command:
     of_module: bool = False
 
     def as_module(self) -> Command:
-        """The same verb as `python -m pipelines.VERB`."""
+        """The same verb for `python -m pipelines.VERB`."""
         return dataclasses.replace(self, of_module=True)
 
     def parser(self, words: Sequence[str] = ()) -> Parser:
-        """The parser; its help shows the values that these words of the command line lead to."""
+        """The parser; its help shows the values that this command line would use."""
         parser = Parser(
             prog=f"python -m pipelines.{self.name}" if self.of_module else f"tfrobust {self.name}",
             description=self.summary, formatter_class=self.formatter, allow_abbrev=False,
@@ -56,7 +56,7 @@ class Command:
         )  # fmt: skip
         parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
         self.add_flags(parser, words)
-        parser.settle()
+        parser.finish()
         return parser
 
     def main(self, argv: Sequence[str] | None = None) -> int:
@@ -66,14 +66,14 @@ class Command:
 
 
 def exit_code(work: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
-    """Works, and turns errors into exit codes.
+    """Runs the work and turns errors into exit codes.
 
-    0 is success only, 2 is wrong use, 1 is a failure, reported in one sentence; `--debug`
+    0 is success, 2 is wrong usage, 1 is any other failure, reported in one sentence; `--debug`
     shows the traceback.
     """
     try:
         work(args)
-        # A reader that closed the pipe early must not look like a failure of ours.
+        # A reader that closes the pipe early must not look like a failure.
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _failed("Interrupted.", 1)
@@ -90,12 +90,12 @@ def exit_code(work: Callable[[argparse.Namespace], None], args: argparse.Namespa
 
 
 def say(*lines: str) -> None:
-    """Prints at once, also into a pipe: what commands give jobs to tell with."""
+    """Prints and flushes, so that pipes see it at once; commands pass it to jobs."""
     print(*lines, sep="\n", flush=True)
 
 
 def _with_negative_numbers(words: Sequence[str]) -> list[str]:
-    """`--flag -1,1` as `--flag=-1,1`, which argparse would take for another flag."""
+    """`--flag -1,1` as `--flag=-1,1`, which argparse would otherwise read as another flag."""
     found: list[str] = []
     for word in words:
         if found and re.match(r"-[\d.]+[,/]", word) and re.fullmatch(r"--[a-z-]+", found[-1]):

@@ -1,4 +1,4 @@
-"""`tfrobust compare`: puts several models side by side in one table and one figure."""
+"""`tfrobust compare`: compares several models in one table and one figure."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tfrobust.settings import parse_number
 def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> None:
     """Adds the flags of the verb."""
     add = parser.add_argument
-    add("models", nargs="+", metavar="[NAME=]RUN_OR_MODEL", help="run folders; with --set model "
-        "files too")  # fmt: skip
+    add("models", nargs="+", metavar="[NAME=]RUN_OR_MODEL", help="run folders; with --set also "
+        "model files")  # fmt: skip
     add("--set", action="append", default=[], metavar="NAME=FILE", help="measure plain accuracy "
-        "on these images: an .npz, folder, zip or .pt, or 'test' for a run's own test images; may "
-        "be repeated (default: show what evaluation.json of each run says)")  # fmt: skip
+            "on these images: an .npz, folder, zip or .pt, or 'test' for a run's own test images; "
+            "may be repeated (default: compare the evaluation.json of each run)")  # fmt: skip
     add("--reported", action="append", default=[], metavar="NAME=ACCURACY",
         help="a score reported elsewhere, shown in that column; may be repeated")  # fmt: skip
     add("--title", default="Models side by side", help="of the figure")
@@ -28,13 +28,13 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
 
 
 def work(args: argparse.Namespace) -> None:
-    """Measures or reads, prints and writes."""
+    """Measures or reads, then prints and writes."""
     from tfrobust import jobs
 
     on = cluster_of(args)
     models = {name or Path(path).name: path for name, path in map(_named, args.models)}
     if len(models) < len(args.models):
-        raise UsageError("Two models have the same name: give them others, as NAME=RUN.")
+        raise UsageError("Two models have the same name: rename one with NAME=RUN.")
     sets = dict(_pair(text, "--set") for text in args.set)
     pairs = (_pair(text, "--reported") for text in args.reported)
     reported = {name: parse_number(value) for name, value in pairs}
@@ -59,7 +59,7 @@ def _pair(text: str, flag: str) -> tuple[str, str]:
 
 COMMAND = Command(
     "compare",
-    "One table and one figure of several models.",
+    "Compare several models in one table and one figure.",
     add_flags,
     work,
     common=("--set", "--reported", "--title", "--output"),

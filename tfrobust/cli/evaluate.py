@@ -1,4 +1,4 @@
-"""`tfrobust evaluate`: measures how robust any TensorFlow classifier is."""
+"""`tfrobust evaluate`: evaluates the robustness of any TensorFlow classifier."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tfrobust.attacks import ATTACKS, SUITES
 from tfrobust.cli.cluster import add_cluster, cluster_of
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.flags import add_settings
-from tfrobust.cli.intake import add_intake, shown_of_run, subject_of
+from tfrobust.cli.intake import add_intake, run_defaults, subject_of
 from tfrobust.cli.parser import Parser
 from tfrobust.data import DATASETS
 from tfrobust.errors import UsageError
@@ -18,7 +18,7 @@ REFERENCE_HELP = (
     "source model of a transfer attack, a run folder or model file: examples crafted on it are "
     "evaluated on both"
 )
-_ORIGINAL_HELP = "; of a .tflite or .onnx file what it was made of, by default the run it is in"
+_ORIGINAL_HELP = "; for a .tflite or .onnx file its original, by default the run that it is in"
 
 
 def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
@@ -44,11 +44,11 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     )
     parser.add_argument(
         "--strategy", default="none", metavar="NAME",
-        help="none, or mirrored: spread the work over all GPUs of this machine",
+        help="none, or mirrored: use all GPUs of this machine",
     )  # fmt: skip
     add_cluster(parser)
     add_intake(parser)
-    add_settings(parser, ["", "threat", "evaluation", "data"], {}, shown_of_run(parser, words))
+    add_settings(parser, ["", "threat", "evaluation", "data"], {}, run_defaults(parser, words))
     parser.epilog = (
         f"Attacks: {', '.join([*ATTACKS, *SUITES])}. Built-in data sets: {', '.join(DATASETS)}."
     )
@@ -67,10 +67,10 @@ def work(args: argparse.Namespace) -> None:
 
 
 def _name_the_model(args: argparse.Namespace) -> None:
-    """Takes what follows --corruptions for the model where no other is named.
+    """Uses the argument of --corruptions as the model if no other is named.
 
     Raises:
-      UsageError: none is named.
+      UsageError: no model is named.
     """
     if args.model is None:
         args.model = vars(args).pop("set:evaluation.corruption_set", None)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.flags import add_settings
-from tfrobust.cli.intake import add_intake, shown_of_run, subject_of
+from tfrobust.cli.intake import add_intake, run_defaults, subject_of
 from tfrobust.cli.parser import Parser
 from tfrobust.explain import EXPLAINERS
 from tfrobust.explain.selectors import select_methods
@@ -19,16 +19,16 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     add = parser.add_argument
     add("model", metavar="RUN_OR_MODEL", help="run folder, .keras or .h5 file")
     add("--against", default=None, metavar="RUN_OR_MODEL",
-        help="another model of the same classes, drawn and measured beside it")  # fmt: skip
+        help="another model with the same classes, for comparison")  # fmt: skip
     add("--output", default=None, metavar="FOLDER",
-        help="for the figures (default: the run folder, or MODEL-results)")  # fmt: skip
+        help="folder for the figures (default: the run folder, or MODEL-results)")  # fmt: skip
     add("--per-group", type=int, default=3,
-        help="images of each group: withstood, broken by the attack, wrong anyway")  # fmt: skip
+        help="images per group: withstood, broken by the attack, wrong without it")  # fmt: skip
     add("--methods", default="smoothgrad,gradcam", metavar="NAMES",
-        help=f"methods to compare, each with settings if need be (smoothgrad:samples=50), of "
-             f"{', '.join(EXPLAINERS)}")  # fmt: skip
+        help=f"methods to compare, optionally with settings (smoothgrad:samples=50), from "
+            f"{', '.join(EXPLAINERS)}")  # fmt: skip
     add("--target-layer", default=None, metavar="NAME",
-        help="layer of class-activation maps (default: the last map above 1x1)")  # fmt: skip
+        help="layer of class-activation maps (default: the last map larger than 1x1)")  # fmt: skip
     add("--measure", type=int, default=0, metavar="IMAGES",
         help="number of images to measure the methods on (faithfulness, stability, sanity "
         "checks); 0 skips it")  # fmt: skip
@@ -38,9 +38,9 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     add("--classes", default=None, metavar="NAMES",
         help="classes to visualise instead, by name or number")  # fmt: skip
     add("--layers", default=None, metavar="NAMES",
-        help="convolutions whose channels are drawn (default: 8 from the image up)")  # fmt: skip
+        help="convolutions whose channels are drawn (default: 8 from the input up)")  # fmt: skip
     add_intake(parser)
-    add_settings(parser, ["", "threat", "data"], {}, shown_of_run(parser, words))
+    add_settings(parser, ["", "threat", "data"], {}, run_defaults(parser, words))
 
 
 def work(args: argparse.Namespace) -> None:

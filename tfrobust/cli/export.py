@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.flags import add_settings
-from tfrobust.cli.intake import add_intake, shown_of_run, subject_of
+from tfrobust.cli.intake import add_intake, run_defaults, subject_of
 from tfrobust.cli.parser import Parser
 from tfrobust.export import FORMATS
 from tfrobust.jobs.exporting import check_export
@@ -20,18 +20,19 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     add = parser.add_argument
     add("model", metavar="RUN_OR_MODEL", help="run folder, .keras or .h5 file")
     add("--output", default=None, metavar="FOLDER",
-        help="for the files (default: the run folder, or MODEL-results)")  # fmt: skip
+        help="folder for the files (default: the run folder, or MODEL-results)")  # fmt: skip
     add("--version", type=int, default=1, help="number of the version folder")
     add("--formats", default="", metavar="NAMES",
-        help=f"further formats, each compared on real images: {', '.join(FORMATS)}")  # fmt: skip
-    add("--images", type=int, default=500, help="test images that further formats run on")
+        help="further formats, each compared with the SavedModel on real images: "
+        f"{', '.join(FORMATS)}")  # fmt: skip
+    add("--images", type=int, default=500, help="number of test images for that comparison")
     add(
         "--export-anyway",
         action="store_true",
         help="export even a model that is no better than guessing",
     )
     add_intake(parser)
-    add_settings(parser, ["data"], {}, shown_of_run(parser, words))
+    add_settings(parser, ["data"], {}, run_defaults(parser, words))
 
 
 def work(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Flags made from the configuration, and the settings that are given as flags."""
+"""Flags generated from the configuration, and the settings given as flags."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tfrobust.tables import Table, imported, is_place, names_model_file
 
 
 class Names(list[str]):
-    """Names of a table, and beside them plug-ins and model files of the user's own."""
+    """Names of a table; also accepts users' own plug-ins and model files."""
 
     def __contains__(self, name: object) -> bool:
         if isinstance(name, str):
@@ -41,14 +41,14 @@ def add_settings(
 ) -> None:
     """Adds a flag for every setting of the named groups of `RunConfig`.
 
-    Flags that are not given stay out of the namespace, so that a recipe's value, or the
-    default, holds.
+    Flags that are not given stay out of the namespace, so that the recipe's value or the default
+    applies.
 
     Args:
-      parser: to add to.
+      parser: to add the flags to.
       groups: names of `RunConfig` fields; '' for its own settings.
-      choices: flag -> the names that are valid, from the plug-in tables.
-      shown: (group, setting) -> the default that the help shows; the dataclasses' if None.
+      choices: flag -> its valid names, from the plug-in tables.
+      shown: (group, setting) -> the default that the help shows; None shows the dataclasses'.
     """
     hints = typing.get_type_hints(RunConfig)
     shown = shown or of_dataclasses()
@@ -68,10 +68,10 @@ def add_setting(
     parser: argparse.ArgumentParser, group: str, name: str,
     shown: Callable[[str, str], str] | None = None,
 ) -> None:  # fmt: skip
-    """Adds the flag of one setting; the rest as in `add_settings`.
+    """Adds the flag of one setting; otherwise as in `add_settings`.
 
     Args:
-      parser: to add to.
+      parser: to add the flag to.
       group: a name of a `RunConfig` field.
       name: a setting of that group.
       shown: as in `add_settings`.
@@ -86,7 +86,7 @@ def _add_flags_of_plugins(
     parser: argparse.ArgumentParser, group: str, item: Any,
     shown: Callable[[str, str], str],
 ) -> None:  # fmt: skip
-    """A flag for each setting of the plug-ins of a table: --beta 6 is --method trades:beta=6."""
+    """A flag for each setting of a table's plug-ins: --beta 6 is --method trades:beta=6."""
     table: Table = imported(item.metadata["table"], "table")
     section = parser.add_argument_group(f"settings of a {table.kind}")
     for name, (hint, one) in all_settings(table).items():
@@ -150,15 +150,15 @@ class _OnOffOrPath(argparse.Action):
         """Sets both settings."""
         is_on = not str(option_string).startswith("--no-")
         if values is not None and not is_on:
-            parser.error(f"argument {option_string}: expected nothing behind it, found {values!r}")
+            parser.error(f"argument {option_string}: expected no value after it, found {values!r}")
         setattr(namespace, self.dest, is_on)
         setattr(namespace, self.beside, values)
 
 
-def shown_setting(config: RunConfig, group: str, name: str) -> str:
-    """What a configuration says of a setting, as help shows it: eps in its norm's own unit.
+def format_setting(config: RunConfig, group: str, name: str) -> str:
+    """A setting's value in a configuration, as help shows it: eps in its norm's own unit.
 
-    A setting of the method may be one of another method: then it says nothing.
+    Empty for a setting that belongs to another method.
     """
     part = getattr(config, group) if group else config
     own = None if hasattr(part, name) else config.training.method.settings
@@ -173,11 +173,11 @@ def shown_setting(config: RunConfig, group: str, name: str) -> str:
 
 def of_dataclasses() -> Callable[[str, str], str]:
     """(group, setting) -> the default of the dataclasses, as help shows it."""
-    return functools.partial(shown_setting, RunConfig())
+    return functools.partial(format_setting, RunConfig())
 
 
 def show(default: Any) -> str:
-    """A setting's value as the command line takes it."""
+    """A setting's value in command-line syntax."""
     if default is None:
         return "none"
     if isinstance(default, tuple):
@@ -190,7 +190,7 @@ def show(default: Any) -> str:
 
 
 def _parser_of(hint: Any) -> Callable[[str], Any]:
-    """How a flag's text becomes a value of the setting's type."""
+    """The conversion of a flag's text to the setting's type."""
     if typing.get_origin(hint) is tuple:
         inner = typing.get_args(hint)[0]
         if inner is StageConfig:
@@ -236,7 +236,7 @@ def _with_method(training: dict[str, Any]) -> dict[str, Any]:
     """--method trades --beta 6 as --method trades:beta=6.
 
     Raises:
-      UsageError: a setting is given in both ways, with other values.
+      UsageError: a setting is given in both ways, with different values.
     """
     choice = folded_method(training, "flags")
     fields = TrainingConfig.__dataclass_fields__

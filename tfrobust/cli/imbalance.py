@@ -13,17 +13,17 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
     """Adds the flags of the verb."""
     add = parser.add_argument
     add("--data", default="digits", help="built-in data set, folder, zip, .npz or .pt; its train "
-        "images are taken")  # fmt: skip
-    add("--data-dir", default=None, help="where a built-in data set's files are")
-    add("--counts", default=None, help="images of each class, comma-separated; scaled down to "
-        "what is there (default: 424 to 28,789, as in a 10-class task of 100,000)")  # fmt: skip
-    add("--grey", type=float, default=0.1, help="part stored as greyscale")
-    add("--seed", type=int, default=42, help="of the draw")
+        "images are used")  # fmt: skip
+    add("--data-dir", default=None, help="folder of a built-in data set's files")
+    add("--counts", default=None, help="images per class, comma-separated; scaled down to what "
+        "is available (default: 424 to 28,789, as in a 10-class task of 100,000)")  # fmt: skip
+    add("--grey", type=float, default=0.1, help="share stored as greyscale")
+    add("--seed", type=int, default=42, help="seed of the selection")
     add("--output", required=True, help="the .pt file")
 
 
 def work(args: argparse.Namespace) -> None:
-    """Reads, draws, writes, and prints the counts."""
+    """Reads, selects, writes, and prints the counts."""
     from tfrobust import jobs
 
     found = jobs.imbalance(

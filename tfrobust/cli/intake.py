@@ -1,4 +1,4 @@
-"""What verbs share that open a model: how it takes images, and the subject of their jobs."""
+"""Flags shared by verbs that open a model: its input range, and the subject of the job."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfrobust.cli.command import HELP, say
-from tfrobust.cli.flags import given_settings, shown_setting
+from tfrobust.cli.flags import format_setting, given_settings
 from tfrobust.cli.parser import Parser
 from tfrobust.config import RunConfig
 from tfrobust.run import RunFolder, doubt_of_learning
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 
 
 def add_intake(parser: argparse.ArgumentParser) -> None:
-    """Flags that say how a model and images that do not fit at once go together."""
-    section = parser.add_argument_group("how the model and the images go together")
+    """Adds flags that adapt the model and the images to each other."""
+    section = parser.add_argument_group("model and image formats")
     add = section.add_argument
     add("--input-range", default=None, metavar="LOW,HIGH",
-        help="what the model takes for black and white: 0,255 or -1,1 (default: 0,1, or what its "
-        "first layer says)")  # fmt: skip
+        help="the model's values for black and white: 0,255 or -1,1 (default: detected from its "
+            "first layer, else 0,1)")  # fmt: skip
     add("--input-mean", default=None, metavar="NUMBERS",
-        help="mean that the model wants subtracted, after the range: one, or one per channel; "
-        "'imagenet' is .485,.456,.406")  # fmt: skip
+        help="mean that the model expects to be subtracted, after the range: one, or one per "
+            "channel; 'imagenet' is .485,.456,.406")  # fmt: skip
     add("--input-std", default=None, metavar="NUMBERS",
-        help="deviation that it wants divided by; 'imagenet' is .229,.224,.225")  # fmt: skip
+        help="standard deviation to divide by; 'imagenet' is .229,.224,.225")  # fmt: skip
     add("--class-map", default=None, metavar="DATA=MODEL,...",
         help="maps classes of the images to classes of the model, by name or number")  # fmt: skip
 
 
-def shown_of_run(parser: Parser, words: Sequence[str]) -> Callable[[str, str], str] | None:
-    """(group, setting) -> the default that help shows: of the run that is named, if one is.
+def run_defaults(parser: Parser, words: Sequence[str]) -> Callable[[str, str], str] | None:
+    """(group, setting) -> the default that help shows: the named run's, if any.
 
-    None without --help, and for the module's help, which shows those of a bare model.
+    None without --help, and for the module's help, which shows the defaults of a bare model.
     """
     if not parser.is_short or not set(HELP) & set(words):
         return None
@@ -47,7 +47,7 @@ def shown_of_run(parser: Parser, words: Sequence[str]) -> Callable[[str, str], s
     config = runs[0].read_config() if runs else RunConfig()
 
     def shown(group: str, name: str) -> str:
-        text = shown_setting(config, group, name)
+        text = format_setting(config, group, name)
         if runs:
             return text
         return "the run's" if name == "dataset" else f"the run's, or {text}"
@@ -56,10 +56,10 @@ def shown_of_run(parser: Parser, words: Sequence[str]) -> Callable[[str, str], s
 
 
 def view_of(args: argparse.Namespace) -> InputView | None:
-    """What the flags say that the model takes; None where they say nothing.
+    """The input range given by the flags; None without these flags.
 
     Raises:
-      UsageError: they are no numbers.
+      UsageError: a flag's value is not numeric.
     """
     from tfrobust.models.views import IMAGENET, InputView
     from tfrobust.settings import parse_number
@@ -78,7 +78,7 @@ def view_of(args: argparse.Namespace) -> InputView | None:
 
 
 def patience_of(args: argparse.Namespace) -> Patience | None:
-    """How --endpoint says that an address is asked; None where it says nothing.
+    """The settings in --endpoint for requests to an address; None without the flag.
 
     Raises:
       UsageError: a setting is unknown or out of range.
@@ -95,7 +95,7 @@ def patience_of(args: argparse.Namespace) -> Patience | None:
 
 
 def subject_of(args: argparse.Namespace) -> Subject:
-    """The model that a verb was given, with its images and folder.
+    """The model of a verb, with its images and folder.
 
     Raises:
       UsageError: there is no such run or model, or a bare model without `--dataset`.
@@ -104,7 +104,7 @@ def subject_of(args: argparse.Namespace) -> Subject:
     from tfrobust import jobs
     from tfrobust.runtime import import_quietly
 
-    # What pixels a model takes is said in tensors: TensorFlow must be quiet by now.
+    # The input range is given in tensors: TensorFlow must be silenced by now.
     import_quietly()
     return jobs.open_subject(
         args.model, given_settings(args), output=args.output, view=view_of(args),
@@ -113,6 +113,6 @@ def subject_of(args: argparse.Namespace) -> Subject:
 
 
 def warn_of_guessing(path: str) -> None:
-    """Says on standard error that a run's model is no better than guessing, where it is."""
+    """Warns on standard error if a run's model is no better than guessing."""
     if doubt := doubt_of_learning(Path(path)):
         print(f"Warning: {path}: {doubt}.", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""`tfrobust VERB`: finds the verb, which alone is imported."""
+"""`tfrobust VERB`: finds the verb, and imports only that one."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from collections.abc import Sequence
 import tfrobust
 from tfrobust.errors import did_you_mean
 
-#: Verb -> what it does, for the list; each is a file of this folder.
+#: Verb -> its description in the list; each is a file of this folder.
 VERBS = {
-    "train": "train a robust classifier, measure it, explain it and export it",
+    "train": "train a robust classifier, evaluate it, explain it and export it",
     "evaluate": "measure a model's accuracy, clean and under attack",
     "certify": "prove a radius for each image, by randomised smoothing",
     "probe": "measure minimal distances, rotations, universal perturbations and patches",
-    "predict": "say what a model takes single images for",
+    "predict": "classify individual images",
     "explain": "draw what a model looks at, clean and under attack",
-    "report": "make one HTML page of a run, or of several side by side",
+    "report": "build one HTML page for a run, or for several side by side",
     "export": "write a model as a SavedModel, TFLite or ONNX",
     "serve": "serve a SavedModel over HTTP",
-    "compare": "put several models into one table and figure",
+    "compare": "compare several models in one table and one figure",
     "search": "search for the best settings of a training",
     "perturb": "build sets of adversarial images",
     "imbalance": "write an imbalanced data set",
@@ -32,10 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a verb.
 
     Args:
-      argv: the command line without the program; None takes that of the process.
+      argv: the command line without the program; None takes the process's.
 
     Returns:
-      The exit code: 0 is success, 2 wrong use, 1 a failure.
+      The exit code: 0 is success, 2 wrong usage, 1 a failure.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     verb, *rest = words or ["--help"]
@@ -61,8 +61,8 @@ def usage() -> str:
     verbs = "\n".join(f"  {verb:{width}}  {what}" for verb, what in VERBS.items())
     return (
         "usage: tfrobust VERB [options]\n\n"
-        "Train, measure, explain and serve robust image classifiers.\n\n"
+        "Train, evaluate, explain and serve robust image classifiers.\n\n"
         f"verbs:\n{verbs}\n\n"
-        "tfrobust VERB --help shows the options that most people need, --help-all every one;\n"
-        "tfrobust --version the version."
+        "tfrobust VERB --help shows the common options, --help-all all of them;\n"
+        "tfrobust --version shows the version."
     )

@@ -1,4 +1,4 @@
-"""A parser with a short help and a whole one, which suggests the nearest of what was mistyped."""
+"""A parser with a short and a full help, which suggests corrections of mistyped names."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 
 from tfrobust.errors import did_you_mean
 
-# The most characters that the choices of a flag may take beside its name in the short help.
+# Maximum number of characters of a flag's choices in the short help.
 _WIDEST = 40
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Help with defaults, on the whole width; that nothing is given needs no saying."""
+    """Help with defaults, on the full width; empty defaults are not shown."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return super()._get_help_string(action) if action.default else action.help
 
 
 class _HelpAll(argparse.Action):
-    """Prints the whole help and ends."""
+    """Prints the full help and exits."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         print(argparse.ArgumentParser.format_help(parser), end="")
@@ -29,11 +29,11 @@ class _HelpAll(argparse.Action):
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose `--help` shows the common flags alone.
+    """An `ArgumentParser` whose `--help` shows only the common flags.
 
     Args:
       common: the flags that `--help` shows, in that order; None shows all of them.
-      brief: flag -> what the short help says of it, where that is not the whole help's text.
+      brief: flag -> its text in the short help, if it differs from the full help's.
       options: of `ArgumentParser`.
     """
 
@@ -44,19 +44,19 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**options)
         self._common, self._brief = common, dict(brief or {})
         self._shown: list[argparse.Action] = []
-        told = argparse.SUPPRESS if common is None else "show every flag, in groups"
-        self.add_argument("--help-all", action=_HelpAll, nargs=0, help=told)
+        shown = argparse.SUPPRESS if common is None else "show every flag, in groups"
+        self.add_argument("--help-all", action=_HelpAll, nargs=0, help=shown)
 
     @property
     def is_short(self) -> bool:
-        """Whether `--help` shows the common flags alone."""
+        """Whether `--help` shows only the common flags."""
         return self._common is not None
 
-    def settle(self) -> None:
-        """Ends the adding of flags: usage becomes short where the help is, common flags are known.
+    def finish(self) -> None:
+        """Call after adding all flags: shortens the usage line and checks the common flags.
 
         Raises:
-          KeyError: a common flag is none of the parser's, a mistake of ours.
+          KeyError: a common flag is not one of the parser's; a bug.
         """
         if self._common is None:
             return
@@ -67,7 +67,7 @@ class Parser(argparse.ArgumentParser):
         self._shown = [self._compact(flag) for flag in (*self._common, "--help")]
 
     def _compact(self, flag: str) -> argparse.Action:
-        """A copy of a flag for the short help, by one name."""
+        """A copy of a flag for the short help, with one name."""
         action = copy.copy(self._option_string_actions[flag])
         if action.option_strings != ["-h", "--help"]:
             action.option_strings = [flag]

@@ -10,7 +10,7 @@ from tfrobust.attacks import ATTACKS
 from tfrobust.cli.cluster import add_cluster, cluster_of
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.flags import add_settings, given_settings
-from tfrobust.cli.intake import shown_of_run
+from tfrobust.cli.intake import run_defaults
 from tfrobust.cli.parser import Parser
 from tfrobust.data import DATASETS
 from tfrobust.jobs.perturbing import SETS
@@ -24,29 +24,29 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
     )  # fmt: skip
     parser.add_argument("--output", required=True, help="folder for the sets")
     parser.add_argument(
-        "--resume", action="store_true", help="keep the sets that are complete, build the others"
+        "--resume", action="store_true", help="keep the complete sets, build the others"
     )
     for name, (split, size) in SETS.items():
         parser.add_argument(
             f"--{name.replace('_', '-')}", dest=f"size:{name}", type=int, default=size, metavar="N",
-            help=f"images in the set {name}, from {split}; 0 leaves the set out",
+            help=f"images in the set {name}, from {split}; 0 skips the set",
         )  # fmt: skip
     parser.add_argument(
         "--attack", default="optimised-noise",
-        help="attack of the first four sets, in the ball of --norm and --eps, with settings if "
-        "need be: optimised-noise:steps=100",
+        help="attack of the first four sets, in the ball of --norm and --eps, optionally with "
+        "settings: optimised-noise:steps=100",
     )  # fmt: skip
     parser.add_argument(
         "--pixel-attack", default="pixel",
-        help="attack of the set pixel, with settings if need be: pixel:fraction=0.01; its ball is "
+        help="attack of the set pixel, optionally with settings: pixel:fraction=0.01; its ball is "
         "'l0' with that share of the pixels",
     )  # fmt: skip
-    parser.add_argument("--batch-size", type=int, default=128, help="images in a batch")
+    parser.add_argument("--batch-size", type=int, default=128, help="batch size")
     add_cluster(parser)
-    add_settings(parser, ["", "threat", "data"], {}, shown_of_run(parser, words))
+    add_settings(parser, ["", "threat", "data"], {}, run_defaults(parser, words))
     parser.epilog = (
         f"Attacks: {', '.join(ATTACKS)}. Built-in data sets: {', '.join(DATASETS)}. "
-        "Where the data has no test split of its own, give the seed and fractions of the training."
+        "If the data has no test split of its own, give the seed and fractions of the training."
     )
 
 
@@ -64,7 +64,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 COMMAND = Command(
-    "perturb", "Build sets of adversarial images of correctly classified ones.", add_flags, work,
+    "perturb", "Build sets of adversarial images from correctly classified ones.", add_flags, work,
     common=("--output", "--attack", "--norm", "--eps", "--augmented-train", "--perturbed-train",
             "--perturbed-validation", "--hold-out", "--pixel", "--data", "--resume"),
 )  # fmt: skip

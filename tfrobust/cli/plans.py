@@ -1,4 +1,4 @@
-"""What a training command will do: the plan of its flags, and the defaults that help shows."""
+"""The plan of a training command's flags, and the defaults that its help shows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from tfrobust.cli.command import HELP
-from tfrobust.cli.flags import given_settings, shown_setting
+from tfrobust.cli.flags import format_setting, given_settings
 from tfrobust.errors import UsageError
 from tfrobust.jobs.plan import SOME_IMAGES, Plan
 from tfrobust.jobs.plan import make_plan as plan_of_settings
@@ -17,24 +17,24 @@ def make_plan(args: argparse.Namespace) -> Plan:
     """The plan of a command's recipe and flags.
 
     Raises:
-      UsageError: an unknown recipe or setting, or settings that do not go together.
+      UsageError: an unknown recipe or setting, or contradictory settings.
     """
     return plan_of_settings(
         given_settings(args), args.recipe, epochs=args.epochs, learning_rate=args.learning_rate
     )
 
 
-def shown_in_help(
+def help_defaults(
     words: Sequence[str] | None, make_parser: Callable[[], argparse.ArgumentParser]
 ) -> Callable[[str, str], str] | None:
     """(group, setting) -> the default that --help shows beside these flags.
 
-    That is what the run would take: the recipe's value, or, where settings are chosen for the
-    images, 'chosen' with the value for some images. None without --help.
+    This is the value that the run would use: the recipe's, or, for settings chosen by the images,
+    'chosen' with the value for some images. None without --help.
 
     Args:
-      words: of the command line.
-      make_parser: makes a parser of the flags of training.
+      words: the command line.
+      make_parser: returns a parser of the flags of training.
     """
     if not words or not set(HELP) & set(words):
         return None
@@ -43,7 +43,7 @@ def shown_in_help(
     fixed = chosen_config(SOME_IMAGES, {}) if plan.chosen else None
 
     def shown(group: str, name: str) -> str:
-        text = shown_setting(config, group, name)
+        text = format_setting(config, group, name)
         if not text:
             return ""
         return f"chosen, such as {text}" if fixed and _is_chosen(group, name) else text
@@ -57,7 +57,7 @@ def _is_chosen(group: str, name: str) -> bool:
 
 
 def _plan_of(words: Sequence[str], parser: argparse.ArgumentParser) -> Plan:
-    """The plan that the flags beside --help make; of wrong flags the one without any."""
+    """The plan of the flags beside --help; if they are invalid, the plan without flags."""
     beside = [word for word in words if word not in HELP]
     try:
         return make_plan(parser.parse_known_args(beside)[0])

@@ -1,4 +1,4 @@
-"""`tfrobust predict`: says what a model takes single images for."""
+"""`tfrobust predict`: classifies individual images."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
     add("model", metavar="RUN_OR_MODEL",
         help="run folder, SavedModel folder, or .keras or .h5 file")  # fmt: skip
     add("images", metavar="IMAGE", nargs="+",
-        help="image file of any size and mode, or folder of such files, however deep")  # fmt: skip
+        help="image file of any size and mode, or folder, searched recursively")  # fmt: skip
     add("--top", type=int, default=5, metavar="CLASSES",
-        help="how many of the most probable classes to show")  # fmt: skip
-    add("--output", default=None, metavar="FILE", help="write the table as CSV as well")
+        help="number of most probable classes to show")  # fmt: skip
+    add("--output", default=None, metavar="FILE", help="also write the table as CSV")
     add("--skip-broken", action="store_true",
-        help="leave broken images out, with a list, instead of failing")  # fmt: skip
+        help="skip broken images and list them, instead of failing")  # fmt: skip
     add("--input-range", default=None, metavar="LOW,HIGH",
-        help="what the model takes for black and white: 0,255 or -1,1 (default: 0,1, or what its "
-        "first layer says)")  # fmt: skip
-    add("--input-mean", default=None, metavar="NUMBERS", help="mean that it wants subtracted")
-    add("--input-std", default=None, metavar="NUMBERS", help="deviation to divide by")
+        help="the model's values for black and white: 0,255 or -1,1 (default: detected from its "
+            "first layer, else 0,1)")  # fmt: skip
+    add("--input-mean", default=None, metavar="NUMBERS", help="mean to subtract")
+    add("--input-std", default=None, metavar="NUMBERS", help="standard deviation to divide by")
 
 
 def work(args: argparse.Namespace) -> None:
-    """Predicts, prints the table and writes it."""
+    """Predicts, then prints and writes the table."""
     from tfrobust import jobs
     from tfrobust.io import write_text
     from tfrobust.runtime import import_quietly
@@ -51,7 +51,7 @@ def work(args: argparse.Namespace) -> None:
     for line in found.notes:
         say(f"Note: {line}.")
     if found.skipped:
-        say("\n  ".join([f"\nLeft out {len(found.skipped)} of {len(files)}:", *found.skipped]))
+        say("\n  ".join([f"\nSkipped {len(found.skipped)} of {len(files)}:", *found.skipped]))
     if args.output:
         write_text(Path(args.output), found.as_csv())
         say(f"Table: {args.output}")

@@ -1,4 +1,4 @@
-"""`tfrobust probe`: what an evaluation in a ball does not measure."""
+"""`tfrobust probe`: measures what an evaluation in a ball does not."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 from tfrobust.cli.cluster import add_cluster, cluster_of
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.flags import add_setting, add_settings
-from tfrobust.cli.intake import add_intake, shown_of_run, subject_of
+from tfrobust.cli.intake import add_intake, run_defaults, subject_of
 from tfrobust.cli.parser import Parser
 from tfrobust.errors import UsageError
 from tfrobust.settings import parse_number
 
-#: What is measured -> what it is, and the flags that are its own.
+#: Kind of measurement -> its description, and its own flags.
 PROBES = {
-    "distances": ("how far the nearest adversarial image is, and accuracy against eps",
+    "distances": ("distance of the nearest adversarial image, and accuracy against eps",
                   ("attack", "norms")),
     "spatial": ("accuracy under the worst rotation and translation",
                 ("degrees", "pixels", "grid", "draws")),
     "universal": ("one perturbation in the ball of --norm and --eps for all images",
                   ("epochs", "step_size")),
-    "patch": ("one square for all images, put at random places",
+    "patch": ("one square for all images, at random positions",
               ("size", "target", "epochs", "step_size")),
 }  # fmt: skip
 
@@ -39,38 +39,38 @@ def add_flags(parser: Parser, words: Sequence[str] = ()) -> None:
         help="run folder, SavedModel folder, or .keras or .h5 file of tf_keras or Keras 3"
     )  # fmt: skip
     add("--attack", type=_names, default=None, metavar="NAMES",
-        help="distances: minimal-norm attacks: fmn (unless given), deepfool, ddn, cw, ead, "
+        help="distances: minimal-norm attacks: fmn (default), deepfool, ddn, cw, ead, "
         "sigma-zero, fab:early_stop=false")  # fmt: skip
     add("--norms", type=_names, default=None, metavar="NAMES",
-        help="distances: linf,l2,l1,l0; each attack's own unless given")  # fmt: skip
-    add("--degrees", type=parse_number, default=None, help="spatial: the largest turn (30)")
+        help="distances: linf,l2,l1,l0; default: each attack's own")  # fmt: skip
+    add("--degrees", type=parse_number, default=None, help="spatial: the largest rotation (30)")
     add("--pixels", type=parse_number, default=None, help="spatial: the largest shift (3)")
     add("--grid", type=_grid, default=None, metavar="TURNS,SHIFTS",
-        help="spatial: places tried: turns, and shifts along each axis (31,5)")  # fmt: skip
+        help="spatial: numbers of rotations, and of shifts along each axis (31,5)")  # fmt: skip
     add("--draws", type=int, default=None,
-        help="spatial: so many random places for each image instead of the grid")  # fmt: skip
+        help="spatial: number of random positions per image, instead of the grid")  # fmt: skip
     add("--size", type=int, default=None, help="patch: its side, in pixels; required")
     add("--target", default=None, metavar="CLASS",
-        help="patch: the class to lead to, by name or number; any wrong one unless given"
+        help="patch: target class, by name or number (default: any wrong class)"
     )  # fmt: skip
     add("--epochs", type=int, default=None,
-        help="universal, patch: passes over the half of the images that it is made on"
+        help="universal, patch: passes over the training half of the images"
     )  # fmt: skip
     add("--step-size", type=parse_number, default=None,
-        help="universal, patch: of each batch, in pixels of [0, 1]")  # fmt: skip
+        help="universal, patch: step size per batch, in pixels of [0, 1]")  # fmt: skip
     add("--output", default=None, metavar="FOLDER",
-        help="for the results, in a folder WHAT of it (default: the run folder, or MODEL-results)"
+        help="folder; results go to its subfolder WHAT (default: the run folder, or MODEL-results)"
     )  # fmt: skip
     add_cluster(parser)
     add_intake(parser)
-    shown = shown_of_run(parser, words)
+    shown = run_defaults(parser, words)
     add_setting(parser, "evaluation", "limit", shown)
     add_setting(parser, "evaluation", "batch_size", shown)
     add_settings(parser, ["", "threat", "data"], {}, shown)
 
 
 def work(args: argparse.Namespace) -> None:
-    """Measures one of the kinds on a run folder's or a bare model."""
+    """Runs one kind of measurement on a run folder's or a bare model."""
     settings = _settings(args)
     if args.on is not None and args.what not in SPREAD:
         raise UsageError(
@@ -89,10 +89,10 @@ def work(args: argparse.Namespace) -> None:
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The flags of what is measured, where they are given.
+    """The flags of this kind of measurement, if given.
 
     Raises:
-      UsageError: one that belongs to another kind is, or one that is needed is not.
+      UsageError: a flag of another kind is given, or a required one is missing.
     """
     own = PROBES[args.what][1]
     every = {name for _, names in PROBES.values() for name in names}
@@ -101,9 +101,9 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
         if name not in own:
             owners = ", ".join(kind for kind, (_, names) in PROBES.items() if name in names)
             flag = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{flag}: belongs to {owners}, found it with {args.what}.")
+            raise UsageError(f"{flag}: only valid for {owners}, found it with {args.what}.")
     if args.what == "patch" and "size" not in given:
-        raise UsageError("patch: expected its side in pixels, --size 8.")
+        raise UsageError("patch: expected its side in pixels, such as --size 8.")
     return given
 
 

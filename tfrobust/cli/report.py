@@ -1,4 +1,4 @@
-"""`tfrobust report`: one self-contained page of a run, or of several side by side."""
+"""`tfrobust report`: one self-contained page for a run, or for several side by side."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="evaluated run folders, or results of bare models")
     add("--output", default=None, help="the file (default: report.html in the first run's folder)")
-    add("--title", default=None, help="of the page (default: the runs' names)")
+    add("--title", default=None, help="title of the page (default: the runs' names)")
 
 
 def work(args: argparse.Namespace) -> None:
@@ -21,11 +21,11 @@ def work(args: argparse.Namespace) -> None:
     from tfrobust import jobs
 
     found = jobs.report(args.runs, args.output, title=args.title)
-    say(f"Report: {found.page} ({found.megabytes:.1f} MB, opens without a network)")
+    say(f"Report: {found.page} ({found.megabytes:.1f} MB, opens offline)")
 
 
 COMMAND = Command(
-    "report", "Make one HTML page of a run, or of several side by side.", add_flags, work,
+    "report", "Build one HTML page for a run, or for several side by side.", add_flags, work,
     common=("--output", "--title"),
 )  # fmt: skip
 main, make_parser = COMMAND.main, COMMAND.parser

@@ -1,4 +1,4 @@
-"""`tfrobust serve`: serves a SavedModel over HTTP, with a page to try it on."""
+"""`tfrobust serve`: serves a SavedModel over HTTP, with a page to try it."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
     """Adds the flags of the verb."""
     add = parser.add_argument
     add("model", metavar="RUN_OR_SAVEDMODEL", help="run folder, or the folder of a SavedModel")
-    add("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 for all")
-    add("--port", type=int, default=8080, help="port to listen at; 0 takes a free one")
-    add("--max-batch", type=int, default=32, help="images that run together")
-    add("--max-body", type=int, default=16, metavar="MB", help="the most that a request may hold")
+    add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all")
+    add("--port", type=int, default=8080, help="port to listen on; 0 chooses a free one")
+    add("--max-batch", type=int, default=32, help="maximum batch size")
+    add("--max-body", type=int, default=16, metavar="MB", help="maximum size of a request")
     add("--queue", type=int, default=512, help="maximum queue length; further requests get 503")
-    add("--replicas", type=int, default=None, help="processes that serve, with --on (default: 1)")
+    add("--replicas", type=int, default=None, help="server processes, with --on (default: 1)")
     add("--most-replicas", type=int, default=None, metavar="N",
-        help="processes that serve under load, with --on (default: --replicas)")  # fmt: skip
+        help="maximum number under load, with --on (default: --replicas)")  # fmt: skip
     add_cluster(parser)
 
 
 def work(args: argparse.Namespace) -> None:
-    """Loads the model, warms it up, and serves until it is told to stop."""
+    """Loads the model, warms it up, and serves until stopped."""
     from tfrobust import jobs
 
     on = cluster_of(args)
     if on is None and (args.replicas, args.most_replicas) != (None, None):
-        raise UsageError("--replicas and --most-replicas are of a cluster: add --on ray.")
+        raise UsageError("--replicas and --most-replicas need a cluster: add --on ray.")
     warn_of_guessing(args.model)
     settings: dict[str, Any] = {
         "host": args.host, "port": args.port, "max_batch": args.max_batch,
@@ -49,7 +49,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 COMMAND = Command(
-    "serve", "Serve a SavedModel over HTTP; for those without TensorFlow Serving.", add_flags, work,
+    "serve", "Serve a SavedModel over HTTP, without TensorFlow Serving.", add_flags, work,
     common=("--host", "--port", "--max-batch", "--max-body", "--queue"),
 )  # fmt: skip
 main, make_parser = COMMAND.main, COMMAND.parser

@@ -18,17 +18,17 @@ from tfrobust.settings import load_yaml
 
 STUDIES = RECIPES / "studies"
 VERBS = ("train", "evaluate", "perturb", "explain", "export", "search", "compare", "imbalance")
-# Verbs that go on with what a stopped study left behind where they are told to.
+# Verbs that resume what a stopped study left behind if they get --resume.
 _RESUMING = ("train", "evaluate", "perturb")
 
 
 def study_names() -> list[str]:
-    """The studies that come with the project."""
+    """The studies included with the project."""
     return sorted(path.stem for path in STUDIES.glob("*.yaml"))
 
 
 def study_folder(name: str, output: Path | str | None = None, *, quick: bool = False) -> Path:
-    """Where a study goes: as given, else saved_models/NAME."""
+    """A study's folder: as given, else saved_models/NAME."""
     return Path(output or f"saved_models/{Path(name).stem}{'-quick' if quick else ''}")
 
 
@@ -36,15 +36,15 @@ def study_steps(
     name: str, output: Path | str | None = None, *, inputs: Mapping[str, str] | None = None,
     settings: Mapping[str, str] | None = None, quick: bool = False, check_inputs: bool = True,
 ) -> list[Step]:  # fmt: skip
-    """The steps of a study, as `jobs.study` takes them.
+    """The steps of a study, for `jobs.study`.
 
     Args:
       name: one of `study_names()`, or a YAML file.
       output: folder of the study; None is saved_models/NAME.
-      inputs: name -> path, of files that are not at their usual place.
+      inputs: name -> path, for files that are not at their default place.
       settings: name -> value, of the study's settings.
-      quick: its steps on few images, which shows that they work and no more.
-      check_inputs: refuse a file that is missing, unless `quick`.
+      quick: run its steps on few images, which only shows that they work.
+      check_inputs: reject missing files, unless `quick`.
 
     Raises:
       UsageError: there is no such study, input or setting.
@@ -60,32 +60,34 @@ def make_steps(
 ) -> list[Step]:
     """The steps of a recipe, with its folder and inputs filled in.
 
-    A step's `run` is followed by its `quick` in a quick run and by its `whole` otherwise;
-    'skip' there leaves the step out.
+    A step's `run` is followed by its `quick` in a quick run and by its `whole` otherwise; 'skip'
+    there skips the step.
 
     Raises:
-      UsageError: the recipe is not a list of steps, or names what is not there.
+      UsageError: the recipe is not a list of steps, or refers to something unknown.
     """
     steps = []
     for entry in recipe.get("steps") or ():
         if not {"name", "run"} <= entry.keys() <= {"name", "run", "whole", "quick"}:
-            raise UsageError(f"A step has name, run, and perhaps whole and quick, found {entry}.")
+            raise UsageError(f"A step has name, run, optionally whole and quick, found {entry}.")
         further = entry.get("quick" if quick else "whole", "")
         if further != "skip":
             steps.append(_step(entry, further, {"out": str(output), **inputs}))
     names = [step.name for step in steps]
     if not steps or len(set(names)) < len(names):
-        raise UsageError("A study has steps of different names: see pipelines/recipes/studies.")
+        raise UsageError(
+            "A study needs different names for its steps: see pipelines/recipes/studies."
+        )
     return steps
 
 
 def _step(entry: dict[str, Any], further: str, places: dict[str, str]) -> Step:
     try:
-        # Split before it is filled in: a place may have spaces in its name.
+        # Split before substitution: a path may contain spaces.
         words = shlex.split(f"{entry['run']} {further}")
         verb, *flags = (word.format(**places) for word in words)
     except (KeyError, IndexError, ValueError) as error:
-        raise UsageError(f"Step {entry['name']}: cannot be filled in ({error!r}).") from error
+        raise UsageError(f"Step {entry['name']}: cannot be substituted ({error!r}).") from error
     if verb not in VERBS:
         expected = ", ".join(VERBS)
         raise UsageError(f"Step {entry['name']}: expected a verb of {expected}, found {verb}.")
@@ -93,13 +95,13 @@ def _step(entry: dict[str, Any], further: str, places: dict[str, str]) -> Step:
 
 
 def _do(name: str, verb: str, flags: list[str]) -> None:
-    """Calls the job that a command stands for, to go on with what is there."""
+    """Calls the job of a command, resuming what is there."""
     command: Command = importlib.import_module(f"tfrobust.cli.{verb}").COMMAND
     words = [*flags, "--resume"] if verb in _RESUMING else flags
     try:
         args = command.parser(words).parse_args(words)
     except SystemExit as error:
-        raise UsageError(f"Step {name}: its command is wrong, see above.") from error
+        raise UsageError(f"Step {name}: its command is invalid, see above.") from error
     command.work(args)
 
 
@@ -116,13 +118,13 @@ def _path(study: str) -> Path:
 
 
 def _inputs(recipe: dict[str, Any], given: Mapping[str, str], *, check: bool) -> dict[str, str]:
-    """Input -> path: as given, else the usual place; for a quick run none need be there."""
+    """Input -> path: as given, else the default; a quick run does not require the files."""
     folder = os.environ.get("TFROBUST_SHARED", "../shared/data")
     inputs = {k: str(v).format(shared=folder) for k, v in (recipe.get("inputs") or {}).items()}
     inputs |= _given("input", given, inputs)
     missing = [path for path in inputs.values() if not Path(path).exists()]
     if missing and check:
-        raise UsageError(f"{missing[0]} not found: name it with --input NAME=PATH.")
+        raise UsageError(f"{missing[0]} not found: give it with --input NAME=PATH.")
     return inputs
 
 

@@ -1,4 +1,4 @@
-"""`tfrobust study`: several verbs after one another, from one recipe."""
+"""`tfrobust study`: several verbs in sequence, from one recipe."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
     """Adds the flags of the verb."""
     add = parser.add_argument
     add("study", metavar="STUDY", help=f"one of {', '.join(study_names())}, or a YAML file")
-    add("--quick", action="store_true", help="its first steps to its table on few images and fewer "
-        "models, in under 2 minutes: shows that it works; its scores mean nothing")  # fmt: skip
+    add("--quick", action="store_true", help="run all steps on few images and fewer models, in "
+        "under 2 minutes: shows that it works; its scores mean nothing")  # fmt: skip
     add("--output", default=None, help="folder of the study (default: saved_models/STUDY)")
     add("--input", action="append", default=[], metavar="NAME=PATH",
-        help="a file that the study starts from, where it is not at its usual place")  # fmt: skip
+        help="an input file of the study, if it is not at its default place")  # fmt: skip
     add("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings",
         help="one of the study's settings, such as recipe=brittleness_resnet18")  # fmt: skip
-    add("--redo", metavar="STEP", help="do this step and all that builds on it again")
+    add("--redo", metavar="STEP", help="repeat this step and all that depend on it")
     add("--list", action="store_true", help="print the commands and stop")
-    parser.epilog = "A study that was stopped resumes when it is run again."
+    parser.epilog = "A stopped study resumes when it is run again."
 
 
 def work(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""`tfrobust train`: trains a robust classifier, measures it, explains it and exports it."""
+"""`tfrobust train`: trains a robust classifier, evaluates it, explains it and exports it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tfrobust.cli.cluster import add_cluster, cluster_of
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.evaluate import REFERENCE_HELP
 from tfrobust.cli.flags import Names, add_settings
-from tfrobust.cli.plans import make_plan, shown_in_help
+from tfrobust.cli.plans import help_defaults, make_plan
 from tfrobust.data import DATASETS
 from tfrobust.jobs.recipes import DEFAULT_RECIPES, recipe_names
 from tfrobust.training.defaults import AUTO
@@ -20,18 +20,18 @@ GROUPS = ["", "data", "backbone", "threat", "training", "augment", "evaluation"]
 
 
 def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> None:
-    """Adds the flags of the verb; the help shows the values that `words` lead to."""
+    """Adds the flags of the verb; the help shows the values that `words` would use."""
     parser.add_argument("--recipe", default=None, help=recipe_help())
     parser.add_argument(
         "--output", default=None, help="run folder (default: saved_models/DATASET-BACKBONE-METHOD)"
     )
     parser.add_argument("--resume", action="store_true", help="resume a run that was interrupted")
     parser.add_argument(
-        "--epochs", type=int, default=None, help="epochs of the training (default: the stages')"
+        "--epochs", type=int, default=None, help="epochs of training (default: the stages')"
     )
     parser.add_argument(
         "--learning-rate", type=float, default=None,
-        help="learning rate at its height (default: the stages')",
+        help="peak learning rate (default: the stages')",
     )  # fmt: skip
     parser.add_argument(
         "--export-anyway", action="store_true",
@@ -39,7 +39,7 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
     )  # fmt: skip
     parser.add_argument(
         "--strategy", default="none", choices=("none", "mirrored", "multiworker"),
-        help="what training is spread over: all GPUs of this machine, or the workers in TF_CONFIG",
+        help="distribute training over all GPUs of this machine, or over the workers in TF_CONFIG",
     )  # fmt: skip
     parser.add_argument(
         "--workers", type=int, default=None, metavar="N",
@@ -49,7 +49,7 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
     add_cluster(parser, cores="the worker's part of its node")
     parser.add_argument("--reference", default=None, help=REFERENCE_HELP)
     choices = {"backbone": Names([*BACKBONES, AUTO])}
-    add_settings(parser, GROUPS, choices, shown_in_help(words, make_parser))
+    add_settings(parser, GROUPS, choices, help_defaults(words, make_parser))
     parser.epilog = (
         f"Built-in data sets: {', '.join(DATASETS)}; or the path of a folder or zip with one "
         "folder per class, an .npz with x and y, or a .pt file. "
@@ -78,7 +78,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 COMMAND = Command(
-    "train", "Train a robust classifier, measure it, explain it and export it, in one go.",
+    "train", "Train a robust classifier, evaluate it, explain it and export it, in one go.",
     add_flags, work,
     common=("--data", "--recipe", "--backbone", "--weights", "--method", "--norm", "--eps",
             "--epochs", "--time-limit", "--attack", "--output", "--resume"),
@@ -86,6 +86,6 @@ COMMAND = Command(
            "file (default: the data set's, else chosen for the images)",
            "--backbone": "network: resnet18, resnet50, mobilenetv2, vit, ... (--help-all lists "
            "them), or a .keras file",
-           "--time-limit": "minutes of training: schedules run over them"},
+           "--time-limit": "minutes of training; schedules adapt to it"},
 )  # fmt: skip
 main, make_parser = COMMAND.main, COMMAND.parser

@@ -1,4 +1,4 @@
-"""Images in: a name or a path -> `Splits` (train, select, test) of decoded images."""
+"""Data loading: a name or a path -> `Splits` (train, select, test) of decoded images."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ DATASETS: Table[Callable[[Path | None, ReadOptions], Any]] = Table(
     "tfrobust.datasets",
 )
 
-#: Any image classification data set of TensorFlow Datasets is called by its name after this.
+#: Prefix of the names of image classification data sets of TensorFlow Datasets.
 TFDS = "tfds:"
 
-#: Own images: kind of path -> read(location: Path, options) -> RawData.
+#: Users' own images: kind of path -> read(location: Path, options) -> RawData.
 FORMATS: Table[Callable[[Path, ReadOptions], RawData]] = Table(
     "image format",
     {
@@ -59,15 +59,15 @@ def load(
     """Reads a data set and splits it.
 
     Args:
-      dataset: a name in `DATASETS`; 'tfds:NAME[/CONFIG]', any image classification data set
-        of TensorFlow Datasets; 'package.module:function', a reader of the user's own, called
-        as ``read(location, options)``, which may return (images, labels); or the path of a
-        folder, .zip, .npz or .pt file. A name wins over a path: write './digits' for a folder
-        of that name.
-      data_dir: where a built-in data set's files are, or go to.
-      options: how to read; the defaults of `ReadOptions` if None.
-      select_fraction: part of train set aside for model selection, in (0, 1).
-      test_fraction: part taken for test where the source has no test split, in (0, 1).
+      dataset: a name in `DATASETS`; 'tfds:NAME[/CONFIG]', any image classification data set of
+        TensorFlow Datasets; 'package.module:function', a user's own reader, called as
+        ``read(location, options)``, which may return (images, labels); or the path of a folder,
+        .zip, .npz or .pt file. A name takes precedence over a path: write './digits' for a
+        folder of that name.
+      data_dir: the folder of a built-in data set's files, or where to download them.
+      options: how to read; None is the defaults of `ReadOptions`.
+      select_fraction: share of train reserved for model selection, in (0, 1).
+      test_fraction: share used for test if the source has no test split, in (0, 1).
       seed: the same seed gives the same split.
 
     Returns:
@@ -95,24 +95,24 @@ def load(
 
 
 def load_all(path: str, options: ReadOptions | None = None) -> ImageSet:
-    """All images of a file or folder, to evaluate a model on; nothing is split off.
+    """All images of a file or folder, for evaluating a model; no split is made.
 
-    Where the source has a test split it is that split. An .npz file may hold images of
-    some of the model's classes only, and floats are kept as they are.
+    If the source has a test split, only that is returned. An .npz file may contain images of only
+    some of the model's classes, and floats are kept unchanged.
 
     Args:
       path: of a folder, .zip, .npz or .pt file.
-      options: how to read; the defaults of `ReadOptions` if None.
+      options: how to read; None is the defaults of `ReadOptions`.
 
     Raises:
-      UsageError: there is no such path, or it is of an unknown kind.
+      UsageError: the path does not exist, or is of an unknown kind.
       TFRobustError: the data cannot be read.
     """
     return read_all(path, options)[0]
 
 
 def read_all(path: str, options: ReadOptions | None = None) -> tuple[ImageSet, ReadLog]:
-    """As `load_all`, with what was seen while reading."""
+    """As `load_all`, with the log of what was found while reading."""
     from tfrobust.data.arrays import read_plain
 
     options = options or ReadOptions()
@@ -124,7 +124,7 @@ def read_all(path: str, options: ReadOptions | None = None) -> tuple[ImageSet, R
 
 
 def with_channels(data: ImageSet, channels: int | None) -> ImageSet:
-    """The images as grey or RGB ones, where another number of channels is wanted."""
+    """The images converted to grey or RGB, if they have another number of channels."""
     from tfrobust.data.images import as_channels
     from tfrobust.data.mapped import convert
 
@@ -162,7 +162,7 @@ def _read(dataset: str, data_dir: str | None, options: ReadOptions) -> RawData:
 
 
 def _as_raw(dataset: str, found: Any) -> RawData:
-    """What a reader returned; one of a user's own may return images and labels alone."""
+    """A reader's result; a user's own reader may return only images and labels."""
     from tfrobust.data.in_memory import images_in_memory
     from tfrobust.data.types import RawData, ReadLog
 
@@ -175,20 +175,20 @@ def _as_raw(dataset: str, found: Any) -> RawData:
 
 
 def _is_official_tiny_imagenet(path: Path) -> bool:
-    """Whether it is in the layout of the archive, not rearranged into folders of classes."""
+    """Whether it has the layout of the official archive, not one folder per class."""
     from tfrobust.data.tiny_imagenet.layout import locate
 
     return locate(path) is not None
 
 
 def _in_range(path: Path, raw: RawData, options: ReadOptions) -> RawData:
-    """Images as their pixels are meant: scaled where a range is given, never nearly black."""
-    from tfrobust.data.pixels import refuse_dark, scaled
+    """Images scaled to the given pixel range, if any; rejects nearly black images."""
+    from tfrobust.data.pixels import reject_dark, scaled
 
     if options.pixel_range is None:
-        refuse_dark(str(path), raw.train.images)
+        reject_dark(str(path), raw.train.images)
         return raw
-    # Arrays were scaled before they were decoded; of files the range is known only now.
+    # Arrays were scaled before they were decoded; the range of files is only known now.
     if path.suffix.lower() == ".npz":
         return raw
 
@@ -202,11 +202,11 @@ def _in_range(path: Path, raw: RawData, options: ReadOptions) -> RawData:
 
 
 def _format(path: Path) -> str:
-    """The key in `FORMATS` of an existing path."""
+    """The key in `FORMATS` for an existing path."""
     kind = "folder" if path.is_dir() else path.suffix.lower()
     if kind not in FORMATS:
         raise UsageError(
             f"Data set {str(path)!r}: expected a folder or a "
-            f"{', '.join(list(FORMATS)[1:])} file, found {kind or 'a file without ending'!r}."
+            f"{', '.join(list(FORMATS)[1:])} file, found {kind or 'a file without a suffix'!r}."
         )
     return kind

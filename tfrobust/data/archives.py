@@ -24,15 +24,15 @@ from typing import IO, NamedTuple, NoReturn, cast
 from tfrobust.data.types import ReadOptions
 from tfrobust.errors import TFRobustError
 
-# Limits on what an archive may unpack to; above them it is taken for a bomb.
+# Limits on what an archive may unpack to; above them it is treated as a bomb.
 MAX_BYTES = 200 << 30
 MAX_MEMBERS = 10_000_000
-# Unpacked size over archive size, looked at from 1 GiB unpacked on: images
-# hardly compress, so a real data set stays far below.
+# Unpacked size over archive size, checked from 1 GiB unpacked on: images hardly compress, so a
+# real data set stays far below it.
 MAX_RATIO = 100
 _RATIO_MATTERS = 1 << 30
 
-# Left behind by a killed run; older than this, no run can still be writing it.
+# A killed run's leftover; at this age, no run can still be writing it.
 _STALE_SECONDS = 24 * 3600
 _BROKEN = (
     zipfile.BadZipFile,
@@ -50,26 +50,26 @@ _BROKEN = (
 class _Member(NamedTuple):
     name: str
     size: int
-    kind: str  # 'file', 'folder', or what is refused: 'symbolic link', ...
+    kind: str  # 'file', 'folder', or a rejected kind: 'symbolic link', ...
     open: Callable[[], IO[bytes]]
 
 
 def cache_folder(options: ReadOptions) -> Path:
-    """The folder for unpacked archives and file caches, made where it does not exist.
+    """The folder for unpacked archives and file caches, created if missing.
 
     Raises:
-      TFRobustError: it cannot be made.
+      TFRobustError: it cannot be created.
     """
-    return _made(Path(options.cache_dir or "~/.cache/tfrobust").expanduser())
+    return _created(Path(options.cache_dir or "~/.cache/tfrobust").expanduser())
 
 
-def _made(folder: Path) -> Path:
+def _created(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TFRobustError(
-            f"The cache folder {folder} cannot be made ({error.strerror}): "
-            "name one that can be written to with --cache-dir."
+            f"The cache folder {folder} cannot be created ({error.strerror}): "
+            "choose a writable one with --cache-dir."
         ) from error
     return folder
 
@@ -83,13 +83,13 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     """Opens a zip after checking that every member is safe to unpack.
 
     Raises:
-      TFRobustError: it is not a zip, broken, encrypted, a bomb, or a member's name
-        would leave the folder it is unpacked into.
+      TFRobustError: it is not a zip, broken, encrypted, a bomb, or the path of a member would
+        leave the target folder.
     """
-    with _told(path):
+    with _clear_errors(path):
         archive = zipfile.ZipFile(path)
     try:
-        with _told(path):
+        with _clear_errors(path):
             for _ in _checked(path, _zip_members(archive)):
                 pass
     except BaseException:
@@ -101,28 +101,28 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 def unpack(archive: Path, cache_dir: Path) -> Path:
     """Unpacks a zip or tar into its own folder of the cache, once.
 
-    The folder's name holds a digest of the archive's name, size and time of change,
-    so a later run finds it and a changed archive gets a new one. Unpacking goes to
-    a temporary folder that is renamed when it is complete: a killed run leaves
-    nothing that is taken for complete, and of concurrent runs the first one wins.
+    The folder's name contains a digest of the archive's name, size and modification time, so a
+    later run finds it and a changed archive gets a new one. Unpacking goes to a temporary folder
+    that is renamed when complete: a killed run leaves nothing that looks complete, and of
+    concurrent runs the first one wins.
 
     Args:
       archive: a .zip, .tar, .tar.gz (.tgz), .tar.bz2 or .tar.xz file.
-      cache_dir: the folder to unpack under, made where it does not exist.
+      cache_dir: the folder to unpack into, created if missing.
 
     Returns:
-      The folder that holds the archive's content.
+      The folder with the archive's content.
 
     Raises:
-      TFRobustError: the archive is missing, broken, encrypted or a bomb; a member is
-        a link or a device or its path leaves the folder; or the disk is full.
+      TFRobustError: the archive is missing, broken, encrypted or a bomb; a member is a link or a
+        device or its path leaves the folder; or the disk is full.
     """
     target = cache_dir / _key(archive)
     if target.is_dir():
         return target
-    _sweep(_made(cache_dir), target.name)
+    _sweep(_created(cache_dir), target.name)
     with (
-        _told(archive, cache_dir),
+        _clear_errors(archive, cache_dir),
         tempfile.TemporaryDirectory(prefix=f"{target.name}.partial-", dir=cache_dir) as folder,
     ):
         complete = Path(folder) / "content"
@@ -145,7 +145,7 @@ def _key(archive: Path) -> str:
 
 def _sweep(cache_dir: Path, name: str) -> None:
     for left in cache_dir.glob(f"{glob.escape(name)}.partial-*"):
-        with contextlib.suppress(FileNotFoundError):  # another run sweeps too
+        with contextlib.suppress(FileNotFoundError):  # another run may sweep too
             if time.time() - left.stat().st_mtime > _STALE_SECONDS:
                 shutil.rmtree(left)
 
@@ -159,8 +159,8 @@ def _move(complete: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _told(archive: Path, cache_dir: Path | None = None) -> Iterator[None]:
-    """Tells what goes wrong with an archive in one sentence."""
+def _clear_errors(archive: Path, cache_dir: Path | None = None) -> Iterator[None]:
+    """Turns errors of an archive into one sentence."""
     try:
         yield
     except _BROKEN as error:
@@ -180,13 +180,13 @@ def _remedy(error: OSError, cache_dir: Path | None) -> str:
     if cache_dir and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"free some space ({free_space(cache_dir)} free) or choose another --cache-dir"
     if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
-        return f"it holds {error.filename} twice, so pack it again"
-    return "check that it is there, whole, and may be read, and that --cache-dir may be written"
+        return f"it contains {error.filename} twice, so pack it again"
+    return "check that it exists, is complete and readable, and that --cache-dir is writable"
 
 
 def _extract_all(archive: Path, folder: Path) -> None:
     if tarfile.is_tarfile(archive):
-        # A tar has no table of contents: each member is checked when its turn comes.
+        # A tar has no table of contents: each member is checked when it is reached.
         with tarfile.open(archive) as tar:
             _write(_checked(archive, _tar_members(tar)), folder)
     else:
@@ -231,8 +231,8 @@ def _tar_members(archive: tarfile.TarFile) -> Iterator[_Member]:
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
-    # tarfile takes a broken header for the end. At the true one, a block of zeros
-    # was just read and at least one more follows.
+    # tarfile treats a broken header as the end. At the true end, a block of zeros was just
+    # read and at least one more follows.
     rest, size = cast(IO[bytes], archive.fileobj), 0
     for block in iter(partial(rest.read, tarfile.RECORDSIZE), b""):
         size += len(block)
@@ -243,34 +243,34 @@ def _check_end(archive: tarfile.TarFile) -> None:
 
 
 def _checked(archive: Path, members: Iterable[_Member]) -> Iterator[_Member]:
-    """Passes on the members that are safe to unpack; the first other one is an error."""
+    """Yields the members while they are safe to unpack; the first unsafe one raises."""
     total, packed = 0, archive.stat().st_size
     for count, member in enumerate(members, 1):
         total += member.size
         if total > MAX_BYTES or count > MAX_MEMBERS:
-            _refuse(archive, f"unpacks to more than {MAX_BYTES >> 30} GiB or {MAX_MEMBERS:,} files")
+            _reject(archive, f"unpacks to more than {MAX_BYTES >> 30} GiB or {MAX_MEMBERS:,} files")
         if total > max(_RATIO_MATTERS, packed * MAX_RATIO):
-            _refuse(archive, f"unpacks to more than {MAX_RATIO} times its size")
+            _reject(archive, f"unpacks to more than {MAX_RATIO} times its size")
         if member.kind not in ("file", "folder"):
-            _refuse(archive, f"holds the {member.kind} {member.name!r}")
+            _reject(archive, f"contains the {member.kind} {member.name!r}")
         if not _stays_inside(_with_slashes(member.name)):
-            _refuse(archive, f"holds {member.name!r}, a path that may leave its folder")
+            _reject(archive, f"contains {member.name!r}, a path that may leave its folder")
         yield member
 
 
-def _refuse(archive: Path, reason: str) -> NoReturn:
+def _reject(archive: Path, reason: str) -> NoReturn:
     raise TFRobustError(
-        f"Archive {archive} is refused because it {reason}: "
+        f"Archive {archive} is rejected because it {reason}: "
         "pack it again with plain files only, or do not trust it."
     )
 
 
 def _stays_inside(name: str) -> bool:
-    """Whether a member's name is a relative path that every system keeps inside."""
+    """Whether a member's name is a relative path that stays inside the folder on every system."""
     rooted = re.match(r"/|[A-Za-z]:", name)
     return bool(name) and not rooted and ".." not in name.split("/")
 
 
 def _with_slashes(name: str) -> str:
-    """A member's name as some packers of Windows ought to have written it."""
+    """A member's name with slashes, which some Windows packers write as backslashes."""
     return name.replace("\\", "/")

@@ -1,4 +1,4 @@
-"""Own images: arrays in an .npz file."""
+"""Users' own images as arrays in an .npz file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KEYS = (
 _NAMES = ("classes", "label_names", "class_names")
 _IMAGES = ("x", "images", "image", "imgs", "img", "data", "inputs", "features")
 _LABELS = ("y", "labels", "label", "targets", "target", "classes")
-# How the parts of a data set are called; where there are two of a kind the former is 'test'.
+# The names of the splits; if a file has two of one kind, the earlier name is 'test'.
 SPLITS = {
     "train": "train", "training": "train", "trn": "train", "tr": "train",
     "test": "test", "testing": "test", "tst": "test", "te": "test",
@@ -32,7 +32,7 @@ SPLITS = {
 
 
 class _Pair(NamedTuple):
-    """Images and labels that belong together: the split, '' where none is named, and the keys."""
+    """Matching images and labels: the split, '' if unnamed, and the keys."""
 
     split: str
     x: str
@@ -42,16 +42,16 @@ class _Pair(NamedTuple):
 def read(location: Path, options: ReadOptions) -> RawData:
     """Reads images and labels from the arrays of an .npz file.
 
-    The file holds ``x`` and ``y``, or such a pair for train, test and val (``x_train``,
-    ``train_images``, ``X_test``, ...; val is 'test' where there is no test); and, optionally,
-    the classes' names as an array of strings, ``classes`` or ``label_names``. Images are
-    [N, H, W], [N, H, W, C] or, where that is beyond doubt, [N, C, H, W]; uint8, or floats in
-    [0, 1] or whole numbers in 0..255. Labels are whole numbers [N] or [N, 1] in 0..K-1,
-    one-hot rows [N, K], or strings. Nothing in the file is ever unpickled.
+    The file contains ``x`` and ``y``, or such a pair for train, test and val (``x_train``,
+    ``train_images``, ``X_test``, ...; val is 'test' if there is no test); and, optionally, the
+    class names as an array of strings, ``classes`` or ``label_names``. Images are [N, H, W],
+    [N, H, W, C] or, if unambiguous, [N, C, H, W]; uint8, or floats in [0, 1] or whole numbers in
+    0..255. Labels are whole numbers [N] or [N, 1] in 0..K-1, one-hot rows [N, K], or strings.
+    Nothing in the file is ever unpickled.
 
     Args:
       location: the .npz file.
-      options: sizes, limits, and what to do with broken images and labels.
+      options: sizes, limits, and how to handle broken images and labels.
 
     Raises:
       TFRobustError: the file is broken, an array is missing or has another type, shape
@@ -77,14 +77,14 @@ def read(location: Path, options: ReadOptions) -> RawData:
 
 
 def read_plain(location: Path, options: ReadOptions | None = None) -> tuple[ImageSet, ReadLog]:
-    """Images and labels of an .npz file as they are, to evaluate a model on.
+    """Images and labels of an .npz file unchanged, for evaluating a model.
 
-    Like `read`, but one split (test, else val, else what there is), any labels from 0 on,
-    and floats stay what they are, as float32: an evaluation is of exactly these pixels.
+    Like `read`, but returns one split (test, else val, else whatever there is), any labels from 0
+    on, and keeps floats as float32: an evaluation uses exactly these pixels.
 
     Args:
       location: the .npz file.
-      options: the channels that the model takes, and the range of the file's pixels.
+      options: the channels that the model expects, and the range of the file's pixels.
 
     Raises:
       TFRobustError: the file is broken, an array is missing or has another type, shape
@@ -112,20 +112,20 @@ def as_labels(
     where: str, labels: Any, count: int, names: Sequence[str] | None = None,
     log: ReadLog | None = None,
 ) -> tuple[list[int], list[str] | None]:  # fmt: skip
-    """Labels as integers, but for their range.
+    """Labels as integers; their range is not checked.
 
     Args:
       where: file and array, for messages.
       labels: whole numbers [N] or [N, 1], one-hot rows [N, K], or strings [N].
-      count: how many images there are.
-      names: the classes' names where the file gives them: strings are looked up in them.
-      log: takes a note of what the labels were.
+      count: number of images.
+      names: the file's class names, if any: string labels are looked up in them.
+      log: receives a note on the kind of labels.
 
     Returns:
-      The labels, and the classes' names where the labels were names.
+      The labels, and the class names if the labels were names.
 
     Raises:
-      TFRobustError: the labels are none of that, or not as many as there are images.
+      TFRobustError: the labels have another form, or there is not one per image.
     """
     array = np.asarray(labels)
     notes = (log or ReadLog()).notes
@@ -135,7 +135,7 @@ def as_labels(
         notes.append(f"{where}: one-hot labels of {array.shape[1]} classes")
         array = array.argmax(axis=1)
     if array.ndim == 1 and array.dtype.kind == "f" and (array == np.rint(array)).all():
-        notes.append(f"{where}: labels are floats, all of them whole numbers")
+        notes.append(f"{where}: labels are floats, all whole numbers")
         array = array.astype(np.int64)
     if array.ndim == 1 and array.dtype.kind == "b":
         array = array.astype(np.int64)
@@ -151,7 +151,7 @@ def as_labels(
         )
     if len(array) != count:
         raise TFRobustError(
-            f"{where}: {len(array):,} labels for {count:,} images: store one label for each image."
+            f"{where}: {len(array):,} labels for {count:,} images: store one label per image."
         )
     return [int(label) for label in array], found
 
@@ -172,30 +172,30 @@ def _by_name(
     missing = sorted(set(array.tolist()) - set(places))
     if missing:
         raise TFRobustError(
-            f"{where}: expected labels out of the file's class names ({', '.join(known[:9])}), "
+            f"{where}: expected labels from the file's class names ({', '.join(known[:9])}), "
             f"found {missing[0]!r}."
         )
     return np.array([places[name] for name in array.tolist()], np.int64), known
 
 
 def sorted_names(names: set[str]) -> list[str]:
-    """Names in order; numbers by their value, so that 10 comes after 9."""
+    """Names in order; numbers by value, so that 10 comes after 9."""
     if all(name.isascii() and name.isdigit() for name in names):
         return sorted(names, key=lambda name: (int(name), name))
     return sorted(names)
 
 
 def label_names(where: str, labels: list[int], names: list[str] | None) -> list[str]:
-    """The classes' names: those given, or '0', '1', ... for as many as have images.
+    """The class names: those given, or '0', '1', ... for the classes with images.
 
     Args:
       where: file and array, for messages.
       labels: the training labels.
-      names: the names that the file gives, or None.
+      names: the file's class names, or None.
 
     Raises:
-      TFRobustError: there are fewer than two classes; or, where the file gives no
-        names, labels leave a gap in 0..K-1.
+      TFRobustError: there are fewer than two classes; or, without names in the file, the labels
+        have a gap in 0..K-1.
     """
     if names is None:
         names = [str(index) for index in range(len(set(labels)))]
@@ -204,7 +204,7 @@ def label_names(where: str, labels: list[int], names: list[str] | None) -> list[
             raise TFRobustError(
                 f"{where}[{labels.index(largest)}]: label {largest} is out of range "
                 f"0..{len(names) - 1}, because {len(names)} classes have images: "
-                "number the classes from 0 on without gaps."
+                "number the classes from 0 without gaps."
             )
     if len(names) < 2:
         raise TFRobustError(
@@ -214,8 +214,8 @@ def label_names(where: str, labels: list[int], names: list[str] | None) -> list[
 
 
 def _load(location: Path) -> dict[str, np.ndarray]:
-    """The arrays that are read; whatever else the file holds stays unread."""
-    try:  # numpy's parsers raise whatever a broken file makes them run into
+    """The relevant arrays; everything else in the file is not read."""
+    try:  # numpy's parsers raise arbitrary exceptions on broken files
         with open(location, "rb") as file, np.load(file, allow_pickle=False) as archive:
             known = [key for key in archive.files if key in _NAMES or _role(key)]
             if not known and len(archive.files) == 2:
@@ -223,32 +223,32 @@ def _load(location: Path) -> dict[str, np.ndarray]:
             return {key: archive[key] for key in known}
     except Exception as error:
         raise TFRobustError(
-            f"{location} is not a sound .npz file of plain arrays ({reason(error)}): "
+            f"{location} is not a valid .npz file of plain arrays ({reason(error)}): "
             f"write it with numpy.savez, with {_KEYS}."
         ) from error
 
 
 def _role(key: str) -> tuple[str, str] | None:
-    """('x' or 'y', the split or '') that an array's name stands for; None for another name."""
+    """('x' or 'y', the split or '') by an array's name; None for another name."""
     words = [word for word in re.split(r"[^a-z0-9]+|(?<=[a-z])(?=[0-9])", key.lower()) if word]
     splits = [SPLITS[word] for word in words if word in SPLITS]
     rest = [word for word in words if word not in SPLITS]
     if len(words) == 1 and not splits:
-        # Written together: xtrain, ytest.
+        # Without a separator: xtrain, ytest.
         whole = re.fullmatch(r"([xy])(train|test|val|valid)", words[0])
         if whole:
             return whole[1], SPLITS[whole[2]]
     if len(rest) != 1 or len(splits) > 1:
         return None
     for role, names in (("x", _IMAGES), ("y", _LABELS)):
-        # 'classes' alone are the classes' names.
+        # 'classes' by itself is the array of class names.
         if rest[0] in names and not (rest[0] == "classes" and not splits):
             return role, splits[0] if splits else ""
     return None
 
 
 def _pairs(location: Path, arrays: Mapping[str, np.ndarray], log: ReadLog) -> list[_Pair]:
-    """What belongs together: train (or what names no split), then val and test."""
+    """The matching pairs: train (or the unnamed split), then val and test."""
     found: dict[tuple[str, str], str] = {}
     for key in arrays:
         role = _role(key)
@@ -257,12 +257,12 @@ def _pairs(location: Path, arrays: Mapping[str, np.ndarray], log: ReadLog) -> li
         if role in found:
             raise TFRobustError(
                 f"{location}: {found[role]} and {key} both look like the "
-                f"{'images' if role[0] == 'x' else 'labels'}: leave one of them out."
+                f"{'images' if role[0] == 'x' else 'labels'}: remove one of them."
             )
         found[role] = key
     if not found and len(arrays) == 2 and "arr_0" in arrays:
-        log.notes.append("arrays without names: the first is taken for images, the second for "
-                         "labels")  # fmt: skip
+        log.notes.append("arrays without names: the first is used as images, the second as "
+                        "labels")  # fmt: skip
         found = {("x", ""): "arr_0", ("y", ""): "arr_1"}
     pairs = []
     for split in ("", "train", "val", "test"):
@@ -276,12 +276,12 @@ def _pairs(location: Path, arrays: Mapping[str, np.ndarray], log: ReadLog) -> li
             pairs.append(_Pair(split, x, y))
     if not pairs or (pairs[0].split == "" and len(pairs) > 1 and pairs[1].split == "train"):
         shown = ", ".join(sorted(set(arrays) - set(_NAMES))) or "none of them"
-        raise TFRobustError(f"{location}: expected {_KEYS}, found {shown}: name the arrays so.")
+        raise TFRobustError(f"{location}: expected {_KEYS}, found {shown}: rename the arrays.")
     return pairs
 
 
 def _official(pairs: list[_Pair], log: ReadLog) -> list[_Pair]:
-    """Train, then test where there is one; val stands in for it."""
+    """Train, then test if there is one; else val is used as test."""
     by_split = {pair.split: pair for pair in pairs}
     test = by_split.get("test") or by_split.get("val")
     train = by_split.get("train") or by_split.get("")
@@ -289,14 +289,14 @@ def _official(pairs: list[_Pair], log: ReadLog) -> list[_Pair]:
         log.notes.append(f"there is no train: {pairs[-1].x} is split into train, select and test")
         return [pairs[-1]]
     if test is not None and test.split == "val":
-        log.notes.append(f"{test.x} is the test split, for there is no test")
+        log.notes.append(f"{test.x} is used as the test split, as there is no test")
     if "test" in by_split and "val" in by_split:
-        log.notes.append(f"{by_split['val'].x} is left out: 'select' is cut from train")
+        log.notes.append(f"{by_split['val'].x} is skipped: 'select' is taken from train")
     return [train] if test is None else [train, test]
 
 
 def _tested(pairs: list[_Pair], log: ReadLog) -> _Pair:
-    """What a model is evaluated on: test, else val, else what there is."""
+    """The split to evaluate on: test, else val, else whatever there is."""
     by_split = {pair.split: pair for pair in pairs}
     for split in ("test", "val", "", "train"):
         if split in by_split:

@@ -1,10 +1,10 @@
-"""Augmentation of whole batches: stateless, and drawn for each example from its own seed.
+"""Augmentation of whole batches: stateless, with random draws from each example's own seed.
 
-An example's result depends, to the last bit, on its pixels, its seed and the
-configuration alone: never on its neighbours in the batch, the number of threads or what
-was drawn before. The draws come from a counter-based hash of (seed, step, pixel), which
-unlike TensorFlow's stateless generators takes a seed for each example, so that one
-operation serves the whole batch. Noise is looked up in tables of quantiles.
+An example's result depends, to the last bit, only on its pixels, its seed and the
+configuration: never on its neighbours in the batch, the number of threads or earlier draws. The
+draws come from a counter-based hash of (seed, step, pixel), which unlike TensorFlow's stateless
+generators takes one seed per example, so that one operation serves the whole batch. Noise is
+looked up in tables of quantiles.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tfrobust.errors import UsageError
 from tfrobust.runtime import tf
 from tfrobust.typing import Tensor
 
-# One stream of draws for each step: switching a step on leaves the others' draws alone.
+# One stream of draws per step: enabling a step does not change the others' draws.
 FLIP, CROP, COLOUR, POISSON, GAUSSIAN, SALT_PEPPER = range(6)
 _LEVELS = 256
 _QUANTILE_BITS = 12
@@ -38,8 +38,8 @@ def augment(images: Tensor, seeds: Tensor, config: AugmentConfig) -> Tensor:
       1 +- strength, the turn of the hue uniform in +- strength of the colour circle.
     * Poisson noise: see `add_poisson_noise`; Gaussian noise: of the given standard
       deviation, independent for each value. Clipped once, after both.
-    * salt and pepper: a pixel turns black or white (all channels alike), with half of
-      the given probability each.
+    * salt and pepper: a pixel turns black or white (all channels alike), each with half of the
+      given probability.
 
     Args:
       images: float32 [B, H, W, 3] in [0, 1]; H and W are known when traced.
@@ -114,19 +114,19 @@ def adjust_colour(
     saturation: Tensor | None = None,
     hue: Tensor | None = None,
 ) -> Tensor:
-    """Adjusts the colours of each image of a batch; steps that are None are left out.
+    """Adjusts the colours of each image of a batch; steps that are None are skipped.
 
     In this order, and clipped to [0, 1] once at the end: brightness multiplies; contrast
     scales the distance from each channel's mean (as `tf.image.adjust_contrast`);
-    saturation scales chroma, and hue turns it, in the YIQ space of `tf.image.rgb_to_yiq`,
-    which leaves the brightness Y alone and is one 3 x 3 matrix for each image.
+    saturation scales chroma, and hue rotates it, in the YIQ space of `tf.image.rgb_to_yiq`,
+    which preserves the brightness Y and is one 3 x 3 matrix per image.
 
     Args:
       images: float32 [B, H, W, 3] in [0, 1].
       brightness: float32 [B], factor; 1 changes nothing.
       contrast: float32 [B], factor; 1 changes nothing.
-      saturation: float32 [B], factor; 0 makes grey, 1 changes nothing.
-      hue: float32 [B], turns of the colour circle, positive from red towards green.
+      saturation: float32 [B], factor; 0 gives grey, 1 changes nothing.
+      hue: float32 [B], rotations of the colour circle, positive from red towards green.
 
     Returns:
       float32 [B, H, W, 3] in [0, 1].
@@ -148,7 +148,7 @@ def _per_image(values: Tensor) -> Tensor:
 
 
 def _chroma_matrix(scale: Tensor, turns: Tensor) -> Tensor:
-    """Scales and turns (I, Q): float32 [B, 3, 3], to multiply rows (R, G, B) from the right."""
+    """Scales and rotates (I, Q): float32 [B, 3, 3], to multiply rows (R, G, B) from the right."""
     # RGB to NTSC's Y, I, Q (the columns): I and Q of grey are 0.
     to_yiq = np.array(
         [
@@ -161,8 +161,8 @@ def _chroma_matrix(scale: Tensor, turns: Tensor) -> Tensor:
     luma = np.outer(to_yiq[:, 0], from_yiq[0])
     straight = to_yiq[:, 1:] @ from_yiq[1:]
     crossed = to_yiq[:, 1:] @ np.array([[0, -1], [1, 0]]) @ from_yiq[1:]
-    # In float64, because the last bit of a float32 cosine depends on the place in the
-    # batch, and that of a sum on how TensorFlow rewrites the graph.
+    # In float64, because the last bit of a float32 cosine depends on the position in the batch,
+    # and that of a sum on how TensorFlow rewrites the graph.
     scale, turns = (tf.reshape(tf.cast(one, tf.float64), [-1, 1, 1]) for one in (scale, turns))
     angle = 2 * math.pi * turns
     chroma = straight * tf.cos(angle) + crossed * tf.sin(angle)
@@ -178,12 +178,11 @@ def _add_noise(images: Tensor, seeds: Tensor, config: AugmentConfig) -> Tensor:
 
 
 def add_poisson_noise(images: Tensor, seeds: Tensor, strength: float) -> Tensor:
-    """Shot noise, as of a camera that counts 1 / strength^2 photons for a white pixel.
+    """Shot noise, like that of a camera that counts 1 / strength^2 photons for a white pixel.
 
     A value x becomes strength^2 * Poisson(x / strength^2): its mean is x, its standard
-    deviation strength * sqrt(x). Exact for 8-bit values (to the 4,096 quantiles that
-    the distribution is tabulated at); a value in between takes its noise from the
-    nearest. Not clipped.
+    deviation strength * sqrt(x). Exact for 8-bit values (up to the 4,096 quantiles of the
+    tabulated distribution); a value in between uses the noise of the nearest one. Not clipped.
 
     Args:
       images: float32 [B, H, W, 3] in [0, 1].
@@ -250,7 +249,7 @@ def uniform(seeds: Tensor, stream: int, count: int) -> Tensor:
 def _bits(seeds: Tensor, stream: int, count: int) -> Tensor:
     """uint32 [B, count]: a hash of (seed, stream, position)."""
     first, second = tf.unstack(tf.bitcast(seeds, tf.uint32), axis=1)
-    # (first, second) -> (key, other) loses nothing: all 64 bits of the seed count.
+    # (first, second) -> (key, other) is injective: all 64 bits of the seed matter.
     key = _mix(tf.bitwise.bitwise_xor(_mix(first + _uint(stream * 0x9E3779B9)), second))
     other = _mix(tf.bitwise.bitwise_xor(key, first))
     position = _mix(tf.cast(tf.range(count), tf.uint32))
@@ -258,7 +257,7 @@ def _bits(seeds: Tensor, stream: int, count: int) -> Tensor:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """A bijection of uint32 in which each bit of `x` moves half of the result's bits.
+    """A bijection of uint32 in which each bit of `x` affects half of the result's bits.
 
     The multiply and shift constants are Wellons's 'lowbias32', found by search
     (https://nullprogram.com/blog/2018/07/31/).

@@ -19,13 +19,13 @@ def read(location: Path | None, options: ReadOptions) -> RawData:
     A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 
     Args:
-      location: the user's own copy (the original archive, what it unpacks to, or a folder
-        or zip of images), or the TFDS data folder that holds the prepared data, or that it
-        is downloaded to; None is TFDS's own (`TFDS_DATA_DIR` or ~/tensorflow_datasets).
+      location: the user's own copy (the original archive, its unpacked files, or a folder or zip
+        of images), or the TFDS data folder with the prepared data or to download to; None is
+        TFDS's own (`TFDS_DATA_DIR` or ~/tensorflow_datasets).
       options: how to read.
 
     Raises:
-      TFRobustError: the data is neither there nor can be downloaded.
+      TFRobustError: the data is neither present nor can it be downloaded.
     """
     if location is not None and (own := cifar10_files.find(location)):
         return cifar10_files.read(own, options)
@@ -35,6 +35,6 @@ def read(location: Path | None, options: ReadOptions) -> RawData:
 
     builder = make()
     if not is_prepared(builder):
-        # TFDS's own download tries for minutes without a connection, and cannot resume.
+        # TFDS's own download retries for minutes without a connection, and cannot resume.
         fetch(*remote(builder), otherwise="give a folder or zip of images with --dataset PATH")
     return read_prepared(prepared(make), "id", options)

@@ -1,4 +1,4 @@
-"""CIFAR-10 from the user's own copy: the original archives, unpacked or not, or images."""
+"""CIFAR-10 from the user's own copy: the original archives, packed or unpacked, or images."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _KNOWN = frozenset(
      "_codecs.encode")
 )  # fmt: skip
 _WANTED = (
-    "CIFAR-10's original archive (cifar-10-binary.tar.gz or cifar-10-python.tar.gz), what it "
-    "unpacks to, or a folder or zip with the folders airplane ... truck"
+    "CIFAR-10's original archive (cifar-10-binary.tar.gz or cifar-10-python.tar.gz), its "
+    "unpacked files, or a folder or zip with the folders airplane ... truck"
 )
 
 Reader = Callable[[Path], tuple[np.ndarray, list[int]]]
 
 
 def find(location: Path) -> Path | None:
-    """The user's own copy at a location, or None where it is a folder for TFDS.
+    """The user's own copy at a location, or None if it is a folder for TFDS.
 
     Args:
-      location: a file; or a folder that holds an archive, its files, or folders of classes.
+      location: a file; or a folder with an archive, its files, or class folders.
     """
     if location.is_file():
         return location
@@ -53,9 +53,9 @@ def find(location: Path) -> Path | None:
 
 
 def read(location: Path, options: ReadOptions) -> RawData:
-    """Reads what `find` found.
+    """Reads the copy that `find` returned.
 
-    Pickles in the Python archive are read as data: nothing in them is run.
+    Pickles in the Python archive are read as data: nothing in them is executed.
 
     Args:
       location: of the copy.
@@ -85,7 +85,7 @@ def read(location: Path, options: ReadOptions) -> RawData:
 
 
 def _batches(location: Path) -> tuple[str, Reader] | None:
-    """The ending of the batch files in a folder, and what reads one."""
+    """The suffix of the batch files in a folder, and their reader."""
     for ending, reader in ((".bin", _read_binary), ("", _read_pickle)):
         if all((location / f"{name}{ending}").is_file() for name in (*_TRAIN, *_TEST)):
             return ending, reader
@@ -115,7 +115,7 @@ def _read_binary(path: Path) -> tuple[np.ndarray, list[int]]:
     if not len(content) or len(content) % (_PIXELS + 1):
         raise TFRobustError(
             f"{path}: expected a multiple of {_PIXELS + 1} bytes, found {len(content):,}: the file "
-            "is cut off; unpack the archive again."
+            "is truncated; unpack the archive again."
         )
     rows = content.reshape(-1, _PIXELS + 1)
     return _as_images(rows[:, 1:]), _checked(path, rows[:, 0].tolist())
@@ -128,10 +128,10 @@ def _read_pickle(path: Path) -> tuple[np.ndarray, list[int]]:
         pixels, labels = _array(tree["data"]), tree["labels"]
         rows = np.frombuffer(pixels, np.uint8).reshape(len(labels), _PIXELS)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        told = " ".join(str(error).split())[:100]
+        cause = " ".join(str(error).split())[:100]
         raise TFRobustError(
             f"{path}: expected a batch of CIFAR-10's Python version, found another pickle "
-            f"({type(error).__name__}: {told})."
+            f"({type(error).__name__}: {cause})."
         ) from error
     return _as_images(rows), _checked(path, labels)
 

@@ -1,9 +1,9 @@
-"""Published sets of corrupted images, read where they lie: CIFAR-10-C, TinyImageNet-C, ImageNet-C.
+"""Published sets of corrupted images, read in place: CIFAR-10-C, TinyImageNet-C, ImageNet-C.
 
 Hendrycks and Dietterich (2019), https://arxiv.org/abs/1903.12261. Two layouts:
 
     NAME.npy, labels.npy            uint8 [5 * N, H, W, 3], severity 1 first
-    NAME/SEVERITY/CLASS/*.JPEG      perhaps below GROUP/, such as noise/
+    NAME/SEVERITY/CLASS/*.JPEG      possibly below GROUP/, such as noise/
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tfrobust.data.labels import match_labels
 from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError, UsageError
 
-#: Corruptions that the published means do not count.
+#: Corruptions that the published means exclude.
 EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 _ENDINGS = (".jpeg", ".jpg", ".png")
 Batch = tuple[np.ndarray, np.ndarray]
@@ -28,12 +28,12 @@ Batch = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class CorruptionSet:
-    """A folder of corrupted images; `open_corruption_set` finds out which kind.
+    """A folder of corrupted images; `open_corruption_set` detects its layout.
 
     Attributes:
       path: the folder.
-      names: of the corruptions, in the published order, others behind them.
-      classes: their names, by the label that `batches` gives.
+      names: the corruptions, in the published order, followed by any others.
+      classes: the class names, by the label that `batches` yields.
     """
 
     path: Path
@@ -49,20 +49,20 @@ class CorruptionSet:
         Args:
           name: of `names`.
           severity: 1 to 5.
-          size: (width, height) that files are resized to; arrays must have it.
+          size: (width, height) that files are resized to; arrays must already have it.
           batch_size: images in a batch.
-          limit: only so many, drawn by the seed.
-          seed: of that draw, which is the same for all of a set in arrays.
+          limit: at most this many images, drawn by the seed.
+          seed: of that draw, which is the same throughout a set of arrays.
 
         Raises:
-          TFRobustError: a file is broken, or not what its place says.
+          TFRobustError: a file is broken, or its content does not match its place.
         """
-        raise NotImplementedError(f"{type(self).__name__} reads nothing.")
+        raise NotImplementedError(f"{type(self).__name__} does not define batches.")
 
 
 @dataclass(frozen=True)
 class ArraySet(CorruptionSet):
-    """Arrays, as CIFAR-10-C and CIFAR-100-C are.
+    """A set of arrays, such as CIFAR-10-C and CIFAR-100-C.
 
     Attributes:
       labels: int32 [N] of the images, the same at each severity.
@@ -74,15 +74,15 @@ class ArraySet(CorruptionSet):
         self, name: str, severity: int, *, size: tuple[int, int], batch_size: int = 128,
         limit: int | None = None, seed: int = 42,
     ) -> Iterator[Batch]:  # fmt: skip
-        """As of every set."""
+        """Implements `CorruptionSet.batches`."""
         images = _array(self.path / f"{name}.npy")
         count = len(self.labels)
         expected = (len(SEVERITIES) * count, size[1], size[0], 3)
         if images.shape != expected or images.dtype != np.uint8:
             raise TFRobustError(
-                f"{self.path / name}.npy holds {images.dtype} {list(images.shape)}: expected uint8 "
-                f"{list(expected)}, 5 severities of the {count:,} labels' images, of the size "
-                "that the model is measured on."
+                f"{self.path / name}.npy is {images.dtype} {list(images.shape)}: expected uint8 "
+                f"{list(expected)}, 5 severities of the {count:,} labels' images, in the size "
+                "of the evaluation."
             )
         rows = _drawn(count, limit, seed)
         for first in range(0, len(rows), batch_size):
@@ -92,7 +92,7 @@ class ArraySet(CorruptionSet):
 
 @dataclass(frozen=True)
 class FolderSet(CorruptionSet):
-    """Folders of files, as TinyImageNet-C and ImageNet-C are.
+    """A set of folders of files, such as TinyImageNet-C and ImageNet-C.
 
     Attributes:
       places: corruption -> its folder.
@@ -104,15 +104,15 @@ class FolderSet(CorruptionSet):
         self, name: str, severity: int, *, size: tuple[int, int], batch_size: int = 128,
         limit: int | None = None, seed: int = 42,
     ) -> Iterator[Batch]:  # fmt: skip
-        """As of every set."""
+        """Implements `CorruptionSet.batches`."""
         folder, known = self.places[name] / str(severity), set(self.classes)
         found = sorted(one.name for one in folder.iterdir() if one.is_dir())
         if unknown := [one for one in found if one not in known]:
-            raise TFRobustError(f"{folder} holds the class {unknown[0]}, which others do not.")
+            raise TFRobustError(f"{folder} has the class {unknown[0]}, which other folders lack.")
         files = [(file, label) for label, one in enumerate(self.classes) if one in found
                  for file in _images(folder / one)]  # fmt: skip
         if not files:
-            raise TFRobustError(f"{folder} holds no images: expected CLASS/*.JPEG in it.")
+            raise TFRobustError(f"{folder} contains no images: expected CLASS/*.JPEG in it.")
         rows = _drawn(len(files), limit, seed)
         for first in range(0, len(rows), batch_size):
             part = [files[row] for row in rows[first : first + batch_size]]
@@ -123,23 +123,23 @@ class FolderSet(CorruptionSet):
 
 
 def open_corruption_set(path: Path | str) -> CorruptionSet:
-    """The published set in a folder.
+    """Opens the published set in a folder.
 
     Args:
-      path: the folder that its arrays, or the folders of its corruptions, lie in.
+      path: the folder with its arrays, or with the folders of its corruptions.
 
     Raises:
-      UsageError: there is none.
-      TFRobustError: it is incomplete.
+      UsageError: it contains no set.
+      TFRobustError: the set is incomplete.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise UsageError(f"--corruptions: {folder} is no folder: expected {_EXPECTED}.")
+        raise UsageError(f"--corruptions: {folder} is not a folder: expected {_EXPECTED}.")
     if (folder / "labels.npy").is_file():
         return _arrays(folder)
     places = _corruptions(folder)
     if not places:
-        raise UsageError(f"--corruptions: {folder} holds no published set: expected {_EXPECTED}.")
+        raise UsageError(f"--corruptions: {folder} is not a published set: expected {_EXPECTED}.")
     for place in places.values():
         missing = [one for one in SEVERITIES if not (place / str(one)).is_dir()]
         if missing:
@@ -151,18 +151,18 @@ def open_corruption_set(path: Path | str) -> CorruptionSet:
 
 
 def labels_for(found: CorruptionSet, names: Sequence[str], classes: int) -> np.ndarray:
-    """Label of the set -> label of a model, int32 [classes of the set].
+    """Label of the set -> label of the model, int32 [classes of the set].
 
-    By `wnids.txt` in the set's folder, where it lies there, which lists the classes in the
-    model's order; else by name; else in their order, where there are as many.
+    By `wnids.txt` in the set's folder, if there is one, which lists the classes in the model's
+    order; else by name; else in order, if the number of classes is the same.
 
     Args:
       found: the set.
       names: the model's classes, by label.
-      classes: K, how many the model knows.
+      classes: K, number of the model's classes.
 
     Raises:
-      UsageError: a class is none of the model's.
+      UsageError: a class is not one of the model's.
     """
     own, listed = found.classes, found.path / "wnids.txt"
     if isinstance(found, FolderSet) and listed.is_file():
@@ -177,14 +177,14 @@ def labels_for(found: CorruptionSet, names: Sequence[str], classes: int) -> np.n
         matched, _ = match_labels(data, None if numbered else tuple(names), classes)
     except UsageError as error:
         raise UsageError(
-            f"The classes of {found.path} are called otherwise than the model's ({own[0]!r}, "
-            f"{names[0]!r}): put a file wnids.txt into it that lists its {len(own)} folders in the "
-            "model's order, as TinyImageNet has one."
+            f"The class names of {found.path} differ from the model's ({own[0]!r}, {names[0]!r}): "
+            f"add a file wnids.txt to it that lists its {len(own)} folders in the model's order, "
+            "like TinyImageNet's."
         ) from error
     if matched.labels.max() >= classes:
         raise UsageError(
-            f"{found.path} has labels up to {matched.labels.max()}, the model knows {classes} "
-            "classes: expected a set of its own classes."
+            f"{found.path} has labels up to {matched.labels.max()}, the model has {classes} "
+            "classes: expected a set with the model's own classes."
         )
     return np.asarray(matched.labels, np.int32)
 
@@ -196,18 +196,20 @@ _EXPECTED = ("labels.npy with NAME.npy of 5 x N images (CIFAR-10-C), or folders 
 def _arrays(folder: Path) -> ArraySet:
     names = _ordered(file.stem for file in folder.glob("*.npy") if file.stem != "labels")
     if not names:
-        raise UsageError(f"--corruptions: {folder} holds labels alone: expected {_EXPECTED}.")
+        raise UsageError(f"--corruptions: {folder} contains only labels: expected {_EXPECTED}.")
     labels = _array(folder / "labels.npy")
     total = len(_array(folder / f"{names[0]}.npy"))
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels) or labels.min() < 0:
-        raise TFRobustError(f"{folder / 'labels.npy'}: expected whole numbers from 0 on, one each.")
+        raise TFRobustError(
+            f"{folder / 'labels.npy'}: expected a whole number from 0 on per image."
+        )
     parts = labels.reshape(len(SEVERITIES), -1) if len(labels) % len(SEVERITIES) == 0 else None
-    # The published file repeats them for each severity.
+    # The published file repeats the labels for each severity.
     if len(labels) == total and parts is not None and (parts == parts[0]).all():
         labels = parts[0]
     elif len(SEVERITIES) * len(labels) != total:
         raise TFRobustError(
-            f"{folder}: {len(labels):,} labels do not fit {total:,} images in {names[0]}.npy: "
+            f"{folder}: {len(labels):,} labels do not match {total:,} images in {names[0]}.npy: "
             "expected as many, the same for each of 5 severities, or a fifth."
         )
     numbers = tuple(map(str, range(int(labels.max()) + 1)))
@@ -223,7 +225,7 @@ def _array(file: Path) -> np.ndarray:
 
 
 def _corruptions(folder: Path) -> dict[str, Path]:
-    """Corruption -> its folder, also below those of groups."""
+    """Corruption -> its folder, including those in group folders."""
     inside = [one for one in sorted(folder.iterdir()) if one.is_dir()]
     deeper = [two for one in inside for two in sorted(one.iterdir()) if two.is_dir()]
     found = {one.name: one for one in (*inside, *deeper) if _has_severities(one)}
@@ -248,7 +250,7 @@ def _decoded(file: Path, size: tuple[int, int]) -> np.ndarray:
     try:
         return decode(file, size).pixels
     except ValueError as error:
-        raise TFRobustError(f"{file} cannot be read ({error}): copy the set anew.") from error
+        raise TFRobustError(f"{file} cannot be read ({error}): copy the set again.") from error
 
 
 def _drawn(count: int, limit: int | None, seed: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""From many images that wait to be decoded to one uint8 array, in order and in parallel."""
+"""Decodes many images into one uint8 array, in order and in parallel."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tfrobust.data.types import ImageSet, ReadLog, ReadOptions
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.progress import Progress
 
-# Above this many pixels, the common size of a source is a camera's, not a
-# classifier's: the user has to choose.
+# Above this many pixels, the source's most common size is a camera's, not a classifier's: the
+# user has to choose one.
 _MAX_UNASKED_PIXELS = 1024 * 1024
 _CHUNK = 32
 _WORKERS = min(8, os.cpu_count() or 1)
@@ -31,11 +31,11 @@ _Result = TypeVar("_Result")
 
 
 class Item(NamedTuple):
-    """An image that waits to be decoded.
+    """An image to be decoded.
 
     Attributes:
-      name: where it comes from, for messages and `ImageSet.names`.
-      open: returns what `decode` takes; called from several threads, up to twice.
+      name: its origin, for messages and `ImageSet.names`.
+      open: returns an argument for `decode`; called from several threads, up to twice.
       label: its class.
     """
 
@@ -53,24 +53,24 @@ def collect(
 ) -> list[ImageSet]:
     """Decodes the splits of a source, in order, to one common size.
 
-    The size is `options.image_size` (a square) or else the most common one of
-    all splits, found from the headers alone. Where all images together take more
-    than `options.memory_limit` bytes they are held in an unnamed file in the
-    cache folder, which goes with the process and so is never found half-written.
+    The size is `options.image_size` (a square) or else the most common one in all splits,
+    determined from the headers only. If all images together take more than
+    `options.memory_limit` bytes, they are stored in an unnamed file in the cache folder, which is
+    deleted with the process and so is never found half-written.
 
     Args:
       location: the source, for messages.
-      splits: train first, then test where there is one.
+      splits: train first, then test if there is one.
       label_names: the classes' names, by label.
-      options: sizes, limits, and what to do with broken images.
-      log: sizes, modes and skipped images are added to it.
+      options: sizes, limits, and how to handle broken images.
+      log: receives sizes, modes and skipped images.
 
     Returns:
-      One `ImageSet` for each split.
+      One `ImageSet` per split.
 
     Raises:
-      TFRobustError: a broken image or a label out of range (without
-        `options.skip_broken`), a class without training images, or a full disk.
+      TFRobustError: a broken image or a label out of range (without `options.skip_broken`), a
+        class without training images, or a full disk.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -103,8 +103,8 @@ def _common_size(
     size = found.most_common(1)[0][0] or (1, 1)
     if size[0] * size[1] > _MAX_UNASKED_PIXELS:
         raise UsageError(
-            f"{location}: most images are {size[0]}x{size[1]} pixels, too large to train on as "
-            "they are: choose a side to resize them to, such as --image-size 224."
+            f"{location}: most images are {size[0]}x{size[1]} pixels, too large to train on "
+            "unchanged: choose a side to resize them to, such as --image-size 224."
         )
     return size
 
@@ -116,7 +116,7 @@ def _measure_chunk(items: Sequence[Item]) -> list[tuple[int, int] | None]:
 def _measure(item: Item) -> tuple[int, int] | None:
     try:
         return measure(item.open())
-    except Exception:  # decoding will find it again, and say what it is
+    except Exception:  # decoding will raise it again, and report it
         return None
 
 
@@ -129,7 +129,7 @@ def _decode_all(
     options: ReadOptions,
     log: ReadLog,
 ) -> list[Item]:
-    """Puts the sound images into `store`; returns their items."""
+    """Adds the valid images to `store`; returns their items."""
 
     def work(chunk: Sequence[Item]) -> list[Decoded | str]:
         return [_decode_item(item, size, classes) for item in chunk]
@@ -153,7 +153,7 @@ def _decode_all(
 
 
 def _decode_item(item: Item, size: tuple[int, int], classes: int) -> Decoded | str:
-    """The decoded image, or what is wrong with it."""
+    """The decoded image, or an error text."""
     if not 0 <= item.label < classes:
         return f"label {item.label} is out of range 0..{classes - 1}"
     try:
@@ -167,17 +167,17 @@ def _check_classes(location: Path, sets: Sequence[ImageSet]) -> None:
     empty = set(range(len(names))) - set(sets[0].labels.tolist())
     if empty:
         raise TFRobustError(
-            f"{location}: class {names[min(empty)]!r} has no sound training image ({len(empty)} "
+            f"{location}: class {names[min(empty)]!r} has no valid training image ({len(empty)} "
             f"such of {len(names)} classes): add images to it, or remove the class."
         )
     if len(sets) > 1 and not len(sets[1]):
         raise TFRobustError(
-            f"{location}: no sound test image is left: add some, or remove the test split."
+            f"{location}: there is no valid test image: add some, or remove the test split."
         )
 
 
 class _MemoryStore:
-    """Holds decoded images in one array."""
+    """Stores decoded images in one array."""
 
     def __init__(self, capacity: int, size: tuple[int, int]) -> None:
         self._images = np.empty((capacity, size[1], size[0], 3), np.uint8)
@@ -195,7 +195,7 @@ class _MemoryStore:
 
 
 class _FileStore:
-    """Holds decoded images in an unnamed file of `folder`."""
+    """Stores decoded images in an unnamed file in `folder`."""
 
     def __init__(self, folder: Path, size: tuple[int, int]) -> None:
         self._file = MappedFile(folder)
@@ -232,7 +232,7 @@ def _parallel(
 def _with_progress(
     chunks: Iterable[Sequence[Item]], total: int, verb: str
 ) -> Iterator[Sequence[Item]]:
-    """Passes chunks on, and shows how long it will take."""
+    """Passes chunks on, and shows progress."""
     progress, done = Progress(f"images {verb}", total), 0
     for chunk in chunks:
         yield chunk

@@ -1,4 +1,4 @@
-"""Images known by their content: which were trained on, and which lie in two splits."""
+"""Images identified by their content: which were trained on, and which are in two splits."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tfrobust.data.types import ImageSet, Splits
 from tfrobust.errors import TFRobustError
 
 _ROWS = 1024
-# Of a SHA-256, what is kept of each training image: two of a billion images agree in it by
-# chance with a probability below 1e-20.
+# The number of digits of SHA-256 kept per training image: among a billion images, two agree in
+# it by chance with a probability below 1e-20.
 _BYTES = 16
 _LISTED = 3
 
@@ -22,8 +22,8 @@ _LISTED = 3
 def digests(data: ImageSet) -> list[str]:
     """SHA-256 of the pixels of each image, as uint8 bytes [H, W, C].
 
-    Floats are rounded to the nearest of the 256 levels first, so that an image is
-    recognised however it is stored.
+    Floats are first rounded to the nearest of the 256 levels, so that an image is recognised
+    however it is stored.
     """
     found = []
     for first in range(0, len(data), _ROWS):
@@ -35,14 +35,14 @@ def digests(data: ImageSet) -> list[str]:
 
 
 def digest_of_all(data: ImageSet) -> str:
-    """One SHA-256 of all images with their classes' names, whatever their order."""
+    """One SHA-256 of all images with their class names, independent of their order."""
     names = data.label_names
     rows = sorted(f"{one} {names[k]}" for one, k in zip(digests(data), data.labels, strict=True))
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
 def duplicates(splits: Splits) -> list[str]:
-    """What says which images are in two splits at once, a sentence for each pair of splits."""
+    """The images that are in two splits at once, one sentence per pair of splits."""
     kept = {name: digests(getattr(splits, name)) for name in ("train", "select", "test")}
     lines = []
     for name, other in (("test", "train"), ("test", "select"), ("select", "train")):
@@ -50,19 +50,19 @@ def duplicates(splits: Splits) -> list[str]:
         rows = [row for row, one in enumerate(kept[name]) if one in known]
         if rows:
             names = getattr(splits, name).names
-            shown = ", ".join(names[row] if names else str(row) for row in rows[:_LISTED])
+            listed = ", ".join(names[row] if names else str(row) for row in rows[:_LISTED])
             more = ", ..." if len(rows) > _LISTED else ""
-            lines.append(f"{len(rows):,} images of {name} are in {other} too: {shown}{more}")
+            lines.append(f"{len(rows):,} images of {name} are also in {other}: {listed}{more}")
     return lines
 
 
 @dataclass(frozen=True)
 class RunImages:
-    """What a run knows of the images that it was made with.
+    """Digests of the images that a run used.
 
     Attributes:
-      train: digests of the images trained on.
-      select: those of the images that the model was chosen by.
+      train: digests of the training images.
+      select: digests of the images used for model selection.
       classes: the classes' names, by label.
     """
 
@@ -72,7 +72,7 @@ class RunImages:
 
     @classmethod
     def of(cls, splits: Splits) -> RunImages:
-        """Of a run's splits."""
+        """The digests of a run's splits."""
         train, select = (
             frozenset(one[: 2 * _BYTES] for one in digests(part))
             for part in (splits.train, splits.select)
@@ -93,7 +93,7 @@ class RunImages:
 
     @classmethod
     def load(cls, path: Path) -> RunImages | None:
-        """What `save` wrote; None where there is no such file.
+        """The file that `save` wrote; None if it does not exist.
 
         Raises:
           TFRobustError: the file is damaged.
@@ -109,12 +109,12 @@ class RunImages:
                 return cls(train, select, tuple(str(name) for name in file["classes"]))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise TFRobustError(
-                f"{path} is damaged ({error}): it says which images were trained on; delete it to "
-                "do without."
+                f"{path} is damaged ({error}): it lists the training images; delete it to "
+                "continue without it."
             ) from error
 
     def fresh(self, data: ImageSet) -> tuple[np.ndarray, int, int]:
-        """Rows of `data` that the run has never seen, and how many it trained on and chose by."""
+        """Rows of `data` that the run has not used; the numbers of train and select images."""
         short = [one[: 2 * _BYTES] for one in digests(data)]
         trained = np.array([one in self.train for one in short], bool)
         chosen = np.array([one in self.select for one in short], bool) & ~trained

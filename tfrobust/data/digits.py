@@ -1,4 +1,4 @@
-"""The embedded default: handwritten digits, without any download."""
+"""The built-in default: handwritten digits, without a download."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read(location: Path | None, options: ReadOptions) -> RawData:
     """
     if location is not None:
         raise UsageError(
-            f"The data set 'digits' is built in and reads no files, found --data-dir {location}: "
+            f"The data set 'digits' is built in and needs no files, found --data-dir {location}: "
             "leave it out, or name the data set with --dataset."
         )
     from sklearn.datasets import load_digits

@@ -25,10 +25,10 @@ _BLOCK = 1 << 16
 
 @dataclass(frozen=True)
 class Remote:
-    """A file on the net.
+    """A file on a server.
 
     Attributes:
-      url: its http(s) address.
+      url: its http(s) URL.
       size: its length in bytes.
       sha256: its digest, 64 hex digits.
     """
@@ -39,23 +39,23 @@ class Remote:
 
 
 def fetch(remote: Remote, target: Path, *, otherwise: str, timeout: float = 10.0) -> Path:
-    """Downloads a file, unless it is there.
+    """Downloads a file, unless it exists.
 
-    `target` appears only when it is complete and its digest is right; until then the
-    bytes are in '<target>.part', from where the next call goes on.
+    `target` appears only when it is complete and its digest is right; until then the bytes are in
+    '<target>.part', from which the next call resumes.
 
     Args:
       remote: what to download.
-      target: where to put it; its folder is made.
-      otherwise: what else the user can do, for messages ('give ... with --flag').
-      timeout: seconds without an answer, or without a byte, until it fails.
+      target: the destination; its folder is created.
+      otherwise: an alternative for the user, for messages ('give ... with --flag').
+      timeout: seconds without a response, or without a byte, until it fails.
 
     Returns:
       `target`.
 
     Raises:
-      TFRobustError: the server cannot be reached or fails, the disk is full or
-        read-only, or the content is not the expected one.
+      TFRobustError: the server cannot be reached or fails, the disk is full or read-only, or the
+        content does not match.
     """
     if target.exists():
         return _checked(remote, target, otherwise)
@@ -88,7 +88,7 @@ def sha256(path: Path) -> str:
 
 
 def _checked(remote: Remote, target: Path, otherwise: str) -> Path:
-    """A file that was there before; pooch would replace a wrong one, which may be the user's."""
+    """An existing file; pooch would replace a wrong one, which may be the user's."""
     if (found := sha256(target)) == remote.sha256:
         return target
     raise TFRobustError(
@@ -119,7 +119,7 @@ def _receive(remote: Remote, part: Path, start: int, timeout: float) -> None:
         # A server that ignores the range sends the whole file with status 200.
         start = start if response.status_code == 206 else 0
         length = int(response.headers.get("Content-Length", remote.size - start))
-        # A log-in page instead of the file, for one, must not become the file's start.
+        # The start of the file must not be a log-in page, for example.
         if start + length != remote.size:
             raise ConnectionError(f"a file of {start + length:,} bytes")
         with part.open("ab" if start else "wb") as file:
@@ -127,7 +127,7 @@ def _receive(remote: Remote, part: Path, start: int, timeout: float) -> None:
 
 
 def _ask(url: str, headers: dict[str, str], timeout: float) -> requests.Response:
-    """The answer within `timeout` as a whole: that of requests leaves out the name's look-up."""
+    """The response within `timeout` in total: requests' own does not cover the DNS look-up."""
     answer: list[requests.Response | Exception] = []
 
     def ask() -> None:
@@ -165,7 +165,7 @@ def _copy(
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong, as the server or the system says it."""
+    """The cause, in the words of the server or the system."""
     if (response := getattr(error, "response", None)) is not None:
         return str(response.reason)
     below: BaseException | None = error

@@ -12,12 +12,12 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from tfrobust.errors import TFRobustError
 
-# The formats that are decoded. Others are left out on purpose: Pillow hands
-# EPS to Ghostscript, for one.
+# The formats that are decoded. Others are excluded on purpose: Pillow passes EPS to
+# Ghostscript, for example.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "JPEG2000", "PPM")
 
-# The most pixels (width x height) of an image that is decoded; above it the
-# file is taken for a decompression bomb and refused.
+# Maximum number of pixels (width x height) of an image; above it the file is rejected as a
+# decompression bomb.
 MAX_PIXELS = 64_000_000
 
 _ORIENTATION = 0x0112
@@ -26,7 +26,7 @@ Source: TypeAlias = "bytes | Path | Image.Image | np.ndarray"
 
 
 class Decoded(NamedTuple):
-    """A decoded image: uint8 [H, W, 3], with its (width, height) and mode as found."""
+    """A decoded image: uint8 [H, W, 3], with its original (width, height) and mode."""
 
     pixels: np.ndarray
     size: tuple[int, int]
@@ -37,7 +37,7 @@ def to_uint8(array: np.ndarray) -> np.ndarray:
     """Pixels of any supported type, scaled to 0..255.
 
     Args:
-      array: uint8 as it is; bool; uint16 in 0..65535; or floats in [0, 1].
+      array: uint8 (unchanged); bool; uint16 in 0..65535; or floats in [0, 1].
 
     Returns:
       uint8, the same shape.
@@ -65,10 +65,10 @@ def as_channels(where: str, images: np.ndarray, channels: int) -> np.ndarray:
     Args:
       where: their source, for messages.
       images: [N, H, W, C], uint8 or floats in [0, 1].
-      channels: wanted.
+      channels: the number to convert to.
 
     Raises:
-      TFRobustError: neither is wanted.
+      TFRobustError: there is no such conversion.
     """
     found = images.shape[3]
     if found == channels:
@@ -77,32 +77,31 @@ def as_channels(where: str, images: np.ndarray, channels: int) -> np.ndarray:
         return np.repeat(images, channels, axis=3)
     if found == 3 and channels == 1:
         if images.dtype == np.uint8:
-            # As Pillow rounds it, so that a grey file stays what it was.
+            # Rounded like Pillow, so that a grey file is unchanged.
             weights = np.array([19595, 38470, 7471], np.uint32)
             grey = (images.astype(np.uint32) @ weights + 0x8000) >> 16
         else:
             grey = images @ np.array([0.299, 0.587, 0.114], np.float32)
         return grey.astype(images.dtype)[..., None]
-    raise TFRobustError(f"{where}: images have {found} channels, the model takes {channels}.")
+    raise TFRobustError(f"{where}: images have {found} channels, the model expects {channels}.")
 
 
 def decode(source: Source, size: tuple[int, int] | None = None) -> Decoded:
     """Decodes one image to RGB.
 
-    Grey-scale and palette images become RGB; 16-bit and float ones are scaled to
-    8 bits; transparent ones are laid on white. A photograph with an EXIF
-    orientation is turned upright, as every viewer shows it. Of an animation the
-    first frame is taken.
+    Greyscale and palette images become RGB; 16-bit and float ones are scaled to 8 bits;
+    transparent ones are blended with white. A photograph with an EXIF orientation is rotated
+    upright, as viewers show it. Of an animation the first frame is used.
 
     Args:
-      source: an encoded file (bytes or path), a Pillow image, or an array [H, W] or
-        [H, W, 1, 3 or 4] as `to_uint8` takes it.
+      source: an encoded file (bytes or path), a Pillow image, or an array [H, W] or [H, W, 1, 3
+        or 4] as for `to_uint8`.
       size: (width, height) to resize to (bilinear, antialiased, aspect not kept).
 
     Raises:
-      ValueError: the image is broken, truncated, not supported or too large.
+      ValueError: the image is broken, truncated, unsupported or too large.
     """
-    try:  # Pillow's parsers raise whatever a broken file makes them run into
+    try:  # Pillow's parsers raise arbitrary exceptions on broken files
         with _open(source) as image:
             mode, found = image.mode, _checked_size(image)
             if size and isinstance(image, JpegImageFile):
@@ -117,20 +116,20 @@ def decode(source: Source, size: tuple[int, int] | None = None) -> Decoded:
 
 
 def measure(source: Source) -> tuple[int, int]:
-    """The upright (width, height) of an image, from its header alone.
+    """The upright (width, height) of an image, from its header only.
 
     Args:
-      source: as `decode` takes it.
+      source: as for `decode`.
 
     Raises:
-      Exception: whatever Pillow's parser ran into; `decode` tells it properly.
+      Exception: any exception of Pillow's parser; `decode` reports it properly.
     """
     with _open(source) as image:
         return _checked_size(image)
 
 
 def _open(source: Source) -> Image.Image:
-    """The image with its header read; its pixels are not decoded yet."""
+    """The image with only its header read."""
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, Image.Image):
@@ -148,17 +147,17 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    # TIFF is turned by Pillow itself; asking a PNG without EXIF would decode it.
+    # Pillow rotates TIFF by itself; querying a PNG without EXIF would decode it.
     return int(image.getexif().get(_ORIENTATION, 1)) if "exif" in image.info else 1
 
 
 def _checked_size(image: Image.Image) -> tuple[int, int]:
-    """The upright size, if it is one that is decoded."""
+    """The upright size, if it is within the limits."""
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise ValueError(f"{width}x{height} pixels, more than {MAX_PIXELS:,} in all")
+        raise ValueError(f"{width}x{height} pixels, above the limit of {MAX_PIXELS:,}")
     if not width * height:
-        raise ValueError(f"{width}x{height} pixels: nothing to see")
+        raise ValueError(f"{width}x{height} pixels: the image is empty")
     return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
 
 

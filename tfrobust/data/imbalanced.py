@@ -1,4 +1,4 @@
-"""An imbalanced data set file of a balanced one: the form in which hard tasks are handed out."""
+"""An imbalanced data set file from a balanced one: the form in which hard tasks are distributed."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from tfrobust.data.types import ImageSet
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.io import write_bytes
 
-#: Images in each of 10 classes of such a task: 424 of the first, 28,789 of the ninth.
+#: Images in each of 10 classes of such a task: 424 in the first, 28,789 in the ninth.
 COUNTS = (424, 8332, 21219, 3261, 6415, 13526, 4241, 409, 28789, 4268)
 
 
 def imbalanced(data: ImageSet, counts: Sequence[int], seed: int) -> ImageSet:
-    """Random images of each class in the proportions of `counts`, as many as there are.
+    """Random images of each class in the proportions of `counts`, as many as available.
 
     Args:
       data: the images.
       counts: a positive number for each class, by label.
-      seed: of the draw.
+      seed: of the random selection.
 
     Returns:
       The images in random order; no image twice, at least one of each class.
 
     Raises:
-      UsageError: `counts` does not fit the classes, or a class has no image.
+      UsageError: `counts` does not match the classes, or a class has no image.
     """
     have = np.bincount(data.labels, minlength=len(data.label_names))
     if len(counts) != len(have) or min(counts) < 1 or have.min() < 1:
         raise UsageError(
-            f"counts: expected {len(have)} numbers of 1 or more, for classes with images, found "
+            f"counts: expected {len(have)} numbers of at least 1, for classes with images, found "
             f"{', '.join(map(str, counts))}."
         )
     scale = min(1.0, *(there / count for there, count in zip(have, counts, strict=True)))
@@ -56,8 +56,8 @@ def write_torch_file(data: ImageSet, path: Path, *, grey: float = 0.0, seed: int
       data: uint8 images.
       path: the .pt file; `torch.load(path, weights_only=False)` reads it, and so does
         `load` of this package.
-      grey: part of the images stored as greyscale.
-      seed: of which are.
+      grey: share of the images stored as greyscale.
+      seed: of the choice of greyscale images.
 
     Returns:
       `path`.

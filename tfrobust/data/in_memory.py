@@ -1,4 +1,4 @@
-"""Images that a Python user has at hand, arrays or a `tf.data.Dataset`, as one `ImageSet`."""
+"""A Python user's images, as arrays or a `tf.data.Dataset`, as one `ImageSet`."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _LABEL_KEYS = ("label", "labels", "y", "target", "targets")
 def images_in_memory(
     source: Any, labels: Any, class_names: Sequence[str] | None, options: ReadOptions
 ) -> ImageSet:
-    """Arrays or a `tf.data.Dataset`, with the channels that they have.
+    """Arrays or a `tf.data.Dataset` as an `ImageSet` with the same channels.
 
     Args:
       source: (x, y), or x with `labels`, or a `tf.data.Dataset` of such pairs or of dicts.
-      labels: of x, where they are not with it.
+      labels: of x, if `source` does not include them.
       class_names: by label; None numbers them.
       options: how to read.
 
     Raises:
-      UsageError: it is nothing of that.
-      TFRobustError: images or labels are not as described.
+      UsageError: the source has another form.
+      TFRobustError: images or labels are invalid.
     """
     if isinstance(source, ImageSet):
         return source
@@ -56,7 +56,7 @@ def _of_dataset(source: Any, options: ReadOptions) -> tuple[np.ndarray, np.ndarr
         labels = []
         for element in source.as_numpy_iterator():
             x, y = _pair(element)
-            # Three axes are one image, unless they are grey ones without an axis for channels.
+            # Three axes are one image, unless they are grey images without a channel axis.
             grey = np.ndim(x) == 3 and np.shape(x)[2] not in (1, 3, 4)
             batched = np.ndim(x) == 4 or (grey and np.ndim(y) >= 1 and len(x) == len(y))
             images.add(np.asarray(x) if batched else np.asarray(x)[None])
@@ -65,7 +65,7 @@ def _of_dataset(source: Any, options: ReadOptions) -> tuple[np.ndarray, np.ndarr
 
 
 class _Growing:
-    """Images that come batch by batch: in memory, and from the limit on in a file."""
+    """Images collected batch by batch: in memory, and above the limit in a file."""
 
     def __init__(self, options: ReadOptions) -> None:
         self._options = options
@@ -115,7 +115,7 @@ def _pair(element: Any) -> tuple[Any, Any]:
         raise UsageError(
             f"Expected a dict with 'image' and 'label', found {', '.join(map(str, element))}."
         )
-    # A third is a sample's weight.
+    # A third element is the sample weight.
     if isinstance(element, tuple) and len(element) in (2, 3):
         return element[0], element[1]
     raise UsageError("Expected a tf.data.Dataset of (image, label) pairs or of dicts.")

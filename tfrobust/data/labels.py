@@ -1,4 +1,4 @@
-"""The labels of some images as the labels of a model: matched by the classes' names."""
+"""Matches the labels of some images to the labels of a model by the class names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def parse_class_map(text: str) -> dict[str, str]:
     """'cat=tabby,dog=3' -> {'cat': 'tabby', 'dog': '3'}.
 
     Raises:
-      UsageError: it has another form.
+      UsageError: the text has another form.
     """
     pairs = [part.partition("=") for part in text.split(",")]
     if not all(name and equals and value for name, equals, value in pairs):
@@ -31,16 +31,16 @@ def parse_class_map(text: str) -> dict[str, str]:
 def match_labels(
     data: ImageSet, names: Sequence[str] | None, classes: int, given: dict[str, str] | None = None
 ) -> tuple[ImageSet, list[str]]:
-    """`data` with the labels that a model gives its classes, and what was done, in sentences.
+    """`data` with the model's labels, and what was done, in sentences.
 
     Args:
       data: images with their own classes.
-      names: the model's classes, by label; None where it has no names.
-      classes: K, how many the model knows.
-      given: class of the data -> class of the model, its name or number.
+      names: the model's classes, by label; None if it has no names.
+      classes: K, number of the model's classes.
+      given: class of the data -> class of the model, by name or number.
 
     Raises:
-      UsageError: a class of the data is none of the model's.
+      UsageError: a class of the data is not one of the model's.
     """
     own = data.label_names
     if given is not None:
@@ -55,7 +55,7 @@ def match_labels(
             return data, []
         places, how = _by_name(data, own, names)
     elif tuple(own) == _numbers(len(own)):
-        # Arrays without names number their classes as the model does.
+        # Arrays without class names use the model's numbering.
         return (_unnamed(data, classes) if names is None else data), []
     elif _are_numbers(own):
         places, how = _by_number(own, classes)
@@ -64,39 +64,39 @@ def match_labels(
     table = np.array(places, np.int32)
     words = tuple(names) if names is not None else _words(own, places, classes)
     labels = table[data.labels]
-    told = f"classes are matched {how}: {len(own)} of the model's {classes}"
-    return dataclasses.replace(data, labels=labels, label_names=words), [told]
+    note = f"classes are matched {how}: {len(own)} of the model's {classes}"
+    return dataclasses.replace(data, labels=labels, label_names=words), [note]
 
 
 def _by_number(own: Sequence[str], classes: int) -> tuple[list[int], str]:
-    """Labels of classes that are called by numbers."""
+    """Labels of classes that are named by numbers."""
     values = [int(name) for name in own]
     if min(values) >= 1 and max(values) == classes:
         return [value - 1 for value in values], "by their numbers, from 1 on"
     if max(values) < classes:
-        told = "by their numbers" + ("" if 0 in values else ", of which 0 does not occur")
-        return values, told
+        note = "by their numbers" + ("" if 0 in values else ", without 0")
+        return values, note
     if len(own) == classes:
         return list(range(classes)), "in their order"
     raise UsageError(
-        f"The images' classes are called {_listed(own)}, the model knows {classes}, 0 to "
-        f"{classes - 1}: say which is which with --class-map {own[0]}=NUMBER,..."
+        f"The images' classes are named {_listed(own)}, the model has {classes}, 0 to "
+        f"{classes - 1}: map them with --class-map {own[0]}=NUMBER,..."
     )
 
 
 def _in_order(data: ImageSet, classes: int) -> tuple[ImageSet, list[str]]:
-    """Named classes of a model without names: in their order, where they are all of them."""
+    """Named classes of a model without names: in order, if the number is the same."""
     own = data.label_names
     if len(own) < classes:
         raise UsageError(
-            f"The images have the classes {_listed(own)}, the model {classes} without names: say "
-            f"which is which with --class-map {own[0]}=NUMBER,..."
+            f"The images have the classes {_listed(own)}, the model {classes} without names: map "
+            f"them with --class-map {own[0]}=NUMBER,..."
         )
     return data, []
 
 
 def _unnamed(data: ImageSet, classes: int) -> ImageSet:
-    """With a name for every class of the model, also those without images."""
+    """With a name for every class of the model, including those without images."""
     own = data.label_names
     further = tuple(map(str, range(len(own), classes)))
     return dataclasses.replace(data, label_names=own + further)
@@ -118,7 +118,7 @@ def _are_numbers(names: Sequence[str]) -> bool:
 
 
 def _by_name(data: ImageSet, own: Sequence[str], names: Sequence[str]) -> tuple[list[int], str]:
-    for key, how in ((str, "by name"), (_loose, "by name, but for case and punctuation"),
+    for key, how in ((str, "by name"), (_loose, "by name, ignoring case and punctuation"),
                      (_first, "by the first of their names")):  # fmt: skip
         known = {key(name): place for place, name in enumerate(names)}
         if len(known) == len(names) and all(key(name) in known for name in own):
@@ -131,8 +131,8 @@ def _by_name(data: ImageSet, own: Sequence[str], names: Sequence[str]) -> tuple[
         return [known.get(_loose(name), 0) for name in own], "by name"
     raise UsageError(
         f"The images' classes are not the model's: {_listed(missing)} unknown to it. The images "
-        f"have {_listed(own)}; the model knows {_listed(names)}: rename them, or say which is "
-        f"which with --class-map {missing[0]}=NAME_OR_NUMBER,..."
+        f"have {_listed(own)}; the model has {_listed(names)}: rename them, or map them with "
+        f"--class-map {missing[0]}=NAME_OR_NUMBER,..."
     )
 
 
@@ -150,7 +150,7 @@ def _first(name: str) -> str:
 
 
 def _given(name: str, given: dict[str, str], names: Sequence[str] | None, classes: int) -> int:
-    """The label that a class of the data has in the model."""
+    """The model's label of a class of the data."""
     wanted = given.get(name, name)
     if names is not None and wanted in names:
         return list(names).index(wanted)

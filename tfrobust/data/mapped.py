@@ -1,4 +1,4 @@
-"""Arrays that may not fit into memory: written to an unnamed file, and mapped."""
+"""Arrays that may not fit into memory: written to an unnamed file and memory-mapped."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ _CHUNK_BYTES = 16 << 20
 
 
 class MappedFile:
-    """Rows [M, ...] of one shape and type, in an unnamed file that goes with the process.
+    """Rows [M, ...] of one shape and type, in an unnamed file that is deleted with the process.
 
     Args:
-      folder: where the file is made.
+      folder: the folder of the file.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        with disk_told(folder):
-            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (lives as long as this)
+        with disk_errors(folder):
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by close)
         self._count = 0
 
     def add(self, rows: np.ndarray) -> None:
-        """Appends rows, on the disk when this returns.
+        """Appends rows; they are on disk when this returns.
 
         Raises:
           TFRobustError: the disk is full.
         """
-        with disk_told(self._folder):
+        with disk_errors(self._folder):
             self._file.write(np.ascontiguousarray(rows).data)
             self._file.flush()
         self._count += len(rows)
 
     def finish(self, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
-        """All rows, [N, *shape], read from the file as they are used."""
+        """All rows, [N, *shape], read from the file on access."""
         if not self._count:  # an empty file cannot be mapped
             return np.empty((0, *shape), dtype)
         return np.memmap(self._file, dtype, "r", shape=(self._count, *shape))
@@ -61,11 +61,11 @@ def in_chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
 def convert(
     rows: np.ndarray, work: Callable[[np.ndarray], np.ndarray], folder: Path | None = None
 ) -> np.ndarray:
-    """`work` of all rows; of rows on disk a chunk at a time, into another file.
+    """`work` applied to all rows; for rows on disk chunk by chunk, into another file.
 
     Args:
       rows: [N, ...], an array or a map of a file.
-      work: of some rows [M, ...] as many new ones.
+      work: maps rows [M, ...] to as many new ones.
       folder: for the file; None is the folder for temporary files.
 
     Raises:
@@ -75,13 +75,13 @@ def convert(
         return work(np.asarray(rows))
     with closing(MappedFile(folder or Path(tempfile.gettempdir()))) as file:
         for chunk in in_chunks(rows):
-            made = work(np.asarray(chunk))
-            file.add(made)
-        return file.finish(made.shape[1:], made.dtype)
+            converted = work(np.asarray(chunk))
+            file.add(converted)
+        return file.finish(converted.shape[1:], converted.dtype)
 
 
 def is_mapped(rows: np.ndarray) -> bool:
-    """Whether an array, or what it is a view of, is a map of a file."""
+    """Whether an array, or the base of a view, is a map of a file."""
     base: object = rows
     while isinstance(base, np.ndarray):
         base = base.base
@@ -89,11 +89,11 @@ def is_mapped(rows: np.ndarray) -> bool:
 
 
 @contextmanager
-def disk_told(folder: Path) -> Iterator[None]:
-    """Says what to do where images cannot be written to `folder`.
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turns write errors in `folder` into a message with a way out.
 
     Raises:
-      TFRobustError: they cannot.
+      TFRobustError: images cannot be written.
     """
     try:
         yield

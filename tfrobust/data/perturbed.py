@@ -1,4 +1,4 @@
-"""Perturbed sets as training data, and what keeps test images out of it: their content."""
+"""Perturbed sets as training data, and the check by content that keeps test images out."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tfrobust.data.digests import digests
 from tfrobust.data.types import ImageSet, Splits
 from tfrobust.errors import TFRobustError, UsageError
 
-#: The array of an .npz file that says which image each of its images was made from.
+#: The array of an .npz file with the digest of each image's source.
 SOURCES = "source_sha256"
 
 
 @dataclass(frozen=True)
 class Source:
-    """The images of one split that sets may be made from, in the order they are taken.
+    """The images of one split that sets may be made from, in the order of use.
 
     Attributes:
       split: its name.
       data: its images.
-      order: int [M], rows of `data`, shuffled; each content is there once.
+      order: int [M], rows of `data`, shuffled; each distinct image is there once.
       digests: SHA-256 of each row of `data`.
       left_out: reason -> images that are not in `order`.
     """
@@ -38,17 +38,17 @@ class Source:
 
 
 def sources(splits: Splits, seed: int) -> dict[str, Source]:
-    """What the sets are made from: train and test, told apart by the pixels.
+    """The sources of the sets: train and test, separated by comparing pixels.
 
-    An image of train with the pixels of one in test or select is left out, whatever
-    its name or index, and so is every repetition inside a split.
+    An image of train with the same pixels as one in test or select is left out, whatever its name
+    or index, and so is every repetition inside a split.
 
     Args:
       splits: of the data.
       seed: of the order.
 
     Returns:
-      'train' and 'test' -> what may be taken from there.
+      'train' and 'test' -> the images that may be used.
     """
     kept = {name: digests(getattr(splits, name)) for name in ("train", "select", "test")}
     barred = [("in_test", set(kept["test"])), ("in_select", set(kept["select"]))]
@@ -79,18 +79,18 @@ def _source(
 def with_augmentation(splits: Splits, path: Path) -> Splits:
     """`splits` with the images of a perturbed set added to train.
 
-    They come after the images of train, as float32, exactly as the file holds them. The
-    images of train stay where they are (they may be on disk).
+    They follow the images of train, as float32, exactly as in the file. The images of train stay
+    where they are (possibly on disk).
 
     Args:
-      splits: what is trained and measured on.
-      path: an .npz file with `x` and `y`; one that `pipelines.perturb` wrote also says what
-        its images were made from.
+      splits: the splits of the run.
+      path: an .npz file with `x` and `y`; one that `pipelines.perturb` wrote also has the sources
+        of its images.
 
     Raises:
       UsageError: there is no such file.
-      TFRobustError: it cannot be read, is of another size or other classes, or an image, or
-        the image that it was made from, is in select or test.
+      TFRobustError: it cannot be read, has another size or other classes, or an image or its
+        source is in select or test.
     """
     if not path.is_file():
         raise UsageError(
@@ -112,13 +112,13 @@ def with_augmentation(splits: Splits, path: Path) -> Splits:
 
 
 class Appended:
-    """The images of two sets, one after the other, read like one array; nothing is copied.
+    """The images of two sets, one after the other, read like one array without copying.
 
-    What is read is float32 in [0, 1], whatever the two hold.
+    Values read are float32 in [0, 1], whatever the types of the two.
 
     Args:
       first: at 0..len(first)-1.
-      second: after them, of the same size.
+      second: after them, with the same image size.
     """
 
     dtype = np.dtype(np.float32)
@@ -184,7 +184,7 @@ def _check_leak(path: Path, extra: ImageSet, splits: Splits) -> None:
 
 
 def _sources(path: Path, count: int) -> list[str]:
-    """What each image was made from, as a digest; '' where the file does not say."""
+    """The digest of each image's source; '' if the file has none."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             found = archive[SOURCES] if SOURCES in archive.files else np.full(count, "")

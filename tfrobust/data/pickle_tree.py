@@ -1,8 +1,8 @@
 """Reads a pickle as data: nothing that it names is imported, built or called.
 
-A pickle is a program for a small stack machine. Python's own unpickler runs it on
-real objects; this one builds a tree of inert nodes, from which a reader takes what
-it knows. The standard library's `pickletools` takes the opcodes apart.
+A pickle is a program for a small stack machine. Python's own unpickler runs it on real objects;
+this one builds a tree of inert nodes, from which a reader takes what it knows. The standard
+library's `pickletools` decodes the opcodes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _STANDARD_MODULES = frozenset(sys.stdlib_module_names) | {"__builtin__", "copy_r
 
 
 class UnsafePickleError(ValueError):
-    """The pickle asks for something that is never done; the message names it."""
+    """The pickle requests something that is never done; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class Persistent:
 
 @dataclass(eq=False, repr=False)
 class Call:
-    """A call of a listed function that the pickle asks for; never made here.
+    """A call of a listed function that the pickle requests; never executed here.
 
     Attributes:
-      function: what it would call.
-      args: with which arguments.
-      state: what it would set on the result.
-      items: what it would set in the result, which then is a dict of some kind.
+      function: the function that it would call.
+      args: its arguments.
+      state: the state that it would set on the result.
+      items: the items that it would set in the result, which then is a dict of some kind.
     """
 
     function: Global
@@ -58,7 +58,7 @@ class Call:
 
 @dataclass(eq=False, repr=False)
 class Record:
-    """Stands in for an object of any class, made without arguments.
+    """A stand-in for an object of any class, created without arguments.
 
     Attributes:
       type: its class's name.
@@ -74,16 +74,16 @@ def parse(content: bytes, callables: Collection[str]) -> Any:
 
     Args:
       content: the pickle, of any protocol.
-      callables: full names of functions, classes made with arguments, and standard-library
-        names that the pickle may ask for; they become `Call` and `Global` nodes.
+      callables: full names of functions, classes created with arguments, and standard-library
+        names that the pickle may use; they become `Call` and `Global` nodes.
 
     Returns:
-      Numbers, strings, bytes, bytearrays, lists, tuples and dicts as they are; other objects
-      as `Call`, `Record`, `Global` and `Persistent`.
+      Numbers, strings, bytes, bytearrays, lists, tuples and dicts themselves; other objects as
+      `Call`, `Record`, `Global` and `Persistent`.
 
     Raises:
-      UnsafePickleError: it asks for a function or a standard-library name that is not
-        listed, for another object made with arguments, or for an uncommon opcode.
+      UnsafePickleError: it uses a function or a standard-library name that is not listed,
+        another object created with arguments, or an uncommon opcode.
       ValueError: it is broken.
     """
     machine = _Machine(callables)
@@ -94,8 +94,8 @@ def parse(content: bytes, callables: Collection[str]) -> Any:
     except UnsafePickleError:
         raise
     except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
-        told = " ".join(str(error).split())[:100]
-        raise ValueError(f"a broken pickle ({type(error).__name__}: {told})") from error
+        cause = " ".join(str(error).split())[:100]
+        raise ValueError(f"a broken pickle ({type(error).__name__}: {cause})") from error
 
 
 _CONSTANTS = frozenset(
@@ -118,7 +118,7 @@ _GETS = frozenset(("GET", "BINGET", "LONG_BINGET"))
 
 
 class _Machine:
-    """The stack machine; `step` takes one opcode."""
+    """The stack machine; `step` executes one opcode."""
 
     def __init__(self, callables: Collection[str]) -> None:
         self.stack: list[Any] = []
@@ -217,7 +217,7 @@ class _Machine:
         elif str(kind) in self._callables:
             self.stack.append(Call(kind, tuple(args)))
         else:
-            raise UnsafePickleError(f"a {kind} made with arguments")
+            raise UnsafePickleError(f"a {kind} created with arguments")
 
     def _do_build(self, _: Any) -> None:
         state, node = self.stack.pop(), self.stack[-1]
@@ -247,5 +247,5 @@ class _Machine:
                 raise UnsafePickleError(f"a {type(key).__name__} as a key")
         if not isinstance(target, dict | Call):  # an OrderedDict is a call
             raise UnsafePickleError(f"items set on a {type(target).__name__}")
-        held = target.items if isinstance(target, Call) else target
-        held.update(zip(keys, values[1::2], strict=True))
+        items = target.items if isinstance(target, Call) else target
+        items.update(zip(keys, values[1::2], strict=True))

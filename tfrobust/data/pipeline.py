@@ -1,11 +1,11 @@
-"""Batches out of an image set: gathered as uint8, augmented as a whole, prefetched.
+"""Batches from an image set: gathered as uint8, augmented as a whole, prefetched.
 
-The images stay where they are, once: in the array of the `ImageSet`, or on disk where
-that is a memory map. A batch is one fancy-indexing read of its rows, so nothing of the
-data set is baked into a graph or copied for an iterator.
+The images stay where they are, once: in the array of the `ImageSet`, or on disk if that is a
+memory map. A batch is one fancy-indexing read of its rows, so no part of the data set is baked
+into a graph or copied for an iterator.
 
-Both streams work under `tf.distribute`: each batch is split over the replicas. Then leave
-remainders out, for a last batch that gives one of them nothing fails.
+Both streams work under `tf.distribute`, which splits each batch over the replicas. Drop the
+remainder then: a final batch smaller than the replica count raises.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def training_batches(
 ) -> Dataset:
     """An endless stream of shuffled, augmented batches, epoch after epoch.
 
-    Guarantee: epoch e depends on `data`, `batch_size`, `seed`, `augment` and e alone,
-    so a run resumed with `first_epoch=e` sees exactly the batches of an uninterrupted
-    one, whatever the number of threads. The order and each example's augmentation are
-    drawn from (`seed`, e), the latter independently of the batch the example is in.
+    Guarantee: epoch e depends only on `data`, `batch_size`, `seed`, `augment` and e, so a run
+    resumed with `first_epoch=e` sees exactly the batches of an uninterrupted one, whatever the
+    number of threads. The order and each example's augmentation are drawn from (`seed`, e), the
+    latter independently of the batch that contains the example.
 
     Args:
       data: the images; not copied.
@@ -54,14 +54,14 @@ def training_batches(
       seed: 0 to 2^63 - 1.
       augment: the augmentation; none by default.
       first_epoch: the epoch, counted from 0, that the stream starts with.
-      drop_remainder: leave the short last batch of each epoch out.
+      drop_remainder: drop the short last batch of each epoch.
 
     Returns:
       A `tf.data.Dataset` of {'image': float32 [B, H, W, 3] in [0, 1], 'label': int32 [B]},
-      infinite: give `fit` its `steps_per_epoch`.
+      infinite: pass `steps_per_epoch` to `fit`.
 
     Raises:
-      UsageError: an epoch would hold no batch, or an argument is out of range.
+      UsageError: an epoch would have no batch, or an argument is out of range.
     """
     _check(data, batch_size)
     if drop_remainder and len(data) < batch_size:
@@ -88,7 +88,7 @@ def training_batches(
 
 
 def evaluation_batches(data: ImageSet, batch_size: int) -> Dataset:
-    """All examples once, in their order, without augmentation.
+    """All examples once, in order, without augmentation.
 
     Args:
       data: the images; not copied.
@@ -99,7 +99,7 @@ def evaluation_batches(data: ImageSet, batch_size: int) -> Dataset:
       'label': int32 [B]} of known cardinality.
 
     Raises:
-      UsageError: there is no image, or `batch_size` is below 1.
+      UsageError: there are no images, or `batch_size` is below 1.
     """
     _check(data, batch_size)
     batches = tf.data.Dataset.range(len(data)).batch(batch_size)
@@ -111,11 +111,11 @@ def _map_and_prefetch(batches: Dataset, load: Callable[..., dict[str, Tensor]]) 
     load = tf.autograph.experimental.do_not_convert(load)
     workers = os.cpu_count() or 1
     loaded = batches.map(load, num_parallel_calls=workers, deterministic=True)
-    # Autotuning sleeps for ever longer periods, and the end of `fit` waits for it to wake:
-    # up to as long again as an epoch took. A map and a prefetch leave it nothing to tune.
+    # Autotuning sleeps for ever longer periods, and the end of `fit` waits for it to wake: up to
+    # as long again as an epoch took. With one map and one prefetch there is nothing to tune.
     options = tf.data.Options()
     options.autotune.enabled = False
-    # Each worker takes its part of every batch: there are no files to share out.
+    # Each worker takes its part of every batch: there are no files to shard.
     policy = tf.data.experimental.AutoShardPolicy.DATA
     options.experimental_distribute.auto_shard_policy = policy
     return loaded.prefetch(2).with_options(options)
@@ -130,7 +130,7 @@ def _check(data: ImageSet, batch_size: int) -> None:
 
 
 def _draw_epoch(n: int, seed: int, epoch: Tensor) -> tuple[Tensor, Tensor]:
-    """The order of an epoch, int64 [n], and the seeds of the examples in it, int32 [n, 2]."""
+    """The order of an epoch, int64 [n], and the seeds of its examples, int32 [n, 2]."""
     key = tf.stack([tf.constant(seed, tf.int64), epoch])
     order_key, seeds_key = tf.unstack(tf.random.split(key, 2))
     order = tf.random.experimental.stateless_shuffle(tf.range(n, dtype=tf.int64), order_key)
@@ -145,8 +145,8 @@ def _gather(data: ImageSet, index: Tensor) -> dict[str, Tensor]:
         return data.images[rows], data.labels[rows].astype(np.int32)
 
     # Stateless, or TensorFlow's determinism switch would make the map sequential.
-    held = (tf.as_dtype(data.images.dtype), tf.int32)
-    images, labels = tf.numpy_function(read, [index], held, stateful=False)
+    dtypes = (tf.as_dtype(data.images.dtype), tf.int32)
+    images, labels = tf.numpy_function(read, [index], dtypes, stateful=False)
     images = tf.ensure_shape(images, [index.shape[0], *data.image_shape])
     labels = tf.ensure_shape(labels, [index.shape[0]])
     return {"image": as_pixels(images), "label": labels}

@@ -1,4 +1,4 @@
-"""What the numbers of an array of images stand for: black, white, and all between."""
+"""The meaning of the numbers in an array of images: black, white, and everything between."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from tfrobust.data.mapped import convert, in_chunks
 from tfrobust.data.types import ReadLog, ReadOptions
 from tfrobust.errors import TFRobustError
 
-# Pixels of 0..255 whose brightest is below this are no pictures: they have another range.
+# If the brightest pixel in 0..255 is below this, the images have another range.
 DARK = 16
-_HINT = "say what they range over with --pixel-range LOW,HIGH"
+_HINT = "give their range with --pixel-range LOW,HIGH"
 
 
 def checked_images(
     where: str, images: np.ndarray, options: ReadOptions, log: ReadLog
 ) -> np.ndarray:
-    """An array of images as [N, H, W] or [N, H, W, C], uint8 or floats in [0, 1] (NaN aside).
+    """An array of images as [N, H, W] or [N, H, W, C], uint8 or floats in [0, 1] (or NaN).
 
     Args:
       where: file and array, for messages.
       images: of any type and order of axes.
-      options: the channels wanted and the pixels' range, where they are known.
-      log: takes a note of what was not plain.
+      options: the expected channels and the pixels' range, if known.
+      log: receives a note on anything unusual.
 
     Raises:
-      TFRobustError: they are no images, or their pixels' range is open.
+      TFRobustError: they are not images, or their pixel range is ambiguous.
     """
     images = _channels_last(where, images, options.channels, log)
     channels = images.shape[3] if images.ndim == 4 else 1
@@ -41,13 +41,13 @@ def checked_images(
 
 
 def _channels_last(where: str, images: np.ndarray, wanted: int | None, log: ReadLog) -> np.ndarray:
-    """[N, C, H, W] as [N, H, W, C], where C cannot be a height."""
+    """[N, C, H, W] as [N, H, W, C], if C cannot be a height."""
     if images.ndim != 4:
         return images
     known = (1, 3, wanted)
     first, last = images.shape[1], images.shape[3]
     if first in known and last not in known and min(images.shape[2:]) >= 8:
-        log.notes.append(f"{where}: images are [N, C, H, W]: the axis of channels is moved last")
+        log.notes.append(f"{where}: images are [N, C, H, W]: the channel axis is moved last")
         return np.moveaxis(images, 1, 3)
     return images
 
@@ -57,33 +57,33 @@ def plain_pixels(where: str, images: np.ndarray, channels: int | None, log: Read
 
     Args:
       where: file and array, for messages.
-      images: as `checked_images` returns them.
-      channels: wanted; None is 3 where there are fewer.
-      log: takes a note where the number of channels changes.
+      images: as returned by `checked_images`.
+      channels: expected number; None is 3 if there are fewer.
+      log: receives a note if the number of channels changes.
 
     Raises:
-      TFRobustError: a pixel is NaN, or the channels cannot be had.
+      TFRobustError: a pixel is NaN, or the channels cannot be converted.
     """
     if images.dtype != np.uint8:
-        _refuse_nan(where, images)
+        _reject_nan(where, images)
         if images.dtype != np.float32:
             images = convert(images, lambda rows: rows.astype(np.float32))
     images = images[..., None] if images.ndim == 3 else images
     wanted = channels or max(images.shape[3], 3)
     if wanted == images.shape[3]:
         return images
-    log.notes.append(f"images of {images.shape[3]} channel(s) are shown to the model as {wanted}")
+    log.notes.append(f"images of {images.shape[3]} channel(s) are converted to {wanted}")
     return convert(images, lambda rows: as_channels(where, rows, wanted))
 
 
-def _refuse_nan(where: str, images: np.ndarray) -> None:
+def _reject_nan(where: str, images: np.ndarray) -> None:
     done = 0
     for rows in in_chunks(images):
         broken = np.isnan(rows).any(axis=tuple(range(1, rows.ndim)))
         if broken.any():
             raise TFRobustError(
                 f"{where}[{done + int(broken.argmax())}]: expected floats in [0, 1], found NaN: "
-                "leave the image out."
+                "remove the image."
             )
         done += len(rows)
 
@@ -91,17 +91,17 @@ def _refuse_nan(where: str, images: np.ndarray) -> None:
 def scaled(
     where: str, images: np.ndarray, given: tuple[float, float] | None, log: ReadLog
 ) -> np.ndarray:
-    """Pixels as uint8 in 0..255 or floats in [0, 1]; NaN is left to whoever decodes an image.
+    """Pixels as uint8 in 0..255 or floats in [0, 1]; NaN is left to the decoder of each image.
 
     Args:
       where: file and array, for messages.
       images: numbers of any type; a map of a file is scaled into another file.
-      given: what they range over, (black, white); None takes uint8 in 0..255, whole numbers
-        in 0..255 of any type, and floats in [0, 1] for what they are.
-      log: takes a note of what was not plain.
+      given: their range, (black, white); None accepts uint8 in 0..255, whole numbers in 0..255
+        of any type, and floats in [0, 1].
+      log: receives a note on anything unusual.
 
     Raises:
-      TFRobustError: their range does not fit their type, or leaves it open.
+      TFRobustError: their range does not match their type, or is ambiguous.
     """
     if images.dtype == np.bool_:
         return convert(images, lambda rows: rows.astype(np.uint8) * np.uint8(255))
@@ -125,16 +125,16 @@ def _whole_numbers(
     low, high = extent
     found = f"{low:g}..{high:g}"
     if images.dtype == np.uint8 and high == 0:
-        return images  # black all over: no range would change it
+        return images  # all black: no range would change it
     if low >= 0 and DARK < high <= 255 and _is_whole(images):
         if images.dtype != np.uint8:
-            log.notes.append(f"{where}: {images.dtype} over {found} is taken for pixels of 0..255")
+            log.notes.append(f"{where}: {images.dtype} over {found} is read as pixels of 0..255")
             return convert(images, lambda rows: rows.astype(np.uint8))
         return images
     if images.dtype == np.uint16:
         if high <= 255:
             raise TFRobustError(f"{where}: uint16 pixels range over {found}: {_HINT}.")
-        log.notes.append(f"{where}: uint16 is taken for pixels of 0..65535")
+        log.notes.append(f"{where}: uint16 is read as pixels of 0..65535")
         return convert(images, lambda rows: (rows / 257.0).round().astype(np.uint8))
     if images.dtype == np.uint8:
         raise TFRobustError(
@@ -174,8 +174,8 @@ def _by_range(
     return convert(images, unit)
 
 
-def refuse_dark(where: str, images: np.ndarray) -> None:
-    """Refuses decoded images none of which has a pixel brighter than `DARK`.
+def reject_dark(where: str, images: np.ndarray) -> None:
+    """Rejects decoded images if no pixel of any is brighter than `DARK`.
 
     Args:
       where: the source, for messages.
@@ -184,7 +184,7 @@ def refuse_dark(where: str, images: np.ndarray) -> None:
     Raises:
       TFRobustError: all of them are nearly black.
     """
-    # A few images decide it wherever the range is right.
+    # If the range is right, a few images decide it.
     for first in range(0, len(images), 256):
         if int(images[first : first + 256].max(initial=0)) > DARK:
             return

@@ -17,13 +17,13 @@ from tfrobust.typing import Labels, Source
 
 
 class Batches:
-    """Batches of pixels and labels, any number of times over, in order.
+    """Batches of pixels and labels, in order, which can be iterated repeatedly.
 
-    Iterating yields (x, y): float32 [B, H, W, C] in [0, 1] and int32 [B]; the last batch may
-    be smaller. Images on disk are read as they come.
+    Iterating yields (x, y): float32 [B, H, W, C] in [0, 1] and int32 [B]; the last batch may be
+    smaller. Images on disk are read on access.
 
     Args:
-      images: what to cut.
+      images: the images to batch.
       batch_size: images in a batch, at least 1.
     """
 
@@ -47,14 +47,14 @@ def as_batches(
     """Any source of images as batches of pixels in [0, 1] and integer labels.
 
     Args:
-      source: as `as_images` takes it.
-      labels: where `source` is an array of images.
+      source: as for `as_images`.
+      labels: if `source` is an array of images.
       batch_size: images in a batch.
       options: as for `as_images`.
 
     Raises:
-      UsageError: it is no source of images.
-      TFRobustError: images or labels are not as described.
+      UsageError: the source is not supported.
+      TFRobustError: images or labels are invalid.
 
     Examples:
       >>> [len(labels) for _, labels in tr.as_batches(x[:50], y[:50], batch_size=32)]
@@ -70,9 +70,9 @@ def as_images(
 ) -> ImageSet:  # fmt: skip
     """The images and labels of a source, decoded.
 
-    They are held in memory; where they take more of it than `options.memory_limit` (4 GiB), in
-    an unnamed file in the cache folder, from which a batch is read when it is needed. Arrays
-    that are maps of a file (`numpy.load(file, mmap_mode="r")`) stay where they are.
+    They are kept in memory or, if they take more than `options.memory_limit` (4 GiB), in an
+    unnamed file in the cache folder, from which batches are read on access. Arrays that are maps
+    of a file (`numpy.load(file, mmap_mode="r")`) stay where they are.
 
     Args:
       source: an `ImageSet`; a pair (x, y) of arrays or tensors, or x alone with `labels`; a
@@ -80,14 +80,14 @@ def as_images(
         the name of a built-in data set (its test split); or the path of a folder, .zip, .npz
         or .pt file. Images are [N, H, W] or [N, H, W, C]: uint8, floats in [0, 1], or whole
         numbers in 0..255. Labels are integers, one-hot rows, or names.
-      labels: where `source` is an array of images.
+      labels: if `source` is an array of images.
       class_names: the classes' names, by label.
-      channels: of the images, where the model takes another number.
-      options: how to read, and how much to keep in memory; the defaults of `ReadOptions` if None.
+      channels: number of channels to convert to, if the model expects another.
+      options: how to read, and how much to keep in memory; None is the defaults of `ReadOptions`.
 
     Raises:
-      UsageError: it is nothing of that.
-      TFRobustError: images or labels are not as described.
+      UsageError: the source is not supported.
+      TFRobustError: images or labels are invalid.
 
     Examples:
       >>> images = tr.as_images((x, y))

@@ -16,17 +16,17 @@ _ROWS = 4096
 def stratified(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Splits 0..N-1 in two, class by class.
 
-    A class of n images gives round(fraction * n) of them, but at least one, so that
-    every class is measured, and never all. A class with fewer than 2 images gives
-    none. scikit-learn's `train_test_split` refuses such rare classes.
+    A class of n images gives round(fraction * n) of them, but at least one, so that every class
+    is measured, and never all. A class with fewer than 2 images gives none. scikit-learn's
+    `train_test_split` rejects such rare classes.
 
     Args:
       labels: int [N].
-      fraction: part to take, in (0, 1).
+      fraction: share to take, in (0, 1).
       seed: the same seed takes the same images.
 
     Returns:
-      (kept, taken): disjoint, sorted int [.] that make up 0..N-1.
+      (kept, taken): disjoint, sorted int [.] that together are 0..N-1.
     """
     random = np.random.default_rng(seed)
     chosen = []
@@ -46,13 +46,13 @@ def split(
     test_fraction: float = 0.2,
     seed: int = 42,
 ) -> Splits:
-    """Cuts what a reader returned into train, select and test.
+    """Splits a reader's result into train, select and test.
 
     Args:
-      raw: an official test split is kept as it is.
-      options: `cache_dir` takes the parts of images that are kept on disk.
-      select_fraction: part of train that is set aside for model selection.
-      test_fraction: part taken for test where there is no official one.
+      raw: an official test split is kept unchanged.
+      options: `cache_dir` receives the parts of images that are on disk.
+      select_fraction: share of train reserved for model selection.
+      test_fraction: share used for test if there is no official one.
       seed: the same seed gives the same split.
 
     Raises:
@@ -97,7 +97,7 @@ def _check(taken: np.ndarray, name: str) -> None:
 
 
 def _take(data: ImageSet, index: np.ndarray, options: ReadOptions) -> ImageSet:
-    """A subset that stays on disk where `data` is: it may not fit into memory."""
+    """A subset that stays on disk if `data` is: it may not fit into memory."""
     if not isinstance(data.images, np.memmap):
         return data.subset(index)
     folder = cache_folder(options)

@@ -1,4 +1,4 @@
-"""What a data set looks like, as text and as the data of a figure."""
+"""The summary of a data set, as text and as data for a figure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def describe(splits: Splits, name: str) -> str:
     """The summary as text: sizes, modes, classes, imbalance, skipped images.
 
     Args:
-      splits: as `load` returns them.
+      splits: as returned by `load`.
       name: the data set's name.
     """
     counts = np.bincount(splits.train.labels, minlength=len(splits.train.label_names))
@@ -38,21 +38,21 @@ def describe(splits: Splits, name: str) -> str:
 
 
 def remarks(splits: Splits) -> list[str]:
-    """What was taken for what, and which images are in two splits by their content."""
+    """Assumptions made while reading, and images that are in two splits by their content."""
     return [*splits.log.notes, *duplicates(splits)]
 
 
 def imbalance(images: ImageSet) -> float:
-    """Images of the largest class per image of the smallest: 1 where all are equal."""
+    """Images in the largest class per image in the smallest: 1 if all are equal."""
     counts = np.bincount(images.labels, minlength=len(images.label_names))
     return float(counts.max() / counts.min()) if counts.min() else float("inf")
 
 
 def data_summary(splits: Splits, name: str) -> DataSummary:
-    """The summary as its figure takes it.
+    """The summary in the form of its figure.
 
     Args:
-      splits: as `load` returns them.
+      splits: as returned by `load`.
       name: the data set's name, for the title.
     """
     train, log = splits.train, splits.log

@@ -1,4 +1,4 @@
-"""What the data sets that come through TensorFlow Datasets (TFDS) share."""
+"""Shared code of the data sets from TensorFlow Datasets (TFDS)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from tfrobust.data.archives import cache_folder
 from tfrobust.data.decode_all import Item, collect
 from tfrobust.data.download import Remote
-from tfrobust.data.mapped import disk_told
+from tfrobust.data.mapped import disk_errors
 from tfrobust.data.types import RawData, ReadLog, ReadOptions
 from tfrobust.errors import TFRobustError
 from tfrobust.runtime import tf
@@ -25,7 +25,7 @@ _BATCH = 512
 
 
 def remote(builder: Any) -> tuple[Remote, Path]:
-    """The one file that a builder downloads, and the place where TFDS looks for it first."""
+    """The one file that a builder downloads, and where TFDS looks for it first."""
     ((url, info),) = builder.url_infos.items()
     folder = Path(builder.data_dir_root) / "downloads" / "manual"
     return Remote(url, int(info.size), info.checksum), folder / info.filename
@@ -37,10 +37,10 @@ def is_prepared(builder: Any) -> bool:
 
 
 def prepared(make: Callable[[], Any]) -> Any:
-    """A TFDS builder whose data is on disk: prepared now, unless it was before.
+    """A TFDS builder whose data is on disk: prepared now, unless done before.
 
     Args:
-      make: makes the builder.
+      make: creates the builder.
 
     Raises:
       TFRobustError: the data cannot be written.
@@ -49,7 +49,7 @@ def prepared(make: Callable[[], Any]) -> Any:
     if is_prepared(builder):
         return builder
     try:
-        # Standard output is for results; TFDS tells its progress there.
+        # Standard output is for results; TFDS would print its progress there.
         with contextlib.redirect_stdout(sys.stderr):
             if not sys.stderr.isatty():
                 tfds.disable_progress_bar()
@@ -72,13 +72,13 @@ def read_prepared(
     """Decodes the 'train' and 'test' splits of a prepared builder, in the order of names.
 
     Args:
-      builder: has the features 'image' and 'label'.
-      name: the feature that tells where an image came from.
+      builder: a builder with the features 'image' and 'label'.
+      name: the feature with the origin of an image.
       options: how to read.
       source: the user's own copy, which messages then name.
 
     Raises:
-      TFRobustError: an image is broken, the prepared files are, or the disk is full.
+      TFRobustError: an image or the prepared files are broken, or the disk is full.
     """
     log = ReadLog()
     label_names = builder.info.features["label"].names
@@ -90,13 +90,13 @@ def read_prepared(
 
 
 def _items(builder: Any, split: str, name: str, folder: Path) -> list[Item]:
-    """A split's images, still encoded: not in memory, which they may not fit into."""
+    """A split's images, still encoded, on disk: they may not fit into memory."""
     encoded = {"image": tfds.decode.SkipDecoding()}
     found = []
-    with disk_told(folder), tempfile.TemporaryFile(dir=folder) as file:
+    with disk_errors(folder), tempfile.TemporaryFile(dir=folder) as file:
         try:
-            # A few shards at a time, in batches: memory does not grow with the data.
-            # Left to itself, TFDS keeps what it has read in memory.
+            # A few shards at a time, in batches: memory use does not grow with the data.
+            # By default TFDS would cache what it has read in memory.
             reading = tfds.ReadConfig(try_autocache=False)
             data = builder.as_dataset(split=split, decoders=encoded, read_config=reading)
             for batch in tfds.as_numpy(data.batch(_BATCH).prefetch(2)):
@@ -112,7 +112,7 @@ def _items(builder: Any, split: str, name: str, folder: Path) -> list[Item]:
         file.flush()
         # The map outlives the file's name and handle; an empty file cannot be mapped.
         kept = np.memmap(file, np.uint8, "r") if found else np.empty(0, np.uint8)
-    # TFDS shuffles while writing: by name, the order does not hang on its version.
+    # TFDS shuffles while writing: by name, the order does not depend on its version.
     return [
         Item(where, functools.partial(_part, kept, begin, size), label)
         for where, begin, size, label in sorted(found)

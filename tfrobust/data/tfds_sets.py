@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 
 from tfrobust.data.archives import cache_folder
 from tfrobust.data.decode_all import Item, collect
-from tfrobust.data.mapped import disk_told
+from tfrobust.data.mapped import disk_errors
 from tfrobust.data.tfds import prepared
 from tfrobust.data.types import RawData, ReadLog, ReadOptions
 from tfrobust.errors import TFRobustError, UsageError, first_line
@@ -21,15 +21,15 @@ _TRAIN, _TEST = ("train",), ("test", "validation", "val", "valid")
 
 
 def read(name: str, location: Path | None, options: ReadOptions) -> RawData:
-    """Reads a data set of TFDS: prepared before, or downloaded and prepared now.
+    """Reads a data set of TFDS, downloaded and prepared now unless done before.
 
     Args:
-      name: as `tfds.load` takes it: 'mnist', 'imagenette/160px-v2', 'cifar100:3.0.2'.
-      location: TFDS's data folder (`data_dir`), where it may lie prepared; None is TFDS's own.
+      name: as for `tfds.load`: 'mnist', 'imagenette/160px-v2', 'cifar100:3.0.2'.
+      location: TFDS's data folder (`data_dir`), perhaps with the prepared data; None is TFDS's own.
       options: how to read.
 
     Raises:
-      UsageError: TFDS knows no such data set, or it is none of images with one label each.
+      UsageError: TFDS has no such data set, or it does not consist of images with one label each.
       TFRobustError: it cannot be prepared or read.
     """
     data_dir = str(location) if location is not None else None
@@ -51,12 +51,12 @@ def read(name: str, location: Path | None, options: ReadOptions) -> RawData:
     parts = [_items(builder, split, image, label, folder) for split in (train, test) if split]
     found = collect(Path(builder.data_dir), parts, names, options, log)
     if test and test != "test":
-        log.notes.append(f"{test} is the test split, for there is no test")
+        log.notes.append(f"{test} is used as the test split, as there is no test")
     return RawData(found[0], found[1] if test else None, log)
 
 
 def _features(name: str, builder: Any) -> tuple[str, str]:
-    """The names of the image and of its label."""
+    """The names of the image feature and of its label."""
     features = builder.info.features
     images = [key for key in features if isinstance(features[key], tfds.features.Image)]
     labels = [key for key in features if isinstance(features[key], tfds.features.ClassLabel)]
@@ -82,7 +82,7 @@ def _splits(name: str, builder: Any) -> tuple[str, str | None]:
 def _items(builder: Any, split: str, image: str, label: str, folder: Path) -> list[Item]:
     """A split's images, still encoded, in a file: they may not fit into memory."""
     found: list[tuple[int, int, int]] = []
-    with disk_told(folder), tempfile.TemporaryFile(dir=folder) as file:
+    with disk_errors(folder), tempfile.TemporaryFile(dir=folder) as file:
         reading = tfds.ReadConfig(try_autocache=False)
         decoders = {image: tfds.decode.SkipDecoding()}
         data = builder.as_dataset(split=split, decoders=decoders, read_config=reading)

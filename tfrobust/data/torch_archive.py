@@ -1,4 +1,4 @@
-"""What `torch.save` wrote: Pillow images, arrays and tensors rebuilt from plain values alone."""
+"""Files of `torch.save`: Pillow images, arrays and tensors rebuilt only from plain values."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _STORAGES = {
     "BoolStorage": "b1",
 }
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I", "I;16", "F")
-# Calls that only stand inside of others, and are read there.
+# Calls that only occur inside others, and are read there.
 _PARTS = ("_codecs.encode", "__builtin__.bytes", "collections.OrderedDict", "numpy.dtype")
-# What Pillow keeps of a file beside its pixels; it is never looked at.
+# Attributes that Pillow keeps of a file beside its pixels; they are ignored.
 _INFO = ("fractions.Fraction", "PIL.PngImagePlugin.iTXt")
 _SIMPLE_DTYPE = re.compile(r"[<>|=]?([iuf][248]|[biu]1)")
 
@@ -41,15 +41,15 @@ class TorchArchive:
 
     Args:
       location: the file, for messages.
-      archive: the file opened as a zip; it stays open as long as values are asked for.
-      what: what is expected in it, for messages.
+      archive: the file opened as a zip; it must stay open while values are read.
+      what: the expected content, for messages.
       advice: how to save that, for messages.
 
     Attributes:
-      tree: what was saved, as `pickle_tree.parse` tells it.
+      tree: the saved object, as returned by `pickle_tree.parse`.
 
     Raises:
-      TFRobustError: it was not written by `torch.save`, is broken, or is refused.
+      TFRobustError: it was not written by `torch.save`, is broken, or is rejected.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class TorchArchive:
         archive: zipfile.ZipFile,
         *,
         what: str = "a data set",
-        advice: str = "save an object with ids, imgs and labels alone (plain tensors or arrays, "
+        advice: str = "save an object with only ids, imgs and labels (plain tensors or arrays, "
         "no transforms)",
     ) -> None:
         self._location = location
@@ -84,7 +84,7 @@ class TorchArchive:
         except UnsafePickleError as error:
             raise TFRobustError(
                 f"{self._location} is rejected because it refers to {error}, which is not on the "
-                f"list of what is read: {self._advice}, or do not trust this file."
+                f"list of allowed names: {self._advice}, or do not trust this file."
             ) from error
         except Exception as error:
             raise TFRobustError(
@@ -118,15 +118,15 @@ class TorchArchive:
             raise ValueError("a Pillow image of an unknown mode")
         width, height = map(_natural, size)
         if width * height > MAX_PIXELS:
-            raise ValueError(f"{width}x{height} pixels, more than {MAX_PIXELS:,} in all")
+            raise ValueError(f"{width}x{height} pixels, above the limit of {MAX_PIXELS:,}")
         image = Image.frombytes(mode, (width, height), self._bytes(content))
         if mode in ("P", "PA") and palette is not None:
             image.putpalette([_natural(value) for value in palette])
-        image.info.update(self._looks(info))
+        image.info.update(self._appearance(info))
         return image
 
-    def _looks(self, info: Any) -> dict[str, Any]:
-        """What of an image's info changes how it looks: transparent colours, orientation."""
+    def _appearance(self, info: Any) -> dict[str, Any]:
+        """The parts of an image's info that affect its look: transparent colours, orientation."""
         found: dict[str, Any] = {}
         for key in ("transparency", "exif"):
             value = info.get(key) if isinstance(info, dict) else None
@@ -151,7 +151,7 @@ class TorchArchive:
         if not (isinstance(node, Call) and str(node.function) == "numpy.dtype"):
             raise ValueError(f"a {kind(node)}, expected a numpy dtype")
         if not (type(node.args[0]) is str and _SIMPLE_DTYPE.fullmatch(node.args[0])):
-            raise ValueError("a numpy dtype that is no plain number")
+            raise ValueError("a numpy dtype that is not a plain number")
         big = node.state is not None and node.state[1] == ">"
         return np.dtype(node.args[0]).newbyteorder(">" if big else "<")
 
@@ -178,10 +178,10 @@ class TorchArchive:
         flat = self._storage(storage)[_natural(first) :]
         size, steps = [_natural(n) for n in size], [_natural(n) for n in steps]
         last = sum((n - 1) * step for n, step in zip(size, steps, strict=True))
-        # A view may repeat elements (stride 0) and be of any size: no more than grey images
-        # expanded to channels need.
+        # A view may repeat elements (stride 0) and have any size: grey images expanded to channels
+        # need no more than this.
         if math.prod(size) > 4 * len(flat) or (math.prod(size) and last >= len(flat)):
-            raise ValueError(f"a tensor of size {size} that its storage does not hold")
+            raise ValueError(f"a tensor of size {size} that exceeds its storage")
         strides = [step * flat.itemsize for step in steps]
         return np.lib.stride_tricks.as_strided(flat, size, strides, writeable=False)
 
@@ -194,7 +194,7 @@ class TorchArchive:
             self._storages[key] = np.frombuffer(self._read(f"data/{key}"), dtype)
         return self._storages[key]
 
-    # The calls that are understood, and what is done in their place.
+    # The supported calls, and their replacements.
     REBUILD: dict[str, Callable[[TorchArchive, Call], np.ndarray]] = {
         "numpy.core.multiarray._reconstruct": _array,
         "numpy._core.multiarray._reconstruct": _array,
@@ -207,15 +207,15 @@ class TorchArchive:
     }
 
 
-# The names that a pickle of torch may ask for.
+# The names that a pickle of torch may use.
 CALLS = frozenset((*TorchArchive.REBUILD, *_PARTS, *_INFO))
 
 
 def storage_type(storage: Global) -> np.dtype[Any]:
-    """The numbers in a torch storage.
+    """The number type of a torch storage.
 
     Raises:
-      ValueError: they are none that is read here.
+      ValueError: the type is not supported.
     """
     if storage.module != "torch" or storage.name not in _STORAGES:
         raise ValueError(f"a tensor of {storage}, expected one of {', '.join(_STORAGES)}")
@@ -229,7 +229,7 @@ def _natural(value: Any) -> int:
 
 
 def kind(node: Any) -> str:
-    """What a node of the tree is, for messages."""
+    """The kind of a node of the tree, for messages."""
     if isinstance(node, Record):
         return str(node.type)
     return str(node.function) if isinstance(node, Call) else type(node).__name__

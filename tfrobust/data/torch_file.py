@@ -1,4 +1,4 @@
-"""Own images: a data set object archive by torch, read without torch and without running it."""
+"""Users' own images: a data set object saved by torch, read without torch or executing it."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ _CLASSES = ("classes", "label_names")
 def read(location: Path, options: ReadOptions) -> RawData:
     """Reads the images and labels of a data set that `torch.save` wrote.
 
-    The file holds an object of any class (or a dict) with images in ``imgs``, ``images``,
-    ``data`` or ``x``; labels in ``labels``, ``targets`` or ``y``; and, optionally, ``ids``
-    and the classes' names in ``classes`` or ``label_names``. Images are Pillow images, arrays or
-    tensors ([H, W], [H, W, C] or [C, H, W]), in a list or stacked; uint8 or floats in
-    [0, 1]. Labels are integers, arrays or tensors.
+    The file contains an object of any class (or a dict) with images in ``imgs``, ``images``,
+    ``data`` or ``x``; labels in ``labels``, ``targets`` or ``y``; and, optionally, ``ids`` and
+    the class names in ``classes`` or ``label_names``. Images are Pillow images, arrays or tensors
+    ([H, W], [H, W, C] or [C, H, W]), in a list or stacked; uint8 or floats in [0, 1]. Labels are
+    integers, arrays or tensors.
 
-    Nothing that the file names is imported, built or called: its pickle is read as
-    data by `pickle_tree`, and images are made from the plain values found there.
+    Nothing that the file names is imported, built or called: its pickle is read as data by
+    `pickle_tree`, and images are built from the plain values found there.
 
     Args:
       location: a .pt or .pth file in torch's zip format (torch 1.6 or later).
-      options: sizes, limits, and what to do with broken images and labels.
+      options: sizes, limits, and how to handle broken images and labels.
 
     Raises:
-      TFRobustError: the file is refused, broken, of another format or content; lengths
+      TFRobustError: the file is rejected, broken, or has another format or content; lengths
         differ; or an image or label is broken.
     """
     log = ReadLog()
@@ -107,7 +107,7 @@ def _field(location: Path, fields: dict[Any, Any], names: Sequence[str]) -> Any:
 
 
 def _openers(location: Path, archive: TorchArchive, images: Any) -> list[Callable[[], Source]]:
-    """What opens each image: one by one, or as slices of one stacked array."""
+    """Functions that open each image: individually, or as slices of one stacked array."""
     if isinstance(images, list | tuple):
         return [partial(_image, archive, node) for node in images]
     try:
@@ -115,10 +115,10 @@ def _openers(location: Path, archive: TorchArchive, images: Any) -> list[Callabl
     except Exception as error:
         raise TFRobustError(
             f"{location}: expected the images in a list, an array or a tensor, found "
-            f"{reason(error)}: save them so."
+            f"{reason(error)}: save them in one of these."
         ) from error
     if not isinstance(stacked, np.ndarray) or stacked.ndim not in (3, 4):
-        raise TFRobustError(f"{location}: expected stacked images of 3 or 4 axes: save them so.")
+        raise TFRobustError(f"{location}: expected stacked images with 3 or 4 axes.")
     return [partial(_channels_last, image, _is_tensor(images)) for image in stacked]
 
 
@@ -134,7 +134,7 @@ def _is_tensor(node: Any) -> bool:
 
 
 def _channels_last(image: np.ndarray, tensor: bool) -> np.ndarray:
-    """[C, H, W] as [H, W, C]; where both fit, a tensor is taken for the former."""
+    """[C, H, W] as [H, W, C]; if both fit, a tensor counts as the former."""
     if image.ndim != 3:
         return image
     first, last = image.shape[0] in (1, 3, 4), image.shape[2] in (1, 3, 4)
@@ -178,12 +178,12 @@ def _class_names(fields: dict[Any, Any]) -> list[str] | None:
 
 
 def _ids(location: Path, fields: dict[Any, Any], count: int) -> list[str]:
-    """What to add to the images' names; ids that are no numbers or strings add nothing."""
+    """Suffixes of the images' names; ids other than numbers or strings give none."""
     ids = fields.get("ids")
     if not isinstance(ids, list | tuple):
         return [""] * count
     if len(ids) != count:
         raise TFRobustError(
-            f"{location}: {len(ids):,} ids for {count:,} images: store one id for each image."
+            f"{location}: {len(ids):,} ids for {count:,} images: store one id per image."
         )
     return [f" (id {str(one)[:80]})" if type(one) in (int, str) else "" for one in ids]

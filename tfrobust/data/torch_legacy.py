@@ -1,8 +1,8 @@
-"""Files of `torch.save` in both of its formats, as one: the zip, and the pickles before it.
+"""Files of `torch.save` in both of its formats: the zip, and the pickles before it.
 
 Until torch 1.6 a file was five pickles (a magic number, a version, the writer's machine, the
-object, the keys of its storages), then each storage: its length, then its bytes. Here
-that is packed anew as the zip format has it; nothing in it is run.
+object, the keys of its storages), then each storage: its length, then its bytes. Here that is
+repacked in the zip format; nothing in it is executed.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 
 
 def open_torch(location: Path) -> zipfile.ZipFile:
-    """A file of `torch.save`, of either format, opened as its zip format has it.
+    """A file of `torch.save`, in either format, opened in its zip format.
 
     Raises:
-      TFRobustError: the file cannot be read, is refused, or is of neither format.
+      TFRobustError: the file cannot be read, is rejected, or has neither format.
     """
     try:
         with open(location, "rb") as file:
@@ -43,19 +43,19 @@ def open_torch(location: Path) -> zipfile.ZipFile:
     except UnsafePickleError as error:
         raise TFRobustError(
             f"{location} is rejected because it refers to {error}, which is not on the list of "
-            "what is read: save it with a current torch, or do not trust this file."
+            "allowed names: save it with a current torch, or do not trust this file."
         ) from error
-    # Broken pickles, lengths that do not add up, unknown storages.
+    # Broken pickles, inconsistent lengths, unknown storages.
     except (ValueError, struct.error, AttributeError, TypeError, KeyError) as error:
-        told = " ".join(str(error).split())[:100]
+        cause = " ".join(str(error).split())[:100]
         raise TFRobustError(
-            f"{location} cannot be read as a file of torch.save ({told}): it may be truncated or "
+            f"{location} cannot be read as a file of torch.save ({cause}): it may be truncated or "
             "of another kind, so fetch or save it again."
         ) from error
 
 
 def _packed(file: Any) -> io.BytesIO:
-    """The legacy file at `file`, packed as a zip without compression."""
+    """The legacy file at `file`, repacked as a zip without compression."""
     if parse(_pickle(file), ()) != _MAGIC:
         raise ValueError("its magic number is missing")
     parse(_pickle(file), ())
@@ -73,7 +73,7 @@ def _packed(file: Any) -> io.BytesIO:
 
 
 def _pickle(file: Any) -> bytes:
-    """The next pickle's bytes; the file stands behind it afterwards."""
+    """The next pickle's bytes; the file position is after it."""
     start = file.tell()
     for _ in pickletools.genops(file):
         pass
@@ -93,11 +93,11 @@ def _storage(file: Any, itemsize: int, order: str) -> bytes:
 
 
 def _storages(tree: Any) -> Iterator[tuple[str, Any]]:
-    """(key, number type) of each storage that the tree names."""
+    """(key, number type) of each storage that the tree refers to."""
     todo, seen = [tree], set()
     while todo:
         node = todo.pop()
-        if id(node) in seen:  # a pickle may hold a list that holds itself
+        if id(node) in seen:  # a pickle may contain a list that contains itself
             continue
         seen.add(id(node))
         if isinstance(node, Persistent):

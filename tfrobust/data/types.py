@@ -1,4 +1,4 @@
-"""What travels inside the data room: decoded images, and what was seen while reading them."""
+"""The types of the data room: decoded images, splits, and the log of reading them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class ImageSet:
     """Decoded images of one split.
 
     Attributes:
-      images: uint8 [N, H, W, C] in 0..255, or float32 in [0, 1] where a model is to be
-        evaluated on exactly those values; an array, or a memory map on a file cache.
+      images: uint8 [N, H, W, C] in 0..255, or float32 in [0, 1] if a model is to be evaluated on
+        exactly those values; an array, or a memory map on a file cache.
       labels: int32 [N], each in 0..len(label_names)-1.
       label_names: the classes' names (words), by label.
-      names: where each image came from (a path inside the source), or empty.
+      names: the origin of each image (a path inside the source), or empty.
     """
 
     images: np.ndarray
@@ -35,7 +35,7 @@ class ImageSet:
         return int(height), int(width), int(channels)
 
     def pixels(self, index: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """The images at `index`, all if it is left out, as float32 [M, H, W, C] in [0, 1]."""
+        """The images at `index`, by default all, as float32 [M, H, W, C] in [0, 1]."""
         images = self.images[index].astype(np.float32)
         return images / np.float32(255) if self.images.dtype == np.uint8 else images
 
@@ -45,9 +45,9 @@ class ImageSet:
         return ImageSet(self.images[index], self.labels[index], self.label_names, names)
 
     def sample(self, count: int, seed: int) -> ImageSet:
-        """`count` random images, the same for the same seed; itself where there are no more.
+        """`count` random images, the same for the same seed; itself if there are no more.
 
-        Splits are ordered by class, so their first images are no sample.
+        Splits are ordered by class, so their first images are not a sample.
         """
         if len(self) <= count:
             return self
@@ -56,13 +56,13 @@ class ImageSet:
 
 @dataclass
 class ReadLog:
-    """What a reader saw: the raw material of the printed summary.
+    """What a reader found: the data for the printed summary.
 
     Attributes:
-      sizes: (width, height) of the files as found -> count.
-      modes: Pillow mode as found ('RGB', 'L', 'P', 'I;16', 'RGBA', ...) -> count.
-      skipped: 'file: reason' of each image left out with `skip_broken`.
-      notes: what was taken for what, a sentence each.
+      sizes: (width, height) of the original files -> count.
+      modes: original Pillow mode ('RGB', 'L', 'P', 'I;16', 'RGBA', ...) -> count.
+      skipped: 'file: reason' of each image skipped with `skip_broken`.
+      notes: assumptions made while reading, one sentence each.
     """
 
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
@@ -73,12 +73,12 @@ class ReadLog:
 
 @dataclass(frozen=True)
 class RawData:
-    """What every reader returns: the official split where there is one.
+    """What every reader returns, with the official split if there is one.
 
     Attributes:
-      train: all training images (before 'select' is cut off).
-      test: the official test images, or None where the source has no split.
-      log: what was seen while reading.
+      train: all training images (before 'select' is split off).
+      test: the official test images, or None if the source has no split.
+      log: what was found while reading.
     """
 
     train: ImageSet
@@ -91,15 +91,15 @@ class ReadOptions:
     """How to read a source.
 
     Attributes:
-      image_size: side in pixels that all images are resized to; None keeps the
-        most common size of the source (images of other sizes are resized to it).
-      skip_broken: leave broken images out, with a list, instead of failing.
-      cache_dir: where archives are unpacked and file caches are kept; None is
-        the user's cache folder (``~/.cache/tfrobust``).
-      memory_limit: bytes of decoded images kept in memory; above it a memory-mapped
-        file in `cache_dir` holds them.
-      channels: of the images, as the model takes them; None is 3.
-      pixel_range: (black, white) of the source's pixels, where it is not that of their type.
+      image_size: side in pixels that all images are resized to; None keeps the most common size
+        of the source (images of other sizes are resized to it).
+      skip_broken: skip broken images and list them, instead of failing.
+      cache_dir: folder for unpacked archives and file caches; None is the user's cache folder
+        (``~/.cache/tfrobust``).
+      memory_limit: bytes of decoded images kept in memory; above it they are stored in a
+        memory-mapped file in `cache_dir`.
+      channels: number of channels that the model expects; None is 3.
+      pixel_range: (black, white) of the source's pixels, if it is not that of their type.
 
     Examples:
       >>> tr.ReadOptions(memory_limit=1 << 30).image_size is None
@@ -116,7 +116,7 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class Splits:
-    """The three disjoint parts of a data set; model selection never sees `test`."""
+    """The three disjoint parts of a data set; model selection never uses `test`."""
 
     train: ImageSet
     select: ImageSet

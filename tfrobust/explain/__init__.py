@@ -1,4 +1,4 @@
-"""Explanations: maps of what a model looks at, the data of their figures, and measures of quality.
+"""Explanations: maps of what a model looks at, data for their figures, and their scores.
 
 Every explainer is called as `explain(model, x, target)` and returns float32 maps: signed
 attributions [N, H, W, C], or class-activation maps [N, H, W], which are 0 or more.
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _Callable(types.ModuleType):
-    """`tfrobust.explain` is a room and a function: which one it is does not depend on imports."""
+    """`tfrobust.explain` is both a package and a function, whatever is imported first."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         from tfrobust.explain.explain import explain

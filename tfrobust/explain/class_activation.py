@@ -1,4 +1,4 @@
-"""Class-activation maps: where the maps of a late layer speak for a class."""
+"""Class-activation maps: where the feature maps of a late layer support a class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tfrobust.explain.target_layer import target_layer as find_layer
 from tfrobust.runtime import import_legacy, keras, tf
 
 _log = logging.getLogger(__name__)
-# Score-CAM masks the image with each channel of the layer in turn: so many at once.
+# Score-CAM masks the image with each channel of the layer: this many at once.
 _MASKS = 32
 
 
@@ -29,15 +29,15 @@ def gradcam(
     Args:
       model: a flat functional model, image in [0, 1] -> logits [N, K].
       x: float32 [N, H, W, C] in [0, 1], one batch.
-      target: int [N], the class of each image whose logit is explained.
-      target_layer: name of the layer; None is the last with a map larger than 1x1.
+      target: int [N], the class of each image to explain.
+      target_layer: name of the layer; None is the last one with a map larger than 1x1.
 
     Returns:
-      float32 [N, H, W], 0 or more, of the layer's size enlarged to the image's; what
-      speaks against the class is 0. All 0 where nothing speaks for it.
+      float32 [N, H, W], 0 or more, enlarged from the layer's size to the image's; evidence against
+      the class is 0. All 0 if nothing supports the class.
 
     Raises:
-      UsageError: an argument is not as described.
+      UsageError: an argument is invalid.
       TFRobustError: a map is not finite.
     """
     found = _map("gradcam.Gradcam", model, x, target, target_layer)
@@ -56,7 +56,7 @@ def gradcam(
 def gradcam_plus_plus(
     model: keras.Model, x: np.ndarray, target: np.ndarray, *, target_layer: str | None = None
 ) -> np.ndarray:
-    """Grad-CAM++: positive gradients alone, weighted so that each place of a class counts.
+    """Grad-CAM++: positive gradients only, weighted so that each instance of a class counts.
 
     Chattopadhyay et al. (2018), https://arxiv.org/abs/1710.11063. Arguments, result and
     errors as of `gradcam`.
@@ -69,8 +69,8 @@ def layercam(
 ) -> np.ndarray:
     """Layer-CAM: every activation weighted by its own positive gradient.
 
-    Jiang et al. (2021), https://doi.org/10.1109/TIP.2021.3089943; of use at earlier layers
-    too. Arguments, result and errors as of `gradcam`.
+    Jiang et al. (2021), https://doi.org/10.1109/TIP.2021.3089943; also useful at earlier layers.
+    Arguments, result and errors as of `gradcam`.
     """
     return _map("layercam.Layercam", model, x, target, target_layer)
 
@@ -85,18 +85,18 @@ def scorecam(
 ) -> np.ndarray:
     """Score-CAM: each channel weighted by the class's probability on the image masked with it.
 
-    Wang et al. (2020), https://arxiv.org/abs/1910.01279; no gradient is taken. It costs a
-    forward pass for each channel. Arguments, result and errors as of `gradcam`.
+    Wang et al. (2020), https://arxiv.org/abs/1910.01279; uses no gradient, but one forward pass
+    for each channel. Arguments, result and errors as of `gradcam`.
 
     Args:
       model, x, target, target_layer: as in `gradcam`.
-      channels: use those that vary most over the image; None uses all.
+      channels: number of channels to use, those that vary most over the image; None uses all.
     """
     check(model, x, target)
     layer = find_layer(model, target_layer)
     count = int(model.get_layer(layer).output.shape[-1])
     few = channels if channels is not None and channels < count else None
-    # One image at a time: the library draws the channels of all images together.
+    # One image at a time: the library selects the channels of all images together.
     found = [
         _map(
             "scorecam.Scorecam",
@@ -124,8 +124,8 @@ def _map(
     module, _, kind = name.partition(".")
     method = getattr(import_legacy(f"tf_keras_vis.{module}"), kind)
     index = tf.constant(target, tf.int32)
-    # The library's own search for a layer looks for one of Keras 3; its own scaling fails
-    # on small values. Keras's `predict`, which it calls, prints a bar.
+    # The library would search for a Keras 3 layer, its scaling fails on small values, and Keras's
+    # `predict`, which it calls, prints a progress bar.
     with contextlib.redirect_stdout(io.StringIO()):
         small = method(model, clone=False)(
             lambda logits: tf.gather(logits, index, batch_dims=1),

@@ -1,4 +1,4 @@
-"""Which images are explained: ones on which an attack has something to change."""
+"""Chooses the images to explain: ones on which the attack can change something."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _TRIED = 48
 
 @dataclass(frozen=True)
 class ExampleImages:
-    """Images and what PGD-20 makes of them against each model.
+    """Images and their PGD-20 adversarial images for each model.
 
     Attributes:
       x: float32 [N, H, W, C] in [0, 1].
       labels: int [N].
       adversarial: model's name -> float32 [N, H, W, C].
-      attacked: model's name -> bool [N], which images it classifies correctly without an
-        attack: the others are not attacked.
-      right: how many of the images every model classifies correctly.
+      attacked: model's name -> bool [N], the images it classifies correctly without an attack:
+        only these are attacked.
+      right: number of images that every model classifies correctly.
     """
 
     x: np.ndarray
@@ -41,19 +41,19 @@ def choose(
     models: Mapping[str, Any], data: ImageSet, threat_model: ThreatModel, count: int, *,
     seed: int = 42, mixed: bool = False,
 ) -> ExampleImages:  # fmt: skip
-    """The first images that every model classifies correctly; others only where these run out.
+    """The first images that every model classifies correctly, then others if these run out.
 
-    An image that is wrong without an attack is not attacked: its adversarial image is the
-    clean one, and tells nothing.
+    An image that is misclassified without an attack is not attacked: its adversarial image is
+    the clean one, and carries no information.
 
     Args:
       models: name -> [0, 1] images -> logits.
-      data: to choose from, in random order.
+      data: images to choose from, in random order.
       threat_model: the ball.
       count: at least 1.
       seed: of the attack.
-      mixed: whether images that some models withstand and others do not, that all do, and
-        that none does take turns, as far as there are any: for figures, not for measuring.
+      mixed: whether to alternate between images that some models withstand, that all do, and that
+        none does, as far as available: for figures, not for scores.
     """
     evaluators = {name: Evaluator(model, data, seed=seed) for name, model in models.items()}
     right = np.logical_and.reduce([one.clean.correct for one in evaluators.values()])
@@ -61,7 +61,7 @@ def choose(
     made = {name: _crafted(one, threat_model, index) for name, one in evaluators.items()}
     if mixed:
         robust = [_right(evaluators[name], x, data.labels[index]) for name, x in made.items()]
-        kept = _in_turns(np.sum(robust, axis=0), len(robust))[:count]
+        kept = _alternating(np.sum(robust, axis=0), len(robust))[:count]
         index, made = index[kept], {name: x[kept] for name, x in made.items()}
     attacked = {name: one.clean.correct[index] for name, one in evaluators.items()}
     return ExampleImages(
@@ -70,8 +70,8 @@ def choose(
 
 
 def _crafted(evaluator: Evaluator, threat_model: ThreatModel, index: np.ndarray) -> np.ndarray:
-    """What PGD-20 makes of the images that are right; the others as they are."""
-    # The attack itself would leave those at its random start, which is no more than noise.
+    """PGD-20's images for those classified correctly; the others unchanged."""
+    # The attack itself would return those at its random start, which is mere noise.
     attacked = evaluator.clean.correct[index]
     x = evaluator.data.pixels(index)
     x[attacked] = evaluator.craft(PGD(steps=20), threat_model, index[attacked])
@@ -82,12 +82,12 @@ def _right(evaluator: Evaluator, x: np.ndarray, labels: np.ndarray) -> np.ndarra
     return np.argmax(evaluator.logits(x), axis=1) == labels
 
 
-def _in_turns(robust: np.ndarray, models: int) -> np.ndarray:
-    """All indices, by turns of images that some models withstand, that all do, that none does.
+def _alternating(robust: np.ndarray, models: int) -> np.ndarray:
+    """All indices, alternating between images that some, all and none of the models withstand.
 
     Args:
       robust: how many of the models withstand the attack on each image, int [N].
-      models: of how many.
+      models: number of models.
     """
     groups = [(robust > 0) & (robust < models), robust == models, robust == 0]
     turn = np.zeros(len(robust), int)

@@ -25,23 +25,23 @@ def explain(
     """Maps of what a model looks at in images.
 
     Args:
-      model: any classifier that `as_classifier` takes, or the path of one. Class-activation
-        maps need a graph of Keras's own layers (functional or Sequential, of tf_keras or
-        Keras 3, nested or not); the methods of gradients take any.
+      model: any classifier that `as_classifier` takes, or the path of one. Class-activation maps
+        need a graph of Keras's own layers (functional or Sequential, of tf_keras or Keras 3,
+        nested or not); gradient methods work with any model.
       x: images float [N, H, W, C] in [0, 1]; an array or tensor.
       method: a name of `EXPLAINERS`, such as 'gradcam', or one with settings, such as
         'smoothgrad:samples=50'.
-      target: int [N] or one int, the class that is explained; the prediction if None.
-      view: what the model takes for pixels; None finds out, or else [0, 1].
+      target: int [N] or one int, the class to explain; None is the predicted class.
+      view: the model's input range; None detects it, falling back to [0, 1].
       **options: of the method, such as `target_layer` or `samples`.
 
     Returns:
-      float32: class-activation maps [N, H, W], 0 or more; of gradients signed attributions
-      [N, H, W, C].
+      float32: class-activation maps [N, H, W], 0 or more; gradient methods give signed
+      attributions [N, H, W, C].
 
     Raises:
-      UsageError: an unknown method, or one that the model has no layers for.
-      TFRobustError: the model does not take the images, or a map is not finite.
+      UsageError: the method is unknown, or the model lacks the layers it needs.
+      TFRobustError: the model does not accept the images, or a map is not finite.
 
     Examples:
       >>> maps = tr.explain(model, x[:2], method="saliency")
@@ -61,8 +61,8 @@ def explain(
     if graph is None and explainer.reads_layers:
         others = [one for one in EXPLAINERS.built_in if not EXPLAINERS[one].reads_layers]
         raise UsageError(
-            f"{method}: expected a model with layers that can be taken apart (a graph of Keras's "
-            f"own layers), found another: use {', '.join(others)}."
+            f"{method}: expected a model whose layers are accessible (a graph of Keras's "
+            f"own layers), found another kind: use {', '.join(others)}."
         )
     if target is None:
         target = np.argmax(judge(images), axis=1)

@@ -1,4 +1,4 @@
-"""Explainers as frozen dataclasses: settings, what they can do, and how figures call them."""
+"""Explainers as frozen dataclasses: settings, capabilities, and titles in figures."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tfrobust.settings import Checked, setting
 
 @dataclass(frozen=True, kw_only=True)
 class Explainer(Checked):
-    """What every explainer is: called as ``explain(model, x, target)``, it returns float32 maps.
+    """The base of all explainers: called as ``explain(model, x, target)``, returns float32 maps.
 
     Attributes:
-      title: how figures call it; '' is by its name.
-      reads_layers: whether its maps are of a layer, so that the model must be a graph.
-      complete: whether its attributions add up to what they explain.
+      title: its name in figures; '' uses its name in the table.
+      reads_layers: whether it reads a layer's maps, so that the model must be a graph.
+      complete: whether its attributions sum to what they explain.
     """
 
     title: ClassVar[str] = ""
@@ -27,13 +27,13 @@ class Explainer(Checked):
 
     def __call__(self, model: Any, x: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Maps of images [N, H, W, C] in [0, 1] for the classes int [N]."""
-        raise NotImplementedError(f"{type(self).__name__} has no maps of its own.")
+        raise NotImplementedError(f"{type(self).__name__} does not define __call__.")
 
 
 def explainer_of(found: Any) -> Explainer:
     """An explainer with its default settings: of its class, or of a function.
 
-    A function's keyword-only arguments are its settings; one of them named 'target_layer' says
+    A function's keyword-only arguments are its settings; an argument named 'target_layer' means
     that it reads a layer.
 
     Args:
@@ -66,16 +66,16 @@ class SmoothGrad(Explainer):
     """The mean gradient over noisy copies: `saliency.smoothgrad`.
 
     Attributes:
-      noise: its standard deviation, as a part of the image's range.
-      samples: noisy copies, each with one gradient.
+      noise: standard deviation, as a fraction of the image's range.
+      samples: number of noisy copies, each with one gradient.
       seed: of the noise.
     """
 
     title: ClassVar[str] = "SmoothGrad"
 
-    noise: float = setting(0.15, "standard deviation of the noise, of the image's range", low=0)
-    samples: int = setting(25, "noisy copies, each with one gradient", low=1)
-    seed: int = setting(0, "of the noise", low=0)
+    noise: float = setting(0.15, "standard deviation of the noise, relative to the range", low=0)
+    samples: int = setting(25, "number of noisy copies, each with one gradient", low=1)
+    seed: int = setting(0, "seed of the noise", low=0)
 
     def __call__(self, model: Any, x: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Signed, float32 [N, H, W, C]."""
@@ -88,18 +88,18 @@ class SmoothGrad(Explainer):
 
 @dataclass(frozen=True, kw_only=True)
 class IntegratedGradients(Explainer):
-    """Attributions that add up to the logit: `integrated_gradients.integrated_gradients`.
+    """Attributions that sum to the logit: `integrated_gradients.integrated_gradients`.
 
     Attributes:
-      baseline: value of every pixel of the plain image, in [0, 1].
-      steps: points on the way from there, each a gradient.
+      baseline: value of every pixel of the baseline image, in [0, 1].
+      steps: number of points on the path from there, each with one gradient.
     """
 
     title: ClassVar[str] = "integr. gradients"
     complete: ClassVar[bool] = True
 
-    baseline: float = setting(0.0, "value of every pixel of the plain image", low=0, high=1)
-    steps: int = setting(50, "points on the way from there, each a gradient", low=1)
+    baseline: float = setting(0.0, "value of every pixel of the baseline image", low=0, high=1)
+    steps: int = setting(50, "points on the path from there, one gradient each", low=1)
 
     def __call__(self, model: Any, x: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Signed, float32 [N, H, W, C], in logits."""
@@ -110,19 +110,19 @@ class IntegratedGradients(Explainer):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassActivation(Explainer):
-    """What class-activation maps have.
+    """The base of class-activation maps.
 
     Attributes:
-      target_layer: whose maps are read; None is the last with a map larger than 1x1.
+      target_layer: the layer to read; None is the last one with a map larger than 1x1.
     """
 
     reads_layers: ClassVar[bool] = True
     function: ClassVar[str] = ""
 
-    target_layer: str | None = setting(None, "layer whose maps are read")
+    target_layer: str | None = setting(None, "the layer to read")
 
     def __call__(self, model: Any, x: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """Of the layer's size enlarged to the image's, float32 [N, H, W], 0 or more."""
+        """Enlarged from the layer's size to the image's, float32 [N, H, W], 0 or more."""
         from tfrobust.explain import class_activation
 
         function = getattr(class_activation, self.function)
@@ -159,10 +159,10 @@ class ScoreCAM(ClassActivation):
     """`class_activation.scorecam`.
 
     Attributes:
-      channels: those that vary most, one forward pass each; None is all.
+      channels: number of channels that vary most, one forward pass each; None is all.
     """
 
     title: ClassVar[str] = "Score-CAM"
     function: ClassVar[str] = "scorecam"
 
-    channels: int | None = setting(64, "channels that vary most, a forward pass each", low=1)
+    channels: int | None = setting(64, "channels that vary most, one forward pass each", low=1)

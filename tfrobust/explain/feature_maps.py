@@ -1,4 +1,4 @@
-"""What every convolution and dense layer answers to an image."""
+"""The outputs of every convolution and dense layer for an image."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class FeatureMap:
 
     Attributes:
       layer: its name.
-      values: float32 [N, h, w, C] of a convolution, [N, C] of a dense layer, or tokens
-        [N, T, C].
+      values: float32 [N, h, w, C] of a convolution, [N, C] of a dense layer, or [N, T, C] for
+        tokens.
     """
 
     layer: str
@@ -27,14 +27,14 @@ class FeatureMap:
 
     @property
     def mean(self) -> np.ndarray:
-        """The mean over channels, float32 [N, h, w]; a dense layer's units as [N, 1, C]."""
+        """The mean over channels, float32 [N, h, w]; the units of a dense layer as [N, 1, C]."""
         if self.values.ndim == 2:
             return self.values[:, None]
         mean = self.values.mean(axis=-1)
         return mean if mean.ndim == 3 else _square(mean)
 
     def channels(self, count: int) -> np.ndarray:
-        """The maps [N, h, w, count] of evenly spaced channels, or all where there are fewer."""
+        """The maps [N, h, w, count] of evenly spaced channels, or all if there are fewer."""
         total = self.values.shape[-1]
         index = np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))
         return self.values[..., index]
@@ -45,20 +45,20 @@ def feature_maps(model: keras.Model, x: np.ndarray) -> list[FeatureMap]:
 
     Args:
       model: a flat functional model.
-      x: float32 [N, H, W, C] in [0, 1], one batch; a few images, for all outputs are kept.
+      x: float32 [N, H, W, C] in [0, 1], one small batch, as all outputs are kept in memory.
 
     Returns:
-      One for each of these layers; none where the model has no such layer.
+      One map for each of these layers; empty if the model has none.
 
     Raises:
-      UsageError: the images do not fit the model.
+      UsageError: the images do not match the model.
     """
     if x.ndim != 4 or tuple(x.shape[1:]) != tuple(model.input_shape[1:]):
         raise UsageError(
-            f"Expected images {list(model.input_shape[1:])}, as the model takes them, found "
+            f"Expected images {list(model.input_shape[1:])}, the model's input shape, found "
             f"{list(x.shape[1:])}."
         )
-    layers = [layer for layer in model.layers if is_shown(layer)]
+    layers = [layer for layer in model.layers if is_conv_or_dense(layer)]
     if not layers:
         return []
     outputs = keras.Model(model.inputs, [layer.output for layer in layers])(x, training=False)
@@ -69,19 +69,19 @@ def feature_maps(model: keras.Model, x: np.ndarray) -> list[FeatureMap]:
     ]
 
 
-def is_shown(layer: Any) -> bool:
-    """Whether a layer is a convolution of any kind or a dense one."""
+def is_conv_or_dense(layer: Any) -> bool:
+    """Whether a layer is a convolution of any kind or a dense layer."""
     kinds = ("Conv2D", "Dense")
     return any(cls.__name__.endswith(kinds) for cls in type(layer).__mro__)
 
 
 def channel_layers(model: keras.Model) -> list[str]:
-    """The convolutions and dense layers with a map larger than 1x1, from the image up."""
+    """The convolutions and dense layers with a map larger than 1x1, from the input up."""
     maps = map_layers(model)
-    return [layer.name for layer in model.layers if is_shown(layer) and layer.name in maps]
+    return [layer.name for layer in model.layers if is_conv_or_dense(layer) and layer.name in maps]
 
 
 def _square(tokens: np.ndarray) -> np.ndarray:
-    """[N, T] -> the map that the tokens were cut from, where T is a square number."""
+    """[N, T] -> the map that the tokens were cut from, if T is a square number."""
     side = round(tokens.shape[1] ** 0.5)
     return tokens.reshape(len(tokens), side, -1) if side**2 == tokens.shape[1] else tokens[:, None]

@@ -1,4 +1,4 @@
-"""What figures of explanations show: maps of models, measured for them."""
+"""Data for the figures of explanations: maps computed from models."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from tfrobust.runtime import keras, tf
 if TYPE_CHECKING:
     from tfrobust.typing import Explainer
 
-#: Channels of a layer that are drawn, and layers in the figure of channels.
+#: Number of channels drawn per layer, and of layers in the figure of channels.
 CHANNELS, LAYERS = 16, 8
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Images to be shown, each with its adversarial one.
+    """Images for a figure, each with its adversarial image.
 
     Attributes:
       x: float32 [N, H, W, C] in [0, 1], N >= 1.
       y: int [N], the true labels.
-      x_adv: like x, made from it.
+      x_adv: like x, crafted from it.
     """
 
     x: np.ndarray
@@ -59,11 +59,11 @@ def pick(
       y: int [N], the true labels.
       clean_pred: int [N], the classes predicted on the clean images.
       adv_pred: int [N], the classes predicted on the adversarial images.
-      per_group: how many of each group; all where a group has fewer.
+      per_group: number from each group, or all if a group has fewer.
       seed: the same seed draws the same examples.
 
     Returns:
-      int64 indices into `y`, without repetition; within a group in rising order.
+      int64 indices into `y`, without repetition; ascending within a group.
 
     Raises:
       UsageError: lengths differ, `y` is empty, or `per_group` is below 1.
@@ -81,7 +81,7 @@ def pick(
 
 
 def predicted(model: keras.Model, x: np.ndarray) -> Predicted:
-    """What a model says of images in [0, 1]."""
+    """A model's predictions for images in [0, 1]."""
     logits = tf.cast(model(tf.constant(x), training=False), tf.float32)
     probs = tf.nn.softmax(logits).numpy()
     return Predicted(x, probs.argmax(axis=1), probs.max(axis=1))
@@ -94,12 +94,12 @@ def saliency_maps(
 
     Args:
       model: image in [0, 1], float32 [None, H, W, C] -> logits [None, K].
-      examples: what to show.
+      examples: the images to show.
       class_names: the K classes' names, by label.
       seed: of SmoothGrad's noise.
 
     Raises:
-      UsageError: images, labels or names do not fit the model.
+      UsageError: images, labels or names do not match the model.
       TFRobustError: a gradient is not finite.
     """
     _check(model, examples, class_names)
@@ -124,12 +124,12 @@ def _check(model: keras.Model, examples: Examples, class_names: Sequence[str]) -
     shape, classes = list(model.input_shape[1:]), model.output_shape[-1]
     if list(examples.x.shape[1:]) != shape:
         raise UsageError(
-            f"Expected images {shape}, as the model takes them, found "
+            f"Expected images {shape}, the model's input shape, found "
             f"{list(examples.x.shape[1:])}: resize them, or choose the model's own data."
         )
     if len(class_names) != classes or not (0 <= examples.y.min() <= examples.y.max() < classes):
         raise UsageError(
-            f"Expected {classes} class names, one a class, and labels below {classes}, found "
+            f"Expected {classes} class names, one per class, and labels below {classes}, found "
             f"{len(class_names)} names and labels {examples.y.min()} to {examples.y.max()}: "
             "choose the data that the model was trained on."
         )
@@ -142,17 +142,17 @@ def overlays(
     y: np.ndarray,
     class_names: Sequence[str],
 ) -> Overlays:
-    """The gradient of the most confident prediction over each image.
+    """The gradient of the most confident prediction, overlaid on each image.
 
     Args:
       model: image in [0, 1] -> logits.
       x: float32 [N, H, W, C] in [0, 1], N >= 1.
-      x_adv: like x, made from it.
+      x_adv: like x, crafted from it.
       y: int [N], the true labels.
       class_names: by label.
 
     Raises:
-      UsageError: the arrays do not belong together.
+      UsageError: the arrays do not match.
     """
     Examples(x, y, x_adv)
     clean, adversarial = (predicted(model, one) for one in (x, x_adv))
@@ -173,15 +173,15 @@ def maps_by_model(
     """Maps of each model by each method, clean and adversarial, of the class it predicts.
 
     Args:
-      models: name -> model; all of the same images and classes.
+      models: name -> model; all for the same images and classes.
       x: float32 [N, H, W, C] in [0, 1], N >= 1.
-      adversarial: name of the model -> images like x that were made against it.
+      adversarial: name of the model -> images like x crafted against it.
       y: int [N], the true labels.
       class_names: by label.
-      explainers: how the figure calls it -> the explainer.
+      explainers: title in the figure -> explainer.
 
     Raises:
-      UsageError: the arrays do not belong together.
+      UsageError: the arrays do not match.
     """
     found = {}
     for name, model in models.items():
@@ -201,13 +201,13 @@ def _of_method(maps: np.ndarray) -> MapsOfMethod:
 
 
 def layer_means(maps: Mapping[str, Mapping[str, Sequence[FeatureMap]]]) -> LayerMeans:
-    """Feature maps as their figure takes them.
+    """Feature maps in the form of their figure.
 
     Args:
       maps: model -> image's name -> `feature_maps` of that one image.
 
     Raises:
-      UsageError: the models differ in their layers, or there is nothing to show.
+      UsageError: the models have different layers, or there is nothing to show.
     """
     return LayerMeans({
         model: {
@@ -223,8 +223,8 @@ def channel_rows(found: Sequence[FeatureMap], layers: Sequence[str] | None = Non
 
     Args:
       found: `feature_maps` of one image.
-      layers: which, in this order; None is `LAYERS` of those with maps larger than 1x1,
-        evenly spaced, from the image up.
+      layers: the layers to draw, in this order; None is `LAYERS` of those with maps larger than
+        1x1, evenly spaced, from the input up.
 
     Raises:
       UsageError: no layer has a map larger than 1x1, or a requested one has none.
@@ -235,19 +235,19 @@ def channel_rows(found: Sequence[FeatureMap], layers: Sequence[str] | None = Non
         )
         for one in _with_maps(found, layers)
     ]
-    return ChannelRows(rows, "Channels, from the image up" if layers is None else "Channels")
+    return ChannelRows(rows, "Channels, from the input up" if layers is None else "Channels")
 
 
 def _with_maps(found: Sequence[FeatureMap], layers: Sequence[str] | None) -> list[FeatureMap]:
-    """The layers whose channels are drawn: the requested ones, or some from the image up."""
+    """The layers whose channels are drawn: the requested ones, or some from the input up."""
     maps = {
         one.layer: one for one in found if one.values.ndim == 4 and max(one.values.shape[1:3]) > 1
     }
     wrong = [name for name in layers or () if name not in maps]
     if not maps or wrong:
-        known = ", ".join(maps) or "which there is none"
+        known = ", ".join(maps) or "the model, which has none"
         raise UsageError(
-            f"Expected layers with maps larger than 1x1, of {known}; found "
+            f"Expected layers with maps larger than 1x1, out of {known}; found "
             f"{', '.join(wrong) or 'none'}."
         )
     names = list(maps)

@@ -1,4 +1,4 @@
-"""Integrated gradients: attributions that add up to what they explain."""
+"""Integrated gradients: attributions that sum to what they explain."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ def integrated_gradients(
     baseline: float = 0.0,
     steps: int = 50,
 ) -> np.ndarray:
-    """The gradient of the target's logit, averaged on the way from a plain image to x.
+    """The gradient of the target's logit, averaged along the path from a baseline to x.
 
     Sundararajan et al. (2017), https://arxiv.org/abs/1703.01365: (x - baseline) times the
     integral of the gradient along the straight line between them, by the midpoint rule.
-    Completeness: the attributions of an image add up to the difference of the logit at x
-    and at the baseline, up to the error of the rule; `measures.completeness` tells it.
+    Completeness: the attributions of an image sum to the difference of the logit at x and at the
+    baseline, up to the error of the rule, which `measures.completeness` measures.
 
     Args:
       model: image in [0, 1] -> logits [N, K].
       x: float32 [N, H, W, C] in [0, 1], one batch.
-      target: int [N], the class of each image whose logit is explained.
-      baseline: the value of every pixel of the plain image, in [0, 1]; 0 is black.
-      steps: points on the way, each a gradient; at least 1.
+      target: int [N], the class of each image to explain.
+      baseline: the value of every pixel of the baseline image, in [0, 1]; 0 is black.
+      steps: number of points on the path, each with one gradient; at least 1.
 
     Returns:
       float32 [N, H, W, C], signed, in logits.
 
     Raises:
-      UsageError: an argument is not as described.
+      UsageError: an argument is invalid.
       TFRobustError: a gradient is not finite.
     """
     check(model, x, target)
     if not 0 <= baseline <= 1 or steps < 1:
         raise UsageError(
-            f"Expected a baseline in [0, 1] and 1 step or more, found {baseline} and {steps}."
+            f"Expected a baseline in [0, 1] and at least 1 step, found {baseline} and {steps}."
         )
     plain = tf.fill(x.shape, tf.constant(baseline, tf.float32))
     way = tf.constant(x, tf.float32) - plain
@@ -60,7 +60,7 @@ def integrated_gradients(
 def _mean_gradient(
     model: keras.Model, plain: Tensor, way: Tensor, target: Tensor, steps: int
 ) -> Tensor:
-    """The gradient's mean at the middles of `steps` equal parts of the way."""
+    """The gradient's mean at the midpoints of `steps` equal parts of the path."""
     classify = inference(model)
 
     def gradient(part: Tensor) -> Tensor:

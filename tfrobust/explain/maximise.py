@@ -19,25 +19,25 @@ def maximise(
     smoothness: float = 1.0,
     seed: int = 0,
 ) -> np.ndarray:
-    """Climbs from grey noise to images that the model's logits of these classes like best.
+    """Optimises grey noise into images that maximise the model's logits of these classes.
 
-    Erhan et al. (2009); Olah et al. (2017), https://doi.org/10.23915/distill.00007. The
-    images of a robust model show shapes of the class, those of a standard one noise:
-    Tsipras et al. (2019), https://arxiv.org/abs/1805.12152.
+    Erhan et al. (2009); Olah et al. (2017), https://doi.org/10.23915/distill.00007. The images of
+    a robust model show shapes of the class, those of a standard model look like noise: Tsipras
+    et al. (2019), https://arxiv.org/abs/1805.12152.
 
     Args:
       model: image in [0, 1] -> logits [N, K].
-      classes: which, each in 0..K-1; one image for each.
+      classes: the classes, each in 0..K-1; one image for each.
       steps: of Adam.
       learning_rate: of Adam, in pixels of [0, 1].
-      smoothness: weight of the total variation, which keeps single pixels from shouting.
+      smoothness: weight of the total variation, which suppresses isolated extreme pixels.
       seed: of the noise and of the jitter.
 
     Returns:
       float32 [len(classes), H, W, 3] in [0, 1].
 
     Raises:
-      UsageError: there is no such class, or steps is below 1.
+      UsageError: a class does not exist, or steps is below 1.
       TFRobustError: the images are not finite.
     """
     _check(model, classes, steps)
@@ -58,13 +58,13 @@ def maximise(
     images = np.asarray(found, np.float32)
     if not np.isfinite(images).all():
         raise TFRobustError(
-            "Activation maximisation became NaN or infinite: lower its learning_rate."
+            "Activation maximisation diverged to NaN or infinity: lower its learning_rate."
         )
     return np.clip(images, 0, 1)
 
 
 class _Jitter:
-    """Shifts the images by a pixel or two at every step, each step as its seed says."""
+    """Shifts the images by a pixel or two at every step, seeded by the step."""
 
     def __init__(self, seed: int) -> None:
         self._generator = np.random.default_rng(seed)
@@ -72,7 +72,7 @@ class _Jitter:
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         reach = max(1, int(images.shape[1]) // 16)
         shift = self._generator.integers(-reach, reach + 1, 2)
-        # The library itself keeps to the range at the very end only.
+        # The library itself clips to the range only at the very end.
         return tf.roll(tf.clip_by_value(images, 0.0, 1.0), shift.tolist(), axis=(1, 2))
 
 
@@ -80,6 +80,6 @@ def _check(model: keras.Model, classes: Sequence[int], steps: int) -> None:
     count = int(model.output_shape[-1])
     if not classes or not all(0 <= one < count for one in classes) or steps < 1:
         raise UsageError(
-            f"Expected classes in 0..{count - 1}, one or more, and 1 step or more, found "
+            f"Expected classes in 0..{count - 1}, at least one, and at least 1 step, found "
             f"{list(classes)} and {steps}."
         )

@@ -1,18 +1,18 @@
-"""The columns of the table of explanations: what each measures, and its head on a page."""
+"""The columns of the table of explanations: what each measures, and its heading on a page."""
 
 from __future__ import annotations
 
-#: What is measured -> what it means, in the order of the table.
+#: Measure -> its meaning, in the order of the table.
 COLUMNS = {
     "deletion": "area under deletion, lower is better",
     "insertion": "area under insertion, higher is better",
     "stability": "rank correlation of clean and adversarial map, higher is better",
-    "random_head": "rank correlation with the map after the head is randomised, near 0 is sane",
+    "random_head": "rank correlation with the map after randomising the head; near 0 passes",
     "random_half": "the same, upper half of the layers",
     "random_all": "the same, all layers",
-    "completeness": "gap of the attributions' sum, of integrated gradients; 0 is complete",
+    "completeness": "gap of integrated gradients' sum to the logit difference; 0 is complete",
 }
-#: What is measured -> a short head that tells which way is better.
+#: Measure -> a short heading that shows which direction is better.
 HEADS = {
     "deletion": "deletion ↓",
     "insertion": "insertion ↑",

@@ -1,4 +1,4 @@
-"""Images with what counts in red."""
+"""Images with a map overlaid in red."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _RED = np.array([1.0, 0.0, 0.0], np.float32)
 
 
 def overlaid(x: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """Images with what counts in red: [N, H, W, 3] in [0, 1].
+    """Images with a map overlaid in red: [N, H, W, 3] in [0, 1].
 
-    The images lose colour first, so that red is nothing but the map; each map is scaled by
-    its own 99th percentile (`scale`), so that the smallest gradients show.
+    The images lose their colour first, so that only the map is red; each map is scaled by its own
+    99th percentile (`scale`), so that even the smallest gradients are visible.
 
     Args:
       x: float32 [N, H, W, C] in [0, 1].
-      maps: of an explainer, signed or 0 and more.
+      maps: of an explainer, signed or non-negative.
     """
     grey = x.mean(axis=-1, keepdims=True) * np.ones(3, np.float32)
     strength = 0.9 * scale(heat(maps))[..., None]

@@ -9,7 +9,7 @@ import numpy as np
 from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.runtime import import_legacy, keras, tf
 
-# Pixels in a call, unless the images themselves have more: 128 images of 64x64.
+# Pixels per call, unless the images themselves have more: 128 images of 64x64.
 _PIXELS = 128 * 64 * 64
 
 
@@ -20,14 +20,14 @@ def saliency(model: keras.Model, x: np.ndarray, target: np.ndarray) -> np.ndarra
       model: image in [0, 1] -> logits [N, K]. Probabilities would flatten the gradient
         towards 0.
       x: float32 [N, H, W, C] in [0, 1], one batch.
-      target: int [N], the class of each image whose logit is explained.
+      target: int [N], the class of each image to explain.
 
     Returns:
-      float32 [N, H, W, C], signed: logits per unit of pixel value. It is 0 everywhere
-      where the logit does not depend on the image.
+      float32 [N, H, W, C], signed: logits per unit of pixel value; 0 everywhere if the logit does
+      not depend on the image.
 
     Raises:
-      UsageError: `x` or `target` is not as described.
+      UsageError: `x` or `target` is invalid.
       TFRobustError: the gradient is not finite.
     """
     check(model, x, target)
@@ -45,34 +45,34 @@ def smoothgrad(
 ) -> np.ndarray:
     """SmoothGrad: the mean gradient over noisy copies of the image (Smilkov et al. 2017).
 
-    All images of a batch get the same noise, each in proportion to its own contrast. So an
-    image's map does not depend on the others in its batch, and the maps of a clean and
-    of its adversarial image differ by the images and not by the noise.
+    All images of a batch get the same noise, scaled by their own contrast. So an image's map does
+    not depend on the others in its batch, and the maps of a clean and its adversarial image
+    differ by the images and not by the noise.
 
     Args:
       model, x, target: as in `saliency`.
-      noise: standard deviation of the Gaussian noise, as a part of the image's range
-        (maximum - minimum); the paper advises 0.1 to 0.2.
-      samples: noisy copies, each with one gradient; at least 1.
+      noise: standard deviation of the Gaussian noise, as a fraction of the image's range (maximum
+        - minimum); the paper recommends 0.1 to 0.2.
+      samples: number of noisy copies, each with one gradient; at least 1.
       seed: the same seed gives the same maps.
 
     Returns:
       float32 [N, H, W, C], signed.
 
     Raises:
-      UsageError: an argument is not as described.
+      UsageError: an argument is invalid.
       TFRobustError: a gradient is not finite.
     """
     check(model, x, target)
     if noise < 0 or samples < 1:
         raise UsageError(
-            f"Expected noise of 0 or more and 1 sample or more, found {noise} and {samples}."
+            f"Expected noise of 0 or more and at least 1 sample, found {noise} and {samples}."
         )
     generator = np.random.default_rng(seed)
     pixels = tuple(range(1, x.ndim))
     scale = noise * np.ptp(x, axis=pixels, keepdims=True)
     total = np.zeros(x.shape, np.float64)
-    # As many copies at a time as make a batch: of few pixels an eager call is mostly overhead.
+    # Copies are batched: an eager call on few pixels is mostly overhead.
     at_once = max(1, _PIXELS // x[..., 0].size)
     for done in range(0, samples, at_once):
         count = min(at_once, samples - done)
@@ -84,30 +84,30 @@ def smoothgrad(
 
 
 def parts(signed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The positive and the negative part, both >= 0; positive - negative is `signed`."""
+    """The positive and the negative part, both non-negative; positive - negative is `signed`."""
     return np.maximum(signed, 0), np.maximum(-signed, 0)
 
 
 def sum_channels(maps: np.ndarray) -> np.ndarray:
-    """[N, H, W, C] -> [N, H, W]; a sum, so that it commutes with taking parts' difference."""
+    """[N, H, W, C] -> [N, H, W]; a sum, so that it commutes with the difference of parts."""
     return maps.sum(axis=-1)
 
 
 def heat(maps: np.ndarray) -> np.ndarray:
-    """How much each pixel counts, [N, H, W], 0 or more: of signed maps the size, over channels."""
+    """The weight of each pixel, [N, H, W], 0 or more: absolute values summed over channels."""
     return np.abs(maps).sum(axis=-1) if maps.ndim == 4 else maps
 
 
 def scale(maps: np.ndarray, percentile: float = 99.0) -> np.ndarray:
-    """Brings each map to [0, 1] for the eye, however small its values are.
+    """Scales each map to [0, 1] for display, however small its values are.
 
-    Each map is divided by its own percentile, so a few extreme pixels do not darken the
-    rest; where the percentile is 0 (a map of few pixels) by its maximum; a map of zeros
-    stays zero. Maps scaled apart cannot be compared in strength.
+    Each map is divided by its own percentile, so that a few extreme pixels do not darken the
+    rest; if the percentile is 0 (a sparse map), by its maximum; a map of zeros stays zero. Maps
+    scaled separately cannot be compared in strength.
 
     Args:
       maps: [N, H, W] or [N, H, W, C], >= 0.
-      percentile: in (0, 100]; what lies above it is shown as 1.
+      percentile: in (0, 100]; higher values are shown as 1.
 
     Returns:
       float32, of the shape of `maps`.
@@ -121,7 +121,7 @@ def scale(maps: np.ndarray, percentile: float = 99.0) -> np.ndarray:
         raise UsageError(
             f"Expected maps of 0 or more, found {maps.min():g}: take parts(...) or np.abs first."
         )
-    # In float64 even the smallest float32 can be divided by.
+    # float64 can divide even by the smallest float32.
     values = maps.astype(np.float64)
     pixels = tuple(range(1, maps.ndim))
     top = np.percentile(values, percentile, axis=pixels, keepdims=True)
@@ -151,7 +151,7 @@ def _gradient(model: keras.Model, x: np.ndarray, target: np.ndarray) -> np.ndarr
 
 
 def _by_tape(model: Any, x: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The same of a function, or of a `Classifier` without layers to take apart."""
+    """The same for a function, or for a `Classifier` without accessible layers."""
     index, pixels = tf.constant(target, tf.int32), tf.constant(x, tf.float32)
     with tf.GradientTape() as tape:
         tape.watch(pixels)
@@ -164,7 +164,7 @@ def _by_tape(model: Any, x: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def check(model: keras.Model, x: np.ndarray, target: np.ndarray) -> None:
-    """What every explainer asks of its arguments.
+    """Checks the arguments that all explainers share.
 
     Raises:
       UsageError: x is not float [N, H, W, C] in [0, 1], or target is not one class of the
@@ -173,7 +173,7 @@ def check(model: keras.Model, x: np.ndarray, target: np.ndarray) -> None:
     if not np.issubdtype(x.dtype, np.floating) or x.ndim != 4 or len(x) == 0:
         raise UsageError(
             f"Expected images as float [N, H, W, C] in [0, 1], N >= 1, found {x.dtype} "
-            f"{list(x.shape)}: divide uint8 images by 255, and add a batch axis to a single one."
+            f"{list(x.shape)}: divide uint8 images by 255, and add a batch axis to a single image."
         )
     if not (x.min() >= 0 and x.max() <= 1):
         raise UsageError(

@@ -16,9 +16,9 @@ from tfrobust.explain.table import EXPLAINERS
 from tfrobust.io import csv_text
 from tfrobust.runtime import keras
 
-#: A map that says nothing, which every method has to beat.
+#: A map without information, which every method has to beat.
 RANDOM = "random map"
-# Images at once: maps of all of them are in memory together.
+# Images per batch: the maps of a batch are in memory together.
 _BATCH = 32
 
 
@@ -28,8 +28,8 @@ class Scorecard:
 
     Attributes:
       method: name in `EXPLAINERS`, or `RANDOM`.
-      values: name in `COLUMNS` -> float [N], one value an image; what does not apply is
-        left out, or NaN where it does not apply to an image.
+      values: name in `COLUMNS` -> float [N], one value per image; measures that do not apply are
+        missing, or NaN for images to which they do not apply.
       curves: deletion and insertion, each float [N, steps + 1].
     """
 
@@ -38,11 +38,11 @@ class Scorecard:
     curves: tuple[np.ndarray, np.ndarray]
 
     def images(self, column: str) -> int:
-        """How many images a column is measured on."""
+        """The number of images that a column is measured on."""
         return len(self._known(column))
 
     def mean(self, column: str) -> tuple[float, float] | None:
-        """Mean and half the width of its 95 % interval (normal); None where not measured."""
+        """Mean and half-width of its 95 % interval (normal); None if not measured."""
         from scipy.stats import norm, sem
 
         values = self._known(column)
@@ -66,30 +66,30 @@ def measure(
     steps: int = 20,
     seed: int = 0,
     explainers: Mapping[str, measures.Explainer] | None = None,
-    shown: Callable[[str], Any] | None = None,
+    on_method: Callable[[str], Any] | None = None,
 ) -> list[Scorecard]:
-    """Measures methods on images and on their adversarial ones.
+    """Scores methods on images and on their adversarial images.
 
-    What is explained is the class that the model predicts on the clean image, on the
-    adversarial one as well: only so do the two maps compare.
+    The explained class is the one that the model predicts on the clean image, for the adversarial
+    one too: otherwise the two maps would not be comparable.
 
     Args:
       model: a flat functional model, image in [0, 1] -> logits.
       x: float32 [N, H, W, 3] in [0, 1].
-      x_adv: like x, made against the model.
+      x_adv: like x, crafted against the model.
       methods: names in `EXPLAINERS`.
-      attacked: bool [N], which images were attacked; None is all. Of the others, whose
-        adversarial image is the clean one, no stability is measured: it would be 1.
+      attacked: bool [N], which images were attacked; None is all. For the others, whose
+        adversarial image is the clean one, stability is skipped: it would be 1.
       steps: of deletion and insertion.
       seed: of the random map and the random weights.
-      explainers: by name, where not those of the table.
-      shown: called with each method's name before it is measured.
+      explainers: by name, to use instead of the table's.
+      on_method: called with each method's name before it is measured.
 
     Returns:
       One for each method, and last that of a random map.
 
     Raises:
-      UsageError: a method is unknown, or the images do not fit the model.
+      UsageError: a method is unknown, or the images do not match the model.
     """
     target = np.concatenate([
         np.argmax(model(x[part], training=False), axis=-1) for part in _parts(len(x))
@@ -97,13 +97,13 @@ def measure(
     found = []
     for name in methods:
         explain = (explainers or EXPLAINERS)[name]
-        if shown:
-            shown(name)
+        if on_method:
+            on_method(name)
         batches = [
             _measured(name, explain, model, x[part], x_adv[part], target[part], steps, seed)
             for part in _parts(len(x))
         ]
-        found.append(_of_the_attacked(_joined(name, batches), attacked))
+        found.append(_without_unattacked(_joined(name, batches), attacked))
     noise = np.random.default_rng(seed).random(x.shape[:3], np.float32)
     curves = [_faithfulness(model, x[p], target[p], noise[p], steps) for p in _parts(len(x))]
     return [*found, _joined(RANDOM, [({}, pair) for pair in curves])]
@@ -140,8 +140,8 @@ def _joined(method: str, batches: Sequence[Measured]) -> Scorecard:
     return Scorecard(method, values, (first, second))
 
 
-def _of_the_attacked(card: Scorecard, attacked: np.ndarray | None) -> Scorecard:
-    """Without the stability of images that were not attacked."""
+def _without_unattacked(card: Scorecard, attacked: np.ndarray | None) -> Scorecard:
+    """The scorecard without the stability of images that were not attacked."""
     if attacked is None:
         return card
     stability = np.where(attacked, card.values["stability"], np.nan)
@@ -153,9 +153,9 @@ def _parts(count: int) -> Iterator[slice]:
 
 
 def as_csv(table: Mapping[str, Sequence[Scorecard]]) -> str:
-    """Models and methods as lines, with the mean and half-interval of each column.
+    """Models and methods as rows, with the mean and half-interval of each column.
 
-    'images' is how many all columns but stability are of, 'attacked' how many that one is of.
+    'images' is the sample size of all columns but stability, 'attacked' that of stability.
     """
     heads = [head for column in COLUMNS for head in (column, f"{column}_95")]
     lines: list[list[Any]] = []
@@ -171,7 +171,7 @@ def as_csv(table: Mapping[str, Sequence[Scorecard]]) -> str:
 
 
 def as_text(table: Mapping[str, Sequence[Scorecard]]) -> str:
-    """The table for people, and the meaning of its columns below it."""
+    """The table as text, followed by the meaning of its columns."""
     wide = max(len(model) for model in table) + 2
     lines = [f"{'':{wide}}{'':22}" + "".join(f"{column:>14}" for column in COLUMNS)]
     for model, rows in table.items():
@@ -184,11 +184,11 @@ def as_text(table: Mapping[str, Sequence[Scorecard]]) -> str:
 
 
 def _left_out(table: Mapping[str, Sequence[Scorecard]]) -> Iterator[str]:
-    """Of which models stability is measured on some of the images only."""
+    """Notes on models whose stability is measured on only some of the images."""
     for model, rows in table.items():
         known, total = rows[0].images("stability"), len(rows[0].curves[0])
         if known < total:
             yield (
-                f"{model}: stability is of {known} of the {total} images; the others are wrong "
-                "without an attack, and were not attacked"
+                f"{model}: stability is measured on {known} of the {total} images; the others are "
+                "misclassified without an attack, and were not attacked"
             )

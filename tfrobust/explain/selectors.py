@@ -21,13 +21,13 @@ def select_methods(text: str) -> dict[str, Explainer]:
       The text of each selection -> the explainer.
 
     Raises:
-      UsageError: one, or one of its settings, is unknown, or there is none.
+      UsageError: an explainer or one of its settings is unknown, or the text is empty.
     """
     return chosen(split(text) or [""], EXPLAINERS, "--methods")
 
 
 def titles(explainers: Mapping[str, Explainer]) -> dict[str, str]:
-    """How figures call explainers: by their titles, with the settings that were given."""
+    """The names of explainers in figures: their titles, with the settings that were given."""
     return {
         name: ":".join([one.title or name.partition(":")[0], *name.split(":")[1:]])
         for name, one in explainers.items()
@@ -38,7 +38,7 @@ def select_layers(text: str, model: keras.Model) -> list[str]:
     """Comma-separated layers whose channels can be drawn, in the order given.
 
     Raises:
-      UsageError: one is no convolution or dense layer with a map larger than 1x1.
+      UsageError: a name is not a convolution or dense layer with a map larger than 1x1.
     """
     from tfrobust.explain.feature_maps import channel_layers
 
@@ -55,11 +55,11 @@ def select_layers(text: str, model: keras.Model) -> list[str]:
 def select_classes(text: str, label_names: Sequence[str]) -> list[int]:
     """Comma-separated classes, by name or by number, as labels, in the order given.
 
-    A class of several synonyms ('goldfish, Carassius auratus') goes by any of them; case
-    does not matter. A text that is both a name and a number counts as the name.
+    A class with several synonyms ('goldfish, Carassius auratus') matches any of them, ignoring
+    case. A text that is both a name and a number counts as the name.
 
     Raises:
-      UsageError: there is no such class, or a name is that of several.
+      UsageError: there is no such class, or several classes share the name.
     """
     if not _split(text):
         raise UsageError("--classes: expected names or numbers, comma-separated, found none.")
@@ -73,7 +73,7 @@ def _class(text: str, label_names: Sequence[str]) -> int:
         return named[0]
     if len(named) > 1:
         numbers = ", ".join(map(str, named))
-        raise UsageError(f"--classes: {text!r} is the name of several: expected one of {numbers}.")
+        raise UsageError(f"--classes: several classes are {text!r}: expected one of {numbers}.")
     if text.isdecimal() and int(text) < len(label_names):
         return int(text)
     raise UsageError(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class _Explainers(Table["Explainer"]):
-    """Explainers as objects with their settings; a user's plain function is made one."""
+    """Explainers as objects with their settings; a user's plain function is wrapped as one."""
 
     def __getitem__(self, name: str) -> Explainer:
         from tfrobust.explain.explainers import explainer_of

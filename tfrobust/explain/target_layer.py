@@ -1,4 +1,4 @@
-"""The layer whose maps a class-activation method reads."""
+"""The layer that a class-activation method reads."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 
 def target_layer(model: keras.Model, name: str | None = None) -> str:
-    """The name of the last layer whose output is a map larger than 1x1, or of the one asked for.
+    """The name of the given layer, or of the last one whose output is a map larger than 1x1.
 
-    At 32x32 the last maps of MobileNetV2 and ResNet50 are 1x1 and say nothing of where:
-    an earlier layer is taken then.
+    At 32x32 the last maps of MobileNetV2 and ResNet50 are 1x1 and carry no spatial information:
+    an earlier layer is used then.
 
     Args:
-      model: a flat functional model, images in.
-      name: of a layer; None finds it.
+      model: a flat functional model of images.
+      name: of a layer; None finds the last one.
 
     Raises:
-      UsageError: there is no such layer, its output is no map, or the model has no map.
+      UsageError: there is no such layer, its output is not a map, or the model has no map.
     """
     found = map_layers(model)
     if name is None and found:

@@ -1,4 +1,4 @@
-"""Export: what a trained model becomes outside of Python and Keras."""
+"""Export: trained models for use outside of Python and Keras."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "MAX_PIXELS", "MAX_REQUEST_PIXELS", "TOLERANCE", "export"]
 
-#: Further formats, beside the SavedModel: a name -> a `formats.Format`.
+#: Formats besides the SavedModel: a name -> a `formats.Format`.
 FORMATS: Table[type[Format]] = Table(
     "export format",
     {
@@ -36,14 +36,14 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    # What needs TensorFlow is imported when it is asked for: help texts stay fast.
+    # TensorFlow is imported only when needed: help texts stay fast.
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
 
 
 class _Callable(types.ModuleType):
-    """`tfrobust.export` is a room and a function: which one it is does not depend on imports."""
+    """`tfrobust.export` is both a package and a function, whatever is imported first."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         from tfrobust.export.saved_model import export

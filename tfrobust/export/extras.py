@@ -1,4 +1,4 @@
-"""What lies beside a SavedModel in `assets.extra`: class names, and requests to warm up with."""
+"""Files in a SavedModel's `assets.extra`: class names, and warm-up requests."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     import numpy as np
 
 FOLDER = "assets.extra"
-#: Where TensorFlow Serving looks for requests to run before it says that it is ready.
+#: Where TensorFlow Serving looks for requests to run before it reports that it is ready.
 WARM_UP = "tf_serving_warmup_requests"
 LABELS = "labels.json"
 
 
 def write_extras(folder: Path, name: str, label_names: Sequence[str], images: np.ndarray) -> None:
-    """Writes both for a SavedModel.
+    """Writes both files of a SavedModel.
 
     Args:
-      folder: the SavedModel's, with `saved_model.pb` in it.
-      name: of the model, as requests address it.
+      folder: the SavedModel's folder, with `saved_model.pb` in it.
+      name: of the model, as in the URL of requests.
       label_names: the classes' names, by label.
-      images: float32 [N, H, W, 3] in [0, 1], N >= 1: what the requests hold, one image and
+      images: float32 [N, H, W, 3] in [0, 1], N >= 1, the content of the requests: one image and
         all of them as floats, and the first as a PNG.
     """
     from tfrobust.runtime import tf
@@ -58,6 +58,6 @@ def _log(name: str, signature: str, key: str, value: object) -> bytes:
 
 
 def read_labels(folder: Path) -> list[str] | None:
-    """The classes' names of a SavedModel, by label; None where it does not tell them."""
+    """The class names of a SavedModel, by label; None if it has none."""
     file = folder / FOLDER / LABELS
     return read_json(file) if file.is_file() else None

@@ -1,4 +1,4 @@
-"""Export formats as frozen dataclasses: each writes a model, and reads back what it wrote."""
+"""Export formats as frozen dataclasses: each writes a model, and reads it back."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Format(Checked):
-    """What every format is: images in [0, 1] in, logits out.
+    """The base of all formats: images in [0, 1] in, logits out.
 
     Attributes:
-      file: its name, beside the SavedModel.
-      needs_images: whether it takes the ranges of activations from training images.
-      needs_backbone: whether it holds the settings that the network was built with.
+      file: its file name, beside the SavedModel.
+      needs_images: whether it calibrates the ranges of activations on training images.
+      needs_backbone: whether it stores the settings that the network was built with.
     """
 
     file: ClassVar[str] = ""
@@ -44,19 +44,19 @@ class Format(Checked):
         Args:
           model: image in [0, 1], float32 [None, H, W, 3] -> logits.
           target: the file.
-          images: float32 [N, H, W, 3], where the format needs them.
-          backbone: the network's settings, where the format needs them.
+          images: float32 [N, H, W, 3], if the format needs them.
+          backbone: the network's settings, if the format needs them.
         """
-        raise NotImplementedError(f"{type(self).__name__} writes nothing.")
+        raise NotImplementedError(f"{type(self).__name__} does not define write.")
 
     def load(self, path: Path) -> Run:
-        """What was written as a function of images: float32 [N, H, W, 3] -> logits [N, K]."""
-        raise NotImplementedError(f"{type(self).__name__} reads nothing.")
+        """The written model as a function of images: float32 [N, H, W, 3] -> logits [N, K]."""
+        raise NotImplementedError(f"{type(self).__name__} does not define load.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights(Format):
-    """Weights alone, for Python and this project: `weights.rebuild`."""
+    """Weights only, for Python and this project: `weights.rebuild`."""
 
     file: ClassVar[str] = "model.weights.h5"
     needs_backbone: ClassVar[bool] = True
@@ -65,14 +65,14 @@ class Weights(Format):
         self, model: keras.Model, target: Path, images: np.ndarray | None,
         backbone: BackboneConfig | None,
     ) -> None:  # fmt: skip
-        """With the settings beside them."""
+        """Writes the settings beside them."""
         from tfrobust.export import weights
 
-        assert backbone is not None  # `convert` has looked
+        assert backbone is not None  # checked by `convert`
         weights.write(model, backbone, target)
 
     def load(self, path: Path) -> Run:
-        """Built anew, with these weights."""
+        """Builds the network and loads these weights."""
         from tfrobust.export import weights
 
         model = weights.rebuild(path)
@@ -89,7 +89,7 @@ class TFLite(Format):
         self, model: keras.Model, target: Path, images: np.ndarray | None,
         backbone: BackboneConfig | None,
     ) -> None:  # fmt: skip
-        """As a flat buffer."""
+        """Writes a flat buffer."""
         from tfrobust.runtime import tf
 
         function, _ = logits_of(model)
@@ -103,7 +103,7 @@ class TFLite(Format):
         """Sets up TensorFlow's converter."""
 
     def load(self, path: Path) -> Run:
-        """By TensorFlow's own interpreter."""
+        """Uses TensorFlow's own interpreter."""
         from tfrobust.models.exported import open_exported
 
         return open_exported(path).outputs
@@ -111,22 +111,22 @@ class TFLite(Format):
 
 @dataclass(frozen=True, kw_only=True)
 class TFLiteInt8(TFLite):
-    """TensorFlow Lite with whole-number weights and activations, and floats at both ends.
+    """TensorFlow Lite with integer weights and activations, and float inputs and outputs.
 
     Attributes:
-      images: training images that the ranges of activations are taken from.
+      images: number of training images to calibrate the ranges of activations on.
     """
 
     file: ClassVar[str] = "model_int8.tflite"
     needs_images: ClassVar[bool] = True
 
-    images: int = setting(200, "training images that ranges are taken from", low=1)
+    images: int = setting(200, "number of training images to calibrate ranges on", low=1)
 
     def prepare(self, converter: Any, images: np.ndarray | None) -> None:
-        """Whole numbers, with ranges from the images."""
+        """Uses integers, with ranges calibrated on the images."""
         from tfrobust.runtime import tf
 
-        assert images is not None  # `convert` has looked
+        assert images is not None  # checked by `convert`
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.representative_dataset = lambda: (
@@ -136,35 +136,35 @@ class TFLiteInt8(TFLite):
 
 @dataclass(frozen=True, kw_only=True)
 class ONNX(Format):
-    """ONNX, by tf2onnx; checked by onnxruntime.
+    """ONNX, written by tf2onnx and checked by onnxruntime.
 
     Attributes:
-      opset: version of ONNX's operations.
+      opset: version of ONNX's operator set.
     """
 
     file: ClassVar[str] = "model.onnx"
 
-    opset: int = setting(17, "version of ONNX's operations", low=13)
+    opset: int = setting(17, "version of ONNX's operator set", low=13)
 
     def write(
         self, model: keras.Model, target: Path, images: np.ndarray | None,
         backbone: BackboneConfig | None,
     ) -> None:  # fmt: skip
-        """As a protocol buffer."""
+        """Writes a protocol buffer."""
         tf2onnx = importlib.import_module("tf2onnx")
         function, spec = logits_of(model)
         proto, _ = tf2onnx.convert.from_function(function, input_signature=[spec], opset=self.opset)
         write_bytes(target, proto.SerializeToString())
 
     def load(self, path: Path) -> Run:
-        """By onnxruntime on the processor."""
+        """Uses onnxruntime on the CPU."""
         from tfrobust.models.exported import open_exported
 
         return open_exported(path).outputs
 
 
 def logits_of(model: keras.Model) -> tuple[Any, Any]:
-    """The logits alone, as a graph, and what it takes."""
+    """The logits only, as a graph, and its input."""
     from tfrobust.runtime import tf
 
     spec = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="images")
@@ -177,10 +177,10 @@ def logits_of(model: keras.Model) -> tuple[Any, Any]:
 
 
 def format_of(text: str) -> Format:
-    """A format with its settings, as the command line writes it: 'onnx:opset=15'.
+    """A format with its settings, as written on the command line: 'onnx:opset=15'.
 
     Raises:
-      UsageError: it, or a setting, is unknown, or a value is out of range.
+      UsageError: the format or a setting is unknown, or a value is out of range.
     """
     from tfrobust.export import FORMATS
 

@@ -1,4 +1,4 @@
-"""Decoding inside the served graph: encoded images in, the pixels that training saw out."""
+"""Decoding inside the served graph: encoded images in, pixels as in training out."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from functools import partial
 
 from tfrobust.runtime import tf
 
-#: The most pixels (height x width) that an image sent as bytes may claim to have, and that
-#: all images of a request may claim together; each side counts as the model's at least.
+#: Maximum number of pixels (height x width) that an image sent as bytes may claim, and that all
+#: images of a request may claim together; each side counts at least as the model's.
 MAX_PIXELS = 16_000_000
 MAX_REQUEST_PIXELS = 64_000_000
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 # EXIF's orientation tag with its type and count, in both byte orders; the value follows.
 _ORIENTATION = (b"\x12\x01\x03\x00\x01\x00\x00\x00", b"\x01\x12\x00\x03\x00\x00\x00\x01\x00")
-# Pixels that are held as floats at one time.
+# Maximum number of pixels held as floats at one time.
 _STRIP = 1 << 19
 
 
 def assert_some(batch: tf.Tensor, name: str) -> tf.Operation:
-    """Fails in the graph, with one sentence, where a batch holds nothing."""
+    """Fails in the graph, with one sentence, if a batch is empty."""
     message = f"{name}: expected at least one image, found an empty batch."
     return tf.debugging.Assert(tf.shape(batch)[0] > 0, [message])
 
@@ -27,8 +27,8 @@ def assert_some(batch: tf.Tensor, name: str) -> tf.Operation:
 def decode(image_bytes: tf.Tensor, height: int, width: int) -> tf.Tensor:
     """Encoded images, string [N] -> float32 [N, height, width, 3] in [0, 1].
 
-    All headers are read before anything is decoded, and one image is decoded at a time: what
-    a request takes does not grow with what its images hold once they are unpacked.
+    All headers are read before anything is decoded, and one image is decoded at a time: the
+    memory that a request takes does not depend on the decoded size of its images.
     """
     start = tf.strings.substr(image_bytes, 0, len(_PNG))
     is_png = tf.equal(start, _PNG)
@@ -48,7 +48,7 @@ def decode(image_bytes: tf.Tensor, height: int, width: int) -> tf.Tensor:
 def _assert_known(data: tf.Tensor, start: tf.Tensor, is_png: tf.Tensor) -> list[tf.Operation]:
     known = tf.logical_or(is_png, tf.equal(tf.strings.substr(start, 0, len(_JPEG)), _JPEG))
     message = "image_bytes: expected JPEG or PNG, found other data (position, first bytes):"
-    # Bytes that are no text would break the error message itself.
+    # Bytes that are not text would break the error message itself.
     readable = tf.strings.unicode_transcode(
         start, "UTF-8", "UTF-8", replacement_char=ord("?"), replace_control_characters=True
     )
@@ -60,20 +60,20 @@ def _assert_known(data: tf.Tensor, start: tf.Tensor, is_png: tf.Tensor) -> list[
 
 
 def _assert_fit(data: tf.Tensor, is_png: tf.Tensor, height: int, width: int) -> list[tf.Operation]:
-    """Fails where an image, or all of them together, claim more pixels than are decoded."""
+    """Fails if an image, or all of them together, claim more pixels than allowed."""
     sizes = tf.map_fn(
         lambda item: tf.cond(item[1], lambda: _png_size(item[0]), lambda: _jpeg_size(item[0])),
         (data, is_png),
         fn_output_signature=tf.TensorSpec([2], tf.int32),
         parallel_iterations=1,
     )
-    # Resizing passes through [the image's height, the model's width]; the result is the
-    # model's: a narrow or a tiny image takes more than it claims.
+    # Resizing passes through [the image's height, the model's width]; the result has the
+    # model's size: a narrow or tiny image takes more than it claims.
     taken = tf.reduce_prod(tf.maximum(tf.cast(sizes, tf.int64), [[height, width]]), axis=1)
     # A width of 2^31 and more is read as negative.
     fits = tf.logical_and(tf.reduce_all(sizes > 0, axis=1), taken <= MAX_PIXELS)
     each = f"image_bytes: expected images of 1 to {MAX_PIXELS:,} pixels, found height, width:"
-    # Larger ones are refused above: cut off, the sum cannot overflow.
+    # Larger ones are rejected above: with sizes clipped, the sum cannot overflow.
     total = tf.reduce_sum(tf.minimum(taken, MAX_PIXELS))
     message = (
         f"image_bytes: expected at most {MAX_REQUEST_PIXELS:,} pixels in all images of a request "
@@ -86,7 +86,7 @@ def _assert_fit(data: tf.Tensor, is_png: tf.Tensor, height: int, width: int) -> 
 
 
 def _png_size(data: tf.Tensor) -> tf.Tensor:
-    """Height and width as a PNG's header claims them, int32 [2]; 0 where it is cut off."""
+    """Height and width from a PNG's header, int32 [2]; 0 if it is truncated."""
     header = tf.strings.substr(data + b"\0" * 24, 16, 8)
     width_height = tf.io.decode_raw(header, tf.int32, little_endian=False)
     return tf.reverse(width_height, axis=[0])
@@ -100,7 +100,7 @@ def _pixels(data: tf.Tensor, is_png: tf.Tensor, height: int, width: int) -> tf.T
     """One encoded image -> uint8 [height, width, 3]."""
     code = _orientation(data)
 
-    # The PNG's own channels (grey, grey and alpha, RGB, RGBA) are asked for, because
+    # The PNG's own channels (grey, grey and alpha, RGB, RGBA) are requested, because
     # TensorFlow adds a wrong alpha channel to images of fewer than 8 bits.
     def png() -> tf.Tensor:
         return _narrowed(_turned(tf.io.decode_png(data, 0), code), width)
@@ -109,7 +109,7 @@ def _pixels(data: tf.Tensor, is_png: tf.Tensor, height: int, width: int) -> tf.T
         return _narrowed(_turned(tf.io.decode_png(data, 0, tf.uint16), code), width)
 
     def jpeg() -> tf.Tensor:
-        # Pillow decodes with the accurate transform; TensorFlow's default is another.
+        # Pillow decodes with the accurate transform, which is not TensorFlow's default.
         pixels = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
         return _narrowed(_turned(pixels, code), width)
 
@@ -122,7 +122,7 @@ def _pixels(data: tf.Tensor, is_png: tf.Tensor, height: int, width: int) -> tf.T
 
 
 def _orientation(data: tf.Tensor) -> tf.Tensor:
-    """EXIF's code of how the camera was held, uint8 [1]."""
+    """EXIF's orientation code, uint8 [1]."""
     # JPEG keeps EXIF in a segment of at most 64 KiB near its start.
     head = tf.strings.substr(data, 0, 1 << 17)
     after = [tf.strings.split(head, tag)[1:2] for tag in _ORIENTATION]
@@ -131,7 +131,7 @@ def _orientation(data: tf.Tensor) -> tf.Tensor:
 
 
 def _turned(pixels: tf.Tensor, code: tf.Tensor) -> tf.Tensor:
-    """Pixels [h, w, c] turned upright by EXIF's orientation."""
+    """Pixels [h, w, c] rotated upright by EXIF's orientation."""
     pixels.set_shape([None, None, pixels.shape[2]])
     for turn, codes in (
         (tf.image.transpose, (5, 6, 7, 8)),
@@ -146,11 +146,11 @@ def _turned(pixels: tf.Tensor, code: tf.Tensor) -> tf.Tensor:
 def _narrowed(pixels: tf.Tensor, width: int) -> tf.Tensor:
     """Pixels [h, w, c] of 8 or 16 bits -> uint8 [h, width, 3].
 
-    Training images were resized by Pillow: along the rows first, with whole numbers after
-    each pass. Doing the same gives the model the same pixels.
+    Training images were resized by Pillow: along the rows first, rounding after each pass. Doing
+    the same gives the model the same pixels.
     """
     step = tf.maximum(1, _STRIP // tf.maximum(tf.shape(pixels)[1], width))
-    # Most images are small: a loop would cost them more than it saves.
+    # Most images are small: for them a loop would cost more than it saves.
     return tf.cond(
         tf.shape(pixels)[0] <= step,
         lambda: _strip(pixels, width),
@@ -159,7 +159,7 @@ def _narrowed(pixels: tf.Tensor, width: int) -> tf.Tensor:
 
 
 def _by_strips(pixels: tf.Tensor, width: int, step: tf.Tensor) -> tf.Tensor:
-    """The same, `step` rows at a time: a large image is never held as floats."""
+    """The same, `step` rows at a time: a large image is never held as floats as a whole."""
     count = (tf.shape(pixels)[0] + step - 1) // step
     strips = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=[None, width, 3])
 
@@ -179,7 +179,7 @@ def _on_white(pixels: tf.Tensor) -> tf.Tensor:
     """Pixels [h, w, c], grey or RGB, with alpha or without -> RGB in 0..255."""
     if pixels.shape[2] == 3:
         return pixels
-    # All PNGs fit 16 bits; 257 brings 0..65535 to 0..255.
+    # 16 bits hold all PNGs; dividing by 257 maps 0..65535 to 0..255.
     scale = 257 if pixels.dtype == tf.uint16 else 1
     pixels = tf.cast(pixels, tf.float32) / scale
     channels = tf.shape(pixels)[-1]

@@ -1,4 +1,4 @@
-"""The same classifier as weights alone, for phones and for other runtimes, and how it compares."""
+"""The classifier in portable formats for phones and other runtimes, compared with the original."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Compared:
-    """How a portable model does against the one it was made from, on the same images.
+    """A portable model compared with the original on the same images.
 
     Attributes:
       name: of the format.
       path: the file.
-      images: how many.
-      agreement: part of the images with the same predicted class.
+      images: number of images.
+      agreement: fraction of images with the same predicted class.
       accuracy: of the portable model.
       original_accuracy: of the original.
-      difference: the largest difference of a logit.
+      difference: the largest absolute difference of a logit.
     """
 
     name: str
@@ -45,9 +45,9 @@ class Compared:
         """One line."""
         size = self.path.stat().st_size / 2**20
         return (
-            f"{self.name}: {self.path} ({size:.1f} MB); on {self.images} images the same class as "
-            f"the SavedModel on {self.agreement:.1%}, accuracy {self.accuracy:.3f} against "
-            f"{self.original_accuracy:.3f}, logits up to {self.difference:.3g} apart"
+            f"{self.name}: {self.path} ({size:.1f} MB); on {self.images} images, same class as the "
+            f"SavedModel on {self.agreement:.1%}, accuracy {self.accuracy:.3f} against "
+            f"{self.original_accuracy:.3f}, largest logit difference {self.difference:.3g}"
         )
 
 
@@ -59,10 +59,10 @@ def convert(
 
     Args:
       model: image in [0, 1], float32 [None, H, W, 3] -> logits.
-      name: in `FORMATS`, with settings if need be: 'onnx:opset=15'.
-      folder: where the file goes.
-      calibration: float32 [N, H, W, 3] in [0, 1], N >= 1, training images that int8 takes
-        its ranges from.
+      name: in `FORMATS`, optionally with settings: 'onnx:opset=15'.
+      folder: for the file.
+      calibration: float32 [N, H, W, 3] in [0, 1], N >= 1, training images on which int8
+        calibrates its ranges.
       backbone: the settings that `build` made the model with, for 'weights'.
 
     Raises:
@@ -71,7 +71,7 @@ def convert(
     """
     form = format_of(name)
     if form.needs_images and (calibration is None or not len(calibration)):
-        raise UsageError(f"{name}: expected training images to take ranges from, found none.")
+        raise UsageError(f"{name}: expected training images to calibrate on, found none.")
     if form.needs_backbone and backbone is None:
         raise UsageError(
             f"{name}: expected the settings that the network was built with, found none: export a "
@@ -88,7 +88,7 @@ def convert(
             f"{name} needs the package {error.name}: pip install 'tfrobust[portable]' "
             "-c constraints.txt."
         ) from error
-    # Converters raise whatever an operation that they do not know makes them run into.
+    # Converters raise arbitrary exceptions on operations that they do not know.
     except Exception as error:
         first = first_line(error)
         raise TFRobustError(f"{model.name} cannot be converted to {name}: {first}") from error
@@ -97,7 +97,7 @@ def convert(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the converters' notes, of which there are hundreds."""
+    """Silences the converters' notes, of which there are hundreds."""
     logger = logging.getLogger("tf2onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -111,7 +111,7 @@ def load(name: str, path: Path) -> Run:
     """The portable model as a function of images: float32 [N, H, W, 3] -> logits [N, K].
 
     Raises:
-      TFRobustError: the runtime is not installed, or weights do not fit their settings.
+      TFRobustError: the runtime is not installed, or weights do not match their settings.
     """
     return format_of(name).load(path)
 
@@ -122,7 +122,7 @@ def compare(name: str, path: Path, original: Run, x: np.ndarray, y: np.ndarray) 
     Args:
       name: in `FORMATS`.
       path: of the portable model.
-      original: what it was made from.
+      original: the model that it was converted from.
       x: float32 [N, H, W, 3] in [0, 1].
       y: int [N].
 
@@ -135,7 +135,7 @@ def compare(name: str, path: Path, original: Run, x: np.ndarray, y: np.ndarray) 
         np.concatenate([np.asarray(f(x[p])) for p in parts]) for f in (run, original)
     )
     if not np.isfinite(found).all():
-        raise TFRobustError(f"{path} returns NaN or infinity: it is not to be used.")
+        raise TFRobustError(f"{path} returns NaN or infinity and must not be used.")
     classes, originals = found.argmax(axis=1), expected.argmax(axis=1)
     return Compared(
         name, path, len(x), float((classes == originals).mean()), float((classes == y).mean()),

@@ -1,6 +1,6 @@
-"""Export: a SavedModel for serving, checked against the trained model before it is published.
+"""Export: a SavedModel for serving, compared with the trained model before it is published.
 
-What is saved is a plain graph. It needs neither tfrobust nor Keras 2: it loads with
+The saved model is a plain graph. It needs neither tfrobust nor Keras 2: it loads with
 ``tf.saved_model.load``, in Keras 3 with ``TFSMLayer``, and in TensorFlow Serving.
 """
 
@@ -36,45 +36,44 @@ def export(
     check_images: Array | None = None,
     label_names: Sequence[str] | None = None,
 ) -> Path:
-    """Writes `model` as a SavedModel for inference and proves that it answers like `model`.
+    """Writes `model` as a SavedModel for inference and verifies that its outputs agree.
 
-    There are two signatures; both return the same four outputs, a row per image:
+    There are two signatures; both return the same four outputs, one row per image:
 
     * ``serving_default``: ``images``, float32 [N, H, W, 3] in [0, 1], N >= 1.
-    * ``image_bytes``: ``image_bytes``, string [N], each a JPEG or PNG of any size and
-      mode with at most `MAX_PIXELS` pixels, all together with at most `MAX_REQUEST_PIXELS`;
-      transparency is laid on white, 16 bits become 8, a photograph is turned by its EXIF
-      orientation, and resized as Pillow's bilinear filter does it.
+    * ``image_bytes``: ``image_bytes``, string [N], each a JPEG or PNG of any size and mode with
+      at most `MAX_PIXELS` pixels, in total at most `MAX_REQUEST_PIXELS`; transparency is blended
+      with white, 16 bits become 8, a photograph is rotated by its EXIF orientation, and images
+      are resized like Pillow's bilinear filter.
 
     The outputs are ``logits`` and ``probabilities`` (float32 [N, K]), ``label`` (int32
-    [N]) and ``label_name`` (string [N]). Pixels outside [0, 1], data that is neither
-    JPEG nor PNG, broken images, images that claim more pixels (before they are decoded)
-    and an empty batch raise ``InvalidArgumentError``.
+    [N]) and ``label_name`` (string [N]). Pixels outside [0, 1], data that is neither JPEG nor
+    PNG, broken images, images that claim too many pixels (checked before decoding) and an empty
+    batch raise ``InvalidArgumentError``.
 
-    Beside the graph lie the classes' names and requests that TensorFlow Serving warms up
-    with (`extras`). The SavedModel is written to a hidden folder beside its final place,
-    loaded again, compared with `model`, and only then moved to ``folder/version``, where
-    it takes the place of an earlier one. A failure leaves the earlier one as it was.
+    The class names and warm-up requests for TensorFlow Serving are written beside the graph
+    (`extras`). The SavedModel is written to a hidden folder beside its final place, loaded again,
+    compared with `model`, and only then moved to ``folder/version``, where it replaces an earlier
+    one. A failure leaves the earlier one unchanged.
 
     Args:
       model: a Keras model (tf_keras or Keras 3) or a `Classifier` around one: images float32
-        [None, H, W, 3] -> [None, K]. A last softmax or sigmoid is taken off, so that 'logits'
-        and 'probabilities' are what their names say.
-      folder: the run's folder, ``saved_models/<run>``; made where missing.
-      class_names: the K classes' names, by label; None takes '0', '1', ...
-      version: number of the version folder, as TensorFlow Serving counts.
-      check_images: float32 [N, H, W, 3] in [0, 1], N >= 1: the images on which the
-        saved and the trained model are compared, in batches of 1, 3 and N; None takes noise.
-      label_names: what `class_names` was called before.
+        [None, H, W, 3] -> [None, K]. A final softmax or sigmoid is removed, so that 'logits' and
+        'probabilities' are what their names say.
+      folder: the run's folder, ``saved_models/<run>``; created if missing.
+      class_names: the K classes' names, by label; None is '0', '1', ...
+      version: number of the version folder, in TensorFlow Serving's sense.
+      check_images: float32 [N, H, W, 3] in [0, 1], N >= 1: images on which the saved and the
+        trained model are compared, in batches of 1, 3 and N; None uses noise.
+      label_names: deprecated name of `class_names`.
 
     Returns:
       ``folder/version``.
 
     Raises:
-      UsageError: an argument does not fit the others.
-      TFRobustError: the files cannot be written, or the reloaded logits differ from the
-        trained model's by more than `TOLERANCE` (relative to the largest logit where
-        that is above 1).
+      UsageError: an argument does not match the others.
+      TFRobustError: the files cannot be written, or the reloaded logits differ from the trained
+        model's by more than `TOLERANCE` (relative to the largest logit if that is above 1).
 
     Examples:
       >>> exported = tr.export(model, folder / "served", class_names=list("0123456789"))
@@ -92,19 +91,19 @@ def export(
         label_names = [str(label) for label in range(model.classes)]
     _check_arguments(model, label_names, version)
     target = folder / str(version)
-    made = folder / f".{version}.partial-{os.getpid()}"
+    staged = folder / f".{version}.partial-{os.getpid()}"
     try:
         with _write_errors(target):
             servable = _servable(model, label_names)
             signatures = {"serving_default": servable.serve, "image_bytes": servable.serve_bytes}
-            tf.saved_model.save(servable, str(made), signatures=signatures)
-            write_extras(made, folder.name, label_names, check_images)
-        _compare(made, model, label_names, check_images)
+            tf.saved_model.save(servable, str(staged), signatures=signatures)
+            write_extras(staged, folder.name, label_names, check_images)
+        _compare(staged, model, label_names, check_images)
         with _write_errors(target):
-            _publish(made, target)
+            _publish(staged, target)
     finally:
-        if made.exists():
-            shutil.rmtree(made)
+        if staged.exists():
+            shutil.rmtree(staged)
     return target
 
 
@@ -115,13 +114,13 @@ def _check_arguments(model: Classifier, label_names: Sequence[str], version: int
             "pass the names of the data the model was trained on."
         )
     if version < 1:
-        raise UsageError(f"Expected a version number of 1 or more, found {version}.")
+        raise UsageError(f"Expected a version number of at least 1, found {version}.")
 
 
 def _noise(model: Any) -> np.ndarray:
     shape = input_shape(model)
     if shape is None or None in shape:
-        raise UsageError(f"Expected a model of images of one known size, found input {shape}.")
+        raise UsageError(f"Expected a model of images of one fixed size, found input {shape}.")
     sides = [int(side or 0) for side in shape]
     return np.random.default_rng(0).uniform(size=(8, *sides)).astype(np.float32)
 
@@ -147,7 +146,7 @@ def _servable(model: Classifier, label_names: Sequence[str]) -> tf.Module:
     height, width = (int(side or 0) for side in (input_shape(model) or (0, 0))[:2])
     names = tf.constant(list(label_names))
     module = tf.Module()
-    # Keras 3 wraps the variables of TensorFlow in its own.
+    # Keras 3 wraps TensorFlow's variables in its own.
     module.model_weights = [
         weight if isinstance(weight, tf.Variable) else weight.value
         for weight in model.inner.weights
@@ -185,17 +184,17 @@ def _write_errors(target: Path) -> Iterator[None]:
         yield
     except (OSError, tf.errors.OpError) as error:
         raise TFRobustError(
-            f"A SavedModel should be written to {target} but the system says {error}: "
-            "free the path or the disk, or choose another folder."
+            f"The SavedModel cannot be written to {target}: {error}; free the path or the disk, "
+            "or choose another folder."
         ) from error
 
 
 def _assert_unit_range(images: tf.Tensor) -> tf.Operation:
     low, high = tf.reduce_min(images), tf.reduce_max(images)
-    # A resampled image may leave [0, 1] by rounding; pixels in 0..255 leave it by far.
+    # Resampling may leave [0, 1] by rounding errors; pixels in 0..255 leave it by far.
     # The minimum or maximum of NaN is NaN and fails too.
     fits = tf.logical_and(low >= -1e-3, high <= 1 + 1e-3)
-    # Of no image at all there is no range: that is told elsewhere.
+    # An empty batch has no range; it is reported elsewhere.
     fits = tf.logical_or(fits, tf.equal(tf.size(images), 0))
     message = "images: expected values in [0, 1] (divide 0..255 by 255), found from, to:"
     return tf.debugging.Assert(fits, [message, low, high])
@@ -204,14 +203,14 @@ def _assert_unit_range(images: tf.Tensor) -> tf.Operation:
 def _compare(
     folder: Path, model: Classifier, label_names: Sequence[str], images: np.ndarray
 ) -> None:
-    """Loads `folder` again and compares both of its signatures with `model`.
+    """Reloads `folder` and compares both of its signatures with `model`.
 
     Raises:
       TFRobustError: the logits differ by more than `TOLERANCE`, or are not finite.
     """
     served = tf.saved_model.load(str(folder)).signatures
-    # Compiled, as Keras's own predict and evaluate run the model: under bfloat16, operation
-    # by operation would round elsewhere.
+    # Compiled, like Keras's own predict and evaluate: under bfloat16, eager operations would
+    # round differently.
     spec = tf.TensorSpec([None, *images.shape[1:]], tf.float32)
     trained = tf.function(inference(model), input_signature=[spec], autograph=False)
     for size in sorted({1, min(3, len(images)), len(images)}):
@@ -239,7 +238,7 @@ def _compare_logits(where: str, answer: dict[str, tf.Tensor], trained: tf.Tensor
         raise TFRobustError(
             f"The reloaded SavedModel ({where}) and the trained model should agree within "
             f"{allowed:.1e} but their logits differ by up to {difference:.3g}: nothing was "
-            "exported; export in the process and precision in which the model was trained."
+            "exported; export in the process and precision of the training."
         )
 
 
@@ -249,20 +248,20 @@ def _compare_names(answer: dict[str, Any], label_names: Sequence[str]) -> None:
     found = [name.decode() for name in answer["label_name"].numpy()]
     if found != expected:
         raise TFRobustError(
-            f"The reloaded SavedModel should name {expected[:3]} but names {found[:3]}: "
-            "nothing was exported."
+            f"The reloaded SavedModel should name the classes {expected[:3]} but names them "
+            f"{found[:3]}: nothing was exported."
         )
 
 
-def _publish(made: Path, target: Path) -> None:
-    """Moves `made` to `target`; a folder already there is put back if that fails."""
+def _publish(staged: Path, target: Path) -> None:
+    """Moves `staged` to `target`; a folder already there is restored if that fails."""
     aside = target.with_name(f".{target.name}.old-{os.getpid()}")
     if not target.exists():
-        os.replace(made, target)
+        os.replace(staged, target)
         return
     os.replace(target, aside)
     try:
-        os.replace(made, target)
+        os.replace(staged, target)
     except OSError:
         os.replace(aside, target)
         raise

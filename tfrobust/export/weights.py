@@ -1,4 +1,4 @@
-"""Weights alone, with what `tfrobust.build` needs to know to make their network again."""
+"""Weights only, with the arguments with which `tfrobust.build` rebuilds their network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tfrobust.config import BackboneConfig
     from tfrobust.runtime import keras
 
-# Of the backbone's settings those that `build` takes beside name and weights.
+# The backbone's settings that `build` takes besides name and weights.
 _OPTIONS = (
     "resize", "alpha", "stem", "convolution", "position_embedding", "bn_momentum", "dropout",
 )  # fmt: skip
@@ -26,12 +26,12 @@ def settings_file(path: Path) -> Path:
 
 
 def write(model: keras.Model, backbone: BackboneConfig, path: Path) -> None:
-    """Writes a network's weights, and beside them the arguments that `build` made it with.
+    """Writes a network's weights, and beside them the arguments of its `build`.
 
     Args:
-      model: made by `build`, image in [0, 1], float32 [None, H, W, 3] -> logits.
+      model: built by `build`, image in [0, 1], float32 [None, H, W, 3] -> logits.
       backbone: its settings.
-      path: of the weights, with the ending .weights.h5.
+      path: of the weights, with the suffix .weights.h5.
 
     Raises:
       TFRobustError: a file cannot be written.
@@ -54,17 +54,17 @@ def _arguments(model: keras.Model, backbone: BackboneConfig) -> dict[str, Any]:
 
 
 def rebuild(path: Path) -> keras.Model:
-    """The network of a file of weights that has its settings beside it.
+    """The network of a file of weights with its settings beside it.
 
     Args:
       path: of the weights.
 
     Returns:
-      As `build` makes it, with these weights.
+      The network that `build` returns, with these weights.
 
     Raises:
-      UsageError: the settings name a network or an option that there is not.
-      TFRobustError: a file is missing or damaged, or the weights do not fit the settings.
+      UsageError: the settings name an unknown network or option.
+      TFRobustError: a file is missing or damaged, or the weights do not match the settings.
     """
     file = settings_file(path)
     try:
@@ -76,6 +76,6 @@ def rebuild(path: Path) -> keras.Model:
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TFRobustError(
-            f"{file} does not tell how the network of {path.name} is built "
+            f"{file} does not describe how to build the network of {path.name} "
             f"({type(error).__name__}: {error}): export the run again."
         ) from error

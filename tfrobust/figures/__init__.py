@@ -1,7 +1,7 @@
 """Figures: every figure of the project, by the name of its file.
 
-Each is a plug-in: a frozen dataclass with a title, a group, the dataclass that it needs, and
-`draw`, which makes a matplotlib Figure of it. The table is in the order of a report's page.
+Each is a plug-in: a frozen dataclass with a title, a group, the dataclass of its data, and `draw`,
+which returns a matplotlib Figure of it. The table is in the order of a report's page.
 
 ```python
 from tfrobust.figures import FIGURES
@@ -60,16 +60,16 @@ FIGURES: Table[type[Figure[Any]]] = Table(
 
 
 def figure_of(stem: str) -> str | None:
-    """The figure that a file is of, by the file's name without suffix; None if of none.
+    """The figure in a file, by the file's name without suffix; None if it is not in the table.
 
-    Of one figure there may be several files: 'path_pixel' is of 'path'.
+    One figure may have several files: 'path_pixel' belongs to 'path'.
     """
     fitting = [name for name in FIGURES if stem == name or stem.startswith(f"{name}_")]
     return max(fitting, key=len, default=None)
 
 
 def title_of(stem: str) -> str:
-    """How a page calls the figure in a file; of one that is not in the table, the file's name."""
+    """The title of the figure in a file; for one that is not in the table, the file's name."""
     name = figure_of(stem)
     if name is None:
         return stem.replace("_", " ").capitalize()
@@ -78,14 +78,14 @@ def title_of(stem: str) -> str:
 
 
 def place_of(stem: str) -> tuple[int, str]:
-    """What files of figures are sorted by: the order of the table, those in none of it last."""
+    """The sort key of figure files: the order of the table, unknown figures last."""
     name = figure_of(stem)
     names = list(FIGURES)
     return (names.index(name) if name else len(names)), stem
 
 
 def figures_for(data: Any, group: str | None = None) -> Iterator[tuple[str, Figure[Any]]]:
-    """The figures, name and plug-in, that need data of this type, in the order of the table."""
+    """The figures, name and plug-in, that take data of this type, in the order of the table."""
     for name in FIGURES:
         figure = FIGURES[name]
         if type(data) is figure.needs and group in (None, figure.group):
@@ -93,19 +93,19 @@ def figures_for(data: Any, group: str | None = None) -> Iterator[tuple[str, Figu
 
 
 def draw_figures(data: Any, folder: Path, part: str = "", group: str | None = None) -> list[Path]:
-    """Draws every figure that needs data of this type into a run's folder of figures.
+    """Draws every figure that takes data of this type into a run's folder of figures.
 
     Args:
-      data: a dataclass that figures declare as what they need.
+      data: an instance of a dataclass that figures declare in `needs`.
       folder: for the files, `NAME.png` or `NAME_PART.png`.
-      part: which of several of one figure it is.
-      group: of the figures; None is every one.
+      part: distinguishes several files of one figure.
+      group: of the figures; None draws all groups.
 
     Returns:
-      The files.
+      The paths of the files.
 
     Raises:
-      UsageError: the data do not belong together.
+      UsageError: the data are inconsistent.
       TFRobustError: a file cannot be written.
     """
     return [

@@ -39,13 +39,13 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Accuracies of models (rows) on what they were put to (columns).
+    """Accuracies of models (rows) under several conditions (columns).
 
     Attributes:
-      columns: what was measured, in order.
-      rows: model -> column -> accuracy; a model may lack some.
+      columns: the conditions, in order.
+      rows: model -> column -> accuracy; a model may lack some columns.
       title: of the figure.
-      reported: column -> a score from elsewhere to hold them against.
+      reported: column -> a score reported elsewhere, for comparison.
     """
 
     columns: Sequence[str]
@@ -55,12 +55,12 @@ class Accuracies:
 
     def __post_init__(self) -> None:
         if not self.columns or not self.rows or not set(self.reported) <= set(self.columns):
-            raise UsageError("Expected one model and one column or more to draw.")
+            raise UsageError("Expected at least one model and one column to draw.")
 
 
 @dataclass(frozen=True)
 class ModelsSideBySide(Figure[Accuracies]):
-    """Grouped bars, a group for each column; reported scores as lines."""
+    """Grouped bars, a group per column; reported scores as lines."""
 
     title: ClassVar[str] = "Models side by side"
     group: ClassVar[str] = "comparison"
@@ -76,7 +76,7 @@ class ModelsSideBySide(Figure[Accuracies]):
             at = [i for i, name in enumerate(data.columns) if name in cells]
             shift = (place - (count - 1) / 2) * width
             bars = [cells[data.columns[i]] for i in at]
-            # The first colour means 'attacked'; here nothing is.
+            # The first colour means 'attacked'; here nothing is attacked.
             colour = colours[(place + 1) % len(colours)]
             _bars(axes, bars, np.array(at) + shift, width, colour, model)
         for name, value in data.reported.items():
@@ -94,19 +94,19 @@ class ModelsSideBySide(Figure[Accuracies]):
 
 @dataclass(frozen=True)
 class AttackedAccuracies:
-    """Accuracies of one model, without attack and under each, in order."""
+    """Accuracies of one model, clean and under each attack, in order."""
 
     bars: Mapping[str, Accuracy]
     title: str
 
     def __post_init__(self) -> None:
         if not self.bars:
-            raise UsageError("Expected one accuracy or more to draw.")
+            raise UsageError("Expected at least one accuracy to draw.")
 
 
 @dataclass(frozen=True)
 class RobustnessBars(Figure[AttackedAccuracies]):
-    """Accuracy without attack and under each."""
+    """Accuracy without attack and under each attack."""
 
     title: ClassVar[str] = "Robustness"
     group: ClassVar[str] = "summary"
@@ -131,7 +131,7 @@ def _head(axes: Axes, title: str) -> None:
     labels = axes.get_legend_handles_labels()[1]
     figure = axes.get_figure(root=True)
     assert figure is not None
-    # Inches of a key and its gaps, and of a letter.
+    # Width in inches of a key with its gaps, and of a letter.
     wide = 0.7 + 0.09 * max(map(len, labels))
     across = min(len(labels), max(1, int((figure.get_figwidth() - 0.8) / wide)))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=across, frameon=False, fontsize=9)

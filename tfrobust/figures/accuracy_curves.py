@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
-#: How figures write norms.
+#: The names of norms in figures.
 NORM_NAMES = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
-# Curves that reach further, in multiples of eps, are drawn on a scale of doublings.
+# Curves that reach further, in multiples of eps, are drawn on a logarithmic scale of base 2.
 _LINEAR_UP_TO = 8
 
 
@@ -37,9 +37,9 @@ class AccuracyCurve:
     """Accuracy on one sample of images, point by point.
 
     Attributes:
-      name: as the legend has it.
-      values: eps, or steps, rising; 0 stands for the clean images.
-      correct: images still classified correctly at each of them.
+      name: in the legend.
+      values: eps, or steps, ascending; 0 means the clean images.
+      correct: number of images still classified correctly at each value.
       total: images in the sample.
     """
 
@@ -56,7 +56,7 @@ class AccuracyCurve:
 
 @dataclass(frozen=True)
 class AccuracyCurves:
-    """Curves of one norm, against the same quantity.
+    """Curves for one norm, against the same quantity.
 
     Attributes:
       curves: at least one.
@@ -72,11 +72,11 @@ class AccuracyCurves:
 
     def __post_init__(self) -> None:
         if not self.curves or not all(len(one.values) == len(one.correct) for one in self.curves):
-            raise UsageError("Expected one curve or more, each with as many counts as values.")
+            raise UsageError("Expected at least one curve, each with as many counts as values.")
 
     @property
     def values(self) -> list[float]:
-        """Those of all curves, rising."""
+        """The values of all curves, ascending."""
         return sorted({float(value) for one in self.curves for value in one.values})
 
 
@@ -95,7 +95,7 @@ class AccuracyAgainstEps(Figure[EpsCurves]):
     """Accuracy against the radius of the ball, with 95 % bands.
 
     A vertical line marks the run's eps, a dotted one the accuracy of guessing. In L∞ the axis
-    counts levels of 255 where eps is one; beyond 8 times eps it doubles.
+    counts in units of 1/255 if eps is such a fraction; beyond 8 times eps it is logarithmic.
     """
 
     title: ClassVar[str] = "Accuracy against eps"
@@ -115,7 +115,7 @@ class AccuracyAgainstEps(Figure[EpsCurves]):
             fontsize=8.5, color=theme().soft, ha="center",
         )  # fmt: skip
         axes.set(xlabel=eps_label(data.norm, scale))
-        # Above the eps on the line, where the legend is not.
+        # Above the eps on the line, away from the legend.
         axes.set_title(self.title, pad=20)
         _finish(axes, data)
         if data.values[-1] > _LINEAR_UP_TO * data.eps:
@@ -130,7 +130,7 @@ class AccuracyAgainstEps(Figure[EpsCurves]):
 class AccuracyAgainstSteps(Figure[StepsCurves]):
     """Accuracy against the steps of an attack, with 95 % bands, at one eps.
 
-    A curve that has not levelled off at its right end stands for an attack with too few steps.
+    A curve that has not levelled off at its right end indicates an attack with too few steps.
     """
 
     title: ClassVar[str] = "Accuracy against steps"
@@ -153,16 +153,16 @@ class AccuracyAgainstSteps(Figure[StepsCurves]):
 
 
 def eps_scale(norm: str, radii: Sequence[float]) -> float:
-    """What radii are multiplied with on an axis: 255 in L∞, where they are levels; else 1.
+    """The factor for radii on an axis: 255 in L∞ if they are fractions of 255; else 1.
 
-    Someone who writes 0.1 finds 0.1 on the axis, not 25.5.
+    A user who writes 0.1 sees 0.1 on the axis, not 25.5.
     """
     levels = all(format_eps(eps, norm).endswith("/255") for eps in radii if eps)
     return 255.0 if norm == "linf" and levels else 1.0
 
 
 def eps_label(norm: str, scale: float) -> str:
-    """What an axis of radii says: the norm and its unit."""
+    """The label of an axis of radii: the norm and its unit."""
     unit = "pixels" if norm == "l0" else "pixel values in [0, 1]"
     return f"eps, {NORM_NAMES[norm]} ({'k/255' if scale == 255 else unit})"
 

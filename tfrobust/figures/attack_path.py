@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # Inches.
 _GAP, _EDGE = 0.07, 0.3
-# Where the rows begin: from the left, and from the top.
+# Position of the rows: from the left, and from the top.
 _LEFT, _IMAGES, _NOISE, _CURVES = 0.7, 1.0, 2.78, 4.6
 
 
@@ -42,7 +42,7 @@ class RecordedPath:
       steps: float32 [S + 1, H, W, C] in [0, 1], the image after 0..S steps.
       x: float32 [H, W, C], the clean image.
       label: its class.
-      probs: float [S + 1, K], what the model says at each step.
+      probs: float [S + 1, K], the model's probabilities at each step.
       class_names: by label.
       title: of the figure.
     """
@@ -68,11 +68,11 @@ class RecordedPath:
 class AttackPath(Figure[RecordedPath]):
     """About 8 steps of an attack: image, amplified noise, and the probabilities.
 
-    The curves are of the true class and of the class that is seen in the end. A path that has
-    come to rest is shown up to there.
+    The curves show the true class and the finally predicted class. A path that has converged is
+    shown up to that point.
 
     Attributes:
-      shown: steps that are shown as images.
+      shown: number of steps shown as images.
     """
 
     title: ClassVar[str] = "Attack, step by step"
@@ -109,7 +109,7 @@ class AttackPath(Figure[RecordedPath]):
 
 
 def _margin(figure: Drawing, data: RecordedPath, factor: int) -> None:
-    """The clean image, and what the two rows are."""
+    """The clean image, and the labels of the two rows."""
     soft = theme().soft
     text_at(figure, _LEFT + CELL / 2, _IMAGES - 0.15, "clean", size=10, color=soft)
     image_at(figure, _LEFT, _IMAGES, data.x)
@@ -121,7 +121,7 @@ def _margin(figure: Drawing, data: RecordedPath, factor: int) -> None:
 
 
 def resting_step(steps: np.ndarray) -> int:
-    """The step after which nothing moves any more, 0..S.
+    """The step after which nothing changes any more, 0..S.
 
     Args:
       steps: float32 [S + 1, H, W, C].

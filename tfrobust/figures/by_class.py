@@ -1,4 +1,4 @@
-"""Which classes withstand an attack."""
+"""Clean and robust accuracy per class."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 class AccuracyByClass(Figure[Outcomes]):
     """Clean and robust accuracy of each class, the most robust on top.
 
-    Of many classes: the best and the worst by name, and all of them by rank.
+    If there are many classes: the best and the worst by name, and all of them by rank.
 
     Attributes:
-      every_class: up to so many classes, every one has a row of its own.
-      ends: how many of the best and of the worst are named where there are more.
+      every_class: up to this many classes, each has its own row.
+      ends: number of best and worst classes to name if there are more.
     """
 
     title: ClassVar[str] = "By class"
@@ -65,7 +65,7 @@ def _all_classes(scores: ClassScores, data: Outcomes) -> Drawing:
 
 
 def _dumbbells(axes: Axes, scores: ClassScores, data: Outcomes) -> None:
-    """A row a class: its robust and its clean accuracy, joined by a line."""
+    """One row per class: its robust and its clean accuracy, joined by a line."""
     rows = np.arange(len(scores.labels))
     clean, robust = scores.clean / scores.images, scores.robust / scores.images
     ends = [wilson(int(k), int(n)) for k, n in zip(scores.robust, scores.images, strict=True)]

@@ -1,4 +1,4 @@
-"""Certified accuracy against the radius, one line for each smoothed classifier."""
+"""Certified accuracy against the radius, one line per smoothed classifier."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class RadiusCurve:
     """A share of images against a radius.
 
     Attributes:
-      name: as the legend has it.
-      radii: float [R], rising.
+      name: in the legend.
+      radii: float [R], ascending.
       accuracy: float [R], in [0, 1].
-      images: how many there are.
+      images: number of images.
     """
 
     name: str
@@ -36,10 +36,10 @@ class RadiusCurve:
 
 @dataclass(frozen=True)
 class CertifiedCurves:
-    """Certified accuracy of one classifier or more.
+    """Certified accuracy of one or more classifiers.
 
     Attributes:
-      curves: each value holds up to its radius.
+      curves: each value applies up to its radius.
       chance: the accuracy of guessing, 1 / classes.
     """
 
@@ -65,7 +65,7 @@ class CertifiedAccuracy(Figure[CertifiedCurves]):
         axes = figure.subplots()
         colours = theme().series
         for number, one in enumerate(data.curves):
-            # Each value holds up to its radius, and the line falls to 0 after the last.
+            # Each value applies up to its radius, and the line falls to 0 after the last.
             x, y = np.append(one.radii, one.radii[-1]), np.append(one.accuracy, 0.0)
             axes.step(x, y, where="pre", color=colours[number % len(colours)], lw=1.8,
                       label=one.name)  # fmt: skip

@@ -28,7 +28,7 @@ class LayerChannels:
     Attributes:
       layer: its name.
       shape: of its output, without the batch.
-      channels: float [c, h, w], those that are shown.
+      channels: float [c, h, w], the channels shown.
     """
 
     layer: str
@@ -41,7 +41,7 @@ class ChannelRows:
     """Channels of some layers.
 
     Attributes:
-      layers: a row for each.
+      layers: one row each.
       title: of the figure.
     """
 
@@ -50,12 +50,12 @@ class ChannelRows:
 
     def __post_init__(self) -> None:
         if not self.layers:
-            raise UsageError("Expected channels of one layer or more, found none.")
+            raise UsageError("Expected channels of at least one layer, found none.")
 
 
 @dataclass(frozen=True)
 class Channels(Figure[ChannelRows]):
-    """Grids of single channels of some convolutions for one image, each scaled by itself."""
+    """Grids of single channels of some convolutions for one image, each scaled separately."""
 
     title: ClassVar[str] = "Channels"
     group: ClassVar[str] = "explanation"

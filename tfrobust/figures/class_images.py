@@ -43,12 +43,12 @@ class MaximisedImages:
 
     def __post_init__(self) -> None:
         if not self.images or any(len(one) != len(self.classes) for one in self.images.values()):
-            raise UsageError(f"Expected one image of each of {len(self.classes)} classes.")
+            raise UsageError(f"Expected one image for each of {len(self.classes)} classes.")
 
 
 @dataclass(frozen=True)
 class ClassImages(Figure[MaximisedImages]):
-    """What each class responds to, a row for each model."""
+    """What each class responds to, one row per model."""
 
     title: ClassVar[str] = "What each class responds to"
     group: ClassVar[str] = "explanation"

@@ -1,4 +1,4 @@
-"""What classes are taken for under attack."""
+"""Predicted classes per true class under attack."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Confusion(Figure[Outcomes]):
-    """What each class is taken for under attack.
+    """The classes predicted for each true class under attack.
 
-    Up to `matrix` classes: a matrix, in per cent of each true class. Above: the commonest
-    confusions as bars, each with the part that happens without an attack.
+    Up to `matrix` classes: a matrix, in per cent of each true class. Above: the most common
+    confusions as bars, each with the share that occurs without an attack.
 
     Attributes:
-      matrix: the largest number of classes that is drawn as a matrix.
-      commonest: how many confusions are listed of more classes.
+      matrix: the largest number of classes drawn as a matrix.
+      commonest: number of confusions listed if there are more classes.
     """
 
     title: ClassVar[str] = "Confusion"
@@ -45,7 +45,7 @@ class Confusion(Figure[Outcomes]):
 
 
 def _matrix(counts: np.ndarray, label_names: Sequence[str]) -> Drawing:
-    """Each row in per cent of its class: what is right in blue, what is wrong in vermilion."""
+    """Each row in per cent of its class: correct in blue, wrong in vermilion."""
     classes = len(counts)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     cell, size = (0.62, 10) if classes <= 12 else (0.42, 8)
@@ -67,7 +67,7 @@ def _matrix(counts: np.ndarray, label_names: Sequence[str]) -> Drawing:
     axes.set_xticks(range(classes), words, rotation=40, ha="right", parse_math=False)
     axes.set_yticks(range(classes), words, parse_math=False)
     axes.set(xlabel="predicted under attack", ylabel="true class")
-    axes.set_title("What each class is taken for under attack, in %")
+    axes.set_title("Predicted classes under attack, in % of each class")
     axes.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(classes + 1) - 0.5, minor=True)
     axes.grid(which="minor", color=theme().line, lw=0.8)
@@ -79,7 +79,7 @@ def _matrix(counts: np.ndarray, label_names: Sequence[str]) -> Drawing:
 def _commonest(
     clean: np.ndarray, attacked: np.ndarray, label_names: Sequence[str], count: int
 ) -> Drawing:
-    """Bars of the commonest confusions, each with its part on clean images."""
+    """Bars of the most common confusions, each with its share on clean images."""
     from matplotlib.ticker import MaxNLocator
 
     wrong = np.where(np.eye(len(attacked), dtype=bool), 0, attacked)
@@ -87,7 +87,7 @@ def _commonest(
     pairs = [tuple(map(int, np.unravel_index(flat, wrong.shape))) for flat in order]
     pairs = [pair for pair in pairs if wrong[pair] > 0]
     under, before = (np.array([table[pair] for pair in pairs]) for table in (wrong, clean))
-    # An image that is wrong without an attack stays as it is, so it is part of the bar.
+    # An image that is wrong without an attack is not attacked, so it is part of the bar.
     before = np.minimum(before, under)
     figure = new_figure(9, 1.6 + 0.36 * max(len(pairs), 2), layout="constrained")
     axes = figure.subplots()
@@ -106,7 +106,7 @@ def _commonest(
     axes.set_yticks(rows, words, fontsize=9, parse_math=False)
     axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel="images")
     axes.set_xlim(0, 1.32 * max(under, default=1))
-    axes.set_title("The commonest confusions under attack: true class → predicted class")
+    axes.set_title("The most common confusions under attack: true class → predicted class")
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     tidy(axes, grid="x")

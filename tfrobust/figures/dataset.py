@@ -1,4 +1,4 @@
-"""What a data set looks like: examples, images per class, sizes and modes of the files."""
+"""An overview of a data set: examples, images per class, sizes and modes of the files."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _ROWS = 6
 
 @dataclass(frozen=True)
 class DataSummary:
-    """A data set in its parts.
+    """A data set by its splits.
 
     Attributes:
       title: of the figure.
-      labels: part ('train', 'select', 'test') -> int [N] of its images.
+      labels: split ('train', 'select', 'test') -> int [N] of its images.
       examples: label -> a few of its images, each [H, W, C], uint8 or in [0, 1].
       class_names: by label.
-      imbalance: largest class of 'train' per smallest.
-      sizes: of the files, as text -> how many.
-      modes: of the files -> how many.
+      imbalance: size of the largest class of 'train' over that of the smallest.
+      sizes: of the files, as text -> number of files.
+      modes: of the files -> number of files.
     """
 
     title: str
@@ -48,16 +48,16 @@ class DataSummary:
 
     def __post_init__(self) -> None:
         if not self.class_names or not self.labels:
-            raise UsageError("Expected one class and one part of the data or more, found none.")
+            raise UsageError("Expected at least one class and one split, found none.")
 
     def counts(self) -> dict[str, np.ndarray]:
-        """Part -> images of each class, int [K]."""
+        """Split -> images per class, int [K]."""
         classes = len(self.class_names)
         return {part: np.bincount(y, minlength=classes) for part, y in self.labels.items()}
 
 
 def shown_labels(classes: int) -> np.ndarray:
-    """The labels whose images are shown, in order: of few classes each several times."""
+    """The labels whose images are shown, in order: if there are few classes, each several times."""
     columns = _columns(classes)
     shown = np.linspace(0, classes - 1, min(classes, columns * _ROWS)).round().astype(int)
     return np.tile(shown, _ROWS) if classes <= _MAX_COLUMNS else shown
@@ -95,10 +95,10 @@ def _part_colours() -> tuple[str, ...]:
 
 
 def _examples(figure: SubFigure, data: DataSummary) -> None:
-    """A column for each class, or, where these are too many, one image of each of sixty."""
+    """One column per class or, if there are too many, one image each for sixty classes."""
     classes = len(data.class_names)
     columns, shown = _columns(classes), shown_labels(classes)
-    # Letters that fit above a column of the 8.8 inches.
+    # Number of letters that fit above a column of the 8.8 inches.
     letters = min(int(8.8 / columns / 0.085), 30)
     images = {label: iter(found) for label, found in data.examples.items()}
     axes: Any = figure.subplots(_ROWS, columns, squeeze=False)
@@ -131,7 +131,7 @@ def _bars(axes: Axes, data: DataSummary) -> None:
 
 
 def _profile(axes: Axes, data: DataSummary) -> None:
-    """All classes from the most to the fewest images; the ends are named."""
+    """All classes by number of images, descending; the extremes are named."""
     parts = data.counts()
     total = np.sum(list(parts.values()), axis=0)
     order = np.argsort(-total, kind="stable")
@@ -175,7 +175,7 @@ def _counter(axes: Axes, counter: Counter[str], title: str) -> None:
 
 def _finish(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
-    # The legend lies between the axes and their title.
+    # The legend is between the axes and their title.
     axes.set_title("Images per class", fontsize=11, loc="left", pad=22)
     axes.legend(ncols=3, fontsize=9, frameon=False, loc="lower right", bbox_to_anchor=(1.02, 0.98))
 

@@ -1,4 +1,4 @@
-"""Accuracy against eps from minimal distances, a line for each model or attack."""
+"""Accuracy against eps from minimal distances, one line per model or attack."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from tfrobust.figures.style import theme
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-# The axis ends where all but this share of the images has fallen, for those that none is near.
+# The axis ends where all but this share of the images is broken, as a few may be very far.
 _SHOWN = 99
 
 
 @dataclass(frozen=True)
 class DistanceCurves:
-    """How many images have no adversarial image within eps.
+    """The number of images without an adversarial image within eps.
 
     Attributes:
       curves: accuracy at the distance of each image that has one.
-      medians: of the distances, one for each curve; inf where most images have none.
-      norm: of all of them.
+      medians: median distance of each curve; inf if most images have none.
+      norm: the norm of all curves.
       chance: the accuracy of guessing, 1 / classes.
     """
 
@@ -47,7 +47,7 @@ class DistanceCurves:
 class MinimalDistancesFigure(Figure[DistanceCurves]):
     """The share of images without an adversarial image within eps, and the medians.
 
-    In L∞ the axis counts levels of 255.
+    In L∞ the axis counts in units of 1/255.
     """
 
     title: ClassVar[str] = "Accuracy against eps"
@@ -64,7 +64,7 @@ class MinimalDistancesFigure(Figure[DistanceCurves]):
             colour = colours[number % len(colours)]
             found = np.isfinite(median)
             label = f"{one.name}: median {f'{median * scale:.3g}' if found else 'none'}"
-            # Beyond the last distance the accuracy stays: nothing was found there.
+            # Beyond the last distance the accuracy is constant: nothing was found there.
             x = np.append(one.radii, 2 * one.radii[-1] + 1) * scale
             y = np.append(one.accuracy, one.accuracy[-1])
             axes.step(x, y, where="post", color=colour, lw=1.8, label=label)

@@ -1,4 +1,4 @@
-"""Accuracy against one factor: lines where its values are numbers, bars where they are words."""
+"""Accuracy against one factor: lines if its values are numbers, bars if they are words."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class FactorScores:
 
     Attributes:
       factor: its name.
-      how: which trials the points are.
-      values: of the factor, as texts, in order.
-      numbers: the same as numbers; None where they are words.
-      metrics: what was measured, a panel for each.
-      lines: caption -> place of a value in `values` -> accuracies, one for each metric.
-      logarithmic: whether the values are in ratios rather than distances.
-      drawn: whether they were drawn from a range, so that points are not joined.
+      how: a description of the trials behind the points.
+      values: of the factor, as text, in order.
+      numbers: the same as numbers; None if they are words.
+      metrics: the measured metrics, one panel each.
+      lines: caption -> index of a value in `values` -> accuracies, one per metric.
+      logarithmic: whether the values are spaced in ratios rather than in differences.
+      drawn: whether they were sampled from a range, in which case points are not joined.
     """
 
     factor: str
@@ -45,12 +45,12 @@ class FactorScores:
 
     def __post_init__(self) -> None:
         if not self.metrics or not any(self.lines.values()):
-            raise UsageError(f"Expected a measured trial of {self.factor} or more, found none.")
+            raise UsageError(f"Expected at least one measured trial of {self.factor}, found none.")
 
 
 @dataclass(frozen=True)
 class AgainstFactor(Figure[FactorScores]):
-    """Every measured accuracy against a factor, a panel for each accuracy."""
+    """Every measured accuracy against a factor, one panel per accuracy."""
 
     title: ClassVar[str] = "Accuracy against a setting"
     group: ClassVar[str] = "search"
@@ -69,7 +69,7 @@ class AgainstFactor(Figure[FactorScores]):
             axes.set_xlabel(data.factor)
         panels[0].set_ylabel("accuracy")
         if data.numbers is None:
-            # Bars start at 0, and the highest has room for its number.
+            # Bars start at 0, with room for a number above the highest.
             panels[0].set(ylim=(0, 1.08), yticks=np.linspace(0, 1, 6))
         else:
             found = [value for line in data.lines.values() for one in line.values()
@@ -89,7 +89,7 @@ class AgainstFactor(Figure[FactorScores]):
 
 
 def search_colours() -> tuple[str, ...]:
-    """Of the curves of a search; the first colour of an evaluation's means 'attacked'."""
+    """The colours of a search's curves; the first colour of an evaluation's means 'attacked'."""
     first, second, *others = theme().series
     return (second, first, *others)
 
@@ -130,7 +130,7 @@ def accuracy_text(value: float) -> str:
 
 
 def _limits(values: list[float]) -> tuple[float, float]:
-    """Whole tenths around the values; from 0 where they reach below a quarter."""
+    """Whole tenths around the values; from 0 if they go below a quarter."""
     low, high = min(values), max(values)
     bottom = 0.0 if low < 0.25 else math.floor(low * 10 - 0.2) / 10
     return bottom, min(1.0, math.ceil(high * 10 + 0.2) / 10)

@@ -1,4 +1,4 @@
-"""Deletion and insertion: how the probability falls and rises with the pixels of a map."""
+"""Deletion and insertion: the probability as the pixels of a map are removed or inserted."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ class DeletionCurves:
 
     def __post_init__(self) -> None:
         if not self.curves:
-            raise UsageError("Expected curves of one model or more, found none.")
+            raise UsageError("Expected curves of at least one model, found none.")
 
 
 @dataclass(frozen=True)
 class Faithfulness(Figure[DeletionCurves]):
-    """Deletion and insertion curves of each method, mean over the images, a row for each model."""
+    """Deletion and insertion curves of each method, averaged over images, one row per model."""
 
     title: ClassVar[str] = "Deletion and insertion"
     group: ClassVar[str] = "explanation"
     needs: ClassVar[type] = DeletionCurves
 
     def draw(self, data: DeletionCurves) -> Drawing:
-        """Draws a row for each model."""
+        """Draws one row per model."""
         rows = len(data.curves)
         figure = new_figure(9.2, 0.6 + 3.0 * rows, layout="constrained")
         plots = figure.subplots(rows, 2, squeeze=False, sharex=True, sharey=True)

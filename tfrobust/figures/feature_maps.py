@@ -1,4 +1,4 @@
-"""A network's inside: the mean of every layer's channels, as heat maps."""
+"""Feature maps: the mean of every layer's channels, as heat maps."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class LayerMean:
 
 @dataclass(frozen=True)
 class LayerMeans:
-    """The outputs of the layers of one model or more for one image or more.
+    """The outputs of the layers of one or more models for one or more images.
 
     Attributes:
-      models: model -> image's name -> its layers, which are the same ones for all.
+      models: model -> image's name -> its layers, which are the same for all.
     """
 
     models: Mapping[str, Mapping[str, Sequence[LayerMean]]]
@@ -60,11 +60,11 @@ class LayerMeans:
 class FeatureMaps(Figure[LayerMeans]):
     """The mean over channels of every convolution and dense layer, as heat maps.
 
-    Each layer has a block: a row for each model, a column for each image (clean, adversarial).
-    The maps of a row of a block share one scale, so that they compare.
+    Each layer has a block: one row per model, one column per image (clean, adversarial). The maps
+    in a row of a block share one scale, so that they are comparable.
 
     Attributes:
-      across: layers in a row.
+      across: layers per row.
     """
 
     title: ClassVar[str] = "What every layer responds to"
@@ -75,7 +75,7 @@ class FeatureMaps(Figure[LayerMeans]):
     across: int = 7
 
     def draw(self, data: LayerMeans) -> Drawing:
-        """Draws the layers, from the image up."""
+        """Draws the layers, from the input up."""
         names = list(data.models)
         images = list(data.models[names[0]])
         layers = data.models[names[0]][images[0]]
@@ -115,11 +115,11 @@ def thumb_at(
     axes = axes_at(figure, left, top, THUMB, THUMB)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(color=theme().line, linewidth=0.4)
-    # A dense layer's units are one line: they fill the square.
+    # The units of a dense layer are one line: they fill the square.
     axes.imshow(values, cmap="viridis", vmin=low, vmax=max(upper, low + 1e-12),
                 interpolation="nearest", aspect="auto")  # fmt: skip
 
 
 def shortened(name: str, width: int) -> str:
-    """A name of at most so many letters."""
+    """A name shortened to at most this many letters."""
     return name if len(name) <= width else f"{name[: width - 1]}…"

@@ -1,4 +1,4 @@
-"""What a figure is: a plug-in that declares what it needs and draws it."""
+"""The base of all figures: a plug-in that declares its data and draws it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Data = TypeVar("Data")
 
 @dataclass(frozen=True)
 class Figure(Generic[Data]):
-    """A picture; its fields, if it has any, are its settings.
+    """A figure; its fields, if any, are its settings.
 
     Attributes:
-      title: how a report calls it.
-      group: what it belongs to: 'data', 'training', 'evaluation', 'explanation', or that of a
-        command of its own. Figures of the group 'evaluation' go when the next one begins.
+      title: its title in a report.
+      group: 'data', 'training', 'evaluation', 'explanation', or the name of a command. Figures of
+        the group 'evaluation' are removed when the next evaluation starts.
       needs: the dataclass that `draw` takes.
       shows_attack: whether it outlives an evaluation and shows attacked images, so that a note
-        tells which ball they are in.
-      unfolded: whether the report shows it without a click.
+        on their ball is needed.
+      unfolded: whether the report shows it expanded.
     """
 
     title: ClassVar[str] = ""
@@ -37,22 +37,22 @@ class Figure(Generic[Data]):
     unfolded: ClassVar[bool] = False
 
     def draw(self, data: Data) -> Drawing:
-        """Draws it, in the theme that was entered (`tfrobust.figures.style`)."""
+        """Draws it in the active theme (`tfrobust.figures.style`)."""
         raise NotImplementedError
 
     def save(self, data: Data, path: Path | str, *, theme: str = "light") -> Path:
-        """Draws it into a file, atomically; the suffix tells the format (.png, .svg, .pdf).
+        """Draws it into a file, atomically; the suffix sets the format (.png, .svg, .pdf).
 
         Args:
-          data: what `draw` takes.
-          path: the file; its folder is made where it does not exist.
+          data: the argument of `draw`.
+          path: the file; its folder is created if missing.
           theme: 'light' or 'dark'.
 
         Returns:
           The path.
 
         Raises:
-          UsageError: the data do not belong together.
+          UsageError: the data are inconsistent.
           TFRobustError: the disk is full or the folder cannot be written.
         """
         path = Path(path)
@@ -61,13 +61,13 @@ class Figure(Generic[Data]):
         return path
 
     def publish(self, data: Data, path: Path) -> Path:
-        """Saves it as a run folder has it: light, and dark in the folder `dark` beside it.
+        """Saves it for a run folder: light, and dark in the folder `dark` beside it.
 
         Returns:
-          The path of the light one.
+          The path of the light version.
 
         Raises:
-          UsageError: the data do not belong together.
+          UsageError: the data are inconsistent.
           TFRobustError: the disk is full or the folder cannot be written.
         """
         self.save(data, dark_path(path), theme="dark")
@@ -75,14 +75,14 @@ class Figure(Generic[Data]):
 
 
 def dark_path(path: Path) -> Path:
-    """Where the dark version of a figure lies."""
+    """The path of a figure's dark version."""
     return path.parent / "dark" / path.name
 
 
 def encoded(drawing: Drawing, kind: str, dpi: int = DPI) -> bytes:
-    """A drawing as a file of that kind, such as 'png'."""
+    """A drawing encoded in a format such as 'png'."""
     content = io.BytesIO()
-    # Without a date the same figure is the same file.
+    # Without a date, the same figure gives the same file.
     known: dict[str, Any] = {"metadata": {"Date": None}} if kind == "svg" else {}
     drawing.savefig(content, format=kind, dpi=dpi, **known)
     return content.getvalue()

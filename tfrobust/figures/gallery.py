@@ -1,4 +1,4 @@
-"""Images beside their adversarial ones, with what the model sees in each."""
+"""Images beside their adversarial images, with the model's predictions for both."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _TRIPLE = 3 * CELL + 2 * _GAP
 
 @dataclass(frozen=True)
 class ImagePairs:
-    """Images and their adversarial ones, with what a model says of both.
+    """Images and their adversarial images, with a model's predictions for both.
 
     Attributes:
       x: float32 [N, H, W, C] in [0, 1], N >= 1.
-      x_adv: like x, made from it.
-      labels: int [N], the true ones.
+      x_adv: like x, crafted from it.
+      labels: int [N], the true labels.
       p_clean: float [N, K], probabilities on x.
       p_adv: float [N, K], probabilities on x_adv.
       class_names: by label.
-      title: of the figure, where it has one of its own.
+      title: of the figure, if not the default.
     """
 
     x: np.ndarray
@@ -68,8 +68,8 @@ class ImagePairs:
 class Gallery(Figure[ImagePairs]):
     """Clean image, adversarial image and amplified difference, two triples in a row.
 
-    Below each image stand the class that the model sees and its probability, and below the
-    difference its largest value. One factor amplifies all differences.
+    Below each image are the predicted class and its probability, and below the difference its
+    largest value. All differences are amplified by the same factor.
     """
 
     title: ClassVar[str] = "Adversarial gallery"
@@ -78,7 +78,7 @@ class Gallery(Figure[ImagePairs]):
     unfolded: ClassVar[bool] = True
 
     def draw(self, data: ImagePairs) -> Drawing:
-        """Draws one triple for each image."""
+        """Draws one triple per image."""
         delta = data.x_adv - data.x
         factor = amplification(delta)
         columns = min(2, len(data.x))
@@ -123,7 +123,7 @@ def _triple(
 def prediction_at(
     figure: Drawing, left: float, top: float, probs: np.ndarray, label: int, names: Sequence[str]
 ) -> None:
-    """The class that the model sees, right or wrong, and its probability, on two lines."""
+    """The predicted class, marked right or wrong, and its probability, on two lines."""
     top1 = int(probs.argmax())
     mark, colour = ("✓", theme().clean) if top1 == label else ("✗", theme().wrong)
     words = f"{mark} {class_word(names, top1, 17)}"
@@ -132,14 +132,14 @@ def prediction_at(
 
 
 def _written(value: float) -> str:
-    """A pixel value: as a short decimal where it is one (0.1, not 25.5/255), else of 255."""
+    """A pixel value: as a short decimal if it is one (0.1, not 25.5/255), else in 255ths."""
     short = f"{value:.2g}"
     return short if abs(float(short) - value) < 1e-6 else f"{255 * value:.3g}/255"
 
 
 def size_of(delta: np.ndarray) -> str:
-    """How much changed: the L2 norm, and the number of pixels where it is few of them."""
-    # Compilers divide by 255 in more than one way, which leaves the last bit open.
+    """The size of a change: the L2 norm, and the number of pixels if it is small."""
+    # Compilers divide by 255 in different ways, so the last bit may differ.
     pixels = int(np.any(np.abs(delta) > 1e-6, axis=-1).sum())
     length = float(np.sqrt(np.square(delta, dtype=np.float64).sum()))
     few = 0 < pixels <= max(1, delta.shape[0] * delta.shape[1] // 20)

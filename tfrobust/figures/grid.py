@@ -26,10 +26,10 @@ class GridScores:
     Attributes:
       title: of the figure.
       down: name of the factor on the vertical axis.
-      across: that on the horizontal one.
-      down_values: as texts, from the bottom.
-      across_values: as texts, from the left.
-      maps: metric -> float [down, across]; NaN where no trial ended.
+      across: name of the factor on the horizontal axis.
+      down_values: as text, from the bottom.
+      across_values: as text, from the left.
+      maps: metric -> float [down, across]; NaN where no trial was completed.
     """
 
     title: str
@@ -42,12 +42,12 @@ class GridScores:
     def __post_init__(self) -> None:
         shape = len(self.down_values), len(self.across_values)
         if not self.maps or any(one.shape != shape for one in self.maps.values()):
-            raise UsageError(f"Expected one map {shape} or more of the grid.")
+            raise UsageError(f"Expected at least one map {shape} of the grid.")
 
 
 @dataclass(frozen=True)
 class GridMaps(Figure[GridScores]):
-    """A heat map for each measured accuracy; the best cell of each is framed."""
+    """A heat map for each measured accuracy; its best cell is framed."""
 
     title: ClassVar[str] = "Accuracy on the grid"
     group: ClassVar[str] = "search"
@@ -68,7 +68,7 @@ class GridMaps(Figure[GridScores]):
 
 def _map(axes: Axes, data: GridScores, values: np.ndarray) -> None:
     low, high = np.nanmin(values), np.nanmax(values)
-    # A map of nearly equal values must not look like one of great differences.
+    # A map of nearly equal values must not look like one with large differences.
     room = max(0.1 - (high - low), 0) / 2
     shades, span = theme().shades(theme().clean), high - low + 2 * room
     axes.imshow(values, cmap=shades, vmin=low - room, vmax=high + room, aspect="auto",

@@ -1,4 +1,4 @@
-"""What figures share: images and words at inches, the look of a plot, ticks that do not touch."""
+"""Shared layout: images and text placed in inches, the look of plots, ticks without overlap."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Inches of one image: 256 dots, which is 8 a pixel at 32x32 and 4 at 64x64.
+#: Inches of one image: 256 dots, which is 8 per pixel at 32x32 and 4 at 64x64.
 CELL = 1.28
-#: How curves are told apart beside their colours.
+#: Markers that distinguish curves in addition to colours.
 MARKERS = "osD^vP"
 
 
 def new_figure(width: float, height: float, **options: Any) -> Figure:
-    """An empty figure of that size in inches, without pyplot's global state."""
+    """An empty figure of this size in inches, without pyplot's global state."""
     from tfrobust.figures.notebook_figure import NotebookFigure
 
     return NotebookFigure(figsize=(width, height), facecolor=theme().ground, **options)
 
 
 def text_at(figure: Figure, left: float, top: float, text: str, **options: Any) -> None:
-    """Text at inches from the left and from the top; centred, if nothing else is said."""
+    """Text placed in inches from the left and from the top, centred by default."""
     width, height = figure.get_size_inches()
-    # Class words may hold dollar signs, which would be read as mathematics.
+    # Class names may contain dollar signs, which would be parsed as mathematics.
     settings = {"ha": "center", "va": "center", "parse_math": False, **options}
     figure.text(left / width, 1 - top / height, text, **settings)
 
 
 def image_at(figure: Figure, left: float, top: float, image: np.ndarray) -> Axes:
-    """An image [H, W, C] in [0, 1], `CELL` wide, every pixel a square."""
+    """An image [H, W, C] in [0, 1], `CELL` wide, with square pixels."""
     axes = axes_at(figure, left, top, CELL, CELL)
     show_image(axes, image)
     return axes
 
 
 def show_image(axes: Axes, image: np.ndarray) -> None:
-    """An image [H, W, C] in [0, 1]; of one channel, in grey."""
+    """An image [H, W, C] in [0, 1]; one channel is shown in grey."""
     _frame(axes)
     image = np.clip(image, 0, 1)
     shown = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
@@ -64,23 +64,23 @@ def _frame(axes: Axes) -> None:
 
 
 def axes_at(figure: Figure, left: float, top: float, wide: float, high: float) -> Axes:
-    """Axes of that size, placed in inches from the left and from the top."""
+    """Axes of this size, placed in inches from the left and from the top."""
     width, height = figure.get_size_inches()
     area = (left / width, 1 - (top + high) / height, wide / width, high / height)
     return figure.add_axes(area)
 
 
 def tidy(axes: Axes, grid: str = "both") -> None:
-    """The look of every plot: a faint grid and no frame above and to the right."""
+    """The look of every plot: a faint grid and no frame at the top and right."""
     axes.grid(alpha=0.25, axis=grid)  # type: ignore[arg-type]
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def class_word(label_names: Sequence[str], label: int, width: int = 30, lines: int = 1) -> str:
-    """A class's name on at most `lines` lines; of synonyms in a row too long, the first.
+    """A class name on at most `lines` lines; of a list of synonyms that is too long, the first.
 
-    A model may know classes that the images do not have: those go by their number.
+    A model may have classes that the images lack: those are shown by number.
     """
     name = label_names[label] if label < len(label_names) else f"class {label}"
     if len(name) > width * lines:
@@ -89,28 +89,28 @@ def class_word(label_names: Sequence[str], label: int, width: int = 30, lines: i
 
 
 def label_width(names: Iterable[str], size: float) -> float:
-    """Inches of a column that holds the longest of these words in letters of that size."""
+    """Inches of a column for the longest of these names at this font size."""
     return 0.2 + 0.0083 * size * max(map(len, names))
 
 
 def amplification(delta: np.ndarray) -> int:
-    """The whole factor, 1 or more, that shows a difference best.
+    """The integer factor, at least 1, that shows a difference best.
 
-    With it the 99th percentile of what has changed just reaches black or white.
+    With it the 99th percentile of the changed values just reaches black or white.
     """
-    # Divisions by 255 are done in more than one way, which leaves the last bit open.
+    # Divisions by 255 are implemented in different ways, so the last bit may differ.
     changed = np.abs(delta)[np.abs(delta) > 1e-6]
     large = float(np.percentile(changed, 99)) if changed.size else 1.0
     return max(1, int(0.5 / max(large, 1e-3) + 1e-3))
 
 
 def amplified(delta: np.ndarray, factor: float) -> np.ndarray:
-    """A difference of images as an image: grey is no change."""
+    """A difference of images as an image: grey means no change."""
     return np.clip(0.5 + factor * delta, 0, 1)
 
 
 def title_at(figure: Figure, left: float, title: str, top: float = 0.36) -> None:
-    """The title of a figure that is laid out in inches."""
+    """The title of a figure whose layout is in inches."""
     text_at(figure, left, top, title, size=15, weight="bold", ha="left")
 
 
@@ -126,13 +126,13 @@ def mark_chance(axes: Axes, chance: float) -> None:
 def spread_ticks(
     axes: Axes, values: Sequence[float], labels: Sequence[str], first: Iterable[float] = ()
 ) -> None:
-    """Ticks along x at these values, but for those whose labels would touch another's.
+    """Ticks along x at these values, except those whose labels would overlap another's.
 
     Args:
-      axes: with its limits and scale as they will be drawn.
-      values: rising.
+      axes: with its final limits and scale.
+      values: ascending.
       labels: one for each.
-      first: values that are kept before others; the ends come next.
+      first: values with priority; the extremes come next.
     """
     axes.set_xticks(values, labels)
     axes.set_xticks([], minor=True)
@@ -153,6 +153,6 @@ def spread_ticks(
 
 
 def images_heading(counts: Iterable[int], more: str = "") -> str | None:
-    """A legend's heading: how many images, where all curves are of as many; else None."""
+    """A legend's heading: the number of images if all curves have the same; else None."""
     found = set(counts)
     return f"{found.pop():,} images{more}" if len(found) == 1 else None

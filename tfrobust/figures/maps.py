@@ -1,4 +1,4 @@
-"""Maps side by side: by several methods, of one model or more."""
+"""Maps side by side: by several methods, for one or more models."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _GAP, _EDGE, _HEAD, _CAPTION, _BETWEEN = 0.07, 0.3, 1.15, 0.32, 0.25
 
 @dataclass(frozen=True)
 class MapsOfMethod:
-    """What one method says of N images.
+    """One method's maps of N images.
 
     Attributes:
-      values: float [N, H, W]; signed ones in [-1, 1], else in [0, 1].
-      signed: whether negative values speak against the class.
+      values: float [N, H, W]; signed maps in [-1, 1], others in [0, 1].
+      signed: whether negative values are evidence against the class.
     """
 
     values: np.ndarray
@@ -44,11 +44,11 @@ class MapsOfMethod:
 
 @dataclass(frozen=True)
 class MapsOfModel:
-    """What several methods say of one model, on clean images and on its adversarial ones.
+    """The maps of several methods for one model, on clean and on its adversarial images.
 
     Attributes:
       clean: the clean images.
-      adversarial: those made from them against this model.
+      adversarial: the images crafted from them against this model.
       clean_maps: one for each method.
       adversarial_maps: one for each method.
     """
@@ -65,8 +65,8 @@ class MapsByModel:
 
     Attributes:
       models: name -> its maps.
-      methods: how figures call the methods, in order.
-      labels: int [N], the true ones.
+      methods: the names of the methods in figures, in order.
+      labels: int [N], the true labels.
       class_names: by label.
     """
 
@@ -79,7 +79,7 @@ class MapsByModel:
         for name, one in self.models.items():
             lengths = {len(self.labels), len(one.clean.x), len(one.adversarial.x)}
             if len(lengths) != 1 or lengths == {0}:
-                raise UsageError(f"Maps of {name}: expected one label an image, found {lengths}.")
+                raise UsageError(f"Maps of {name}: expected one label per image, found {lengths}.")
             if not len(one.clean_maps) == len(one.adversarial_maps) == len(self.methods):
                 raise UsageError(f"Maps of {name}: expected those of {', '.join(self.methods)}.")
 
@@ -88,8 +88,8 @@ class MapsByModel:
 class Maps(Figure[MapsByModel]):
     """Model against model and clean against adversarial, by several methods.
 
-    For each image there is a row for each model: the clean image's maps, then the image that
-    an attack made for that model, and its maps; all of the class the model predicts.
+    Each image has one row per model: the clean image's maps, then the adversarial image crafted
+    against that model, and its maps; all for the class that the model predicts.
     """
 
     title: ClassVar[str] = "Maps, side by side"
@@ -125,7 +125,7 @@ class Maps(Figure[MapsByModel]):
 
 
 def _heads(figure: Drawing, left: float, head: str, columns: Sequence[str]) -> None:
-    """A block's head, and those of its columns."""
+    """The heading of a block, and those of its columns."""
     width = len(columns) * (CELL + _GAP)
     text_at(figure, left + width / 2, 0.68, head, size=12, weight="bold")
     for column, word in enumerate(columns):
@@ -136,7 +136,7 @@ def _heads(figure: Drawing, left: float, head: str, columns: Sequence[str]) -> N
 def _map_at(
     figure: Drawing, left: float, top: float, image: np.ndarray, maps: MapsOfMethod, row: int
 ) -> None:
-    """A signed map in red and blue; another over the image in grey."""
+    """A signed map in red and blue; any other overlaid on the image in grey."""
     if maps.signed:
         map_at(figure, left, top, maps.values[row])
         return

@@ -1,4 +1,4 @@
-"""A figure that a notebook shows where it is what a cell ends with."""
+"""A figure that a notebook shows if it is the last value of a cell."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 
 class NotebookFigure(Figure):
-    """As matplotlib's own, of which a notebook shows a picture only once pyplot has drawn one."""
+    """Like matplotlib's own, which a notebook only shows once pyplot has drawn a figure."""
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What a model says of labelled images, clean and under attack: the data of several figures."""
+"""A model's predictions for labelled images, clean and under attack: data of several figures."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tfrobust.errors import UsageError
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Classes that a model predicts.
+    """Predicted classes.
 
     Attributes:
       labels: int [N], N >= 1.
       clean: int [N], predicted on the clean images.
-      attacked: int [N], predicted on each image as the worst case of all attacks leaves it.
+      attacked: int [N], predicted on each image after the worst case of all attacks.
       robust: bool [N], correct on the clean image and under every attack.
-      class_names: by label; a class beyond them goes by its number.
+      class_names: by label; classes beyond them are shown by number.
     """
 
     labels: np.ndarray
@@ -42,19 +42,19 @@ class Outcomes:
 
     @property
     def classes(self) -> int:
-        """How many there are, those without a name among them."""
+        """The number of classes, including those without a name."""
         seen = (self.labels, self.clean, self.attacked)
         return max(len(self.class_names), *(int(values.max()) + 1 for values in seen))
 
 
 class ClassScores(NamedTuple):
-    """Accuracies by class, the most robust class first. C is the number of classes seen.
+    """Accuracies by class, the most robust class first. C is the number of classes that occur.
 
     Attributes:
       labels: int [C], classes that have an image.
-      images: int [C], how many.
-      clean: int [C], of those classified correctly.
-      robust: int [C], of those still classified correctly under every attack.
+      images: int [C], number of images.
+      clean: int [C], number classified correctly.
+      robust: int [C], number classified correctly under every attack.
     """
 
     labels: np.ndarray
@@ -77,7 +77,7 @@ def class_scores(found: Outcomes) -> ClassScores:
 
 
 def confusion(found: Outcomes) -> tuple[np.ndarray, np.ndarray]:
-    """How often each class is taken for each other, clean and under attack.
+    """How often each class is predicted as each other, clean and under attack.
 
     Returns:
       Two int [K, K]: true class against predicted class, on clean and on attacked images.

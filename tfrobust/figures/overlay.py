@@ -22,14 +22,14 @@ _GAP, _EDGE, _HEAD, _CAPTION, _BETWEEN = 0.07, 0.3, 1.15, 0.32, 0.3
 
 @dataclass(frozen=True)
 class Overlays:
-    """Images, clean and adversarial, and the same with what counts in red.
+    """Images, clean and adversarial, and the same with the gradient overlaid in red.
 
     Attributes:
       clean: the clean images, N >= 1.
-      adversarial: those made from them.
-      clean_red: float [N, H, W, 3], the clean ones with what counts in red.
-      adversarial_red: the same of the adversarial ones.
-      labels: int [N], the true ones.
+      adversarial: the images crafted from them.
+      clean_red: float [N, H, W, 3], the clean images with the overlay.
+      adversarial_red: the same for the adversarial images.
+      labels: int [N], the true labels.
       class_names: by label.
     """
 
@@ -44,7 +44,7 @@ class Overlays:
         lengths = {len(self.labels), *map(len, (self.clean.x, self.adversarial.x, self.clean_red,
                                                 self.adversarial_red))}  # fmt: skip
         if len(lengths) != 1 or lengths == {0}:
-            raise UsageError(f"Overlays: expected as many of each, 1 or more, found {lengths}.")
+            raise UsageError(f"Overlays: expected equal numbers, at least 1, found {lengths}.")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What figures were made with: those of explanations outlive the evaluation beside them."""
+"""Provenance of figures: those of explanations outlive the evaluation beside them."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from tfrobust.io import read_json, write_json
 
 #: The attack that all of them show.
 ATTACK = "PGD with 20 steps"
-#: The table of measures, which depends on the ball as figures of attacked images do.
+#: The table of measures, which depends on the ball like figures of attacked images.
 TABLE = "explanations"
 
 
 def shows_attack(name: str) -> bool:
-    """Whether what a figure's file, or the table, shows depends on the ball."""
+    """Whether the content of a figure's file, or of the table, depends on the ball."""
     figure = figure_of(name)
     return name == TABLE or (figure is not None and FIGURES[figure].shows_attack)
 
 
 def record(folder: Path, name: str, norm: str, eps: float) -> None:
-    """Notes in `made.json` which ball a figure, or the table, was made with.
+    """Records in `made.json` the ball of a figure or of the table.
 
     Args:
       folder: of the figures.
-      name: the figure's, without suffix; one that no attack is in is not noted.
+      name: the figure's, without suffix; one without an attack is not recorded.
       norm: of the ball.
       eps: its radius.
 
@@ -38,7 +38,7 @@ def record(folder: Path, name: str, norm: str, eps: float) -> None:
 
 
 def provenance(folder: Path) -> dict[str, dict[str, Any]]:
-    """Name -> 'attack', 'norm' and 'eps'; empty where nothing is noted or it cannot be read."""
+    """Name -> 'attack', 'norm' and 'eps'; empty if nothing is recorded or readable."""
     try:
         found = read_json(_file(folder))
     except (OSError, ValueError):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
-# Inches: letters are as large as those around it on a desktop's page.
+# Inches, chosen so that letters match the surrounding text on a desktop page.
 _SIZE = (5.4, 3.2)
 
 
@@ -25,10 +25,10 @@ class RunLine:
     """Accuracy of one run.
 
     Attributes:
-      name: as the legend has it.
-      x: eps, or epochs, rising.
-      accuracy: in [0, 1], one for each.
-      colour: number of the colour, from 0.
+      name: in the legend.
+      x: eps, or epochs, ascending.
+      accuracy: in [0, 1], one per x.
+      colour: index of the colour, from 0.
       dashed: for a second kind of line of the same run.
     """
 
@@ -41,7 +41,7 @@ class RunLine:
 
 @dataclass(frozen=True)
 class RunsByEps:
-    """The worst case of one run or more against the radius.
+    """The worst case of one or more runs against the radius.
 
     Attributes:
       lines: one for each run.
@@ -53,7 +53,7 @@ class RunsByEps:
 
     def __post_init__(self) -> None:
         if not any(len(one.x) for one in self.lines):
-            raise UsageError("Expected a line with a point or more, found none.")
+            raise UsageError("Expected a line with at least one point, found none.")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class RunByEpoch:
 
     Attributes:
       lines: clean and attacked.
-      stages: places where a stage begins.
+      stages: positions where a stage starts.
     """
 
     lines: Sequence[RunLine]
@@ -70,7 +70,7 @@ class RunByEpoch:
 
     def __post_init__(self) -> None:
         if not any(len(one.x) for one in self.lines):
-            raise UsageError("Expected a line with a point or more, found none.")
+            raise UsageError("Expected a line with at least one point, found none.")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class RunsAgainstEps(Figure[RunsByEps]):
 
 @dataclass(frozen=True)
 class RunAgainstEpochs(Figure[RunByEpoch]):
-    """A run's accuracy on 'select', with a line where each stage begins."""
+    """A run's accuracy on 'select', with a line where each stage starts."""
 
     title: ClassVar[str] = "Training"
     group: ClassVar[str] = "page"

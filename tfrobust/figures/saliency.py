@@ -31,7 +31,7 @@ _BLOCKS = (4, 4, 1)
 
 @dataclass(frozen=True)
 class Predicted:
-    """N images as one model sees them.
+    """N images with one model's predictions.
 
     Attributes:
       x: float32 [N, H, W, C] in [0, 1].
@@ -46,15 +46,15 @@ class Predicted:
 
 @dataclass(frozen=True)
 class SaliencyMaps:
-    """Images, clean and adversarial, with what a model looks at in each.
+    """Images, clean and adversarial, with maps of what a model looks at in each.
 
     Attributes:
       clean: the clean images, N >= 1.
-      adversarial: those made from them.
-      clean_maps: of the clean images the positive part of the gradient, the negative one and
+      adversarial: the images crafted from them.
+      clean_maps: for the clean images the positive and the negative part of the gradient, and
         SmoothGrad, each float [N, H, W] in [-1, 1].
-      adversarial_maps: the same of the adversarial images.
-      labels: int [N], the true ones.
+      adversarial_maps: the same for the adversarial images.
+      labels: int [N], the true labels.
       class_names: by label; long ones are wrapped.
     """
 
@@ -69,7 +69,7 @@ class SaliencyMaps:
         alike = self.clean.x.shape == self.adversarial.x.shape
         if not alike or len(self.labels) != len(self.clean.x) or not len(self.labels):
             raise UsageError(
-                "Expected as many adversarial images as clean ones, and as labels, 1 or more."
+                "Expected equal numbers of clean images, adversarial images and labels, at least 1."
             )
 
     @property
@@ -79,15 +79,15 @@ class SaliencyMaps:
 
 
 def group_of(labels: np.ndarray, clean: np.ndarray, adversarial: np.ndarray) -> np.ndarray:
-    """Which of `GROUPS` images belong to, by the classes that are predicted, int [N]."""
+    """The group in `GROUPS` of each image, by its predicted classes, int [N]."""
     return np.where(clean != labels, 2, np.where(adversarial != labels, 1, 0))
 
 
 @dataclass(frozen=True)
 class Saliency(Figure[SaliencyMaps]):
-    """A row for each image, grouped by `GROUPS`; a dozen fits a page.
+    """One row per image, grouped by `GROUPS`; a dozen fits a page.
 
-    A row holds the clean image and the adversarial one, each with its predicted class and
+    A row shows the clean image and the adversarial one, each with its predicted class and
     confidence and with three maps of that class's logit; then the amplified difference.
     """
 
@@ -97,12 +97,12 @@ class Saliency(Figure[SaliencyMaps]):
     shows_attack: ClassVar[bool] = True
 
     def draw(self, data: SaliencyMaps) -> Drawing:
-        """Draws the rows, below them what the colours mean."""
+        """Draws the rows, and a legend of the colours below them."""
         group = data.group
         rows = len(group) * (CELL + _CAPTION) + len(np.unique(group)) * _GROUP_TITLE
         figure = new_figure(list(_lefts())[-1] + CELL + _RIGHT, _TOP + rows + _BOTTOM)
         delta = data.adversarial.x - data.clean.x
-        # Grey is no change; the largest change just reaches black or white.
+        # Grey means no change; the largest change just reaches black or white.
         factor = max(1, int(0.5 / max(float(np.abs(delta).max()), 1e-3) + 1e-3))
         _header(figure, self.title, factor)
         top = _TOP
@@ -147,7 +147,7 @@ def caption_at(
     figure: Drawing, left: float, top: float, side: Predicted, row: int, label: int,
     class_names: Sequence[str], *, size: float = 9, width: int = 22,
 ) -> None:  # fmt: skip
-    """The class that a model sees in an image, right or wrong, and its probability."""
+    """The class that a model predicts for an image, marked right or wrong, and its probability."""
     right = side.predicted[row] == label
     words = class_word(class_names, int(side.predicted[row]), width)
     text_at(
@@ -171,7 +171,7 @@ def _legend(figure: Drawing) -> None:
     note = (
         "Maps: gradient of the predicted class's logit. Where it is positive (red), brighter\n"
         "pixels raise the logit; where it is negative (blue), they lower it. Each map is scaled\n"
-        "to its own 99th percentile, so the strengths of two maps do not compare."
+        "to its own 99th percentile, so the strengths of two maps are not comparable."
     )
     text_at(figure, lefts[2] + 0.25, height - 0.42, note, size=9, ha="left", color=theme().soft)
 

@@ -1,7 +1,7 @@
-"""One style for every figure: its colours, in light and in dark, and its letters.
+"""One style for every figure: its colours, light and dark, and its fonts.
 
-The colours are those of Okabe and Ito, https://jfly.uni-koeln.de/color/, which every kind of
-colour vision tells apart; on a dark ground they are lighter.
+The colours are those of Okabe and Ito, https://jfly.uni-koeln.de/color/, which people with any
+kind of colour vision can tell apart; on a dark background they are lighter.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.colors import LinearSegmentedColormap
 
-#: Dots in an inch of a PNG.
+#: Dots per inch of a PNG.
 DPI = 200
-#: The smallest letters, in points: 11 dots high where a PNG is shown at half its size.
+#: The smallest font size in points: 11 dots high if a PNG is shown at half its size.
 SMALLEST = 8.0
 
 
 @dataclass(frozen=True)
 class Theme:
-    """The colours of a ground.
+    """The colours for a light or dark background.
 
     Attributes:
-      ground: behind everything.
-      ink: of titles and labels.
-      soft: of words that matter less; at least 4.5 to 1 against the ground.
-      line: of frames.
-      neutral: of what is neither clean nor attacked.
-      clean: of clean images and what is right.
-      attacked: of attacked images.
-      wrong: of words in the colour of `attacked`, which need more contrast than lines.
-      further: of the curves after these.
+      ground: the background.
+      ink: titles and labels.
+      soft: secondary text; contrast of at least 4.5 to 1 with the background.
+      line: frames.
+      neutral: neither clean nor attacked.
+      clean: clean images and correct predictions.
+      attacked: attacked images.
+      wrong: text in the colour of `attacked`, which needs more contrast than lines.
+      further: curves after these.
     """
 
     ground: str
@@ -53,13 +53,13 @@ class Theme:
         return (self.attacked, self.clean, *self.further)
 
     def shades(self, colour: str) -> LinearSegmentedColormap:
-        """A map from the ground to a colour."""
+        """A colour map from the background to a colour."""
         from matplotlib.colors import LinearSegmentedColormap
 
         return LinearSegmentedColormap.from_list("shades", [self.ground, colour])
 
     def settings(self) -> dict[Any, Any]:
-        """The theme as matplotlib's settings."""
+        """The theme as matplotlib settings."""
         from cycler import cycler
 
         ground = ("figure.facecolor", "axes.facecolor", "savefig.facecolor")
@@ -92,13 +92,13 @@ _CURRENT: ContextVar[Theme] = ContextVar("theme", default=LIGHT)
 
 
 def theme() -> Theme:
-    """The theme that is drawn in; light, where none was entered."""
+    """The active theme; light by default."""
     return _CURRENT.get()
 
 
 @contextlib.contextmanager
 def using(entered: Theme) -> Iterator[Theme]:
-    """Draws in a theme. Matplotlib's settings are the process's: one thread draws at a time."""
+    """Activates a theme. Matplotlib's settings are per process: one thread draws at a time."""
     import matplotlib
 
     token = _CURRENT.set(entered)
@@ -110,7 +110,7 @@ def using(entered: Theme) -> Iterator[Theme]:
 
 
 def readable_on(colour: Any) -> str:
-    """Black or white letters, whichever stands out more on a colour."""
+    """Black or white text, whichever has more contrast with a colour."""
     return "#000000" if luminance(colour) > 0.18 else "#FFFFFF"
 
 

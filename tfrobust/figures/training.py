@@ -1,4 +1,4 @@
-"""The learning curves of a run, with a line where each stage begins and at the elbow."""
+"""The learning curves of a run, with a line where each stage starts and at the elbow."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class TrainingHistory:
     """A run's history.
 
     Attributes:
-      rows: one per epoch, with 'epoch', 'loss', 'stage' and 'blocks'; accuracies where they
-        were measured.
-      elbow: the epoch where validation turned, if it did.
+      rows: one per epoch, with 'epoch', 'loss', 'stage' and 'blocks'; accuracies if they were
+        measured.
+      elbow: the epoch after which validation turned, if it did.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -31,7 +31,7 @@ class TrainingHistory:
 
     def __post_init__(self) -> None:
         if not self.rows:
-            raise UsageError("Expected a history of one epoch or more, found none.")
+            raise UsageError("Expected a history of at least one epoch, found none.")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class LearningCurves(Figure[TrainingHistory]):
             _mark_stages(axes, data.rows)
             for row in data.rows:
                 if row.get("event"):
-                    _mark(axes, row["epoch"], "went back", theme().wrong, ":")
+                    _mark(axes, row["epoch"], "rolled back", theme().wrong, ":")
             if data.elbow is not None:
                 _mark(axes, data.elbow, f"elbow: epoch {data.elbow}", theme().ink, "-", 16)
             axes.set_xlabel("epoch")
@@ -71,7 +71,7 @@ def _losses(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
         found = _measured(rows, "select_loss")
         axes.plot(*found, color=theme().attacked, marker="o", ms=3, label="select")
         axes.legend(frameon=False, fontsize=8.5)
-    # After both lines: a limit that is set keeps what it holds then in view, and no more.
+    # After both lines: the limits are fixed by what is drawn by then.
     axes.set_ylim(bottom=0)
 
 
@@ -85,7 +85,7 @@ def _accuracies(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
         ("adv_accuracy", "train, adversarial", purple, ":"),
     )
     for key, label, colour, style in series:
-        # Not every method, not every stage and not every epoch measures every accuracy.
+        # Not every method, stage and epoch measures every accuracy.
         if any(key in row for row in rows):
             axes.plot(*_measured(rows, key), style, color=colour, label=label, marker="o", ms=3)
     axes.set_ylim(0, 1)
@@ -108,7 +108,7 @@ def _mark_stages(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _mark(axes: Axes, at: float, label: str, colour: str, style: str, up: int = 4) -> None:
     axes.axvline(at, color=colour, lw=0.8, ls=style)
-    # Stages are named above the curves, others at their foot: they never cover each other.
+    # Stages are named above the curves, other marks at the bottom: they never overlap.
     height, offset = (1, 3) if style == "--" else (0, up)
     axes.annotate(label, (at, height), xytext=(2, offset), fontsize=SMALLEST, color=colour,
                   xycoords=("data", "axes fraction"), textcoords="offset points")  # fmt: skip

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The best trials, the best first.
+    """The best trials in descending order.
 
     Attributes:
       title: of the figure.
-      labels: what tells each trial from the others.
+      labels: what distinguishes each trial from the others.
       goal: the metric of the bars.
-      scores: metric -> accuracies, one for each trial; `goal` among them.
+      scores: metric -> accuracies, one per trial; includes `goal`.
     """
 
     title: str
@@ -37,19 +37,19 @@ class Ranking:
 
     def __post_init__(self) -> None:
         if not self.labels or self.goal not in self.scores:
-            raise UsageError(f"Expected one trial or more with its {self.goal} accuracy.")
+            raise UsageError(f"Expected at least one trial with its {self.goal} accuracy.")
 
 
 @dataclass(frozen=True)
 class BestTrials(Figure[Ranking]):
-    """The best trials as bars, the best at the top; other accuracies as dots."""
+    """The best trials as bars, in descending order; other accuracies as dots."""
 
     title: ClassVar[str] = "The best trials"
     group: ClassVar[str] = "search"
     needs: ClassVar[type] = Ranking
 
     def draw(self, data: Ranking) -> Drawing:
-        """Draws a row for each trial."""
+        """Draws one row per trial."""
         wide, count = 0.075 * max(map(len, data.labels)), len(data.labels)
         figure = new_figure(wide + 4.6, 0.3 * count + 1.5, layout="constrained")
         axes = figure.subplots()
@@ -77,10 +77,10 @@ class TrialAxis:
     """One axis of the parallel coordinates.
 
     Attributes:
-      name: below it.
+      name: the label below it.
       heights: float [T], where each trial crosses it, in [0, 1].
       ticks: float [M], in [0, 1].
-      labels: one for each tick.
+      labels: one per tick.
     """
 
     name: str
@@ -91,11 +91,11 @@ class TrialAxis:
 
 @dataclass(frozen=True)
 class TrialLines:
-    """All trials through all their factors and accuracies, the best last.
+    """All trials with all their factors and accuracies, the best last.
 
     Attributes:
       axes: from the left.
-      goal: what they are ordered by.
+      goal: the metric that orders them.
     """
 
     axes: Sequence[TrialAxis]
@@ -103,14 +103,14 @@ class TrialLines:
 
     def __post_init__(self) -> None:
         if len({len(one.heights) for one in self.axes}) != 1 or not len(self.axes[0].heights):
-            raise UsageError("Expected as many trials on every axis, 1 or more.")
+            raise UsageError("Expected the same number of trials on every axis, at least 1.")
 
 
 @dataclass(frozen=True)
 class ParallelTrials(Figure[TrialLines]):
-    """A line for each trial through all its factors and accuracies.
+    """One line per trial through all its factors and accuracies.
 
-    The further from the ground's colour, the better; the best is vermilion.
+    The stronger the colour, the better; the best is vermilion.
     """
 
     title: ClassVar[str] = "All trials"
@@ -152,7 +152,7 @@ class TrialPairs:
     """Clean and robust accuracy of all trials.
 
     Attributes:
-      front: number -> (clean, robust) of the trials that no other beats in both, in rising
+      front: number -> (clean, robust) of the trials that no other beats in both, by ascending
         clean accuracy.
       rest: (clean, robust) of the others.
     """
@@ -162,7 +162,7 @@ class TrialPairs:
 
     def __post_init__(self) -> None:
         if not self.front:
-            raise UsageError("Expected one trial or more, found none.")
+            raise UsageError("Expected at least one trial, found none.")
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class ParetoFront(Figure[TrialPairs]):
     needs: ClassVar[type] = TrialPairs
 
     def draw(self, data: TrialPairs) -> Drawing:
-        """Draws a dot for each trial."""
+        """Draws one dot per trial."""
         figure = new_figure(5.6, 4.6, layout="constrained")
         axes = figure.subplots()
         if data.rest:
@@ -196,7 +196,7 @@ class ParetoFront(Figure[TrialPairs]):
 
 
 def _apart(data: TrialPairs) -> list[int]:
-    """Those of the front whose numbers do not run into the number before."""
+    """The trials of the front whose numbers do not overlap the previous one."""
     spans = np.ptp([*data.front.values(), *data.rest], axis=0)
     kept: list[int] = []
     for number, pair in data.front.items():

@@ -300,7 +300,7 @@ class _Explaining:
                 attacked=chosen.attacked[name],
                 seed=self.subject.config.seed,
                 explainers=self.methods,
-                shown=functools.partial(self._measuring, name),
+                on_method=functools.partial(self._measuring, name),
             )
             for name, model in self.models.items()
         }

@@ -70,10 +70,10 @@ def distances(
     """
     from tfrobust.figures.distances import MinimalDistancesFigure
     from tfrobust.radii.distances import distance_curves
-    from tfrobust.radii.minimal_distance import chosen, minimal_distance, norm_of
+    from tfrobust.radii.minimal_distance import minimal_distance, norm_of, open_attack
 
     pairs = [
-        (text, norm_of(chosen(text)[1], norm)) for text in attacks for norm in norms or (None,)
+        (text, norm_of(open_attack(text)[1], norm)) for text in attacks for norm in norms or (None,)
     ]
     subject, data, folder = _opened(subject, "distances", tell)
     found: list[MinimalDistances] = []

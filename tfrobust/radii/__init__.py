@@ -1,1 +1,1 @@
-"""How far each image can be changed: radii that are proved, and distances that attacks found."""
+"""How far each image can be changed: certified radii, and distances that attacks found."""

@@ -1,4 +1,4 @@
-"""What randomised smoothing proved: a radius for each image, and accuracy against it."""
+"""The result of randomised smoothing: a radius per image, and certified accuracy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from tfrobust.figures.certificates import CertifiedAccuracy, CertifiedCurves, RadiusCurve
 from tfrobust.io import csv_text, write_json, write_text
 
-#: The prediction of an image whose certification abstained.
+#: The prediction for an image whose certification abstained.
 ABSTAINED = -1
 #: Radii of the printed table, as multiples of sigma.
 _SHOWN = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
@@ -26,17 +26,17 @@ class Certificates:
     2019, https://arxiv.org/abs/1902.02918).
 
     Attributes:
-      model: what the classifier is called.
+      model: the classifier's name.
       labels: int32 [N].
       predictions: int32 [N], the certified class, or `ABSTAINED`.
-      radii: float64 [N], in L2 over pixels of [0, 1]; 0 where it abstained.
+      radii: float64 [N], in L2 over pixels of [0, 1]; 0 if it abstained.
       sigma: standard deviation of the noise, in pixels of [0, 1].
-      samples: noisy images that each probability is estimated on.
-      selection: noisy images that each class was chosen by.
-      alpha: the chance, for each image, that its certificate is wrong.
-      classes: that the model knows.
+      samples: noisy images per estimated probability.
+      selection: noisy images by which each class was selected.
+      alpha: the probability, for each image, that its certificate is wrong.
+      classes: number of the model's classes.
       seconds: of wall-clock time.
-      notes: what was found out about the model.
+      notes: what was detected about the model.
 
     Examples:
       >>> found = tr.certify(model, (x[:4], y[:4]), sigma=0.1, samples=200)
@@ -75,7 +75,7 @@ class Certificates:
         return float(np.mean(self.correct & (self.radii >= radius)))
 
     def curve(self) -> tuple[np.ndarray, np.ndarray]:
-        """Radii, rising from 0, and the certified accuracy at each: where the steps are."""
+        """Radii, ascending from 0, and the certified accuracy at each: the steps of the curve."""
         radii = np.unique(np.concatenate([[0.0], self.radii[self.correct]]))
         return radii, np.array([self.certified_accuracy(radius) for radius in radii])
 
@@ -121,7 +121,7 @@ class Certificates:
         return [folder / "certificates.json", folder / "certificates.csv", picture]
 
     def figure_data(self) -> CertifiedCurves:
-        """Certified accuracy against the radius, as its figure takes it."""
+        """Certified accuracy against the radius, in the form of its figure."""
         name = f"{self.model}, sigma {self.sigma:g}"
         radii, accuracy = self.curve()
         curve = RadiusCurve(name, radii, accuracy, len(self.labels))

@@ -32,9 +32,9 @@ from tfrobust.runtime import allow_concurrent_calls, tf
 from tfrobust.typing import Model, Source, Tensor
 from tfrobust.workers import Threads, Workers
 
-#: Seconds between two saves of what is certified so far.
+#: Seconds between two saves of the certificates so far.
 _SAVED_EVERY = 20.0
-# Draws of one image are split into seeds of two kinds, which never meet.
+# Seeds of an image's draws come in two kinds, which never coincide.
 _SELECTION, _ESTIMATION = 0, 1
 
 
@@ -54,36 +54,36 @@ def certify(
     resume_from: Path | str | None = None,
     on: str | Ray | None = None,
 ) -> Certificates:
-    """Certifies the classifier that returns the class `model` names most often under noise.
+    """Certifies the classifier that returns the class `model` predicts most often under noise.
 
-    Each image is shown with `selection` draws of Gaussian noise, which choose the class, and
-    with `samples` others, of which the share that names it is bounded from below (exactly, by
-    Clopper and Pearson, at confidence 1 - alpha). The radius is sigma times the normal
-    quantile of that bound; where the bound is no more than a half, it abstains. The proof
-    holds for any model: nothing has to be trained for it, though few models withstand noise that
-    they were not trained with (`--method noise`).
+    Each image is evaluated on `selection` draws of Gaussian noise, which select the class, and on
+    `samples` others, which bound the probability of that class from below (exactly, by Clopper
+    and Pearson, at confidence 1 - alpha). The radius is sigma times the normal quantile of that
+    bound; if the bound is at most a half, it abstains. The proof holds for any model, however it
+    was trained, though few models withstand noise that they were not trained with
+    (`--method noise`).
 
     Args:
       model: any classifier, as `evaluate` takes it.
       data: the images, as `evaluate` takes them.
-      sigma: standard deviation of the noise, in pixels of [0, 1], more than 0. Noisy pixels
-        are not clipped: the proof is about the noise as it is.
-      samples: noisy images for each estimate; the radius of an image that is never
-        misclassified grows with it.
-      selection: noisy images that choose the class.
-      alpha: the chance, for each image, that the certificate is wrong; in (0, 0.5).
+      sigma: standard deviation of the noise, in pixels of [0, 1], more than 0. Noisy pixels are
+        not clipped: the proof assumes unclipped noise.
+      samples: noisy images per estimate; the radius of an image that is never misclassified
+        grows with it.
+      selection: noisy images that select the class.
+      alpha: the probability, for each image, that the certificate is wrong; in (0, 0.5).
       batch_size: noisy images in a batch.
-      seed: of the noise; image i has the same draws whatever the other images are.
-      name: what the result calls the model.
-      view: what the model takes for pixels; None finds out, or else [0, 1].
+      seed: of the noise; the draws of image i do not depend on the other images.
+      name: the model's name in the result.
+      view: the model's input range; None detects it, falling back to [0, 1].
       class_names: the classes' names, by label.
-      resume_from: a file that keeps what is certified so far; where it is of the same model,
-        images and settings, work resumes from it. It is removed at the end.
-      on: spread the images over a Ray cluster, as in `evaluate`.
+      resume_from: a file for the certificates so far; if it is for the same model, images and
+        settings, work resumes from it. It is removed at the end.
+      on: distribute the images over a Ray cluster, as in `evaluate`.
 
     Raises:
-      UsageError: a setting is out of range, or a cluster without Ray installed.
-      TFRobustError: data or model do not fit, or the disk is full.
+      UsageError: a setting is out of range, or a cluster is given without Ray installed.
+      TFRobustError: data and model do not match, or the disk is full.
 
     Examples:
       >>> found = tr.certify(model, (x[:4], y[:4]), sigma=0.1, samples=200)
@@ -122,7 +122,7 @@ def lower_bound(successes: int, total: int, alpha: float) -> float:
 
 
 def radius_of(bound: float, sigma: float) -> float:
-    """The certified L2 radius for a class whose probability is at least `bound`; 0 for none."""
+    """The certified L2 radius for a class with probability at least `bound`; 0 if none."""
     from scipy.stats import norm
 
     return sigma * float(norm.ppf(bound)) if bound > 0.5 else 0.0
@@ -149,7 +149,7 @@ _UNDONE = -2
 
 
 class _Saved:
-    """What is certified so far, in memory and, where a file is named, on disk."""
+    """The certificates so far, in memory and, if a file is given, on disk."""
 
     def __init__(
         self, path: Path | str | None, images: ImageSet, settings: str, counts: Any
@@ -163,7 +163,7 @@ class _Saved:
             self._read(self.path)
 
     def note(self) -> None:
-        """Saves, where the last time is long enough ago."""
+        """Saves, if the last save is long enough ago."""
         if self.path and time.monotonic() - self._when >= _SAVED_EVERY:
             content = io.BytesIO()
             np.savez(content, key=np.array(self._key), predictions=self.predictions,
@@ -184,29 +184,29 @@ class _Saved:
                 self.predictions, self.radii = content["predictions"], content["radii"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise TFRobustError(
-                f"{path} is not what a certification left behind ({type(error).__name__}): "
+                f"{path} is not a certification's file ({type(error).__name__}): "
                 "delete it, or name another file."
             ) from error
 
 
 def _key(images: ImageSet, settings: str, counts: Any) -> str:
-    """What a resumed certification must share: settings, images, and the model's own counts."""
+    """What a resumed certification must match: settings, images, and the model's own counts."""
     digest = hashlib.sha256(settings.encode())
     digest.update(images.labels.tobytes())
     for first in range(0, len(images), 256):
         digest.update(images.images[first : first + 256].tobytes())
-    # The same model counts the same classes for the same draws.
+    # The same model gives the same counts for the same draws.
     digest.update(counts(images.images[0], (0, 0), 64).tobytes())
     return digest.hexdigest()
 
 
 class Counts:
-    """How often a classifier names each class of noisy images; pickled, its arguments alone.
+    """How often a classifier predicts each class on noisy images; pickled by its arguments.
 
     Args:
       classifier: from `as_classifier`.
       shape: (H, W, C) of the images.
-      dtype: of the images as the data holds them, 'uint8' or 'float32'.
+      dtype: of the stored images, 'uint8' or 'float32'.
       sigma: standard deviation of the noise, in pixels of [0, 1].
       size: noisy images in a batch.
     """
@@ -221,7 +221,7 @@ class Counts:
         return Counts, self._made_of
 
     def __call__(self, image: np.ndarray, seed: tuple[int, int], draws: int) -> np.ndarray:
-        """int [K], of so many draws around an image [H, W, C]."""
+        """int [K], for this many draws around an image [H, W, C]."""
         found = self._count(
             tf.constant(image), tf.constant(seed, tf.int32), tf.constant(draws, tf.int32)
         )
@@ -242,7 +242,7 @@ def _counter(
     logits: Callable[[Tensor], Tensor], shape: tuple[int, ...], dtype: str, classes: int,
     sigma: float, size: int,
 ) -> Callable[..., Tensor]:  # fmt: skip
-    """(image, seed int32 [2], draws) -> how often each class is named, int [K]."""
+    """(image, seed int32 [2], draws) -> how often each class is predicted, int [K]."""
     spec = (tf.TensorSpec(shape, tf.as_dtype(dtype)), tf.TensorSpec([2], tf.int32),
             tf.TensorSpec([], tf.int32))  # fmt: skip
 
@@ -256,7 +256,7 @@ def _counter(
             noise = tf.random.stateless_normal(tf.concat([[many], shape], axis=0), own)
             found = logits(tf.ensure_shape(image + sigma * noise, [None, *shape]))
             named = tf.argmax(found, axis=1, output_type=tf.int32)
-            # Logits that are not finite name no class.
+            # Non-finite logits count for no class.
             finite = tf.reduce_all(tf.math.is_finite(found), axis=1)
             named = tf.where(finite, named, classes)
             return done + many, total + tf.math.bincount(
@@ -273,7 +273,7 @@ def _counter(
 
 def _check(sigma: float, samples: int, selection: int, alpha: float, batch_size: int) -> None:
     if not 0 < sigma < float("inf"):
-        raise UsageError(f"sigma: expected a number above 0, found {sigma!r}.")
+        raise UsageError(f"sigma: expected more than 0, found {sigma!r}.")
     if not 0 < alpha < 0.5:
         raise UsageError(f"alpha: expected a number between 0 and 0.5, found {alpha!r}.")
     for name, value in (("samples", samples), ("selection", selection), ("batch_size", batch_size)):

@@ -1,4 +1,4 @@
-"""How far the nearest adversarial image of each image is, and accuracy against eps from that."""
+"""The distance of each image's nearest adversarial image, and accuracy against eps from it."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from tfrobust.figures.distances import DistanceCurves, MinimalDistancesFigure
 from tfrobust.io import csv_text, write_json, write_text
 from tfrobust.settings import format_eps
 
-#: Shares of the rightly classified images whose distance the printed table tells.
+#: Percentiles of the printed table, over the correctly classified images.
 _SHOWN = (10, 25, 50, 75, 90)
 
 
 @dataclass(frozen=True)
 class MinimalDistances:
-    """What one minimal-norm attack found on N images.
+    """The result of one minimal-norm attack on N images.
 
-    Each distance is an upper bound: of an image that was found, verified on the model itself.
+    Each distance is an upper bound: that of an image found, verified on the model itself.
 
     Attributes:
-      model: what the classifier is called.
-      attack: what was run.
+      model: the classifier's name.
+      attack: the attack's name.
       norm: of the distances: linf, l2, l1, or l0 (pixels).
       labels: int32 [N].
-      distances: float64 [N], in the units of the norm over pixels of [0, 1]; 0 where the image is
-        misclassified as it is, infinite where no adversarial image was found.
-      classes: that the model knows.
+      distances: float64 [N], in the units of the norm over pixels of [0, 1]; 0 if the clean image
+        is misclassified, infinite if no adversarial image was found.
+      classes: number of the model's classes.
       parameters: of the attack, name -> value.
       seconds: of wall-clock time.
-      notes: what was found out about the model.
+      notes: what was detected about the model.
 
     Examples:
       >>> found = tr.minimal_distance(model, (x[:16], y[:16]), "ddn:steps=30")
@@ -58,35 +58,35 @@ class MinimalDistances:
 
     @property
     def clean_accuracy(self) -> float:
-        """The share of images that are classified rightly without attack."""
+        """The share of images that are classified correctly without attack."""
         return self.accuracy(0.0)
 
     @property
     def found(self) -> float:
-        """The share of rightly classified images that an adversarial image was found for."""
+        """The share of correctly classified images for which an adversarial image was found."""
         return float(np.mean(np.isfinite(self._attacked))) if len(self._attacked) else 0.0
 
     @property
     def median(self) -> float:
-        """Of the rightly classified images; infinite where less than a half was found."""
+        """The median over correctly classified images; infinite if fewer than half were found."""
         return self.percentile(50)
 
     def percentile(self, share: float) -> float:
-        """The distance that `share` percent of the rightly classified images do not exceed.
+        """The distance that `share` percent of the correctly classified images do not exceed.
 
         Args:
           share: in [0, 100].
         """
         if not len(self._attacked):
             return 0.0
-        # Between two neighbours, as a median has it; infinite where either is.
+        # Between two neighbours, like a median; infinite if either is.
         ordered = np.sort(self._attacked)
         place = share / 100 * (len(ordered) - 1)
         low, high = ordered[int(np.floor(place))], ordered[int(np.ceil(place))]
         return float(low if low == high else low + (place % 1) * (high - low))
 
     def accuracy(self, eps: float) -> float:
-        """The share of images that no adversarial image was found for within `eps`.
+        """The share of images for which no adversarial image was found within `eps`.
 
         Args:
           eps: in the units of the norm, 0 or more.
@@ -94,13 +94,13 @@ class MinimalDistances:
         return float(np.mean(self.distances > eps))
 
     def curve(self) -> tuple[np.ndarray, np.ndarray]:
-        """Radii, rising from 0, and the accuracy at each: where the steps are."""
+        """Radii, ascending from 0, and the accuracy at each: the steps of the curve."""
         finite = self.distances[np.isfinite(self.distances)]
         radii = np.unique(np.concatenate([[0.0], finite]))
         return radii, np.array([self.accuracy(radius) for radius in radii])
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON entry: settings, shares and percentiles; null for what is infinite."""
+        """The JSON entry: settings, shares and percentiles; null for infinite values."""
         shown = {str(share): self.percentile(share) for share in _SHOWN}
         return {
             "model": self.model,
@@ -132,7 +132,7 @@ class MinimalDistances:
         """Writes minimal_distances.json, minimal_distances.csv and minimal_distances.png.
 
         Returns:
-          Their paths.
+          The paths written.
 
         Raises:
           TFRobustError: the disk is full or the folder cannot be written.
@@ -155,10 +155,10 @@ class MinimalDistances:
 
 
 def distance_curves(found: Sequence[MinimalDistances]) -> DistanceCurves:
-    """Accuracy against eps of several models or attacks, as their figure takes it.
+    """Accuracy against eps of several models or attacks, in the form of their figure.
 
     Raises:
-      UsageError: there is none, or their norms differ.
+      UsageError: the sequence is empty, or the norms differ.
     """
     norms = {one.norm for one in found}
     if len(norms) != 1:

@@ -27,7 +27,7 @@ from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
 from tfrobust.typing import Attack, MinimalAttack, Model, Source, Tensor
 
-# Attacked images are held for so many values at once.
+# Attacked images are kept for this many values at once.
 _HELD = 50_000_000
 
 
@@ -44,21 +44,21 @@ def minimal_distance(
     class_names: Sequence[str] | None = None,
     on: str | Ray | None = None,
 ) -> MinimalDistances:
-    """How far the nearest adversarial image of each image is, as far as the attack finds it.
+    """The distance of each image's nearest adversarial image, as found by the attack.
 
-    Every distance is measured on the image that the attack returned, and counts only where the
-    model itself misclassifies that image and its pixels are inside [0, 1].
+    Every distance is measured on the image that the attack returned, and counts only if the model
+    itself misclassifies that image and its pixels are inside [0, 1].
 
     Args:
       model: any classifier, as `evaluate` takes it.
       data: the images, as `evaluate` takes them.
-      attack: a minimal-norm attack, or its name with its settings, as the command line takes it:
-        'deepfool', 'cw', 'ddn', 'fmn', 'ead', 'sigma-zero', 'fab:early_stop=false'.
+      attack: a minimal-norm attack, or its name with settings in command-line syntax: 'deepfool',
+        'cw', 'ddn', 'fmn', 'ead', 'sigma-zero', 'fab:early_stop=false'.
       norm: of the distance, 'linf', 'l2', 'l1' or 'l0' (pixels); None is the attack's own.
-      name: what the result calls the model.
+      name: the model's name in the result.
       batch_size: images in a batch.
-      seed: of what an attack draws.
-      view: what the model takes for pixels; None finds out, or else [0, 1].
+      seed: of the attack's random draws.
+      view: the model's input range; None detects it, falling back to [0, 1].
       class_names: the classes' names, by label.
       on: spread the attack over a Ray cluster, as in `evaluate`.
 
@@ -73,54 +73,54 @@ def minimal_distance(
       True
     """
     start = time.perf_counter()
-    called, made = chosen(attack)
-    ball = ThreatModel(norm_of(made, norm), 0.0)
+    called, found = open_attack(attack)
+    ball = ThreatModel(norm_of(found, norm), 0.0)
     judge, images = open_pair(model, data, view=view, class_names=class_names)
     # A ball that holds every image: whatever the attack finds comes back as it is.
     ball = dataclasses.replace(ball, eps=ball.largest_radius(images.image_shape))
     with opened_workers(on) as workers:
         evaluator = Evaluator(judge, images, batch_size=batch_size, seed=seed, workers=workers)
-        distances = _distances(evaluator, made, ball)
+        distances = _distances(evaluator, found, ball)
     return MinimalDistances(
         name, called, ball.norm, images.labels.astype(np.int32), distances, judge.classes,
-        dataclasses.asdict(made), time.perf_counter() - start, judge.notes,
+        dataclasses.asdict(found), time.perf_counter() - start, judge.notes,
     )  # fmt: skip
 
 
-def chosen(attack: str | Attack) -> tuple[str, MinimalAttack]:
-    """What a minimal-norm attack is called, and the attack.
+def open_attack(attack: str | Attack) -> tuple[str, MinimalAttack]:
+    """A minimal-norm attack and its name.
 
     Raises:
       UsageError: it stops at the first image in a ball.
     """
     if isinstance(attack, str):
-        called, made = attack, make_attack(*parse(attack, ATTACKS, "attack"))
+        called, found = attack, make_attack(*parse(attack, ATTACKS, "attack"))
     else:
-        called, made = type(attack).__name__, attack
-    if not getattr(made, "minimal", False):
+        called, found = type(attack).__name__, attack
+    if not getattr(found, "minimal", False):
         raise UsageError(
-            "attack: expected one that looks for the nearest adversarial image, such as fmn or "
-            f"fab:early_stop=false, found {called}, which is content with any in a ball."
+            "attack: expected one that searches for the nearest adversarial image, such as fmn or "
+            f"fab:early_stop=false, found {called}, which stops at any image in a ball."
         )
-    return called, cast(MinimalAttack, made)
+    return called, cast(MinimalAttack, found)
 
 
 def norm_of(attack: MinimalAttack, norm: str | None) -> str:
-    """The norm that is asked for, or the attack's own.
+    """The given norm, or the attack's name.
 
     Raises:
-      UsageError: the attack does not have it.
+      UsageError: the attack does not support it.
     """
-    asked = attack.own_norm if norm is None else norm
-    if asked not in attack.norms:
+    name = attack.own_norm if norm is None else norm
+    if name not in attack.norms:
         raise UsageError(
-            f"norm: {type(attack).__name__} has {', '.join(attack.norms)}, found {asked!r}."
+            f"norm: {type(attack).__name__} supports {', '.join(attack.norms)}, found {name!r}."
         )
-    return asked
+    return name
 
 
 def _distances(evaluator: Evaluator, attack: Attack, ball: ThreatModel) -> np.ndarray:
-    """Of every image, float64 [N]; those that are misclassified without attack are at 0."""
+    """Distances of all images, float64 [N]; 0 for those misclassified without attack."""
     distances = np.zeros(len(evaluator.data))
     measure = _measurer(evaluator, ball)
     todo = np.flatnonzero(evaluator.clean.correct)
@@ -135,7 +135,7 @@ def _distances(evaluator: Evaluator, attack: Attack, ball: ThreatModel) -> np.nd
 
 
 def _measurer(evaluator: Evaluator, ball: ThreatModel) -> Callable[..., Any]:
-    """(x_adv, images as the data holds them, labels) -> distances, infinite where still right."""
+    """(x_adv, stored images, labels) -> distances, infinite if still classified correctly."""
     shape = [None, *evaluator.data.image_shape]
     spec = (tf.TensorSpec(shape, tf.float32),
             tf.TensorSpec(shape, tf.as_dtype(evaluator.data.images.dtype)),
@@ -147,5 +147,5 @@ def _measurer(evaluator: Evaluator, ball: ThreatModel) -> Callable[..., Any]:
         wrong = ~is_correct(evaluator.logits(x_adv), y) & ball.contains(x_adv, clean)
         return tf.where(wrong, ball.distance(x_adv, clean), float("inf"))
 
-    made: Callable[..., Any] = measure
-    return made
+    found: Callable[..., Any] = measure
+    return found

@@ -1,1 +1,1 @@
-"""Report: what is known of one run or of several, on one page."""
+"""Report: the data of one or several runs on one page."""

@@ -22,10 +22,10 @@ class Cell:
     """One accuracy: `hits` of `total` images.
 
     Attributes:
-      hits: images that were right.
-      total: all images.
+      hits: number of correct images.
+      total: number of images.
       doubted: its evaluation raised flags.
-      aside: a score beside the main ones, left out of a crowded figure.
+      aside: a secondary score, dropped from a crowded figure.
     """
 
     hits: int
@@ -46,14 +46,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Accuracies of models (rows) on what they were put to (columns).
+    """Accuracies of models (rows) under several conditions (columns).
 
     Attributes:
-      columns: what was measured, in order.
-      rows: model -> column -> accuracy; a model may lack some.
-      reported: column -> a score from elsewhere to hold them against.
+      columns: the conditions, in order.
+      rows: model -> column -> accuracy; a model may lack some columns.
+      reported: column -> a score reported elsewhere, for comparison.
       note: a line below the table.
-      ranked: whether the best of each column is marked.
+      ranked: whether the best value of each column is marked.
     """
 
     columns: tuple[str, ...]
@@ -63,7 +63,7 @@ class Comparison:
     ranked: bool = True
 
     def as_text(self) -> str:
-        """The table as Markdown, best of each column in bold."""
+        """The table as Markdown, the best of each column in bold."""
         lines = ["| model | " + " | ".join(self.columns) + " |"]
         lines.append("|---" * (len(self.columns) + 1) + "|")
         best = {
@@ -83,7 +83,7 @@ class Comparison:
         return "\n".join(lines)
 
     def as_csv(self) -> str:
-        """One line for each accuracy, with its interval."""
+        """One line per accuracy, with its interval."""
         rows: list[list[Any]] = []
         for model, cells in self.rows.items():
             for name, cell in cells.items():
@@ -104,7 +104,7 @@ def _shown(cell: Cell | None, best: float | None) -> str:
     return f"**{text}**" if cell.accuracy == best else text
 
 
-# What the columns of `from_evaluation` mean.
+# The meaning of the columns of `from_evaluation`.
 EVALUATION_NOTE = (
     "Each attack: images that survived it and the attacks before it; worst case: images that "
     "survived all of them."
@@ -115,8 +115,8 @@ def from_evaluation(path: Path) -> dict[str, Cell]:
     """The accuracies in an `evaluation.json`: clean, attacks, worst case, transfer, sweep.
 
     Returns:
-      Column -> accuracy. A column names the attack, where it aims, the norm unless it is
-      linf, and eps, so that only what was measured alike meets in one.
+      Column -> accuracy. A column names the attack, its target, the norm unless it is linf, and
+      eps, so that a column only combines equal conditions.
 
     Raises:
       UsageError: there is no such file.
@@ -134,7 +134,7 @@ def from_evaluation(path: Path) -> dict[str, Cell]:
 
 
 def differences(paths: Sequence[Path]) -> list[str]:
-    """Why evaluations cannot be compared, a sentence each; empty where they can.
+    """The reasons why evaluations cannot be compared, one sentence each; empty if they can.
 
     Args:
       paths: of files `evaluation.json` that `from_evaluation` has read.
@@ -186,7 +186,7 @@ def _cells(values: dict[str, Any]) -> dict[str, Cell]:
 
 def _column(name: str, entry: dict[str, Any], ball: dict[str, Any], eps: str) -> str:
     settings = entry["parameters"]
-    # FAB and APGD's targets are all classes in turn, and in their names.
+    # The targets of FAB and APGD are all classes in turn, as their names say.
     aim = settings.get("target", "").replace("_", " ") if settings.get("targeted") else ""
     return " ".join(filter(None, (name, aim, _at(ball, eps))))
 
@@ -207,7 +207,7 @@ def accuracy_on(
       workers: who does the batches; threads of this process if None.
 
     Raises:
-      TFRobustError: the model does not take these images or labels, or returns
+      TFRobustError: the model does not accept these images or labels, or returns
         probabilities.
     """
     evaluator = Evaluator(model, data, batch_size=batch_size, workers=workers)
@@ -216,9 +216,9 @@ def accuracy_on(
 
 
 def accuracies(found: Comparison, title: str) -> Accuracies:
-    """The table as its figure takes it: with the columns that fit, at most 40 bars.
+    """The data of the table's figure: with the columns that fit, at most 40 bars.
 
-    Above that the columns beside the main ones are left to the table.
+    Beyond that, the secondary columns appear only in the table.
     """
     columns = found.columns
     if len(columns) * len(found.rows) > 40:

@@ -1,4 +1,4 @@
-"""The fields that robustness leaderboards ask for, from the same data as the page."""
+"""The fields of robustness leaderboards, from the same data as the page."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _AUTOATTACK = ["apgd-ce", "apgd-t", "fab-t", "square"]
 
 
 def leaderboard_entry(run: RunData) -> dict[str, Any]:
-    """The entry of a run, with the names that RobustBench's JSON files use.
+    """The entry of a run, with the field names of RobustBench's JSON files.
 
-    Accuracies are percentages as strings, as there. `autoattack_acc` is there only where
-    standard AutoAttack was run, in its order, with its published settings, and nothing
-    before it; `reported` is the worst case over all attacks that were run.
+    Accuracies are percentages as strings, as there. `autoattack_acc` is only present if standard
+    AutoAttack was run, in its order, with its published settings, and nothing before it;
+    `reported` is the worst case over all attacks that were run.
 
-    `additional_data` says whether training began from pretrained weights: what those were
-    trained on comes in addition to the data set. Perturbed copies of its own training
-    images do not count. It is None where it is not known how the model was trained.
+    `additional_data` says whether training started from pretrained weights, whose data comes in
+    addition to the data set. Perturbed copies of the model's own training images do not count.
+    It is None if the training of the model is unknown.
 
     Croce et al. (2021), https://arxiv.org/abs/2010.09670.
     """
@@ -54,10 +54,10 @@ def _is_standard_autoattack(attacks: dict[str, Any], norm: str) -> bool:
     """Whether the first attacks were the published ones, each with its published settings."""
     if list(attacks)[: len(_AUTOATTACK)] != _AUTOATTACK or norm == "l0":
         return False
-    # Imported only here: it imports TensorFlow, which the report does without.
+    # Imported only here: it imports TensorFlow, which the report does not need.
     from tfrobust.attacks.autoattack import autoattack
 
-    # Those for fewer than 4 classes, which have another loss, are not the published ones.
+    # The variants for fewer than 4 classes have another loss, and are not the published ones.
     suite = autoattack("standard", norm=norm)
     published = {name: dataclasses.asdict(one) for name, one in suite.items()}
     asked = {name: attacks[name].get("parameters") for name in _AUTOATTACK}
@@ -68,7 +68,7 @@ def _notes(found: dict[str, Any], backbone: dict[str, Any]) -> Iterator[str]:
     yield from (flag["meaning"] for flag in found["flags"])
     weights = _pretrained(backbone)
     if weights is not None:
-        yield f"additional_data: training began from the pretrained weights {weights}"
+        yield f"additional_data: training started from the pretrained weights {weights}"
 
 
 def _pretrained(backbone: dict[str, Any]) -> str | None:

@@ -1,4 +1,4 @@
-"""The model card of a run: what the model is, how robust it is, what it is not for."""
+"""The model card of a run: what the model is, how robust it is, and what it is not for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tfrobust.report.summary import (
 from tfrobust.report.summary_data import data_rows
 from tfrobust.settings import format_eps
 
-# Packages whose version decides what the figures are; the rest is in environment.json.
+# Packages whose version affects the scores; the rest is in environment.json.
 _PACKAGES = ("tensorflow", "tf_keras", "numpy")
 
 
@@ -30,8 +30,8 @@ def model_card(run: RunData) -> str:
     """Markdown, after Mitchell et al. (2019), https://arxiv.org/abs/1810.03993.
 
     Args:
-      run: as the report and the leaderboard entry have it; an empty `config` stands for a
-        model whose training is not known.
+      run: the same data as for the report and the leaderboard entry; an empty `config` means a
+        model whose training is unknown.
     """
     found = run.evaluation
     low, high = found["robust_accuracy_interval"]
@@ -41,25 +41,25 @@ def model_card(run: RunData) -> str:
         f"## Measured on {found['num_examples']:,} images",
         "\n".join(_table(found)),
         f"The worst case's 95 % interval is {low:.3f} to {high:.3f}. Stronger attacks may lower "
-        "these\nfigures, none can raise them. Top-5 under attack is an upper bound: the attacks "
-        "aim at the\nfirst class.",
+        "these\nscores, none can raise them. Top-5 under attack is an upper bound: the attacks "
+        "target the\nfirst class.",
         "\n".join(f"- {name}: {text}" for name, text in attack_settings(found["attacks"])),
         "\n\n".join(_further(found)),
         "\n".join(f"- **Unreliable**: {f['name']}: {f['meaning']}" for f in found["flags"]),
         _rows("Data", data_rows(run)),
         _training(run),
         "## Limits",
-        "The figures hold for perturbations inside this ball, on images like these. They\n"
-        "say nothing of other norms, larger radii, rotations, weather or patches.",
+        "The scores apply to perturbations inside this ball, on images like these. They\n"
+        "say nothing about other norms, larger radii, rotations, weather or patches.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _origin(config: dict[str, Any]) -> str:
     if not config:
-        return "A model file: how it was trained is not known here."
+        return "A model file; its training is unknown."
     backbone, threat = config["backbone"], config["threat"]
-    alone = "" if weighs_clean(config) else " (the adversarial loss alone: clean images weigh 0)"
+    alone = "" if weighs_clean(config) else " (adversarial loss only: the clean weight is 0)"
     return (
         f"{backbone['name']} (weights: {file_name(backbone['weights'])}), trained with "
         f"`{method_of(config).name}`{alone} on `{file_name(config['data']['dataset'])}`; its "
@@ -82,7 +82,7 @@ def _table(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _further(found: dict[str, Any]) -> Iterator[str]:
-    """What was measured besides the attacks on the model itself."""
+    """Measurements other than attacks on the model itself."""
     moved, corrupted = transfer(found), found.get("corruptions")
     if moved:
         rows = ", ".join(f"{name} {accuracy:.3f}" for name, accuracy in moved["rows"])
@@ -91,7 +91,7 @@ def _further(found: dict[str, Any]) -> Iterator[str]:
         rows = ", ".join(
             f"{what} {own:.3f} and {made:.3f}" for what, own, made in converted["rows"]
         )
-        yield f"Beside the model that it was made of, {converted['original']}: {rows}."
+        yield f"Compared with the original model, {converted['original']}: {rows}."
     if corrupted:
         yield (
             f"Mean accuracy over {len(corrupted['by_corruption'])} corruptions: "
@@ -100,7 +100,7 @@ def _further(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _training(run: RunData) -> str:
-    """Settings, time and packages, of a model that was trained here."""
+    """Settings, time and packages of a model that was trained here."""
     if not run.config:
         return ""
     rows: list[tuple[str, Any]] = list(settings(run.config))

@@ -1,4 +1,4 @@
-"""The page: one self-contained HTML file, made of what the runs know of themselves."""
+"""The page: one self-contained HTML file with the data of the runs."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from tfrobust.report.summary_explanations import explanations
 def write_page(runs: Sequence[RunData], path: Path, *, title: str | None = None) -> Path:
     """Writes the report of one run, or of several side by side.
 
-    The file holds all it needs: it opens without a network, on a phone, in light and in
-    dark, and by keyboard alone.
+    The file is self-contained: it opens offline, on a phone, in light and dark mode, and works with
+    only a keyboard.
 
     Args:
       runs: at least one.
@@ -67,7 +67,7 @@ def write_page(runs: Sequence[RunData], path: Path, *, title: str | None = None)
 
 
 def _shown(run: RunData, number: int) -> dict[str, Any]:
-    """What the template asks of a run."""
+    """The template's data for one run."""
     found = run.evaluation
     return {
         "name": run.name,
@@ -93,7 +93,7 @@ def _shown(run: RunData, number: int) -> dict[str, Any]:
 
 
 def _eps_chart(runs: Sequence[RunData]) -> dict[str, str] | None:
-    """Accuracy against the radius, a line for each run, by its strongest attack."""
+    """Accuracy against the radius, one line per run, by its strongest attack."""
     norms = {run.evaluation["threat_model"]["norm"] for run in runs}
     curves = [_eps_points(run.evaluation) for run in runs]
     if len(norms) > 1 or all(len(points) < 3 for points in curves):
@@ -114,7 +114,7 @@ def _eps_points(found: dict[str, Any]) -> list[tuple[float, float]]:
 
 
 def _training_chart(run: RunData, number: int) -> dict[str, str] | None:
-    """Accuracy on 'select' after each epoch, and where stages begin."""
+    """Accuracy on 'select' after each epoch, and the starts of the stages."""
     rows = run.history
     if len(rows) < 2:
         return None
@@ -130,7 +130,7 @@ def _training_chart(run: RunData, number: int) -> dict[str, str] | None:
 
 
 def _embedded(figure: Figure[Any], data: Any) -> dict[str, str]:
-    """A figure as a page holds it: 'title', and 'light' and 'dark' as SVG."""
+    """A figure embedded in a page: 'title', and 'light' and 'dark' as SVG."""
     found = {"title": figure.title}
     for name, colours in THEMES.items():
         with using(colours):

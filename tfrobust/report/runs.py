@@ -1,4 +1,4 @@
-"""What a run folder knows of itself, as plain values."""
+"""The data in a run folder, as plain values."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Picture:
 
     Attributes:
       name: of the file, without suffix.
-      title: what the page calls it.
+      title: its title on the page.
       path: the file.
-      note: which attack it shows, where that is not the evaluation's; or empty.
-      dark: the same on a dark ground; None in runs of before.
-      unfolded: whether it is seen without a click.
+      note: the attack that it shows, if that is not the evaluation's; else empty.
+      dark: the dark version; None in older runs.
+      unfolded: whether it is shown expanded.
     """
 
     name: str
@@ -45,10 +45,10 @@ class RunData:
       path: the folder.
       config: `config.yaml`; empty for the results of a bare model.
       environment: `environment.json`, or empty.
-      history: rows of `history.csv`, numbers where they are some, or empty.
+      history: rows of `history.csv`, as numbers where possible, or empty.
       evaluation: `evaluation.json`.
       explanations: rows of `explanations.csv`, or empty.
-      explanations_note: which attack they were measured with, or empty.
+      explanations_note: the attack they were measured with, or empty.
       figures: in the page's order.
     """
 
@@ -70,11 +70,11 @@ def read_run(
 
     Args:
       path: the folder.
-      evaluation: what it was evaluated to be, where that is at hand; None reads it.
-      config: the settings that it was trained with, likewise.
+      evaluation: the evaluation, if already available; None reads it.
+      config: the training settings, likewise.
 
     Raises:
-      UsageError: it holds no evaluation.
+      UsageError: the folder contains no evaluation.
       TFRobustError: a file in it is damaged.
     """
     run = RunFolder(path)
@@ -100,7 +100,7 @@ def _evaluation(run: RunFolder) -> dict[str, Any]:
     if not run.evaluation.is_file():
         raise UsageError(
             f"{run.path}: expected {run.evaluation.name} of an evaluated run in it, found none: "
-            "make it with 'python -m pipelines.train' or 'python -m pipelines.evaluate'."
+            "create it with 'python -m pipelines.train' or 'python -m pipelines.evaluate'."
         )
     return _json(run.evaluation)
 
@@ -130,10 +130,10 @@ def _numbers(row: dict[str, str]) -> dict[str, Any]:
 
 
 def remove_evaluation_figures(folder: Path) -> int:
-    """Removes the figures of an evaluation whose `evaluation.json` is about to go.
+    """Removes the figures of an evaluation whose `evaluation.json` is about to be replaced.
 
     Returns:
-      How many there were.
+      The number of figures removed.
     """
     found = [path for path in folder.glob("*.png") if _of_evaluation(path.stem)]
     for path in found:
@@ -162,7 +162,7 @@ def _picture(path: Path, note: str) -> Picture:
 
 
 def _notes(folder: Path, evaluated: dict[str, Any]) -> dict[str, str]:
-    """What each figure of attacked images was made with, and where that is not the evaluation's."""
+    """The provenance of each figure of attacked images, if it differs from the evaluation's."""
     known = provenance(folder)
     names = [TABLE, *(path.stem for path in folder.glob("*.png") if shows_attack(path.stem))]
     return {name: _note(known.get(name), evaluated) for name in names}
@@ -170,9 +170,9 @@ def _notes(folder: Path, evaluated: dict[str, Any]) -> dict[str, str]:
 
 def _note(entry: dict[str, Any] | None, evaluated: dict[str, Any]) -> str:
     if entry is None:
-        return "Which eps it was attacked with is not recorded."
+        return "The eps of the attack is not recorded."
     norm, eps = entry["norm"], entry["eps"]
     text = f"Attacked by {entry['attack']}, {norm}, eps {format_eps(eps, norm)}"
     if (norm, eps) == (evaluated["norm"], evaluated["eps"]):
         return f"{text}."
-    return f"{text}; the evaluation is of {evaluated['norm']}, eps {evaluated['eps_text']}."
+    return f"{text}; the evaluation used {evaluated['norm']}, eps {evaluated['eps_text']}."

@@ -22,7 +22,7 @@ _SETTINGS = {
 def robustness_rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The robustness table: clean, each attack, each further radius, the worst case.
 
-    `top5` is None where it was not measured.
+    `top5` is None if it was not measured.
     """
 
     def row(name: str, eps: str, entry: dict[str, Any], key: str, top5: str) -> dict[str, Any]:
@@ -41,15 +41,15 @@ def robustness_rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def method_of(config: dict[str, Any]) -> Choice:
-    """The training method with the settings that were its own, of any run, old or new."""
+    """The training method with its own settings, for any run, old or new."""
     training = TrainingConfig.folded(config["training"])
     return Choice.from_plain(training["method"], "method")
 
 
 def weighs_clean(config: dict[str, Any]) -> bool:
-    """Whether the loss has a clean part where training ends; True of methods without such a weight.
+    """Whether the loss has a clean part at the end of training; True for methods without a weight.
 
-    Without it 'nsl' is adversarial training alone, under another name.
+    Without it 'nsl' is plain adversarial training under another name.
     """
     weight = method_of(config).settings.get("clean_weight")
     if weight is None:
@@ -60,12 +60,12 @@ def weighs_clean(config: dict[str, Any]) -> bool:
 
 
 def attack_settings(attacks: dict[str, Any]) -> list[tuple[str, str]]:
-    """(attack, its parameters in words); an older evaluation may not know them."""
+    """(attack, its parameters in words); an older evaluation may lack them."""
     return [(name, _parameters(entry.get("parameters") or {})) for name, entry in attacks.items()]
 
 
 def _parameters(values: dict[str, Any]) -> str:
-    """What is off is left out, and so is the goal of an attack that has none."""
+    """Disabled parameters are omitted, and so is the target of an untargeted attack."""
     aimless = values.get("targeted") is False
     unused = ("target", "reach_target") if aimless else ()
     words = [
@@ -83,7 +83,7 @@ def _parameter(name: str, value: Any) -> str:
 
 
 def cost(attacks: dict[str, Any]) -> Iterator[list[str]]:
-    """What each attack took, as texts; an older evaluation may not know all of it."""
+    """The cost of each attack, as text; an older evaluation may lack some of it."""
     columns = ("attacked", "gradient_evaluations", "forward_evaluations", "seconds")
     for name, entry in attacks.items():
         values = (entry.get(column) for column in columns)
@@ -91,7 +91,7 @@ def cost(attacks: dict[str, Any]) -> Iterator[list[str]]:
 
 
 def transfer(found: dict[str, Any]) -> dict[str, Any] | None:
-    """`head`, which says what was transferred, and `rows` of (model, accuracy); None if nothing."""
+    """`head`, a description of the transfer, and `rows` of (model, accuracy); None if nothing."""
     entry = found.get("transfer")
     if not entry:
         return None
@@ -100,7 +100,7 @@ def transfer(found: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def conversion(found: dict[str, Any]) -> dict[str, Any] | None:
-    """`original`, `agreement` and `rows` of (what, original, converted); None where it is none."""
+    """`original`, `agreement` and `rows` of (what, original, converted); None if not converted."""
     entry = found.get("conversion")
     if not entry:
         return None
@@ -122,7 +122,7 @@ def settings(config: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _setting(config: dict[str, Any], name: str, value: Any) -> Any:
-    """A value as people write it: a radius as a fraction, a file without its folders."""
+    """A value in the user's notation: a radius as a fraction, a file without its folders."""
     if name == "eps":
         return format_eps(value, config["threat"]["norm"])
     if name == "method":
@@ -131,7 +131,7 @@ def _setting(config: dict[str, Any], name: str, value: Any) -> Any:
 
 
 def file_name(place: str) -> str:
-    """A name, or of a path its last part: folders are of nobody else's concern."""
+    """A name, or the last part of a path: folders are private."""
     return Path(place).name
 
 
@@ -143,5 +143,5 @@ def environment(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def training_seconds(run: RunData) -> float:
-    """What training took in all, 0 where no history is known."""
+    """Total training time, 0 without a history."""
     return float(sum(row["seconds"] for row in run.history if row.get("seconds")))

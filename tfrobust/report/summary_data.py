@@ -1,4 +1,4 @@
-"""What images a run is of: names, classes, and how many there are of each split."""
+"""The images of a run: data set, classes, and the number of images in each split."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 from tfrobust.report.runs import RunData
 from tfrobust.report.summary import file_name
 
-# Class names that are spelled out.
+# Number of class names that are listed.
 _NAMED = 12
 
 
 def data_rows(run: RunData) -> list[tuple[str, str]]:
     """(name, value) of what is recorded about the images, the most important first.
 
-    The sizes of the splits are those that training noted in `environment.json`; where it
-    did not, 'test' is what was evaluated, and the parts are given as the settings have them.
+    The sizes of the splits come from `environment.json`; if training did not record them, 'test'
+    is the number of evaluated images, and the other splits are given as in the settings.
     """
     settings, sizes = run.config.get("data") or {}, run.environment.get("data") or {}
     rows = {
@@ -66,7 +66,7 @@ def _test(found: dict[str, Any], sizes: dict[str, Any]) -> str:
     text = f"{found['num_examples']:,} images evaluated"
     if sizes.get("test", 0) > found["num_examples"]:
         text += f" of {sizes['test']:,}"
-    return f"{text}, {min(counts):,} to {max(counts):,} of a class" if counts else text
+    return f"{text}, {min(counts):,} to {max(counts):,} per class" if counts else text
 
 
 def _augmentation(settings: dict[str, Any]) -> str:

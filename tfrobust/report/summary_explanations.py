@@ -1,4 +1,4 @@
-"""The table of explanations, as the page shows it: every measure, with its interval."""
+"""The table of explanations on the page: every measure, with its interval."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Explanations:
     """How good a model's explanations are.
 
     Attributes:
-      heads: of the columns that were measured.
-      rows: texts, 'model, method' and the number of images first.
-      meanings: (head, meaning) of each column.
+      heads: headings of the measured columns.
+      rows: text, starting with 'model, method' and the number of images.
+      meanings: (heading, meaning) of each column.
     """
 
     heads: list[str]
@@ -24,7 +24,7 @@ class Explanations:
 
 
 def explanations(rows: Sequence[dict[str, str]]) -> Explanations | None:
-    """The table made of the rows of `explanations.csv`; None where there are none."""
+    """The table from the rows of `explanations.csv`; None if there are none."""
     if not rows:
         return None
     shown = [column for column in COLUMNS if any(row.get(column) for row in rows)]
@@ -38,7 +38,7 @@ def explanations(rows: Sequence[dict[str, str]]) -> Explanations | None:
 
 
 def _images(row: dict[str, str]) -> str:
-    """How many; stability is of the attacked ones alone, which may be fewer."""
+    """The number of images; stability covers only the attacked ones, which may be fewer."""
     total, attacked = row["images"], row.get("attacked")
     return total if attacked in (None, "", total) else f"{total} ({attacked} attacked)"
 

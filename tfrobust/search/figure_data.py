@@ -1,4 +1,4 @@
-"""What the figures of a search show: which settings do what to which accuracy."""
+"""Data for the figures of a search: the effect of each setting on each accuracy."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from tfrobust.figures.factor import FactorScores
 from tfrobust.figures.grid import GridScores
 from tfrobust.figures.trials import Ranking, TrialAxis, TrialLines, TrialPairs
 from tfrobust.search.plan import OBJECTIVES, Search, finer, grid, key_of
-from tfrobust.search.results import METRICS, Row, complete, front, ranked, shown
+from tfrobust.search.results import METRICS, Row, complete, format_value, front, ranked
 from tfrobust.search.space import WEIGHTS, Factor, Value, base_value, spaced
 
-# A figure of two factors for each pair, up to so many factors.
+# A figure of two factors for each pair, up to this many factors.
 _PAIRS_UP_TO = 3
 _FEW = 3
-# Trials in the ranking, and values of a factor that all have a tick.
+# Trials in the ranking, and the largest number of values of a factor that all get a tick.
 _RANKED, _TICKS = 12, 8
-#: Caption of a line -> value of the factor -> the trial that is shown for it.
+#: Caption of a line -> value of the factor -> the trial that is drawn for it.
 Lines = dict[str, dict[Value, Row]]
 
 
 def search_figures(search: Search, rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Draws what applies to the trials that were measured.
+    """Draws the figures that apply to the trials that were measured.
 
-    `grid_1.png` (and `grid_2.png` for the finer grid after it, and so on): heat maps of a
-    grid, for each pair of at most three factors; `factor_NAME.png`: lines or bars against
-    one factor; `trials.png`: bars of the best; `parallel.png`: all factors of all trials;
-    `pareto.png`: clean against robust accuracy.
+    `grid_1.png` (and `grid_2.png` for the finer grid after it, and so on): heat maps of a grid,
+    for each pair of at most three factors; `factor_NAME.png`: lines or bars against one factor;
+    `trials.png`: bars of the best; `parallel.png`: all factors of all trials; `pareto.png`:
+    clean against robust accuracy.
 
     Returns:
       The files written.
@@ -63,7 +63,7 @@ def search_figures(search: Search, rows: Sequence[Row], folder: Path) -> list[Pa
 
 
 def values_of(rows: Sequence[Row], factor: Factor) -> list[Value]:
-    """The values of a factor that were tried, in order: numbers by size, words as given."""
+    """The values of a factor that were tried, in order: numbers ascending, words as given."""
     found = list(dict.fromkeys(row.point[factor.name] for row in rows))
     if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in found):
         return sorted(found, key=lambda v: float(cast(float, v)))
@@ -72,7 +72,7 @@ def values_of(rows: Sequence[Row], factor: Factor) -> list[Value]:
 
 
 def measured(rows: Sequence[Row]) -> list[str]:
-    """The metrics that every one of the rows has."""
+    """The metrics that all of the rows have."""
     return [name for name in METRICS if rows and all(name in row.metrics for row in rows)]
 
 
@@ -83,24 +83,24 @@ def _objective(search: Search) -> str:
 def factor_scores(search: Search, rows: Sequence[Row], factor: Factor) -> FactorScores:
     """Every measured accuracy against a factor.
 
-    With an initialisation among the factors there is a line for each. Where one factor was
-    varied at a time the others are as in the recipe; else, and where no complete trial has
+    If the initialisation is among the factors, each of its values has a line. If one factor was
+    varied at a time, the others are as in the recipe; otherwise, and if no complete trial has
     them so, a point is the best trial, by the objective, among those with its value.
 
     Args:
-      search: what was searched.
-      rows: its trials; those complete count.
+      search: the search.
+      rows: its trials; only complete ones count.
       factor: the one on the horizontal axis.
     """
-    # Where no trial has the others as in the recipe, its values being none of those tried,
-    # the best of all trials with each value is shown.
+    # If no trial has the others as in the recipe, because its values are not among those tried,
+    # the best of all trials with each value is drawn.
     alike = _comparable(search, complete(rows), factor)
     done = alike or complete(rows)
     names, lines, values = measured(done), _lines(search, done, factor), values_of(done, factor)
     how = _alone(search, factor) if search.one_at_a_time and alike else _best(search, done, lines)
     numbers = [cast(float, value) for value in values] if factor.numeric else None
     return FactorScores(
-        factor.name, how, [shown(value) for value in values], numbers,
+        factor.name, how, [format_value(value) for value in values], numbers,
         [METRICS[name] for name in names],
         {
             caption: {values.index(value): [row.metrics[name] for name in names]
@@ -113,40 +113,40 @@ def factor_scores(search: Search, rows: Sequence[Row], factor: Factor) -> Factor
 
 
 def _alone(search: Search, factor: Factor) -> str:
-    """What holds for the points of a factor that was varied alone."""
+    """A caption for the points of a factor that was varied alone."""
     start = initialisation(search)
-    # A crossed factor has lines of its own only where it is the initialisation.
+    # A crossed factor has its own lines only if it is the initialisation.
     known = (None, factor.name, start.name if start else None)
     crossed = "" if search.cross in known else f", the best {search.cross}"
     return f"the other factors as in the recipe{crossed}"
 
 
 def _best(search: Search, done: list[Row], lines: Lines) -> str:
-    """Which trials the points are, where the other factors vary too."""
+    """A caption for points at which the other factors vary too."""
     if sum(map(len, lines.values())) == len(done):
         return f"all {len(done)} trials"
-    return f"of each value the trial that is best by {_objective(search)} accuracy"
+    return f"for each value the best trial by {_objective(search)} accuracy"
 
 
 def initialisation(search: Search) -> Factor | None:
-    """The factor that says what the network starts from, if there is one."""
+    """The factor that sets the network's initial weights, if there is one."""
     return next((factor for factor in search.space if factor.setting == WEIGHTS), None)
 
 
 def _comparable(search: Search, done: list[Row], factor: Factor) -> list[Row]:
-    """All rows; of one factor at a time those in which the others are as in the recipe."""
+    """All rows; if one factor is varied at a time, those with the others as in the recipe."""
     if not search.one_at_a_time:
         return done
     crossed = {factor.name, search.cross}
     fixed = {f.name: base_value(search.config, f) for f in search.space if f.name not in crossed}
     kept = [row for row in done if all(row.point[k] == v for k, v in fixed.items())]
-    # The recipe's own value is a point of every factor, but an end of none.
+    # The recipe's own value is a point of every factor, but not an end of any.
     inside = [row for row in kept if row.point[factor.name] in factor.values]
     return inside or kept
 
 
 def _lines(search: Search, done: list[Row], factor: Factor) -> Lines:
-    """Of each line and value the best row."""
+    """The best row for each line and value."""
     start, lines = initialisation(search), cast(Lines, {})
     for row in reversed(ranked(done, search.objective)):
         split = start is not None and start is not factor
@@ -158,9 +158,9 @@ def _lines(search: Search, done: list[Row], factor: Factor) -> Lines:
 
 
 def _start(value: Value) -> str:
-    """What a network starts from, as a caption."""
+    """A network's initial weights, as a caption."""
     words = {"none": "from scratch", "imagenet": "from ImageNet"}
-    return words.get(str(value), f"from {shown(value)}")
+    return words.get(str(value), f"from {format_value(value)}")
 
 
 def grid_scores(
@@ -168,11 +168,11 @@ def grid_scores(
 ) -> GridScores:
     """Each measured accuracy on a grid of two factors.
 
-    With further factors a cell is its best trial by the objective.
+    If there are further factors, a cell is its best trial by the objective.
 
     Args:
-      search: what was searched.
-      rows: its trials; those complete count.
+      search: the search.
+      rows: its trials; only complete ones count.
       pair: the factors of the vertical and the horizontal axis.
       turn: 0 for the first grid, 1 for the finer one after it, and so on.
     """
@@ -185,16 +185,16 @@ def grid_scores(
             values[at] = row.metrics[name]
     title = "Accuracy on the grid" if turn == 0 else f"Accuracy on the finer grid {turn}"
     rest = len([factor for factor in search.space if len(values_of(done, factor)) > 1]) > 2
-    title += f", of each cell the trial that is best by {_objective(search)}" if rest else ""
+    title += f", for each cell the best trial by {_objective(search)}" if rest else ""
     return GridScores(
         title, pair[0].name, pair[1].name,
-        [shown(value) for value in down], [shown(value) for value in across],
+        [format_value(value) for value in down], [format_value(value) for value in across],
         {METRICS[name]: values for name, values in maps.items()},
     )  # fmt: skip
 
 
 def of_round(search: Search, done: list[Row], turn: int) -> list[Row]:
-    """The complete rows on the grid of a round, with those that earlier rounds had done."""
+    """The complete rows on the grid of a round, including those that earlier rounds ran."""
     space = search.space
     for number in range(turn):
         before = [row for row in done if row.round <= number]
@@ -204,7 +204,7 @@ def of_round(search: Search, done: list[Row], turn: int) -> list[Row]:
 
 
 def ranking(search: Search, rows: Sequence[Row]) -> Ranking:
-    """The best trials, the best first."""
+    """The best trials in descending order."""
     best = ranked(rows, search.objective)[:_RANKED]
     goal, *_ = OBJECTIVES[search.objective]
     names = dict.fromkeys([goal, *measured(best)])
@@ -216,13 +216,16 @@ def ranking(search: Search, rows: Sequence[Row]) -> Ranking:
 
 
 def _label(search: Search, rows: Sequence[Row], row: Row) -> str:
-    """The values that tell this trial from the others."""
+    """The values that distinguish this trial from the others."""
     varied = [f.name for f in search.space if len(values_of(rows, f)) > 1]
-    return ", ".join(f"{name} {shown(row.point[name])}" for name in varied) or f"trial {row.trial}"
+    return (
+        ", ".join(f"{name} {format_value(row.point[name])}" for name in varied)
+        or f"trial {row.trial}"
+    )
 
 
 def trial_lines(search: Search, rows: Sequence[Row]) -> TrialLines:
-    """All trials through all factors that vary and all accuracies, the best last."""
+    """All trials across all factors that vary and all accuracies, the best last."""
     order = ranked(rows, search.objective)[::-1]
     factors = [f for f in search.space if len(values_of(order, f)) > 1]
     axes = [
@@ -250,7 +253,7 @@ def _places(factor: Factor, rows: Sequence[Row]) -> np.ndarray:
 
 
 def _ticks(factor: Factor, rows: Sequence[Row]) -> tuple[np.ndarray, list[str]]:
-    """Places and labels: the values, or of many five between the ends in equal distances."""
+    """Positions and labels: the values, or, if there are many, five evenly spaced ones."""
     values = values_of(rows, factor)
     if factor.numeric and len(values) > _TICKS:
         low, high = cast(float, values[0]), cast(float, values[-1])
@@ -258,18 +261,18 @@ def _ticks(factor: Factor, rows: Sequence[Row]) -> tuple[np.ndarray, list[str]]:
         between = spaced(low, high, 5, log=log, integer=factor.integer)
         found = np.array(between, float)
         part = np.log(found / low) / np.log(high / low) if log else (found - low) / (high - low)
-        return part, [shown(value) for value in between]
+        return part, [format_value(value) for value in between]
     firsts = [next(row for row in rows if row.point[factor.name] == value) for value in values]
     places = _places(factor, firsts)
     kept = [0]
     for i, place in enumerate(places):
         if place - places[kept[-1]] >= 0.09:
             kept.append(i)
-    return places[kept], [shown(values[i]) for i in kept]
+    return places[kept], [format_value(values[i]) for i in kept]
 
 
 def trial_pairs(rows: Sequence[Row]) -> TrialPairs:
-    """Clean and robust accuracy of all trials, those of the Pareto front apart."""
+    """Clean and robust accuracy of all trials, with the Pareto front separate."""
     best = front(rows)
     kept = {row.trial for row in best}
     rest = [_pair(row) for row in complete(rows) if row.trial not in kept]

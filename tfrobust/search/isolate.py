@@ -1,4 +1,4 @@
-"""A trial in a process of its own: its memory ends with it, and so does its crash."""
+"""Runs a trial in its own process: neither its memory nor its crash outlives it."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from tfrobust.search.study import Objective, Pruned, Report
 
 @dataclass(frozen=True)
 class Isolated:
-    """An objective whose every call has a process of its own.
+    """An objective that runs every call in its own process.
 
-    What it prints goes to `log.txt` in the run folder. When the search is killed, the
-    process ends with it.
+    Its output goes to `log.txt` in the run folder. When the search is killed, the process ends
+    with it.
 
     Attributes:
-      objective: called there; it must be picklable.
+      objective: called in the process; it must be picklable.
     """
 
     objective: Objective
 
     def __call__(self, config: RunConfig, run: RunFolder, report: Report) -> dict[str, float]:
-        """Calls the objective in a new process, and passes its reports on.
+        """Calls the objective in a new process, and relays its reports.
 
         Raises:
-          Pruned: a report said stop.
+          Pruned: a report returned stop.
           TFRobustError: the objective failed, or its process died.
         """
-        # A fork of a process that runs TensorFlow's threads would hang.
+        # A fork of a process with running TensorFlow threads would hang.
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
         process = context.Process(target=_work, args=(self.objective, config, run, there))
@@ -69,13 +69,13 @@ def _listen(connection: Connection, report: Report) -> dict[str, float]:
 def _how_it_died(code: int | None) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
-        out_of_memory = ": out of memory, perhaps" if -code == signal.SIGKILL else ""
-        return f"The trial's process was ended by {name}{out_of_memory}."
+        out_of_memory = ": possibly out of memory" if -code == signal.SIGKILL else ""
+        return f"The trial's process was killed by {name}{out_of_memory}."
     return f"The trial's process ended with exit code {code} and no result."
 
 
 def _work(objective: Objective, config: RunConfig, run: RunFolder, connection: Any) -> None:
-    """What the process does."""
+    """The main function of the process."""
     _end_with_parent()
 
     def report(epoch: int, row: dict[str, Any]) -> bool:

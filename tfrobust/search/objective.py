@@ -1,4 +1,4 @@
-"""One trial: trains by a configuration, and measures the model that was kept."""
+"""One trial: trains with a configuration, and measures the model that was kept."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from tfrobust.search.study import Pruned, Report
 class Training:
     """The objective of a search: `fit`, then accuracies of the kept model.
 
-    'clean' is over all of 'select'; 'robust' under FGSM and PGD as after each epoch, on
-    `select_limit` images of it, always in the ball and with the steps of `config`,
-    whatever eps a trial trains at; 'perturbed_train' and 'perturbed_validation' on files
-    of `pipelines.perturb`. 'test' is not touched.
+    'clean' is measured on all of 'select'; 'robust' under FGSM and PGD as after each epoch, on
+    `select_limit` images of it, always in the ball and with the steps of `config`, whatever eps
+    a trial trains with; 'perturbed_train' and 'perturbed_validation' on files of
+    `pipelines.perturb`. 'test' is not touched.
 
     Attributes:
-      config: of the search, before any factor is set: how trials are measured.
+      config: of the search, before any factor is set: it defines how trials are measured.
       load: (data settings, seed) -> the images, split.
       build: (configuration, splits) -> the classifier.
-      perturbed_train: an .npz file, or None to leave it out.
-      perturbed_validation: an .npz file, or None to leave it out.
+      perturbed_train: an .npz file, or None to skip it.
+      perturbed_validation: an .npz file, or None to skip it.
     """
 
     config: RunConfig
@@ -41,16 +41,16 @@ class Training:
     perturbed_validation: str | None = None
 
     def __call__(self, config: RunConfig, run: RunFolder, report: Report) -> dict[str, float]:
-        """Trains into the run folder, going on with what is there, and measures.
+        """Trains into the run folder, resuming what is there, and measures.
 
         Raises:
-          Pruned: the report of an epoch said stop.
+          Pruned: the report of an epoch returned stop.
           TFRobustError: the loss is not finite, or a file cannot be read.
         """
         from tfrobust.runtime import import_quietly
 
         import_quietly()
-        # Asking for Keras imports TensorFlow, which must be quiet by now.
+        # Accessing Keras imports TensorFlow, which must be silenced by now.
         from tfrobust.runtime import keras, setup
 
         setup(seed=config.seed, precision=config.training.precision)
@@ -67,7 +67,7 @@ class Training:
             gc.collect()
 
     def _sets(self, splits: Splits) -> dict[str, ImageSet]:
-        """The perturbed sets, read before any training is done in vain."""
+        """The perturbed sets, read before training so that errors show early."""
         files = {
             "perturbed_train": self.perturbed_train,
             "perturbed_validation": self.perturbed_validation,
@@ -95,10 +95,10 @@ class Training:
     def _robust(
         self, config: RunConfig, run: RunFolder, splits: Splits, kept: dict[str, Any]
     ) -> float:
-        """Measured anew where the trial measured its epochs in another way.
+        """Measures again if the trial measured its epochs differently.
 
-        With mixed precision the epochs were measured in it; the kept model is float32, as
-        is all else that is measured of it.
+        With mixed precision the epochs were measured in it; the kept model is float32, as in all
+        other measurements.
         """
         if config.training.precision == "float32" and _select(config) == _select(self.config):
             return float(kept["select_pgd"])
@@ -108,7 +108,7 @@ class Training:
 
 
 def _select(config: RunConfig) -> tuple[Any, ...]:
-    """What decides an epoch's accuracy on 'select', beside its weights and the precision."""
+    """What determines an epoch's accuracy on 'select', besides weights and precision."""
     training = config.training
     how = (training.select_limit, training.select_steps)
     return config.threat, config.data, config.seed, *how
@@ -117,7 +117,7 @@ def _select(config: RunConfig) -> tuple[Any, ...]:
 def _fit(
     model: Any, splits: Splits, config: RunConfig, run: RunFolder, report: Report
 ) -> dict[str, Any]:
-    """Trains and returns the history's row of the epoch whose model is kept."""
+    """Trains and returns the history's row for the epoch whose model is kept."""
     from tfrobust.figures.training import LearningCurves, TrainingHistory
     from tfrobust.training.fit import fit
 
@@ -139,13 +139,13 @@ def accuracy(model: Any, data: ImageSet, batch_size: int = 128) -> float:
 
 
 def robust_accuracy(model: Any, select: ImageSet, config: RunConfig) -> float:
-    """Accuracy under FGSM and PGD, as `Selection` has it, on `select_limit` images."""
+    """Accuracy under FGSM and PGD, as `Selection` measures it, on `select_limit` images."""
     from tfrobust.data.pipeline import evaluation_batches
     from tfrobust.threat_model import ThreatModel
     from tfrobust.training.selection import Selection
 
     training = config.training
-    # The images that `fit` draws too, in its order: batches and random starts are the same.
+    # The same images as in `fit`, in the same order: batches and random starts are equal.
     chosen = select.sample(training.select_limit, config.seed)
     measured = Selection(
         model, evaluation_batches(chosen, training.batch_size),

@@ -1,4 +1,4 @@
-"""Trials on a Ray cluster, each in a process of its own."""
+"""Trials on a Ray cluster, each in its own process."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from tfrobust.search.study import Lost, Objective, Pruned, Report
 
 
 class OnRay:
-    """An objective whose every call is an actor of Ray, on whichever node has room.
+    """An objective that runs every call in a Ray actor, on whichever node has room.
 
-    What it prints goes to `log.txt` in the run folder, which all nodes have to see. Where a
-    node dies the trial is `Lost`: the search plans it again, and it goes on from its last
+    Its output goes to `log.txt` in the run folder, which all nodes must share. If a node dies
+    the trial is `Lost`: the search plans it again, and it resumes after its last complete
     epoch.
 
     Args:
-      objective: called there; functions in it are known there by name, or sent.
+      objective: called there; its functions are imported there by name, or sent.
       ray: the module, connected.
-      cluster: how large a worker is.
+      cluster: the size of a worker.
 
     Attributes:
-      at_once: how many trials fit on the nodes that are there when the search begins.
+      at_once: number of trials that fit on the nodes present when the search starts.
     """
 
     def __init__(self, objective: Objective, ray: Any, cluster: Ray) -> None:
         self._ray, self._packed = ray, ray.put(pack(objective))
         self._manner = versions(), cluster.cores
         self.at_once = max(slots(ray, cluster), 1)
-        # A process for each: memory that a training leaves behind ends with it.
+        # A process for each: memory that a training leaks ends with it.
         self._trial = ray.remote(
             num_cpus=cluster.cores, num_gpus=gpus_of(ray, cluster), max_restarts=0
         )(_Trial)
 
     def __call__(self, config: RunConfig, run: RunFolder, report: Report) -> dict[str, float]:
-        """Calls the objective on the cluster, and passes its reports on.
+        """Calls the objective on the cluster, and relays its reports.
 
         Raises:
-          Pruned: a report said stop.
+          Pruned: a report returned stop.
           Lost: its process or node died.
           TFRobustError: the objective failed.
         """
@@ -55,7 +55,7 @@ class OnRay:
         trial = self._trial.remote(self._manner, [self._packed], config, path, os.getcwd())
         try:
             while True:
-                kind, *content = self._ray.get(trial.told.remote())
+                kind, *content = self._ray.get(trial.next_message.remote())
                 if kind == "done":
                     return dict(content[0])
                 if kind == "failed":
@@ -71,19 +71,19 @@ class OnRay:
 
 
 class _Trial:
-    """What the process does: an actor, whose thread trains while it tells how far that is."""
+    """The main class of the process: an actor whose thread trains while it reports progress."""
 
     def __init__(
         self, manner: tuple[dict[str, str], int], packed: list[Any], config: RunConfig, path: str,
         folder: str,
     ) -> None:  # fmt: skip
-        self._told: queue.Queue[tuple[Any, ...]] = queue.Queue()
+        self._messages: queue.Queue[tuple[Any, ...]] = queue.Queue()
         what = manner, packed, config, path, folder
         threading.Thread(target=self._work, args=what, daemon=True).start()
 
-    def told(self) -> tuple[Any, ...]:
-        """('epoch', number, row), or how it ended; waits for it."""
-        return self._told.get()
+    def next_message(self) -> tuple[Any, ...]:
+        """('epoch', number, row), or the outcome; blocks until there is one."""
+        return self._messages.get()
 
     def _work(
         self, manner: tuple[dict[str, str], int], packed: list[Any], config: RunConfig, path: str,
@@ -95,18 +95,18 @@ class _Trial:
         try:
             settle_process(*manner)
             if Path(folder).is_dir():
-                # Paths of data and weights are those of the search.
+                # Paths of data and weights are relative to the search's folder.
                 os.chdir(folder)
             with output_to(run.path / "log.txt"):
                 found = unpack(ray.get(packed[0]))(config, run, self._report)
-            self._told.put(("done", found))
+            self._messages.put(("done", found))
         except TFRobustError as error:
-            self._told.put(("failed", str(error)))
+            self._messages.put(("failed", str(error)))
         except BaseException as error:
             text = " ".join(str(error).split())
-            self._told.put(("failed", f"{type(error).__name__}: {text}"))
+            self._messages.put(("failed", f"{type(error).__name__}: {text}"))
 
     def _report(self, epoch: int, row: dict[str, Any]) -> bool:
         # The search ends the process if the trial is to be pruned.
-        self._told.put(("epoch", epoch, row))
+        self._messages.put(("epoch", epoch, row))
         return False

@@ -16,7 +16,7 @@ from tfrobust.search.space import Factor, Point, apply, base_value, spaced
 from tfrobust.settings import to_dict
 
 SAMPLERS = ("grid", "random", "tpe")
-#: What can be optimised -> the metrics (`results.METRICS`); two make a Pareto front.
+#: Objective -> its metrics (`results.METRICS`); two make a Pareto front.
 OBJECTIVES = {
     "clean": ("clean",),
     "robust": ("robust",),
@@ -28,17 +28,17 @@ OBJECTIVES = {
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched, and how.
+    """The definition of a search.
 
     Attributes:
       space: the factors.
-      config: the settings of all trials but for the factors.
+      config: the settings shared by all trials, except the factors.
       objective: name in `OBJECTIVES`; maximised.
       sampler: 'grid', 'random' or 'tpe'.
-      trials: how many, for 'random' and 'tpe'.
-      refine: how many finer grids follow, each around the best point so far.
+      trials: number of trials, for 'random' and 'tpe'.
+      refine: number of finer grids to follow, each around the best point so far.
       one_at_a_time: vary each factor alone.
-      cross: the factor that is combined with each of the others then.
+      cross: the factor that is combined with each of the others in that case.
       prune: stop trials that are worse than the median of the others at the same epoch.
     """
 
@@ -60,8 +60,8 @@ class Search:
             )
         if self.refine and (self.one_at_a_time or self.objective == "pareto"):
             raise UsageError(
-                "--refine goes around the one best point of a grid: leave out --one-at-a-time "
-                "and --objective pareto."
+                "--refine follows the one best point of a grid: leave out --one-at-a-time and "
+                "--objective pareto."
             )
         if self.cross is not None and not self.one_at_a_time:
             raise UsageError("--cross needs --one-at-a-time: a grid crosses all factors anyway.")
@@ -73,15 +73,15 @@ class Search:
             )
         if self.prune and self.objective.startswith("perturbed"):
             raise UsageError(
-                "--prune compares trials epoch by epoch, and perturbed sets are measured after the "
-                f"last one alone: leave it out with --objective {self.objective}."
+                "--prune compares trials epoch by epoch, but perturbed sets only after "
+                f"the last one: leave it out with --objective {self.objective}."
             )
         for factor in self.space:
             for value in factor.values:
                 apply(self.config, self.space, {factor.name: value})
 
     def first_points(self) -> list[Point]:
-        """The points known before the first trial; none for 'tpe', which goes by results."""
+        """The points known before the first trial; none for 'tpe', which is guided by results."""
         if self.one_at_a_time:
             return one_at_a_time(self.space, self.config, self.cross)
         if self.sampler == "grid":
@@ -91,7 +91,7 @@ class Search:
         return []
 
     def spec(self) -> dict[str, Any]:
-        """Plain values that tell one search from another; more trials or rounds may follow."""
+        """Plain values that identify a search; more trials or rounds may be added."""
         return {
             "space": {f.name: [f.setting, *f.values, f.low, f.high, f.log] for f in self.space},
             "objective": self.objective,
@@ -112,19 +112,19 @@ def grid(space: tuple[Factor, ...]) -> list[Point]:
 def one_at_a_time(
     space: tuple[Factor, ...], config: RunConfig, cross: str | None = None
 ) -> list[Point]:
-    """Each factor varied alone, the others as the configuration has them.
+    """Each factor varied alone, the others at the configuration's values.
 
     Args:
       space: the factors.
-      config: what the others stay at.
+      config: the values of the others.
       cross: name of a factor, such as the initialisation, whose every value is combined
         with each value of each other factor.
 
     Returns:
-      Points of all factors; a setting that two factors lead to is there once.
+      Points of all factors; a setting that two factors lead to is included once.
 
     Raises:
-      UsageError: there is no factor `cross`.
+      UsageError: the factor `cross` does not exist.
     """
     names = [factor.name for factor in space]
     if cross is not None and cross not in names:
@@ -137,21 +137,21 @@ def one_at_a_time(
 
 
 def unique(points: Iterable[Point]) -> list[Point]:
-    """The points in their order, each once."""
+    """The points in order, without duplicates."""
     return list({key_of(point): point for point in points}.values())
 
 
 def key_of(point: Point) -> str:
-    """A text that is the same for the same values, whatever their order."""
+    """A key that depends on the values and not on their order."""
     return json.dumps(point, sort_keys=True)
 
 
 def finer(space: tuple[Factor, ...], best: Point) -> tuple[Factor, ...]:
     """The space of the next, finer grid: around the best point, at half the distance.
 
-    A factor with numbers gets its best value and those half-way to its two neighbours (in
-    ratios where the values are nearer to equal ratios); it never leaves the values that
-    were asked for. Any other factor stays at its best value.
+    A factor with numbers gets its best value and those half-way to its two neighbours (in ratios
+    if the values are closer to equal ratios); it never leaves the range of the given values. Any
+    other factor stays at its best value.
     """
     return tuple(_finer(factor, best[factor.name]) for factor in space)
 
@@ -172,7 +172,7 @@ def _finer(factor: Factor, best: typing.Any) -> Factor:
 
 
 def at_the_edge(space: tuple[Factor, ...], best: Point) -> list[str]:
-    """The names of the factors whose best value is the least or greatest one tried."""
+    """The names of the factors whose best value is the smallest or largest one tried."""
     found = []
     for factor in space:
         if factor.numeric and len(factor.values) > 1:
@@ -183,7 +183,7 @@ def at_the_edge(space: tuple[Factor, ...], best: Point) -> list[str]:
 
 
 def random_points(space: tuple[Factor, ...], count: int, seed: int) -> list[Point]:
-    """`count` points drawn by Optuna's random sampler; the first are the same for any count."""
+    """`count` points drawn by Optuna's random sampler; a larger count extends the sequence."""
     import optuna
 
     sampler = optuna.samplers.RandomSampler(seed=seed)
@@ -196,7 +196,7 @@ def random_points(space: tuple[Factor, ...], count: int, seed: int) -> list[Poin
 
 
 def suggest(trial: typing.Any, factor: Factor) -> typing.Any:
-    """A value of the factor as the study's sampler chooses it, from its list or its range."""
+    """A value of the factor chosen by the study's sampler, from its list or its range."""
     import optuna
 
     trial = typing.cast(optuna.trial.Trial, trial)
@@ -209,11 +209,11 @@ def suggest(trial: typing.Any, factor: Factor) -> typing.Any:
 
 
 def record(trial: Any, search: Search, point: Point) -> None:
-    """Puts planned values where Optuna, and its dashboard, look for parameters."""
+    """Records planned values where Optuna, and its dashboard, look for parameters."""
     for factor in search.space:
         value, values = point[factor.name], factor.values
         if search.one_at_a_time:
-            # The recipe's own value is a point too; Optuna wants the same choices each time.
+            # The recipe's own value is a point too; Optuna requires the same choices in each trial.
             values = tuple(dict.fromkeys((*values, base_value(search.config, factor))))
         if not dataclasses.replace(factor, values=values).numeric:
             trial.suggest_categorical(factor.name, values)

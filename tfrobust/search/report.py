@@ -1,4 +1,4 @@
-"""What a search leaves behind: table, best settings, figures, and what is printed."""
+"""The output of a search: table, best settings, figures, and the printed text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tfrobust.config import RunConfig
 from tfrobust.progress import clock
 from tfrobust.search.figure_data import search_figures
 from tfrobust.search.plan import Search, at_the_edge, key_of
-from tfrobust.search.results import METRICS, Row, complete, front, ranked, shown, write_table
+from tfrobust.search.results import METRICS, Row, complete, format_value, front, ranked, write_table
 from tfrobust.search.space import Factor, apply, base_value
 from tfrobust.settings import save_yaml
 
@@ -22,11 +22,11 @@ _SHOWN = 5
 def write_report(search: Search, rows: Sequence[Row], folder: Path) -> str:
     """Writes `trials.csv`, `best.yaml` and the figures.
 
-    `best.yaml` is the whole configuration of the best trial; of a Pareto front, of the
-    trial with the largest sum of both accuracies.
+    `best.yaml` is the whole configuration of the best trial; for a Pareto front, of the trial
+    with the largest sum of both accuracies.
 
     Returns:
-      What the command line prints: the best trials, and how to train the best again.
+      The text to print: the best trials, and how to train the best again.
 
     Raises:
       TFRobustError: a file cannot be written.
@@ -48,32 +48,32 @@ def write_report(search: Search, rows: Sequence[Row], folder: Path) -> str:
 
 def _counts(rows: Sequence[Row]) -> str:
     states = [row.state for row in rows]
-    told = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
+    counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
     seconds = sum(row.seconds or 0 for row in rows)
-    text = f"Trials: {', '.join(told)}; {clock(seconds)} in all."
+    text = f"Trials: {', '.join(counts)}; {clock(seconds)} in all."
     if "running" in states or "waiting" in states:
         text += (
-            " Those running belong to other processes, or to one killed on another machine: run "
+            " Running trials belong to other processes, or to one killed on another machine: run "
             "again later to complete the table."
         )
     open_ends = {key_of(row.point) for row in rows if row.state == "interrupted"}
     lost = len(open_ends - {key_of(row.point) for row in rows if row.state != "interrupted"})
     if lost:
-        text += f" Given up, as their process died each time: {lost} (again: --retry-failed)."
+        text += f" Given up, as their process died each time: {lost} (--retry-failed repeats them)."
     return text
 
 
 def _line(row: Row) -> str:
     found = ", ".join(f"{METRICS[k]} {v:.3f}" for k, v in row.metrics.items() if k in METRICS)
-    values = ", ".join(f"{name} {shown(value)}" for name, value in row.point.items())
+    values = ", ".join(f"{name} {format_value(value)}" for name, value in row.point.items())
     return f"  trial {row.trial}: {found} ({values})"
 
 
 def _edges(search: Search, rows: Sequence[Row], best: Row) -> list[str]:
-    """A hint where a better value may lie outside of what was tried."""
+    """A hint if a better value may lie outside the range that was tried."""
     tried = [dataclasses.replace(factor, values=_tried(rows, factor)) for factor in search.space]
     names = at_the_edge(tuple(tried), best.point)
-    return [f"Best at the edge of what was tried, so a wider space may be better: "
+    return [f"The best values are at the edge of the range, so a wider space may be better: "
             f"{', '.join(names)}."] if names else []  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def _command(search: Search, best: Row, folder: Path) -> list[str]:
 
 
 def _flag(search: Search, factor: Factor, value: Any) -> str:
-    """A factor's value as a flag of `pipelines.train`; as NAME=VALUE where there is none."""
+    """A factor's value as a flag of `pipelines.train`; as NAME=VALUE if there is no flag."""
     group, _, name = factor.setting.rpartition(".")
     one_stage = len(search.config.training.stages) == 1
     if group.startswith("training.stages."):

@@ -1,4 +1,4 @@
-"""What a search found: its trials as rows, the table as CSV, and the best of them."""
+"""The results of a search: its trials as rows, the table as CSV, and the best of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tfrobust.search.plan import OBJECTIVES
 from tfrobust.search.space import Factor, Point, Value
 from tfrobust.search.trial_folder import run_name
 
-#: What is measured of every trial -> how figures call it.
+#: Metric -> its name in figures.
 METRICS = {
     "clean": "clean",
     "perturbed_train": "perturbed train",
@@ -32,13 +32,13 @@ class Row:
     """One trial.
 
     Attributes:
-      trial: its number, in the order in which trials were planned.
-      run: its folder's name in `trials`; one that is begun again has that of the first.
+      trial: its number, in the order of planning.
+      run: its folder's name in `trials`; a repeated trial has that of the first attempt.
       round: 0 for the first grid, 1 for the finer one around its best, and so on.
-      state: 'complete', 'pruned', 'failed', 'interrupted' (and tried again), 'running' or
+      state: 'complete', 'pruned', 'failed', 'interrupted' (and repeated), 'running' or
         'waiting'.
-      point: factor -> value; empty as long as it waits to be drawn.
-      metrics: name in `METRICS` -> accuracy in [0, 1], where measured; and 'best_epoch'.
+      point: factor -> value; empty until it is drawn.
+      metrics: name in `METRICS` -> accuracy in [0, 1], if measured; and 'best_epoch'.
       seconds: from its start to its end, or None.
       error: why it failed, or None.
     """
@@ -54,7 +54,7 @@ class Row:
 
 
 def rows_of(study: optuna.Study) -> list[Row]:
-    """All trials of a study, by number; those that another process had done are left out."""
+    """All trials of a study, by number, without those that another process had already run."""
     trials = study.get_trials(deepcopy=False)
     return [_row(trial) for trial in trials if _counts(trial)]
 
@@ -81,15 +81,15 @@ def _row(trial: optuna.trial.FrozenTrial) -> Row:
 
 
 def complete(rows: Sequence[Row]) -> list[Row]:
-    """The rows that were trained to their end and measured."""
+    """The rows that were trained to the end and measured."""
     return [row for row in rows if row.state == "complete"]
 
 
 def ranked(rows: Sequence[Row], objective: str) -> list[Row]:
-    """The complete rows, the best first.
+    """The complete rows in descending order.
 
-    By the objective, then by the sum of all that was measured, then by number. For
-    'pareto' that is by the sum of both.
+    Sorted by the objective, then by the sum of all metrics, then by number. For 'pareto' the sum
+    of both comes first.
     """
     names = OBJECTIVES[objective]
     return sorted(
@@ -103,9 +103,9 @@ def ranked(rows: Sequence[Row], objective: str) -> list[Row]:
 
 
 def front(rows: Sequence[Row]) -> list[Row]:
-    """The complete rows that no other beats in both clean and robust accuracy.
+    """The complete rows that no other row beats in both clean and robust accuracy.
 
-    From the most robust to the most accurate one.
+    In order from the most robust to the most accurate.
     """
     pairs = [(row.metrics["clean"], row.metrics["robust"], row) for row in complete(rows)]
     kept = [
@@ -119,8 +119,8 @@ def front(rows: Sequence[Row]) -> list[Row]:
     return [row for _, _, row in sorted(kept, key=lambda entry: (entry[0], entry[2].trial))]
 
 
-def shown(value: Any) -> str:
-    """A value as a line or a picture shows it: short numbers, file names without folders."""
+def format_value(value: Any) -> str:
+    """A value for a line or a figure: short numbers, file names without folders."""
     if isinstance(value, float):
         return f"{value:.3g}"
     path = Path(str(value))
@@ -128,7 +128,7 @@ def shown(value: Any) -> str:
 
 
 def write_table(rows: Sequence[Row], space: Sequence[Factor], path: Path) -> None:
-    """Writes the table as CSV: trial, factors, metrics; absent values stay empty.
+    """Writes the table as CSV: trial, factors, metrics; missing values are empty.
 
     Raises:
       TFRobustError: the file cannot be written.
@@ -145,7 +145,7 @@ def write_table(rows: Sequence[Row], space: Sequence[Factor], path: Path) -> Non
 
 
 def _bare(text: str | None) -> str | None:
-    """Words without JSON's quotes, where they cannot be taken for anything else."""
+    """Words without JSON's quotes, if that is unambiguous."""
     if text is None or not text.startswith('"'):
         return text
     word = str(json.loads(text))

@@ -1,4 +1,4 @@
-"""What is varied: factors, each a setting of a run with its values or its range."""
+"""The search space: factors, each a setting of a run with its values or its range."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tfrobust.run import RunFolder
 from tfrobust.settings import from_dict, merge, parse_number, to_dict
 
 Value = bool | int | float | str | None
-#: Factor name -> value: one setting of all factors.
+#: Factor name -> value: one combination of all factors.
 Point = dict[str, Value]
 
 WEIGHTS = "backbone.weights"
 _STAGE = "training.stages.1."
-#: Short names of the factors that are varied most -> the setting.
+#: Short names of the most common factors -> the setting.
 NAMED = {
     "batch_size": "training.batch_size",
     "learning_rate": _STAGE + "learning_rate",
@@ -35,7 +35,7 @@ NAMED = {
     "eps": "threat.eps",
     "steps": "training.steps",
 }
-# What trials are compared on must be the same for all.
+# Settings that must be the same for all trials, so that they can be compared.
 _FIXED = ("seed", "data.", "evaluation.", "training.select_")
 _FREE = ("data.limit_train", "data.augment_with")
 _POINTS = 5
@@ -47,12 +47,12 @@ class Factor:
     """One setting that is varied.
 
     Attributes:
-      name: what the user calls it; a column of the table.
-      setting: its place in `RunConfig`; stages are counted from 1.
+      name: the user's name for it; a column of the table.
+      setting: its path in `RunConfig`; stages are counted from 1.
       values: the points of a grid, in order.
-      low: the least value of a range, or None for a list of values.
-      high: the greatest value of a range.
-      log: whether the range is walked in equal ratios.
+      low: the lower end of a range, or None for a list of values.
+      high: the upper end of a range.
+      log: whether the range is divided in equal ratios.
       integer: whether only whole numbers are valid.
     """
 
@@ -66,12 +66,12 @@ class Factor:
 
     @property
     def numeric(self) -> bool:
-        """Whether its values are numbers, in an order."""
+        """Whether its values are ordered numbers."""
         return all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in self.values)
 
     @property
     def geometric(self) -> bool:
-        """Whether its values are nearer to equal ratios than to equal steps."""
+        """Whether its values are closer to equal ratios than to equal steps."""
         if self.log or not self.numeric:
             return self.log
         values = sorted(typing.cast(list[float], list(self.values)))
@@ -86,11 +86,11 @@ def parse_space(space: str | Mapping[str, Any]) -> tuple[Factor, ...]:
     """The factors of a space.
 
     Args:
-      space: 'batch_size=32,64;learning_rate=1e-5..1e-3:log:5', or as YAML has it, a
-        mapping from each name to a list of values or to a text 'LOW..HIGH[:log][:POINTS]'.
+      space: 'batch_size=32,64;learning_rate=1e-5..1e-3:log:5', or, as in YAML, a mapping from
+        each name to a list of values or to a text 'LOW..HIGH[:log][:POINTS]'.
 
     Raises:
-      UsageError: a name is unknown or cannot be searched, or its values do not fit it.
+      UsageError: a name is unknown or cannot be searched, or its values are invalid.
     """
     entries = _entries(space) if isinstance(space, str) else dict(space)
     factors = tuple(_factor(str(name), values) for name, values in entries.items())
@@ -162,7 +162,7 @@ def spaced(
 ) -> tuple[float | int, ...]:
     """`points` values from `low` to `high`, both exact, in equal ratios or equal steps.
 
-    Those between have four significant digits, or are whole; repeated ones fall away.
+    Values in between have four significant digits, or are whole; duplicates are dropped.
     """
     parts = [i / (points - 1) for i in range(points)]
     inner = [low * (high / low) ** p if log else low + (high - low) * p for p in parts[1:-1]]
@@ -171,7 +171,7 @@ def spaced(
 
 
 def _value(name: str, hint: Any, value: Any) -> Value:
-    """A value of a list, as the setting's type has it."""
+    """A value of a list, converted to the setting's type."""
     kind, optional = _kind(hint), isinstance(hint, types.UnionType)
     text = str(value).strip()
     if optional and (value is None or text == "none"):
@@ -204,11 +204,11 @@ def searchable() -> dict[str, Any]:
 def _settings(cls: type, prefix: str) -> Iterator[tuple[str, Any]]:
     for name, hint in typing.get_type_hints(cls).items():
         if hint is Choice:
-            # Those of a method are searched beside it: training.beta.
+            # Settings of a method are searched under its name in training: training.beta.
             yield prefix + name, str
             yield from ((prefix + key, kind) for key, (kind, _) in all_settings(methods()).items())
         elif hint is Settings:
-            continue  # of networks of the user's own
+            continue  # only for users' own networks
         elif dataclasses.is_dataclass(hint):
             yield from _settings(typing.cast(type, hint), f"{prefix}{name}.")
         elif typing.get_origin(hint) is not tuple:
@@ -218,7 +218,7 @@ def _settings(cls: type, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _find(name: str) -> tuple[str, Any]:
-    """The setting that a name stands for, and its type."""
+    """The setting that a name refers to, and its type."""
     known = searchable()
     setting = NAMED.get(name, name)
     setting = f"training.{setting}" if setting.startswith("stages.") else setting
@@ -231,8 +231,8 @@ def _find(name: str) -> tuple[str, Any]:
         return alike[0], known[alike[0]]
     if dict(_settings(RunConfig, "")).keys() & {general, f"training.{general}"}:
         raise UsageError(
-            f"{name} cannot be searched: it would change the images or the measure that trials are "
-            "compared on."
+            f"{name} cannot be searched: it would change the images or the metric by which "
+            "trials are compared."
         )
     close = difflib.get_close_matches(name, [*NAMED, *known], n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -246,7 +246,7 @@ def apply(config: RunConfig, space: tuple[Factor, ...], point: Point) -> RunConf
     """The configuration with the values of `point`; weights of a run are its kept model.
 
     Raises:
-      UsageError: a value is out of range, or a short name of a stage's setting meets a
+      UsageError: a value is out of range, or a short name of a stage's setting is used with a
         recipe of several stages.
     """
     values = to_dict(config)
@@ -261,7 +261,7 @@ def apply(config: RunConfig, space: tuple[Factor, ...], point: Point) -> RunConf
 
 
 def _with_method(training: dict[str, Any]) -> dict[str, Any]:
-    """What was varied beside the method in the method's own settings, over those that it had."""
+    """Merges method settings that were varied into the method's own settings."""
     fields = TrainingConfig.__dataclass_fields__
     varied = {key: value for key, value in training.items() if key not in fields}
     rest = {key: value for key, value in training.items() if key in fields}
@@ -279,13 +279,13 @@ def base_value(config: RunConfig, factor: Factor) -> Value:
     level, key = _place(to_dict(config), factor)
     if factor.setting == "training.method":
         return config.training.method.name
-    # A method's own setting; None where another method has it.
+    # A method's own setting; None if another method has it.
     found = level[key] if key in level else config.training.method.settings.get(key)
     return typing.cast(Value, found)
 
 
 def _place(values: dict[str, Any], factor: Factor) -> tuple[Any, str]:
-    """The mapping that holds a factor's setting, and its key there."""
+    """The mapping that contains a factor's setting, and its key there."""
     stages = len(values["training"]["stages"])
     if factor.name in NAMED and factor.setting.startswith(_STAGE) and stages != 1:
         raise UsageError(

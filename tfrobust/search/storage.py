@@ -1,4 +1,4 @@
-"""Where the trials are kept: Optuna's journal beside them, or any database that it knows."""
+"""Storage of the trials: Optuna's journal beside them, or any database that it supports."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from optuna.storages.journal import JournalFileBackend
 
 from tfrobust.errors import TFRobustError, UsageError
 
-# Seconds between two signs of life of a trial in a database that machines share, and
-# without one after which it counts as killed.
+# Seconds between two heartbeats of a trial in a shared database, and without a heartbeat after
+# which it counts as killed.
 _BEAT, _GRACE = 30, 120
-#: The file of a search that is given no database.
+#: The default file of a search.
 JOURNAL = "search.journal"
 
 
 def storage_of(folder: Path, url: str | None) -> optuna.storages.BaseStorage:
-    """Where the trials of a search are kept.
+    """The storage of a search's trials.
 
     Args:
       folder: of the search; its file is Optuna's journal `search.journal`, or the SQLite file
-        `search.db` of a search that was begun with one.
-      url: SQLAlchemy's address of a database that machines share, in place of the file.
+        `search.db` of a search that was started with one.
+      url: SQLAlchemy URL of a shared database, instead of the file.
 
     Raises:
-      UsageError: the address is wrong.
+      UsageError: the URL is invalid.
       TFRobustError: the folder cannot be written, or the database cannot be reached or its
         driver is missing.
     """
@@ -52,18 +52,18 @@ def open_study(
     storage: optuna.storages.BaseStorage, place: str, name: str, objectives: int,
     spec: dict[str, Any],
 ) -> optuna.Study:  # fmt: skip
-    """The study of that name: a new one, or the one to go on with.
+    """The study of that name: a new one, or the existing one to resume.
 
     Args:
       storage: from `storage_of`.
-      place: what messages call it.
+      place: the storage's name in messages.
       name: of the study.
       objectives: 1, or 2 for a Pareto front; all are maximised.
-      spec: what is searched, as plain values: kept with a new study, compared with an
-        old one.
+      spec: what is searched, as plain values: stored with a new study, compared with an existing
+        one.
 
     Raises:
-      UsageError: the study has searched something else.
+      UsageError: the study searches something else.
     """
     study = optuna.create_study(
         study_name=name, storage=storage, load_if_exists=True,
@@ -75,7 +75,7 @@ def open_study(
         study.set_user_attr("spec", text)
     elif known != text:
         raise UsageError(
-            f"The study {name!r} in {place} has searched with other settings "
+            f"The study {name!r} in {place} has other settings "
             f"({_difference(json.loads(known), spec)}): repeat them to resume it, or choose "
             "another --output or --study."
         )
@@ -105,7 +105,7 @@ def _database(url: str) -> optuna.storages.RDBStorage:
 
 
 def _package(error: BaseException | None) -> str:
-    """What to install for the module that is missing; which one it is depends on SQLAlchemy."""
+    """The package that provides the missing module, which depends on SQLAlchemy's dialect."""
     while error is not None and not isinstance(error, ModuleNotFoundError):
         error = error.__cause__ or error.__context__
     known = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary",
@@ -115,7 +115,7 @@ def _package(error: BaseException | None) -> str:
 
 
 def address(url: str) -> str:
-    """The address without its password."""
+    """The URL without its password."""
     import sqlalchemy.exc
 
     try:
@@ -125,11 +125,11 @@ def address(url: str) -> str:
 
 
 def _difference(known: dict[str, Any], spec: dict[str, Any]) -> str:
-    """The settings that differ, the first three of them."""
+    """The first three settings that differ."""
     first, second = _flat(known), _flat(spec)
     names = sorted(k for k in first.keys() | second.keys() if first.get(k) != second.get(k))
-    told = [f"{k}: {first.get(k)!r} there, {second.get(k)!r} here" for k in names[:3]]
-    return "; ".join(told) + ("; ..." if len(names) > 3 else "")
+    texts = [f"{k}: {first.get(k)!r} there, {second.get(k)!r} here" for k in names[:3]]
+    return "; ".join(texts) + ("; ..." if len(names) > 3 else "")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -141,10 +141,10 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def fail_stale(study: optuna.Study) -> None:
-    """Marks as failed the trials whose process is gone.
+    """Marks the trials whose process is gone as failed.
 
-    In a database a trial gives signs of life, and is gone two minutes after the last. Optuna's
-    journal has none: there, processes of this machine are looked up.
+    In a database a trial sends heartbeats, and counts as gone two minutes after the last one.
+    Optuna's journal has none: processes of this machine are looked up instead.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -157,7 +157,7 @@ def fail_stale(study: optuna.Study) -> None:
 
 
 def owner() -> dict[str, Any]:
-    """What tells this process from every other one."""
+    """What identifies this process among all others."""
     return {"host": _host(), "pid": os.getpid(), "started": _started(os.getpid())}
 
 
@@ -169,13 +169,13 @@ def is_gone(who: dict[str, Any] | None) -> bool:
 
 
 def _host() -> str:
-    # Containers may share a host name; their process numbers are their own.
+    # Containers may share a host name; each numbers its processes separately.
     place = Path("/proc/self/ns/pid")
     return f"{socket.gethostname()} {os.readlink(place) if place.is_symlink() else ''}"
 
 
 def _started(pid: int) -> str:
-    """When a process started, as the kernel counts; '' where it is gone or not told."""
+    """A process's start time in kernel ticks; '' if it is gone or unknown."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
     except OSError:
@@ -188,6 +188,6 @@ def _runs(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        # It is another user's.
+        # It belongs to another user.
         return True
     return True

@@ -1,4 +1,4 @@
-"""Runs the trials of a search: planned once, each done once, whoever is killed meanwhile."""
+"""Runs the trials of a search: each trial runs exactly once, even if workers die."""
 
 from __future__ import annotations
 
@@ -21,55 +21,55 @@ from tfrobust.progress import Progress, clock
 from tfrobust.run import RunFolder
 from tfrobust.search import plan
 from tfrobust.search.plan import OBJECTIVES
-from tfrobust.search.results import METRICS, Row, complete, ranked, rows_of, shown
+from tfrobust.search.results import METRICS, Row, complete, format_value, ranked, rows_of
 from tfrobust.search.space import Point, apply
 from tfrobust.search.storage import address, fail_stale, open_study, owner, storage_of
 from tfrobust.search.trial_folder import USUAL_STUDY, clear, name_attrs, prepare, run_name
 
-#: (epoch from 1, row of the history) -> whether the trial shall stop.
+#: (epoch from 1, row of the history) -> whether to stop the trial.
 Report = Callable[[int, dict[str, Any]], bool]
-#: Trains by a configuration into a run folder, reporting each epoch -> metrics in [0, 1].
+#: Trains with a configuration into a run folder, reporting each epoch -> metrics in [0, 1].
 Objective = Callable[[RunConfig, RunFolder, Report], dict[str, float]]
-#: What a trial is -> the attempts at it, by number.
+#: Trial key -> its attempts, by number.
 Known = dict[str, list[optuna.trial.FrozenTrial]]
 
-# A trial that ended with its process is begun again so often: it may be what killed it.
+# Maximum restarts of a trial whose process died: the trial itself may be the cause.
 _ATTEMPTS = 3
-# Failures in a row, without a success before, that end a search.
+# Consecutive failures, without any success before, that end a search.
 _HOPELESS = 3
 _POLL_SECONDS = 2.0
-# Trials that TPE draws before it goes by their results.
+# Trials that TPE draws at random before it is guided by results.
 _BLIND = 5
 _OPEN = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class Pruned(Exception):
-    """The report of an epoch said stop: the trial is worse than the others were then."""
+    """The report of an epoch returned stop: the trial is worse than the others at that epoch."""
 
 
 class Lost(Exception):
-    """Whoever did the trial is gone, and nothing says that the trial was why."""
+    """The process of the trial is gone, through no known fault of the trial."""
 
 
 class Searcher:
-    """Does the trials of a search that are not done yet.
+    """Runs the trials of a search that are not done yet.
 
-    Guarantees: a trial counts once, also with several processes; one whose process is killed
-    is begun again where its last epoch ended, and never from the weights of another
-    configuration; one that fails is marked so, and the search goes on.
+    Guarantees: a trial counts once, even with several processes; one whose process is killed
+    resumes after its last complete epoch, and never from the weights of another configuration; one
+    that fails is marked as failed, and the search continues.
 
     Args:
-      search: what is searched.
-      objective: trains and measures one trial; one with an attribute `at_once` does so many
-        at the same time, in threads.
+      search: the search.
+      objective: trains and measures one trial; one with an attribute `at_once` runs that many at
+        the same time, in threads.
       folder: of the search; trials are run folders in `trials`.
-      name: of the study in the database; folders of trials have it in their names if it is
-        not the usual one.
+      name: of the study in the database; folders of trials include it if it is not the default
+        name.
       url: of the database; None is a file in the folder.
-      retry_failed: do the trials again that failed before.
+      retry_failed: repeat the trials that failed before.
 
     Raises:
-      UsageError: the study has searched something else, or the address is wrong.
+      UsageError: the study searches something else, or the URL is invalid.
       TFRobustError: the database cannot be opened.
     """
 
@@ -89,27 +89,27 @@ class Searcher:
         self.study = open_study(storage, place, name, goals, search.spec())
         failed = [t.number for t in self._trials() if t.state == TrialState.FAIL]
         self._forgiven = set(failed) if retry_failed else set[int]()
-        # The first epoch says too little to prune by.
+        # The first epoch is too early for pruning.
         self.study.pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2)
         self._failures: list[str] = []
         self._telling = threading.Lock()
         self._progress: Progress | None = None
 
     def run(self) -> list[Row]:
-        """Does what is left and returns the rows of all trials.
+        """Runs the remaining trials and returns the rows of all trials.
 
         Raises:
-          TFRobustError: no trial came to its end, or the first three all failed.
+          TFRobustError: no trial was completed, or the first three all failed.
         """
         at_once = int(getattr(self._objective, "at_once", 1))
         states = self._one_by_one() if at_once == 1 else self._together(at_once)
         rows = rows_of(self.study)
         if not complete(rows) and "running" not in states:
-            raise TFRobustError(f"No trial came to its end; the last one: {_last_error(rows)}")
+            raise TFRobustError(f"No trial was completed; the last error: {_last_error(rows)}")
         return rows
 
     def _one_by_one(self) -> list[str]:
-        """Does what is left, and returns the states of all trials at the end."""
+        """Runs the remaining trials, and returns the final states of all trials."""
         while True:
             states = self._planned()
             if "waiting" in states:
@@ -120,13 +120,13 @@ class Searcher:
                 return states
 
     def _together(self, at_once: int) -> list[str]:
-        """As `_one_by_one`, so many at the same time."""
+        """As `_one_by_one`, with this many at the same time."""
         pool, busy = ThreadPoolExecutor(at_once), set[Future[None]]()
         try:
             while True:
                 states = self._planned()
                 while "waiting" in states and len(busy) < at_once:
-                    busy.add(self._begun(pool))
+                    busy.add(self._start_one(pool))
                     states = [row.state for row in rows_of(self.study)]
                 if not busy and not ("running" in states and self._rounds_left()):
                     return states
@@ -136,15 +136,15 @@ class Searcher:
                 if not busy and not done:
                     time.sleep(_POLL_SECONDS)
         finally:
-            # Trials under way end with the cluster, not here.
+            # Running trials end with the cluster, not here.
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _begun(self, pool: ThreadPoolExecutor) -> Future[None]:
-        """One more trial in a thread, once it is no longer waiting."""
-        begun = threading.Event()
-        future = pool.submit(self._next, begun)
-        future.add_done_callback(lambda _: begun.set())
-        begun.wait()
+    def _start_one(self, pool: ThreadPoolExecutor) -> Future[None]:
+        """Starts one more trial in a thread; returns once it is running."""
+        started = threading.Event()
+        future = pool.submit(self._next, started)
+        future.add_done_callback(lambda _: started.set())
+        started.wait()
         return future
 
     def _planned(self) -> list[str]:
@@ -155,7 +155,7 @@ class Searcher:
     def _trials(self) -> list[optuna.trial.FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
 
-    # Planning: what is to be done goes into the database as waiting trials.
+    # Planning: trials are added to the database in state WAITING.
 
     def _plan(self) -> None:
         known: Known = {}
@@ -171,7 +171,7 @@ class Searcher:
                 self._enqueue(plan.key_of(point), point, turn, known)
 
     def _rounds(self) -> list[list[Point]]:
-        """The points of the first grid and of each finer one that can be told by now."""
+        """The points of the first grid and of each finer one that is known by now."""
         space, rounds = self.search.space, [self.search.first_points()]
         for _ in range(self.search.refine):
             keys = {plan.key_of(point) for points in rounds for point in points}
@@ -187,7 +187,7 @@ class Searcher:
         return len(self._rounds()) < self.search.refine + 1
 
     def _enqueue(self, key: str, point: Point | None, turn: int, all_known: Known) -> None:
-        """Plans a trial, unless it is open, done, or has failed for a reason of its own."""
+        """Plans a trial, unless it is open, done, or has failed by itself."""
         known = all_known.get(key, [])
         if any(t.state in _OPEN for t in known):
             return
@@ -199,14 +199,14 @@ class Searcher:
         attrs: dict[str, Any] = {"key": key, "round": turn}
         attrs |= name_attrs(self.study.study_name, known[0] if known else None)
         if known:
-            # A point that the sampler drew for a trial that was killed is kept.
+            # A point that the sampler drew for a killed trial is kept.
             point = next((t.user_attrs["point"] for t in known if "point" in t.user_attrs), point)
         attrs |= {"point": point} if point is not None else {}
         self.study.enqueue_trial(point or {}, user_attrs=attrs)
 
-    # Doing: one trial at a time.
+    # Execution: one trial at a time.
 
-    def _next(self, begun: threading.Event | None = None) -> None:
+    def _next(self, started: threading.Event | None = None) -> None:
         done = [row for row in rows_of(self.study) if row.state in ("complete", "pruned", "failed")]
         rows = [row for row in rows_of(self.study) if row.state != "interrupted"]
         with self._telling:
@@ -214,17 +214,17 @@ class Searcher:
                 self._progress = Progress("search", len(rows), done=len(done))
             self._progress.total, self._progress.done = len(rows), len(done)
         study = self.study
-        if begun is not None:
-            # A study does one trial at a time; another of the same name shares its trials.
+        if started is not None:
+            # A study runs one trial at a time; another object of the same name shares its trials.
             study = optuna.load_study(study_name=study.study_name, storage=study._storage,
                                       pruner=study.pruner)  # fmt: skip
-        # All is recorded with the trial; what ends the search is judged by `_told`.
-        study.optimize(functools.partial(self._trial, begun), n_trials=1, catch=(Exception,),
-                       callbacks=[self._told])  # fmt: skip
+        # Everything is recorded with the trial; `_after_trial` decides whether the search ends.
+        study.optimize(functools.partial(self._trial, started), n_trials=1, catch=(Exception,),
+                       callbacks=[self._after_trial])  # fmt: skip
 
-    def _trial(self, begun: threading.Event | None, trial: optuna.Trial) -> tuple[float, ...]:
-        if begun is not None:
-            begun.set()
+    def _trial(self, started: threading.Event | None, trial: optuna.Trial) -> tuple[float, ...]:
+        if started is not None:
+            started.set()
         attrs = trial.user_attrs
         if "key" not in attrs or self._is_done_elsewhere(trial):
             trial.set_user_attr("dropped", True)
@@ -254,7 +254,7 @@ class Searcher:
         return tuple(metrics[name] for name in OBJECTIVES[self.search.objective])
 
     def _is_done_elsewhere(self, trial: optuna.Trial) -> bool:
-        """Whether machines planned the same trial at the same moment: the first one counts."""
+        """Whether machines planned the same trial at the same moment: only the first counts."""
         return any(
             other.number < trial.number
             and other.user_attrs.get("key") == trial.user_attrs["key"]
@@ -265,7 +265,7 @@ class Searcher:
     def _point(self, trial: optuna.Trial) -> Point:
         search = self.search
         if search.sampler == "tpe":
-            # By its number: a search that was killed draws what it would have drawn.
+            # Seeded by its number: a resumed search draws the same points.
             seed = search.config.seed + trial.number
             trial.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_BLIND)
             return {factor.name: plan.suggest(trial, factor) for factor in search.space}
@@ -285,8 +285,8 @@ class Searcher:
 
         return report
 
-    def _told(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        """Prints the trial's line, clears its checkpoints, ends a search that is hopeless."""
+    def _after_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        """Prints the trial's line, clears its checkpoints, ends a hopeless search."""
         attrs = trial.user_attrs
         if "dropped" in attrs:
             return
@@ -313,7 +313,7 @@ class Searcher:
         progress.done += 1
         left = progress.seconds_left
         time_left = f", {clock(left)} left" if left and progress.done < progress.total else ""
-        values = ", ".join(f"{name} {shown(value)}" for name, value in row.point.items())
+        values = ", ".join(f"{name} {format_value(value)}" for name, value in row.point.items())
         found = ", ".join(f"{METRICS[k]} {v:.3f}" for k, v in row.metrics.items() if k in METRICS)
         print(
             f"[{progress.done}/{progress.total}{time_left}] trial {row.trial}: {values}: "

@@ -1,4 +1,4 @@
-"""The run folder of a trial: its name, and what of it a new attempt goes on from."""
+"""The run folder of a trial: its name, and what a new attempt resumes from."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from tfrobust.errors import TFRobustError, UsageError
 from tfrobust.run import RunFolder
 from tfrobust.settings import save_yaml
 
-#: The study's name if none is given; its trials' folders go without a name.
+#: The study's default name, which is left out of its trials' folder names.
 USUAL_STUDY = "search"
 
 
 def run_name(number: int, attrs: Mapping[str, Any]) -> str:
     """The name of a trial's run folder, from its number and its attributes.
 
-    '0007', and in a study of another than the usual name 'NAME-0007': every study counts
-    from 0, and several may share the folder of a search.
+    '0007', or 'NAME-0007' in a study with another name: every study counts from 0, and several
+    may share the folder of a search.
     """
     name = f"{attrs.get('folder', number):04d}"
     return f"{quote(attrs['study'], safe='')}-{name}" if "study" in attrs else name
 
 
 def name_attrs(study: str, first: Any) -> dict[str, Any]:
-    """The attributes of a new trial that `run_name` goes by.
+    """The attributes of a new trial that `run_name` uses.
 
     Args:
       study: the study's name.
-      first: Optuna's record of the first attempt at the same trial, or None. Its folder is
-        kept, also if it was named before studies had folders of their own.
+      first: Optuna's record of the first attempt at the same trial, or None. Its folder is kept,
+        even if it was named before studies had their own folders.
     """
     if first is None:
         return {} if study == USUAL_STUDY else {"study": study}
@@ -41,10 +41,10 @@ def name_attrs(study: str, first: Any) -> dict[str, Any]:
 
 
 def prepare(run: RunFolder, config: RunConfig) -> None:
-    """Makes a trial's folder, and empties one that is not of this configuration.
+    """Creates a trial's folder, and empties one of another configuration.
 
-    Trials are counted from 0 again where the database was deleted: the checkpoints in the
-    folder may be another configuration's, whose weights must not be gone on from.
+    Trials are counted from 0 again if the database was deleted: the checkpoints in the folder may
+    belong to another configuration, whose weights must not be resumed.
 
     Raises:
       TFRobustError: the folder cannot be emptied or written.
@@ -61,7 +61,7 @@ def _is_of(run: RunFolder, config: RunConfig) -> bool:
     try:
         return run.read_config() == config
     except UsageError:
-        # There is none, or a kill has cut it short.
+        # There is none, or a kill has truncated it.
         return False
 
 
@@ -70,13 +70,13 @@ def _empty(run: RunFolder) -> None:
         shutil.rmtree(run.path)
     except OSError as error:
         raise TFRobustError(
-            f"Run folder {run.path} is of other settings and cannot be emptied: {error}."
+            f"Run folder {run.path} has other settings and cannot be emptied: {error}."
         ) from error
     print(f"{run.path} had different settings: emptied, and the trial starts over.", flush=True)
 
 
 def clear(run: RunFolder) -> None:
-    """Frees what only a resumed training needs: the kept model stays."""
+    """Deletes what only a resumed training needs; the kept model stays."""
     run.state.unlink(missing_ok=True)
     for checkpoint in run.checkpoints.glob("epoch-*"):
         shutil.rmtree(checkpoint, ignore_errors=True)

@@ -1,1 +1,1 @@
-"""Serving: a small HTTP server for a SavedModel, for those without TensorFlow Serving."""
+"""Serving: a small HTTP server for a SavedModel, for use without TensorFlow Serving."""

@@ -1,4 +1,4 @@
-"""The HTTP server: predictions in batches, what decides them, health, figures, a page."""
+"""The HTTP server: batched predictions, explanations, attacks, health, metrics, a page."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tfrobust.serving.rest import parse
 from tfrobust.settings import parse_number
 
 Handler = Callable[[Request], Awaitable[Response]]
-# The largest radius of the page's attack.
+# The largest radius that the page's attack accepts.
 _MOST_EPS = 0.25
 
 
@@ -45,14 +45,14 @@ def make_app(model: ServedModel, limits: Limits | None = None) -> Starlette:
     |---|---|
     | GET / | the page |
     | POST /predict | a JPEG or PNG as the body -> the five most probable classes |
-    | POST /explain | the same -> the gradient laid over the image in red |
-    | POST /attack?eps=8/255 | the same -> what PGD makes of it, and what is predicted then |
-    | POST /v1/models/NAME:predict | TensorFlow Serving's REST form by rows, base64 or floats |
-    | GET /v1/models/NAME, .../metadata | its state and its signatures, in the same form |
-    | GET /health, /metrics | whether it is ready; figures for Prometheus |
+    | POST /explain | the same -> the gradient overlaid on the image in red |
+    | POST /attack?eps=8/255 | the same -> PGD's adversarial image, and its prediction |
+    | POST /v1/models/NAME:predict | TensorFlow Serving's REST row format, base64 or floats |
+    | GET /v1/models/NAME, .../metadata | its state and its signatures, in the same format |
+    | GET /health, /metrics | readiness; metrics for Prometheus |
 
-    All under /v1/models/NAME is also under /v1/models/NAME/versions/N. `app.state.cut_off`
-    counts the requests that were ended before they had an answer.
+    Everything under /v1/models/NAME is also under /v1/models/NAME/versions/N. `app.state.cut_off`
+    counts the requests that were aborted before they were answered.
     """
     return _Server(model, limits or Limits()).app
 
@@ -65,7 +65,7 @@ class _Server:
             on_batch=self._metrics.batches.observe,
         )  # fmt: skip
         self._decoder = Decoder(model.shape, limits)
-        # One: what JSON unpacks to is many times its size.
+        # One at a time: JSON unpacks to many times its size.
         self._parser = ThreadPoolExecutor(1, "parse")
         self._bodies = Gate(16 * limits.body)
         self.app = Starlette(routes=self._routes(), lifespan=self._lifespan)
@@ -97,7 +97,7 @@ class _Server:
         self._decoder.stop()
 
     def _guarded(self, handler: Handler) -> Handler:
-        """Every request answered in JSON, counted and timed."""
+        """Answers every request in JSON, counts and times it."""
 
         async def run(request: Request) -> Response:
             begin, request.state.held = time.perf_counter(), 0
@@ -121,7 +121,7 @@ class _Server:
         text = files("tfrobust.serving").joinpath("page.html").read_text(encoding="utf-8")
         known = {"name": self._model.name, "version": self._model.version,
                  "classes": len(self._model.label_names), "shape": self._model.shape}  # fmt: skip
-        # '<' cannot end the script there.
+        # Escaped so that '<' cannot end the script.
         return HTMLResponse(text.replace("{{model}}", json.dumps(known).replace("<", "\\u003c")))
 
     async def _health(self, _: Request) -> Response:
@@ -148,7 +148,7 @@ class _Server:
     def _check_address(self, request: Request) -> None:
         known = {"name": self._model.name, "version": str(self._model.version)}
         if any(known[key] != value for key, value in request.path_params.items()):
-            raise Refused(404, f"Here is version {known['version']} of {known['name']} only.")
+            raise Refused(404, f"Served here: only version {known['version']} of {known['name']}.")
 
     async def _predict(self, request: Request) -> Response:
         [image] = await self._decoder.images([await self._body(request)])
@@ -165,34 +165,34 @@ class _Server:
                 "predictions": self._best(found), "image": _as_png(image), "overlay": _as_png(red),
             })  # fmt: skip
 
-        return await self._decoder.aside(answer)
+        return await self._decoder.in_thread(answer)
 
     async def _attack(self, request: Request) -> Response:
         eps = _eps(request.query_params.get("eps", "8/255"))
         [image] = await self._decoder.images([await self._body(request)])
         [clean] = await self._batcher.submit(image)
-        made = await self._batcher.call(lambda: self._model.attack(image, eps))
-        [after] = await self._batcher.submit(made)
+        adversarial = await self._batcher.call(lambda: self._model.attack(image, eps))
+        [after] = await self._batcher.submit(adversarial)
 
         def answer() -> Response:
-            moved = np.clip(0.5 + (made - image) / (2 * max(eps, 1e-6)), 0, 1)
+            moved = np.clip(0.5 + (adversarial - image) / (2 * max(eps, 1e-6)), 0, 1)
             return JSONResponse({
-                "eps": eps, "clean": self._best(clean), "image": _as_png(made),
+                "eps": eps, "clean": self._best(clean), "image": _as_png(adversarial),
                 "adversarial": self._best(after), "difference": _as_png(moved),
             })  # fmt: skip
 
-        return await self._decoder.aside(answer)
+        return await self._decoder.in_thread(answer)
 
     async def _rest(self, request: Request) -> Response:
         self._check_address(request)
         body = await self._body(request)
-        # More than the queue holds would be told to come again for ever.
+        # More instances than the queue holds would be rejected as busy every time.
         most = min(self._limits.instances, self._limits.queue)
         loop = asyncio.get_running_loop()
-        asked = await loop.run_in_executor(self._parser, parse, body, self._model.shape, most)
-        encoded = [one for one in asked if isinstance(one, bytes)]
+        items = await loop.run_in_executor(self._parser, parse, body, self._model.shape, most)
+        encoded = [one for one in items if isinstance(one, bytes)]
         decoded = iter(await self._decoder.images(encoded) if encoded else [])
-        images = [next(decoded) if isinstance(one, bytes) else one for one in asked]
+        images = [next(decoded) if isinstance(one, bytes) else one for one in items]
         rows = await self._batcher.submit(*images)
         return JSONResponse({"predictions": [self._row(row) for row in rows]})
 
@@ -203,7 +203,7 @@ class _Server:
                 "probabilities": softmax(logits).tolist()}  # fmt: skip
 
     async def _body(self, request: Request) -> bytes:
-        """The request's body, within size and time; what is held is noted in its state."""
+        """The request's body, within size and time; its reservation is in the request's state."""
         content = bytearray()
 
         async def read() -> None:
@@ -227,21 +227,21 @@ class _Server:
 
 
 async def _answered(handler: Handler, request: Request) -> Response:
-    """The handler's answer; whatever it raises, as JSON."""
+    """The handler's answer; any exception becomes JSON."""
     try:
         return await handler(request)
     except Refused as refusal:
         return JSONResponse({"error": str(refusal)}, refusal.status)
     except Busy:
-        told = {"error": "The server is busy: try again in a second."}
-        return JSONResponse(told, 503, {"Retry-After": "1"})
+        content = {"error": "The server is busy: try again in a second."}
+        return JSONResponse(content, 503, {"Retry-After": "1"})
     except ClientDisconnect:
         return Response(status_code=499)
-    # A fault of ours, or a model that fails: told in the log, and the next request goes on.
+    # A bug or a failing model: it is logged, and the server keeps running.
     except Exception:
         logging.getLogger(__name__).exception("%s failed", request.url.path)
-        told = {"error": "The server failed at this request; its log says how."}
-        return JSONResponse(told, 500)
+        content = {"error": "The server failed at this request; see its log."}
+        return JSONResponse(content, 500)
 
 
 def _eps(text: str) -> float:

@@ -1,4 +1,4 @@
-"""Requests that arrive together run through the model together."""
+"""Batches requests that arrive together."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _Waiting: TypeAlias = "tuple[np.ndarray, asyncio.Future[np.ndarray]]"
 
 
 class Batcher:
-    """Collects single images into batches and runs these one after the other.
+    """Collects single images into batches and runs the batches one after the other.
 
-    A batch starts as soon as the model is free and `max_batch` images wait, or the first
-    of them has waited `wait` seconds. Guarantees: each image gets its own answer, in
-    whatever batch it runs; an image whose batch fails gets that batch's error; after `stop`
-    all that were taken have been answered.
+    A batch starts as soon as the model is free and `max_batch` images are queued, or the first of
+    them has waited `wait` seconds. Guarantees: each image gets its own answer, whatever batch it
+    runs in; an image whose batch fails gets that batch's error; after `stop` all accepted images
+    have been answered.
 
     Args:
-      run: float32 [N, H, W, 3] -> array of N rows; called in a thread of its own.
-      max_batch: images in a batch.
-      wait: seconds that an image waits for others.
-      queue: images that may wait; one more raises `Busy`.
-      calls: of `call` that may run or wait; one more raises `Busy`.
-      on_batch: told the size of each batch.
+      run: float32 [N, H, W, 3] -> array of N rows; called in a separate thread.
+      max_batch: maximum batch size.
+      wait: maximum seconds that an image waits for others.
+      queue: maximum number of queued images; a further one raises `Busy`.
+      calls: maximum number of running and queued `call`s; a further one raises `Busy`.
+      on_batch: called with the size of each batch.
     """
 
     def __init__(
@@ -46,21 +46,21 @@ class Batcher:
         self._run, self._max, self._wait, self._on_batch = run, max_batch, wait, on_batch
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(queue)
         self._calls, self._call = Gate(calls), asyncio.Lock()
-        # One thread: TensorFlow uses all cores for one batch, and two would share them.
+        # One thread: TensorFlow uses all cores for one batch, and two would compete for them.
         self._thread = ThreadPoolExecutor(1, "model")
         self._worker: asyncio.Task[None] | None = None
 
     @property
     def waiting(self) -> int:
-        """Images in the queue, and calls that run or wait."""
+        """Images in the queue, and running or queued calls."""
         return self._queue.qsize() + self._calls.held
 
     def start(self) -> None:
-        """Begins to work; to be called inside the event loop."""
+        """Starts the worker; to be called inside the event loop."""
         self._worker = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
-        """Answers all that wait, then ends."""
+        """Answers everything queued, then stops."""
         await self._queue.join()
         if self._worker:
             self._worker.cancel()
@@ -72,7 +72,7 @@ class Batcher:
         """The model's answer for each image, float32 [H, W, 3].
 
         Raises:
-          Busy: the queue has no room for all of them; none is taken then.
+          Busy: the queue has no room for all of them; none is accepted.
         """
         if self._queue.qsize() + len(images) > self._queue.maxsize:
             raise Busy
@@ -86,9 +86,9 @@ class Batcher:
         """Runs something else on the model, between two batches.
 
         Raises:
-          Busy: too many calls wait.
+          Busy: too many calls are queued.
         """
-        # One by one: a batch that comes meanwhile waits for one of them, not for all.
+        # One by one: a batch that arrives meanwhile waits for one of them, not for all.
         with self._calls.holding():
             async with self._call:
                 return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -115,22 +115,22 @@ class Batcher:
                 return
 
     async def _answer(self, taken: list[_Waiting]) -> None:
-        # Those whose client has gone away need no answer.
-        asked = [(image, future) for image, future in taken if not future.cancelled()]
-        if not asked:
+        # Skip images whose client has disconnected.
+        active = [(image, future) for image, future in taken if not future.cancelled()]
+        if not active:
             return
         if self._on_batch:
-            self._on_batch(len(asked))
-        batch = np.stack([image for image, _ in asked])
+            self._on_batch(len(active))
+        batch = np.stack([image for image, _ in active])
         loop = asyncio.get_running_loop()
         try:
             rows = await loop.run_in_executor(self._thread, self._run, batch)
-        # Whatever it is: it is the answer to these requests, and the next batch goes on.
+        # Any exception is the answer to these requests; the worker continues.
         except Exception as error:
-            for _, future in asked:
+            for _, future in active:
                 if not future.done():
                     future.set_exception(error)
             return
-        for (_, future), row in zip(asked, rows, strict=True):
+        for (_, future), row in zip(active, rows, strict=True):
             if not future.done():
                 future.set_result(row)

@@ -1,4 +1,4 @@
-"""Encoded images to what the model takes, in threads of their own and within limits."""
+"""Decodes images for the model, in separate threads and within limits."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tfrobust.serving.gate import Gate
 from tfrobust.serving.limits import Limits, Refused
 
 Result = TypeVar("Result")
-# What a SavedModel takes as bytes; every other parser is one more to attack.
+# The formats that a SavedModel accepts as bytes; every further parser adds attack surface.
 _FORMATS = ("JPEG", "PNG")
 
 
 class Decoder:
-    """Decodes the images of requests as training saw them.
+    """Decodes the images of requests in the same way as in training.
 
     Guarantees: no pixel is decoded before all headers of a request are read and within the
-    limits; a request holds one thread at most; what waits is bounded in images and in pixels.
+    limits; a request uses at most one thread; the queue is bounded in images and in pixels.
 
     Args:
       shape: (H, W) of the model.
@@ -39,51 +39,53 @@ class Decoder:
 
     @property
     def waiting(self) -> int:
-        """Images of requests that are decoded now or wait for it."""
+        """Images of requests that are being decoded or queued."""
         return self._images.held
 
-    async def aside(self, work: Callable[[], Result]) -> Result:
-        """Runs `work` in one of the threads: the event loop goes on."""
+    async def in_thread(self, work: Callable[[], Result]) -> Result:
+        """Runs `work` in one of the threads without blocking the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def images(self, files: Sequence[bytes]) -> list[np.ndarray]:
         """JPEG and PNG files of one request -> float32 [H, W, 3] in [0, 1] each.
 
         Raises:
-          Refused: one is no such image, or they claim too many pixels.
+          Refused: a file is not such an image, or they claim too many pixels.
           Busy: too much is being decoded.
         """
         with self._images.holding(len(files)):
-            opened = await self.aside(lambda: [self._opened(one) for one in files])
+            opened = await self.in_thread(lambda: [self._opened(one) for one in files])
             pixels = sum(self._taken(one) for one in opened)
             if pixels > self._limits.request_pixels:
                 most = self._limits.request_pixels
                 raise Refused(413, f"Expected at most {most:,} pixels in all images of a request, "
                                    f"found {pixels:,}.")  # fmt: skip
             with self._pixels.holding(pixels):
-                return [await self.aside(partial(self._decoded, one)) for one in opened]
+                return [await self.in_thread(partial(self._decoded, one)) for one in opened]
 
     def stop(self) -> None:
-        """Ends the threads."""
+        """Stops the threads."""
         self._threads.shutdown()
 
     def _taken(self, image: Image.Image) -> int:
-        # Resizing passes through [the image's height, the model's width]: a narrow image
-        # takes more than it claims.
+        # Resizing passes through [the image's height, the model's width]: a narrow image takes more
+        # than it claims.
         (width, height), (rows, columns) = image.size, self._shape
         return max(height, rows) * max(width, columns)
 
     def _opened(self, content: bytes) -> Image.Image:
-        """An image whose header alone is read."""
+        """An image of which only the header is read."""
         try:
             found = Image.open(io.BytesIO(content), formats=_FORMATS)
-        # Pillow's parsers raise whatever a broken file makes them run into.
+        # Pillow's parsers raise arbitrary exceptions on broken files.
         except Exception as error:
             why = reason(error).replace("a known format", "JPEG or PNG")
             raise _unreadable(why) from error
         if self._taken(found) > self._limits.pixels:
             width, height = found.size
-            raise _unreadable(f"{width}x{height} pixels, more than {self._limits.pixels:,} in all")
+            raise _unreadable(
+                f"{width}x{height} pixels, above the limit of {self._limits.pixels:,}"
+            )
         return found
 
     def _decoded(self, image: Image.Image) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a client may ask for, and the ways to be told no."""
+"""Limits on what a client may request, and the errors that reject it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from tfrobust.export.image_bytes import MAX_PIXELS, MAX_REQUEST_PIXELS
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for, and all open ones together.
+    """Limits of one request, and of all open ones together.
 
-    Pixels are counted as headers claim them, each side as the model's at least.
+    Pixels count as claimed by headers, each side at least as the model's.
 
     Attributes:
-      body: bytes of a request; all that are open hold 16 times as many.
+      body: bytes of a request; all open requests together may hold 16 times as many.
       seconds: that a client may take to send its body.
-      instances: images in a request of TensorFlow Serving's form.
+      instances: images in a request in TensorFlow Serving's format.
       pixels: of an image.
       request_pixels: of all images of a request.
-      decoding: pixels of all requests that are decoded or wait for it.
-      queue: images that may wait for a decoder, and for the model.
-      batch: images that run at once.
-      calls: explanations and attacks that run or wait.
+      decoding: pixels of all requests that are being decoded or queued.
+      queue: images queued for the decoder, and for the model.
+      batch: maximum batch size.
+      calls: running and queued explanations and attacks.
     """
 
     body: int = 16 * 2**20
@@ -37,11 +37,11 @@ class Limits:
 
 
 class Refused(Exception):
-    """A request that gets no answer but a sentence.
+    """A rejected request: it is answered by one sentence.
 
     Args:
-      status: of HTTP.
-      message: what was expected, what was found.
+      status: HTTP status code.
+      message: what was expected and what was found.
     """
 
     def __init__(self, status: int, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Figures of a running server, in Prometheus's text form."""
+"""Metrics of a running server, in Prometheus's text format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import prometheus_client as prometheus
 
 
 class Metrics:
-    """Requests, seconds and batches; a registry of its own for each server."""
+    """Requests, seconds and batch sizes; each server has its own registry."""
 
     def __init__(self) -> None:
         registry = prometheus.CollectorRegistry()
@@ -23,18 +23,18 @@ class Metrics:
             buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
         )  # fmt: skip
         self.batches = prometheus.Histogram(
-            "tfrobust_batch_size", "Images that ran together.", registry=registry,
+            "tfrobust_batch_size", "Images per batch.", registry=registry,
             buckets=(1, 2, 4, 8, 16, 32, 64, 128),
         )  # fmt: skip
         self.waiting = prometheus.Gauge(
-            "tfrobust_waiting", "Images that wait for the model.", registry=registry
+            "tfrobust_waiting", "Images queued for the model.", registry=registry
         )
 
     def seen(self, handler: str, status: int, begin: float) -> None:
-        """Counts a request that began at `begin` of the performance counter."""
+        """Counts a request that started at `begin` of the performance counter."""
         self._requests.labels(handler, str(status)).inc()
         self._seconds.labels(handler).observe(time.perf_counter() - begin)
 
     def text(self) -> tuple[bytes, str]:
-        """All of it, and its content type."""
+        """All metrics, and their content type."""
         return prometheus.generate_latest(self._registry), prometheus.CONTENT_TYPE_LATEST

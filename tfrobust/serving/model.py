@@ -1,4 +1,4 @@
-"""A SavedModel as the server uses it: predictions, what decides them, what breaks them."""
+"""A SavedModel for the server: predictions, saliency, attacks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tfrobust.models.opening import load_any
 from tfrobust.runtime import tf
 from tfrobust.threat_model import ThreatModel
 
-#: Of the attack that the page shows.
+#: Settings of the page's attack.
 STEPS = 20
 
 
@@ -39,16 +39,16 @@ class ServedModel:
       path: folder with numeric version folders (a run folder), or one version itself.
 
     Attributes:
-      name: of the model, for its address.
+      name: of the model, for its URL.
       version: the number of the version folder, or 1.
       shape: (H, W) of its images.
       label_names: the classes' names, by label.
-      signatures: inputs and outputs, as TensorFlow Serving's metadata tell them.
+      signatures: inputs and outputs, in the form of TensorFlow Serving's metadata.
 
     Raises:
       UsageError: there is no SavedModel.
-      TFRobustError: it cannot be read, does not map RGB images of one size to logits, or its
-        class names do not fit.
+      TFRobustError: it cannot be read, does not map RGB images of one size to logits, or its class
+        names do not match.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,7 +69,7 @@ class ServedModel:
         return found
 
     def best(self, logits: np.ndarray, count: int = 5) -> list[Prediction]:
-        """The most probable classes of one image, the first first."""
+        """The most probable classes of one image, in descending order."""
         soft = softmax(logits)
         order = np.argsort(-soft, kind="stable")[:count]
         return [Prediction(int(i), self.label_names[i], float(soft[i])) for i in order]
@@ -80,7 +80,7 @@ class ServedModel:
         return grad
 
     def attack(self, image: np.ndarray, eps: float, seed: int = 0) -> np.ndarray:
-        """What PGD makes of one image within linf eps, against the class now predicted."""
+        """PGD's adversarial image within linf eps, against the class predicted now."""
         x = tf.constant(image[None])
         y = tf.argmax(self._logits(x), axis=-1, output_type=tf.int32)
         ball = ThreatModel("linf", eps)
@@ -104,10 +104,10 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def newest_version(path: Path) -> Path:
-    """The version folder with the highest number, or the folder itself where it is one.
+    """The version folder with the highest number, or the folder itself if it is a version.
 
     Raises:
-      UsageError: there is no SavedModel in it.
+      UsageError: it contains no SavedModel.
     """
     if (path / "saved_model.pb").is_file():
         return path
@@ -123,7 +123,7 @@ def newest_version(path: Path) -> Path:
 
 
 def _is_number(name: str) -> bool:
-    # Of digits such as the superscript two, int() makes nothing.
+    # isdigit accepts digits such as superscript two, which int() does not.
     return name.isascii() and name.isdigit()
 
 
@@ -132,19 +132,19 @@ def _loaded(folder: Path) -> tuple[Any, tuple[int, int]]:
     try:
         model = load_any(folder)
         shape = model.image_shape
-    # TensorFlow's, where not even the number of dimensions is known.
+    # TensorFlow's shape of unknown rank.
     except ValueError:
         model, shape = None, ()
     if len(shape) != 3 or None in shape or shape[2] != 3:
         raise TFRobustError(
-            f"SavedModel {folder}: expected images of one known size [H, W, 3], found "
+            f"SavedModel {folder}: expected images of one fixed size [H, W, 3], found "
             f"{list(shape) if shape else 'none'}: export it with a fixed input shape."
         )
     return model, (int(shape[0]), int(shape[1]))
 
 
 def _tried(model: Any, shape: tuple[int, int]) -> Classifier:
-    """The model as a classifier, tried on a black and a grey image."""
+    """The model as a classifier, tested on a black and a grey image."""
     images = np.stack([np.zeros((*shape, 3), np.float32), np.full((*shape, 3), 0.5, np.float32)])
     return as_classifier(model, images)
 
@@ -161,13 +161,13 @@ def _label_names(folder: Path, classes: int) -> list[str]:
         found = f"{len(names)}" if isinstance(names, list) else "no list"
         raise TFRobustError(
             f"{file}: expected {classes} class names, one for each logit, found {found}: export "
-            "the model again, or take the file away."
+            "the model again, or remove the file."
         )
     return [str(name) for name in names]
 
 
 def _signatures(folder: Path) -> dict[str, Any]:
-    # The message is known to protobuf since TensorFlow was imported.
+    # protobuf knows the message type since TensorFlow was imported.
     kind = descriptor_pool.Default().FindMessageTypeByName("tensorflow.SavedModel")
     saved: Any = message_factory.GetMessageClass(kind)()
     saved.ParseFromString((folder / "saved_model.pb").read_bytes())

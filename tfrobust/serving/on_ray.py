@@ -1,8 +1,8 @@
-"""The same server in replicas of Ray Serve, on one machine or many.
+"""The HTTP server in replicas of Ray Serve, on one machine or many.
 
 Each replica is a process with the application of `app.py`: its page, its routes, its batches, its
-queue and its limits. Ray Serve shares requests out among the replicas, starts more of them under
-load, replaces those that die, and lets those that go answer what they have.
+queue and its limits. Ray Serve distributes requests among the replicas, starts more of them under
+load, replaces those that die, and lets stopping ones finish their open requests.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 from tfrobust.errors import UsageError
 
-#: Of the application and its deployment, in Ray's dashboard and figures.
+#: Names of the application and its deployment, in Ray's dashboard and metrics.
 NAME = "tfrobust"
-# Seconds that a replica has for what is open when it is told to go.
+# Seconds that a stopping replica has for its open requests.
 GRACE = 20
 
 
@@ -28,13 +28,13 @@ def application(
 
     Args:
       model: run folder, or the folder of a SavedModel, on a path that all nodes see.
-      replicas: how many there always are.
-      most_replicas: how many there may be under load; None for no more.
-      cpus: cores of a replica, which TensorFlow's threads follow.
+      replicas: minimum number of replicas.
+      most_replicas: maximum number under load; None is `replicas`.
+      cpus: cores of a replica, which also sets TensorFlow's threads.
       gpus: of a replica.
-      max_batch: images that run together in a replica.
-      max_body: the most megabytes that a request may hold.
-      queue: images that may wait in a replica; and requests that may wait for one.
+      max_batch: maximum batch size in a replica.
+      max_body: maximum size of a request, in megabytes.
+      queue: maximum queue length of a replica, and of requests waiting for a replica.
 
     Raises:
       UsageError: a number is out of range.
@@ -58,10 +58,10 @@ def application(
         ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
         autoscaling_config={
             "min_replicas": replicas, "max_replicas": most,
-            # A batch that runs, and one that waits.
+            # One running batch and one queued.
             "target_ongoing_requests": 2 * max_batch,
         },
-        # The replica itself tells those who are too many to come again, in JSON.
+        # The replica itself rejects excess requests, in JSON.
         max_ongoing_requests=queue + max_batch, max_queued_requests=queue,
         graceful_shutdown_timeout_s=GRACE, graceful_shutdown_wait_loop_s=0.5,
     )  # fmt: skip
@@ -69,13 +69,13 @@ def application(
 
 
 def build(args: Mapping[str, Any]) -> Any:
-    """The application of a configuration file: ``import_path: tfrobust.serving.on_ray:build``.
+    """The application for a configuration file: ``import_path: tfrobust.serving.on_ray:build``.
 
     Args:
-      args: of `application`, by name; `model` is needed.
+      args: arguments of `application`, by name; `model` is required.
 
     Raises:
-      UsageError: there is none, or one that is not known.
+      UsageError: `model` is missing, or an argument is unknown.
     """
     try:
         return application(**args)
@@ -85,7 +85,7 @@ def build(args: Mapping[str, Any]) -> Any:
 
 def _in_replica(path: str, threads: int, max_batch: int, max_body: int, queue: int) -> Any:
     """The application, in the process that serves it."""
-    _at_the_nodes_address()
+    _bind_to_node_address()
     from tfrobust.cluster.worker import settle_process
 
     settle_process({}, threads)
@@ -100,11 +100,11 @@ def _in_replica(path: str, threads: int, max_batch: int, max_body: int, queue: i
     return make_app(ServedModel(Path(path)), limits)
 
 
-def _at_the_nodes_address() -> None:
-    """The port at which this replica takes requests of Ray's is opened at its node's address.
+def _bind_to_node_address() -> None:
+    """Makes this replica listen for Ray's requests at its node's address only.
 
-    Ray Serve opens it at all addresses, after the application was built, and what comes there is
-    unpickled: a cluster on the loopback device would not be closed.
+    Ray Serve listens at all addresses, after the application was built, and unpickles what it
+    receives: a cluster on the loopback device would not be closed.
     """
     ray: Any = importlib.import_module("ray")
     replica: Any = importlib.import_module("ray.serve._private.replica")

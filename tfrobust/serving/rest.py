@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST form of a request: JSON rows, base64 or floats."""
+"""TensorFlow Serving's REST format of a request: JSON rows, base64 or floats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from tfrobust.serving.limits import Refused
 
-# Signatures of the exported model, and what their instances become here.
+# Signatures of the exported model, and the type of their instances here.
 _SIGNATURES: dict[str, type] = {"image_bytes": bytes, "serving_default": np.ndarray}
 
 
@@ -18,20 +18,20 @@ def parse(body: bytes, shape: tuple[int, int], most: int) -> list[bytes | np.nda
     """The images of a request: encoded ones as bytes, others as float32 [H, W, 3] in [0, 1].
 
     ``{"instances": [...], "signature_name": ...}``; an instance is ``{"b64": ...}``,
-    ``{"image_bytes": {"b64": ...}}``, ``[H][W][3]`` floats or ``{"images": floats}``. Without
-    a signature's name both kinds are taken.
+    ``{"image_bytes": {"b64": ...}}``, ``[H][W][3]`` floats or ``{"images": floats}``. Without a
+    signature name both kinds are accepted.
 
     Args:
       body: JSON.
       shape: (H, W) of the model.
-      most: instances that are taken.
+      most: maximum number of instances.
 
     Raises:
-      Refused: it is anything else.
+      Refused: the body is anything else.
     """
     _check_marks(body, shape, most)
-    asked = _loaded(body)
-    instances, name = asked["instances"], asked.get("signature_name")
+    content = _loaded(body)
+    instances, name = content["instances"], content.get("signature_name")
     if not isinstance(instances, list) or not instances:
         raise Refused(400, f'"instances": expected a list of 1 to {most} images.')
     if len(instances) > most:
@@ -41,17 +41,17 @@ def parse(body: bytes, shape: tuple[int, int], most: int) -> list[bytes | np.nda
     images = [_instance(one, shape) for one in instances]
     if not all(isinstance(one, kind) for one in images):
         wanted = "base64" if kind is bytes else "floats"
-        raise Refused(400, f"signature {name}: expected instances of {wanted}, found otherwise.")
+        raise Refused(400, f"signature {name}: expected instances of {wanted}, found others.")
     return images
 
 
 def _check_marks(body: bytes, shape: tuple[int, int], most: int) -> None:
-    """Refuses what has more values than the largest request.
+    """Rejects JSON with more values than the largest valid request.
 
-    Python reads JSON in one go, and nothing else of the server runs meanwhile.
+    Python parses JSON in one go, which blocks the rest of the server.
     """
     height, width = shape
-    # For each pixel a bracket and three commas, for each row a bracket, and what names it all.
+    # Per pixel a bracket and three commas, per row a bracket, and the surrounding names.
     allowed = most * (4 * height * width + height + 16) + 64
     if sum(body.count(mark) for mark in (b"[", b"{", b",")) > allowed:
         raise Refused(413, f"Expected at most {most} images of {height} x {width} pixels, found "
@@ -60,16 +60,16 @@ def _check_marks(body: bytes, shape: tuple[int, int], most: int) -> None:
 
 def _loaded(body: bytes) -> dict[str, Any]:
     try:
-        asked = json.loads(body)
+        content = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise Refused(400, 'Expected JSON with a list "instances".') from error
-    if not isinstance(asked, dict) or "instances" not in asked:
+    if not isinstance(content, dict) or "instances" not in content:
         raise Refused(400, 'Expected JSON with a list "instances".')
-    return asked
+    return content
 
 
 def _kind(name: Any) -> type:
-    """What the instances of a signature have to be."""
+    """The required type of a signature's instances."""
     if name is None or name == "":
         return object
     found = _SIGNATURES.get(name) if isinstance(name, str) else None
@@ -92,14 +92,14 @@ def _instance(one: Any, shape: tuple[int, int]) -> bytes | np.ndarray:
 def _bytes(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
-    # Letters beyond ASCII are a ValueError, all else its child binascii.Error.
+    # Non-ASCII characters raise ValueError, everything else its subclass binascii.Error.
     except ValueError as error:
-        raise Refused(400, f"b64: expected base64, found otherwise ({error}).") from error
+        raise Refused(400, f"b64: expected base64, found something else ({error}).") from error
 
 
 def _floats(numbers: Any, shape: tuple[int, int]) -> np.ndarray:
     try:
-        # What is too large for float32 becomes infinite, and is told below.
+        # Values too large for float32 become infinite, and are rejected below.
         with np.errstate(over="ignore"):
             image = np.asarray(numbers, np.float32)
     except (ValueError, TypeError, OverflowError) as error:

@@ -1,1 +1,1 @@
-"""Sets of perturbed images, and the manifests of what is in their folders."""
+"""Sets of perturbed images, and manifests of their folders."""

@@ -1,4 +1,4 @@
-"""One batch of a perturbed set: the verdict on its images, and what an attack makes of them."""
+"""One batch of a perturbed set: predictions on its images, and the attack's results."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _NORMS = ("linf", "l2", "l0")
 
 
 class Judged(NamedTuple):
-    """What the model says of images: its class [M] and the confidence in it [M]."""
+    """The model's predictions for images: classes [M] and confidences [M]."""
 
     predictions: np.ndarray
     confidences: np.ndarray
 
 
 class Attacked(NamedTuple):
-    """What became of images [M]: the image, whether it turned the model, the verdict, norms."""
+    """An attack's result for images [M]: the image, success, prediction, norms."""
 
     x_adv: np.ndarray
     success: np.ndarray
@@ -39,7 +39,7 @@ class Attacked(NamedTuple):
 
 
 class Attacker:
-    """Attacks batches with one model, here or elsewhere; pickled, it is the classifier alone.
+    """Attacks batches with one model, here or elsewhere; pickled as the classifier only.
 
     Args:
       classifier: from `as_classifier`.
@@ -58,41 +58,41 @@ class Attacker:
     def batch(
         self, attack: Attack, ball: ThreatModel, seed: int, x: np.ndarray, y: np.ndarray, first: int
     ) -> tuple[Judged, Attacked]:
-        """The verdict on clean images, and what the attack makes of those that are right.
+        """Predictions for clean images, and the attack's result for the correctly classified ones.
 
         Args:
-          attack: repeated on what stands.
+          attack: repeated on the active rows.
           ball: the threat model.
           seed: of the draws, with `first`.
           x: float32 [M, H, W, C].
           y: int32 [M].
-          first: place of the first image.
+          first: index of the first image.
 
         Raises:
-          TFRobustError: the model has too few classes, or does not take the images.
+          TFRobustError: the model has too few classes, or does not accept the images.
         """
         clean = self._clean(x, y)
-        # Wrong ones keep their place, so that one index serves all; they are not attacked.
+        # Misclassified ones keep their rows, so that one index serves all; they are not attacked.
         right = clean.predictions == y
         step = self._attack_of(attack, ball)
         best = Attacked(
             x.copy(), np.zeros(len(y), bool), y.copy(), *np.zeros((4, len(y)), np.float32)
         )
         for restart in range(attack.restarts):
-            standing = np.flatnonzero(right & ~best.success)
-            if not len(standing):
+            active = np.flatnonzero(right & ~best.success)
+            if not len(active):
                 break
             state = tf.constant([seed + restart, first], tf.int32)
-            found = step(tf.constant(x[standing]), tf.constant(y[standing]), state)
+            found = step(tf.constant(x[active]), tf.constant(y[active]), state)
             for whole, part in zip(best, found, strict=True):
-                whole[standing] = part.numpy()
+                whole[active] = part.numpy()
         return clean, best
 
     def _clean(self, x: np.ndarray, y: np.ndarray) -> Judged:
         logits, *verdict = self._classify(tf.constant(x))
         if y.max() >= logits.shape[1]:
             raise TFRobustError(
-                f"The data has labels up to {y.max()}, but the model knows {logits.shape[1]} "
+                f"The data has labels up to {y.max()}, but the model has {logits.shape[1]} "
                 "classes: use the data set that it was trained for."
             )
         if not np.isfinite(logits.numpy()).all():
@@ -115,7 +115,7 @@ class Attacker:
     def _attack_and_judge(
         self, attack: Attack, ball: ThreatModel, x: Tensor, y: Tensor, seed: Tensor
     ) -> tuple[Tensor, ...]:
-        # The attack sees the folded model, which is faster; the model itself judges.
+        # The attack uses the folded model, which is faster; the model itself judges.
         seen, judge = attackable(self._model), inference(self._model)
         x_adv, success, logits = run(attack, seen, judge, x, y, ball, seed)
         predictions = tf.argmax(logits, axis=1, output_type=tf.int32)

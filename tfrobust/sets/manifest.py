@@ -1,4 +1,4 @@
-"""A folder of perturbed sets: what is complete in it, and its manifest."""
+"""A folder of perturbed sets: which are complete, and their manifest."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ class SetFolder:
     `source_sha256`; for all of them `manifest.jsonl`, one line for each image, and
     `sets.json`, one entry for each set.
 
-    Guarantee: a set is complete exactly when its entry is in `sets.json` with the
-    digest of its file; that entry is written last, and every file as a whole, so that a
-    killed run leaves nothing that looks complete.
+    Guarantee: a set is complete exactly when its entry is in `sets.json` with the digest of its
+    file; that entry is written last, and every file atomically, so that a killed run leaves
+    nothing that looks complete.
 
     Args:
-      path: the folder; made where it does not exist.
-      keys: set -> what it depends on, as a digest.
+      path: the folder; created if missing.
+      keys: set -> digest of what it depends on.
       resume: continue in a folder that already holds sets.
 
     Raises:
-      UsageError: it holds sets, and is not to be resumed or was made with other settings.
-      TFRobustError: it cannot be made or read.
+      UsageError: it holds sets and `resume` is off, or they were made with other settings.
+      TFRobustError: it cannot be created or read.
     """
 
     def __init__(self, path: Path, keys: Mapping[str, str], *, resume: bool = False) -> None:
@@ -58,14 +58,14 @@ class SetFolder:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TFRobustError(
-                f"Folder {path} cannot be made ({error.strerror}): choose another --output."
+                f"Folder {path} cannot be created ({error.strerror}): choose another --output."
             ) from error
         found = self._read()
-        # Entries without a single image are the trace of an attack that turned nothing.
+        # Entries without a single image come from an attack that broke nothing.
         self.entries = found if any(entry["images"] for entry in found.values()) else {}
         if self.entries and not resume:
             raise UsageError(
-                f"{path} holds perturbed sets already: add --resume to keep the complete ones, or "
+                f"{path} already holds perturbed sets: add --resume to keep the complete ones, or "
                 "choose another --output."
             )
         others = [name for name, entry in self.entries.items() if entry["key"] != keys.get(name)]
@@ -86,22 +86,22 @@ class SetFolder:
         return self.path / "manifest.jsonl"
 
     def is_complete(self, name: str) -> bool:
-        """Whether the set is there, whole, with the same settings."""
+        """Whether the set is there, complete, with the same settings."""
         entry = self.entries.get(name)
         if entry is None:
             return False
         file = self.path / f"{name}.npz"
         return not entry["images"] or (file.is_file() and file_digest(file) == entry["sha256"])
 
-    def add(self, made: PerturbedSet, facts: dict[str, Any], more: dict[str, Any]) -> None:
+    def add(self, made: PerturbedSet, common: dict[str, Any], extra: dict[str, Any]) -> None:
         """Writes a set, then its lines of the manifest, then its entry.
 
-        A set without images has an entry only.
+        A set without images has only an entry.
 
         Args:
           made: the set.
-          facts: what every line of the manifest tells: model, seed.
-          more: further facts for the entry.
+          common: values for every line of the manifest: model, seed.
+          extra: further values for the entry.
 
         Raises:
           TFRobustError: the disk is full or the folder cannot be written.
@@ -113,8 +113,8 @@ class SetFolder:
             _write_arrays(file, made)
         else:
             file.unlink(missing_ok=True)
-        facts = {**_how(made.plan), **facts}
-        rows = [json.dumps({**row, **facts}, allow_nan=False) for row in made.rows]
+        common = {**_how(made.plan), **common}
+        rows = [json.dumps({**row, **common}, allow_nan=False) for row in made.rows]
         write_text(self.manifest, "".join(f"{line}\n" for line in [*self._lines(), *rows]))
         self.entries[name] = {
             "key": self._keys[name],
@@ -126,8 +126,8 @@ class SetFolder:
             "fool_rate": round(made.fool_rate, 6),
             "misclassified": made.wrong,
             "end": made.end,
-            **facts,
-            **more,
+            **common,
+            **extra,
         }
         write_json(self.summary, {"sets": self.entries})
 
@@ -163,7 +163,7 @@ def _how(plan: SetPlan) -> dict[str, Any]:
 
 
 def _write_arrays(path: Path, made: PerturbedSet) -> None:
-    # A name of its own, not a random one: what a killed run leaves is overwritten.
+    # A fixed name, not a random one: a killed run's leftover is overwritten.
     partial = path.with_name(f".{path.name}.partial")
     arrays: dict[str, Any] = {
         "x": made.images.images,

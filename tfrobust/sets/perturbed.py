@@ -21,15 +21,15 @@ from tfrobust.workers import Piece, Threads, Workers
 
 @dataclass(frozen=True, kw_only=True)
 class SetPlan:
-    """What one perturbed set is to be.
+    """The definition of one perturbed set.
 
     Attributes:
       name: of the set, and of its file.
-      split: 'train' or 'test', where its images come from.
-      size: how many adversarial images, at least 1.
-      attack_name: of the attack, in the manifest.
+      split: 'train' or 'test', the source of its images.
+      size: number of adversarial images, at least 1.
+      attack_name: the attack's name in the manifest.
       attack: the attack.
-      threat_model: the ball that it must stay in.
+      threat_model: the ball that the images must lie in.
 
     Raises:
       UsageError: another split, or a size below 1.
@@ -52,16 +52,16 @@ class SetPlan:
 
 @dataclass(frozen=True)
 class PerturbedSet:
-    """A set as it was made.
+    """A finished set.
 
     Attributes:
-      plan: what it was to be.
+      plan: its definition.
       images: the adversarial images, float32 in [0, 1]; labels are those of the sources.
-      sources: SHA-256 of the image that each was made from.
+      sources: SHA-256 of each image's source.
       rows: one record for each image, plain values.
-      tried: correctly classified images that were attacked.
-      wrong: images passed over because the model misclassifies them anyway.
-      end: place in the source's order after the last image that was looked at.
+      tried: number of correctly classified images that were attacked.
+      wrong: number of images skipped because the model misclassifies them anyway.
+      end: index in the source's order after the last image used.
     """
 
     plan: SetPlan
@@ -74,13 +74,13 @@ class PerturbedSet:
 
     @property
     def fool_rate(self) -> float:
-        """The part of the attacked images that the attack turned; 0 where none was."""
+        """The share of attacked images that the attack broke; 0 if none was attacked."""
         return len(self.rows) / self.tried if self.tried else 0.0
 
 
 @dataclass
 class _Draft:
-    """A set while it is being made."""
+    """A set under construction."""
 
     pixels: np.ndarray
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -94,22 +94,21 @@ class _Draft:
 
 
 class Perturber:
-    """Makes perturbed sets with one model.
+    """Builds perturbed sets with one model.
 
-    Only images that the model classifies correctly are attacked. What comes back is
-    projected onto the ball and counts only if it lies in it (to 1e-6) and the model
-    itself misclassifies it; an image that withstands is left out and counted, and the
-    next one is taken.
+    Only images that the model classifies correctly are attacked. The result is projected onto the
+    ball and counts only if it lies in it (to 1e-6) and the model itself misclassifies it; an
+    image that withstands is left out and counted, and the next one is used.
 
-    Guarantee: a set depends on the model, the plan, the source, where it begins,
-    `batch_size` and `seed` alone.
+    Guarantee: a set depends only on the model, the plan, the source, its start, `batch_size` and
+    `seed`.
 
     Args:
-      model: a Keras model or any callable, [0, 1] images float32 [B, H, W, 3] ->
-        logits [B, K].
+      model: a Keras model or any callable, [0, 1] images float32 [B, H, W, 3] -> logits
+        [B, K].
       batch_size: images in a batch.
       seed: of the attacks' random draws.
-      workers: who does the batches; this process, one at a time, if None. Others may do
+      workers: run the batches; None runs them in this process, one at a time. Workers may run
         batches that the set turns out not to need.
     """
 
@@ -124,13 +123,13 @@ class Perturber:
         """The set, or as much of it as the source has images for.
 
         Args:
-          plan: what to make.
-          source: what to make it from.
-          first: place in the source's order to begin at: the `end` of the set before
-            keeps the two disjoint.
+          plan: the set's definition.
+          source: the images to build it from.
+          first: start index in the source's order; the `end` of the previous set keeps the two
+            disjoint.
 
         Raises:
-          TFRobustError: the model has too few classes, or does not take the images.
+          TFRobustError: the model has too few classes, or does not accept the images.
         """
         data, end = source.data, first
         if self._attacker is None:
@@ -146,7 +145,7 @@ class Perturber:
         with contextlib.closing(found) as waves:
             batches = (batch for wave in waves for batch in wave)
             while draft.room and end < len(source.order):
-                end += _taken(source, end, draft, plan, *next(batches))
+                end += _take(source, end, draft, plan, *next(batches))
                 progress.update(len(draft.rows))
         progress.close()
         chosen = np.array(draft.chosen, int)
@@ -160,15 +159,15 @@ class Perturber:
         return PerturbedSet(plan, images, made_from, draft.rows, draft.tried, draft.wrong, end)
 
     def _piece(self, source: Source, first: int) -> Piece:
-        """Images and labels from a place in the source's order on, and that place."""
+        """Images and labels from an index in the source's order on, and that index."""
         index = source.order[first : first + self.batch_size]
         return source.data.pixels(index), source.data.labels[index].astype(np.int32), first
 
 
-def _taken(
+def _take(
     source: Source, first: int, draft: _Draft, plan: SetPlan, clean: Judged, found: Attacked
 ) -> int:
-    """Takes what a batch has for the set; returns how many of its images were used up."""
+    """Adds a batch's results to the set; returns how many of its images were used."""
     index = source.order[first : first + len(clean.predictions)]
     right = clean.predictions == source.data.labels[index]
     taken = np.flatnonzero(found.success)[: draft.room]
@@ -185,7 +184,7 @@ def _taken(
 
 
 def _record(source: Source, row: int, clean: Judged, found: Attacked, place: int) -> dict[str, Any]:
-    """One image's line of the manifest, as far as it is its own."""
+    """One image's own part of its line in the manifest."""
     data = source.data
     return {
         "source": data.names[row] if data.names else f"{source.split}[{row}]",
@@ -204,5 +203,5 @@ def _record(source: Source, row: int, clean: Judged, found: Attacked, place: int
 
 
 def _plain(value: np.floating[Any]) -> float:
-    """A float32 with the digits that it has."""
+    """A float32 with its shortest decimal representation."""
     return float(f"{value:.8g}")

@@ -1,8 +1,8 @@
 """The table of training methods: a name -> a frozen dataclass of its settings, a `Method`.
 
 Its `step()` is a Keras model that wraps a classifier (`base_model`), takes batches ``{'image',
-'label'}`` and is trained by Keras `fit`. All share one step (`step.py`): craft in inference mode,
-one BatchNorm policy, one set of metrics.
+'label'}`` and is trained by Keras `fit`. All methods share one step (`step.py`): crafting in
+inference mode, one BatchNorm policy, one set of metrics.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _Methods(Table["type[Method]"]):
-    """Methods by name; a user's plain step is given the settings of the one it derives from."""
+    """Methods by name; a user's plain step inherits the settings of the one it derives from."""
 
     def __getitem__(self, name: str) -> type[Method]:
         from tfrobust.training.methods import method_of

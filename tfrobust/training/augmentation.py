@@ -1,8 +1,8 @@
-"""Random layers that a model begins with: what they make of an image is what is attacked.
+"""Random layers at the start of a model: the attack sees their output.
 
-An attack sees no augmentation, as it sees the model in inference mode. Turned or zoomed after it
-was crafted, an adversarial image would be one no more, and the model would learn to withstand
-what is left of it; TRADES would compare two different views of the image.
+An attack runs the model in inference mode, without augmentation. If an adversarial image were
+rotated or zoomed after crafting, it would no longer be adversarial, and the model would learn
+to withstand only what remains; TRADES would compare two different views of the image.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from tfrobust.typing import Tensor
 
 
 def split(model: Any) -> tuple[Any, Any]:
-    """A graph of layers as (the random layers that it begins with, all that follows).
+    """A graph of layers as (the random layers at its start, all that follows).
 
-    Both are models of the same layers and weights. The first is None, and the second the model
-    itself, where the graph begins otherwise or is none.
+    Both are models with the same layers and weights. If the graph does not start with random
+    layers, or the model is no graph, the first is None and the second the model itself.
     """
     images, outputs = heads.graph_ends(model)
     if not heads.is_graph(model) or len(images) != 1:
@@ -34,12 +34,12 @@ def split(model: Any) -> tuple[Any, Any]:
     library = heads.library_of(model)
     try:
         return library.Model(images[0], tensor), library.Model(tensor, outputs)
-    except ValueError:  # the image goes past them as well
+    except ValueError:  # the image also bypasses them
         return None, model
 
 
 def is_random(layer: Any) -> bool:
-    """Whether a layer is one of Keras's random augmentations, or a model of nothing else."""
+    """Whether a layer is one of Keras's random augmentations, or a model of only such layers."""
     kind = type(layer)
     if heads.is_graph(layer):
         inside = [one for one in heads.operations(layer) if type(one).__name__ != "InputLayer"]
@@ -49,7 +49,7 @@ def is_random(layer: Any) -> bool:
 
 
 def _output_for(layer: Any, tensor: Tensor) -> Tensor:
-    """What a layer makes of a symbolic tensor; the tensor where it is not given to it."""
+    """A layer's output for a symbolic tensor; the tensor itself if the layer does not take it."""
     for node in layer._inbound_nodes:
         given = node.keras_inputs if hasattr(node, "keras_inputs") else node.input_tensors
         if len(given) == 1 and given[0] is tensor:

@@ -1,4 +1,4 @@
-"""Which batches move BatchNorm's running statistics: one explicit policy."""
+"""Which batches update BatchNorm's running statistics: one explicit policy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tfrobust.models.heads import raw
 
 
 def batch_norm_layers(model: Any) -> list[Any]:
-    """All BatchNormalization layers of a model of either Keras, those of models inside too."""
+    """All BatchNormalization layers of a model of either Keras, including nested models."""
     return [layer for layer in model._flatten_layers() if _is_batch_norm(layer)]
 
 
@@ -26,11 +26,11 @@ class Statistics:
         self._variables = [raw(v) for x in layers for v in (x.moving_mean, x.moving_variance)]
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Undoes what a training pass inside the block does to the statistics.
+    def restored(self) -> Iterator[None]:
+        """Restores the statistics after a training pass inside the block.
 
-        The pass still normalises by its own batch; only the running averages, which
-        inference uses, are put back.
+        The pass still normalises by its own batch; only the running averages, which inference
+        uses, are restored.
         """
         before = [variable.read_value() for variable in self._variables]
         yield

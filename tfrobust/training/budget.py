@@ -1,4 +1,4 @@
-"""The wall-clock time that training may take."""
+"""The wall-clock limit of training."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tfrobust.progress import clock
 
 
 class Budget:
-    """Counts the time of a run's training and says which part of it is used up.
+    """Measures a run's training time and the share of its limit that is used.
 
-    All of training counts: tracing, measuring on 'select' and checkpoints too. A resumed
-    run goes on counting where its checkpoint stood.
+    All of training counts, including tracing, measuring on 'select' and checkpoints. A resumed
+    run continues from its checkpoint's count.
 
     Args:
-      minutes: the time there is; None is without end.
+      minutes: the limit; None is no limit.
       spent: seconds that earlier parts of the run took.
     """
 
@@ -31,12 +31,12 @@ class Budget:
 
     @property
     def part(self) -> float:
-        """The part of the time that is gone, from 0; always 0 without a limit."""
+        """The share of the time that is used, from 0; always 0 without a limit."""
         return 0.0 if self._seconds is None else self.elapsed / self._seconds
 
     @property
     def left(self) -> float | None:
-        """Seconds until the time is over, at least 0; None without a limit."""
+        """Seconds left, at least 0; None without a limit."""
         return None if self._seconds is None else max(self._seconds - self.elapsed, 0.0)
 
     @property
@@ -46,26 +46,26 @@ class Budget:
 
     @property
     def note(self) -> str:
-        """How much of the time is gone, for progress; empty without a limit."""
+        """The time used, for the progress line; empty without a limit."""
         if self._seconds is None:
             return ""
-        return f", {clock(self.elapsed)} of {clock(self._seconds)} gone"
+        return f", {clock(self.elapsed)} of {clock(self._seconds)} used"
 
     @property
     def used_up(self) -> bool:
-        """Whether the time is over."""
+        """Whether the time is up."""
         return self.part >= 1.0
 
     def epochs_into(self, stages: Sequence[StageConfig], index: int, began: float) -> float:
-        """Where a stage stands by the time gone, in its epochs: from 0 to `epochs` or more.
+        """A stage's position by the time used, in its epochs: from 0 to `epochs` or more.
 
-        What was left when it began is shared out among it and the stages after it, by their
-        epochs: a stage that a plateau ended early leaves its time to the others.
+        The time left at its start is divided among this stage and the later ones in proportion to
+        their epochs: time that an early-stopped stage did not use goes to the others.
 
         Args:
           stages: all stages.
           index: of the stage.
-          began: seconds of training that were gone when it began.
+          began: seconds of training at the stage's start.
         """
         if self._seconds is None:
             return 0.0

@@ -1,4 +1,4 @@
-"""What happens around the steps and epochs of `fit`."""
+"""Callbacks of `fit`: what happens around its steps and epochs."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _WARM_STEPS, _TIMED_STEPS = 3, 15
 class Schedule(keras.callbacks.Callback):
     """Sets learning rate and eps before every step, shows progress, stops when time is up.
 
-    Under a time limit both follow the time, else the epochs: a stage that its time ends has
-    come down to its final rate all the same. After the first steps of a stage it says how long
-    that will take.
+    With a time limit both follow the time, otherwise the epochs: a stage ended by its time has
+    still decayed to its final rate. After the first steps of a stage it prints how long the
+    stage will take.
 
     Args:
-      config: of the training.
-      state: of the training; its present stage is the one that is run.
-      steps: in an epoch.
-      progress: what is shown.
-      budget: the time there is.
-      health: what recovers from a loss that is not finite.
+      config: of training.
+      state: of training, with the current stage.
+      steps: steps per epoch.
+      progress: the progress line.
+      budget: the time limit.
+      health: recovers from non-finite losses.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class Schedule(keras.callbacks.Callback):
         self._epoch, self._seen, self._begin = state.epoch, 0, 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Notes which epoch of the run this is."""
+        """Records the epoch of the run."""
         self._epoch = epoch
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Sets the learning rate and the part of eps of this step."""
+        """Sets this step's learning rate and share of eps."""
         stages, index, state = self._stages, self._index, self._state
         into = self._epoch - self._first + batch / self._steps
         if self._budget.limited:
@@ -71,7 +71,7 @@ class Schedule(keras.callbacks.Callback):
         self.model.eps_share.assign(self._eps_share(batch) * state.eps_factor)
 
     def _eps_share(self, batch: int) -> float:
-        """0 while only the head trains and over the clean start; rises to 1 over the ramp."""
+        """0 while only the head trains and during the clean start; then rises to 1 over a ramp."""
         start, ramp = self._config.clean_start, self._config.eps_ramp
         if not start and not ramp:
             return 1.0
@@ -82,23 +82,23 @@ class Schedule(keras.callbacks.Callback):
         return min(max(gone, 0.0) / ramp, 1.0) if ramp else float(gone >= 0)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Recovers from a loss that is not a number; shows how far the run is."""
+        """Recovers from a non-finite loss; shows progress."""
         loss = (logs or {})["loss"]
         if not math.isfinite(loss):
             where = f"epoch {self._epoch + 1}, step {batch + 1}"
             self._health.undo_step(self.model, loss, where)
             if self._health.hopeless:
                 raise TFRobustError(
-                    f"The loss became {loss} at {where} again and again: training stops, and the "
-                    "last good checkpoint is intact; try a lower learning rate (--stages) or "
-                    "--clip-norm 1."
+                    f"The loss became {loss} at {where}, again after several recoveries: training "
+                    "stops. The last good checkpoint is intact; try a lower learning rate "
+                    "(--stages) or --clip-norm 1."
                 )
         else:
             self._health.note_loss(loss)
         self._time_steps()
         done = self._epoch * self._steps + batch + 1
         if self._budget.limited:
-            # How many steps fit into the time is known by how many have.
+            # The number of steps that fit into the time is extrapolated from those done.
             self._progress.total = max(round(done / max(self._budget.part, 1e-9)), done)
         note = f"(epoch {self._epoch + 1}, loss {loss:.3f}{self._budget.note})"
         self._progress.update(done, note, at_most=self._budget.left)
@@ -106,7 +106,7 @@ class Schedule(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def _time_steps(self) -> None:
-        """Says once, after the first steps of a stage, how long it will take."""
+        """Prints once, after the first steps of a stage, how long the stage will take."""
         self._seen += 1
         if self._seen == _WARM_STEPS:
             self._begin = time.monotonic()
@@ -116,7 +116,7 @@ class Schedule(keras.callbacks.Callback):
         print(self._forecast(seconds * self._later_steps()), flush=True)
 
     def _later_steps(self) -> float:
-        """How many times as long as the first steps the stage's steps will take on average."""
+        """The expected mean time of the stage's steps, relative to its first steps."""
         stage = self._stages[self._index]
         if float(self.model.eps_share.numpy()) or stage.blocks == "head":
             return 1.0
@@ -128,18 +128,18 @@ class Schedule(keras.callbacks.Callback):
         if self._budget.limited:
             fits = (self._budget.left or 0.0) / epoch
             return (
-                f"A step takes about {seconds:.2g} s, so some {fits:.1f} epochs of {self._steps} "
-                f"steps fit into the {self._config.time_limit:g} min."
+                f"A step takes about {seconds:.2g} s: about {fits:.1f} epochs of {self._steps} "
+                f"steps fit into the limit of {self._config.time_limit:g} min."
             )
         return (
-            f"A step takes about {seconds:.2g} s, so {stage.epochs} epochs of {self._steps} steps "
-            f"take {clock(epoch * stage.epochs)}, and what is measured on 'select'; --time-limit "
-            "MINUTES sets another time."
+            f"A step takes about {seconds:.2g} s: {stage.epochs} epochs of {self._steps} steps "
+            f"take {clock(epoch * stage.epochs)}, plus measuring on 'select'; --time-limit "
+            "MINUTES sets a limit."
         )
 
 
 def done_part(stages: Sequence[StageConfig], budget: Budget, epochs: float) -> float:
-    """The part of a training that is done after so many epochs, or by the time gone."""
+    """The completed share of a training after this many epochs, or by the time used."""
     if budget.limited:
         return budget.part
     return epochs / sum(stage.epochs for stage in stages)
@@ -149,14 +149,14 @@ class EpochEnd(keras.callbacks.Callback):
     """Measures on 'select', writes the history, keeps the best model, ends stage or training.
 
     Args:
-      config: of the training.
-      state: of the training; its present stage is the one that is run.
-      selection: what measures.
-      checkpoints: what saves.
-      on_row: told each row of the history.
-      budget: the time there is.
-      health: what judges each epoch, and undoes one that spoiled the network.
-      steps: in an epoch.
+      config: of training.
+      state: of training, with the current stage.
+      selection: measures on 'select'.
+      checkpoints: saves models and state.
+      on_row: called with each row of the history.
+      budget: the time limit.
+      health: judges each epoch, and reverts one that damaged the network.
+      steps: steps per epoch.
     """
 
     def __init__(
@@ -183,10 +183,10 @@ class EpochEnd(keras.callbacks.Callback):
         self._begin = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Closes the epoch; nothing of it is lost once this returns."""
+        """Finishes the epoch; once this returns, nothing of it can be lost."""
         state, logs = self._state, dict(logs or {})
         if not math.isfinite(logs["loss"]):
-            # The last step was undone; the epoch's mean is that of the others.
+            # The last step was reverted; the epoch's mean excludes it.
             logs["loss"] = float(self.model.metrics[0].result())
         over = self._is_over(logs["loss"])
         row = self._row(epoch, logs, over or self._is_due(epoch))
@@ -213,16 +213,16 @@ class EpochEnd(keras.callbacks.Callback):
         return complete or plateaued(self._stage, losses)
 
     def _is_due(self, epoch: int) -> bool:
-        """Whether an epoch is measured that ends no stage; a kept one always is."""
+        """Whether to measure an epoch within a stage; epochs whose models are kept always are."""
         config = self._config
         return config.keep_from is not None or (epoch + 1) % config.select_every == 0
 
     def _end_stage(self, over: bool) -> None:
-        """Moves on to the next stage, or past the last one, when it is time to."""
+        """Moves to the next stage, or past the last one, when due."""
         state, stages = self._state, self._config.stages
         after = self._index + 1
         reason = self._reason_to_end()
-        # That the last epoch of the last stage is done goes without saying.
+        # The end of the last stage's last epoch needs no message.
         if over and after == len(stages) and not (self._budget.used_up or self._health.hopeless):
             reason = None
         if reason:
@@ -234,12 +234,12 @@ class EpochEnd(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def _reason_to_end(self) -> str | None:
-        """Why no further stage is run, or None."""
+        """Why training ends before the next stage, or None."""
         state, patience = self._state, self._config.early_stopping
         if self._health.hopeless:
-            return f"it does not learn, after {state.recoveries} tries"
+            return f"the model does not learn, after {state.recoveries} recoveries"
         if self._budget.used_up:
-            return f"the time_limit of {self._config.time_limit:g} min is used up"
+            return f"the time limit of {self._config.time_limit:g} min is up"
         if patience is not None and state.epoch - (state.best_epoch or 0) >= patience:
             return f"{patience} epochs brought no improvement on 'select' (early_stopping)"
         return None
@@ -250,7 +250,7 @@ class EpochEnd(keras.callbacks.Callback):
         row["learning_rate"] = float(self.model.optimizer.learning_rate.numpy())
         row["eps_share"] = float(self.model.eps_share.numpy())
         row.update({name: float(value) for name, value in logs.items()})
-        # A network that is not finite has no accuracy.
+        # A network with non-finite weights has no accuracy.
         measured = measured and math.isfinite(row["loss"])
         if measured:
             with self.model.kept():

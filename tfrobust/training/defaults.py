@@ -1,7 +1,7 @@
-"""Settings chosen by what is there: images, network, weights, radius and time.
+"""Default settings by images, network, weights, radius and time.
 
-What a user gets without a flag. The numbers were measured on small machines, on real images
-(`python -m benchmarks.learns` repeats that); every choice comes with its reason.
+These apply when the user gives no flag. The numbers were measured on small machines, on real
+images (`python -m benchmarks.learns` repeats that); every choice comes with its reason.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from tfrobust.training import METHODS
 if TYPE_CHECKING:
     from tfrobust.backbones.description import Backbone
 
-#: The name that leaves the network to `choose`.
+#: The name that leaves the choice of the network to `choose`.
 AUTO = "auto"
-# The parts of the training on clean images alone, and over which eps then rises: from scratch,
+# The shares of training on clean images only, and of the following rise of eps: from scratch,
 # and from pretrained weights, whose head learns from clean images first.
 _CLEAN, _RAMP = 0.25, 0.25
-# The same for networks that learn quickly and overfit soon.
+# The same for networks that learn quickly and soon overfit.
 _CLEAN_QUICK, _RAMP_QUICK = 0.1, 0.2
 _CLEAN_PRETRAINED, _RAMP_PRETRAINED = 0.0, 0.3
-# NSL's multiplier beside a clean loss of weight 1.
+# NSL's multiplier, next to a clean loss of weight 1.
 _ADV_WEIGHT, _ADV_WEIGHT_SPLIT = 3.0, 6.0
-# Images that a training without a time limit sees, from scratch and from pretrained weights.
+# Images seen in training without a time limit, from scratch and from pretrained weights.
 _SEEN, _SEEN_PRETRAINED = 250_000, 40_000
 _EVALUATED = 1000
-# Billions of multiply-adds of a forward pass times images that training got through in a second
-# on 2 cores: resnet50 at 32x32, crafting and clean steps included.
+# Throughput on 2 cores: billions of multiply-adds of a forward pass times images per second, for
+# resnet50 at 32x32, crafting and clean steps included.
 _PACE = 6.0
-# A network that sees fewer images than this is better off with smaller maps.
+# Below this number of images a network learns more with smaller maps.
 _ENOUGH = 20_000
 _JITTER = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}
-# Sides that pretrained weights know, where the network does not say.
+# Image sizes of pretrained weights, for networks that do not declare theirs.
 _SIDES = (96, 128, 160, 192, 224)
 
 
@@ -46,10 +46,10 @@ class Facts:
 
     Attributes:
       side: the shorter side of the images, in pixels.
-      images: in train.
-      classes: in train.
-      tested: images in test.
-      symbols: whether the classes are named by digits or letters, which flips turn into others.
+      images: number in train.
+      classes: number in train.
+      tested: number of images in test.
+      symbols: whether the class names are digits or letters, which flips turn into others.
     """
 
     side: int
@@ -61,10 +61,10 @@ class Facts:
 
 @dataclass
 class Choice:
-    """Settings, nested as in YAML, and why each was chosen.
+    """Settings, nested as in YAML, and the reason for each choice.
 
     Attributes:
-      values: what `RunConfig` takes.
+      values: arguments of `RunConfig`.
       reasons: one line for each choice that the user did not make.
     """
 
@@ -72,15 +72,15 @@ class Choice:
     reasons: list[str] = field(default_factory=list)
 
     def add_to_method(self, given: Mapping[str, Any], reason: str, **values: Any) -> None:
-        """The same for settings of the method."""
-        asked = folded_method(given.get("training", {}), "training").settings
-        left = {k: v for k, v in values.items() if k not in asked}
+        """Like `add`, for settings of the method."""
+        user = folded_method(given.get("training", {}), "training").settings
+        left = {k: v for k, v in values.items() if k not in user}
         self.values.setdefault("training", {})["method"] = left
         if left:
             self.reasons.append(reason)
 
     def add(self, given: Mapping[str, Any], group: str, reason: str, **values: Any) -> None:
-        """Chooses what is not given; the reason is told where anything was left to choose."""
+        """Sets what the user has not given; records the reason if that is anything."""
         left = {k: v for k, v in values.items() if k not in given.get(group, {})}
         self.values[group] = {**self.values.get(group, {}), **left}
         if left and reason:
@@ -93,16 +93,16 @@ def choose(
     epochs: int | None = None,
     learning_rate: float | None = None,
 ) -> Choice:
-    """The settings that suit these images, for all that the user has not given.
+    """Settings that suit these images, for everything that the user has not set.
 
     Args:
       facts: of the images.
       given: the user's settings, nested as in YAML.
-      epochs: how many, if not chosen too.
-      learning_rate: the highest of all stages, if not chosen too.
+      epochs: number of epochs, unless chosen too.
+      learning_rate: the highest rate of all stages, unless chosen too.
 
     Returns:
-      What to lay under `given`.
+      Defaults for `given`.
     """
     choice = Choice()
     pretrained = given.get("backbone", {}).get("weights", "none") != "none"
@@ -121,30 +121,30 @@ def chosen_config(
     epochs: int | None = None,
     learning_rate: float | None = None,
 ) -> RunConfig:
-    """The whole configuration: what was chosen, with the user's settings laid over it.
+    """The whole configuration: the choices, overridden by the user's settings.
 
     Raises:
-      UsageError: settings of the user that do not go together.
+      UsageError: the user's settings contradict each other.
     """
-    asked = {**given, "training": TrainingConfig.folded(given.get("training", {}))}
-    if asked.get("backbone", {}).get("name") == AUTO:
-        asked["backbone"] = {k: v for k, v in asked["backbone"].items() if k != "name"}
-    choice = choose(facts, asked, epochs, learning_rate)
-    values = merge(merge(choice.values, asked), {"chosen": choice.reasons})
+    user = {**given, "training": TrainingConfig.folded(given.get("training", {}))}
+    if user.get("backbone", {}).get("name") == AUTO:
+        user["backbone"] = {k: v for k, v in user["backbone"].items() if k != "name"}
+    choice = choose(facts, user, epochs, learning_rate)
+    values = merge(merge(choice.values, user), {"chosen": choice.reasons})
     config: RunConfig = from_dict(RunConfig, values, "flags")
     return config
 
 
 def _network(choice: Choice, facts: Facts, given: Mapping[str, Any], pretrained: bool) -> str:
-    """The network's name: the user's, or the one that measured best."""
+    """The network's name: the user's, or the one that scored best."""
     named = given.get("backbone", {}).get("name")
     if named:
         return str(named)
     if pretrained:
         name = _named_in(str(given["backbone"]["weights"])) or "mobilenetv2"
-        why = "the network that the weights are of, by their name"
+        why = "the network of the weights, by their file name"
     else:
-        name, why = "resnet18", "from scratch it measured best in minutes on a small machine"
+        name, why = "resnet18", "it scored best from scratch within minutes on a small machine"
     choice.add(given, "backbone", f"network: {name}; {why}", name=name)
     return name
 
@@ -161,20 +161,20 @@ def _named_in(weights: str) -> str | None:
 def _fit_to_side(
     choice: Choice, facts: Facts, given: Mapping[str, Any], name: str, pretrained: bool
 ) -> None:
-    """A stem or a resize that leaves something of a small image."""
+    """A stem or a resize that keeps a small image from shrinking to nothing."""
     from tfrobust.backbones import BACKBONES
 
-    backbone, asked = BACKBONES[name], given.get("backbone", {})
-    if "stem" in asked or "resize" in asked:
+    backbone, chosen = BACKBONES[name], given.get("backbone", {})
+    if "stem" in chosen or "resize" in chosen:
         return
     if pretrained:
         side = _side_for_weights(backbone, facts.side)
         if side != facts.side:
-            reason = f"images are resized to {side}x{side} in the model, near what weights know"
+            reason = f"images are resized to {side}x{side} , near the weights' own size"
             choice.add(given, "backbone", reason, resize=side)
         return
     if facts.side < 32:
-        choice.add(given, "backbone", "images are resized to 32x32, the least that networks take",
+        choice.add(given, "backbone", "images are resized to 32x32, the minimum of all networks",
                    resize=32)  # fmt: skip
     side = max(facts.side, 32)
     if side >= 2 * backbone.stride:
@@ -183,16 +183,16 @@ def _fit_to_side(
         return
     left = f"{-(-side // backbone.stride)}x{-(-side // backbone.stride)} of {side} pixels"
     if "stem" in backbone.options:
-        choice.add(given, "backbone", f"stem: medium, for {name}'s standard one leaves {left}",
+        choice.add(given, "backbone", f"stem: medium, since {name}'s standard stem leaves {left}",
                    stem="medium")  # fmt: skip
     else:
-        choice.add(given, "backbone", f"images are resized to {2 * backbone.stride} pixels, for "
+        choice.add(given, "backbone", f"images are resized to {2 * backbone.stride} pixels, since "
                    f"{name} leaves {left}", resize=2 * backbone.stride)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Length:
-    """How long to train, and how fast."""
+    """How long and how fast to train."""
 
     facts: Facts
     given: Mapping[str, Any]
@@ -200,34 +200,34 @@ class _Length:
     learning_rate: float | None
 
     def number(self, seen: int, low: int, high: int) -> int:
-        """Epochs in which the network sees about `seen` images, within bounds."""
+        """The number of epochs in which the network sees about `seen` images, within bounds."""
         wanted = round(seen / max(self.facts.images, 1))
         return self.epochs or int(min(max(wanted, low), high))
 
     def rates(self, *rates: float) -> list[float]:
-        """The stages' learning rates, the highest of which is the user's if there is one."""
+        """The stages' learning rates; the user's rate, if given, is the highest."""
         if self.learning_rate is None:
             return list(rates)
         return [rate * self.learning_rate / max(rates) for rate in rates]
 
     def text(self, epochs: int) -> str:
-        """The length in words."""
+        """The length, for messages."""
         minutes = self.given.get("training", {}).get("time_limit")
-        return f"{epochs} epochs" if minutes is None else f"as much as {minutes:g} min hold"
+        return f"{epochs} epochs" if minutes is None else f"as long as {minutes:g} min allow"
 
 
 def _is_slow(facts: Facts, given: Mapping[str, Any], backbone: Backbone) -> bool:
-    """Whether with a wider stem the time is over before enough images were seen, or all twice."""
+    """Whether a wider stem leaves time for too few images, or for less than two passes."""
     minutes = given.get("training", {}).get("time_limit")
     if minutes is None or not backbone.gmacs:
         return False
-    # A stem of one halving less makes all maps twice as wide and high.
+    # Halving the stem's stride doubles the width and height of all maps.
     each = 4 * backbone.gmacs * (max(facts.side, 32) / 224) ** 2
     return bool(minutes * 60 * _PACE / each < max(2 * facts.images, _ENOUGH))
 
 
 def _side_for_weights(backbone: Backbone, side: int) -> int:
-    """Twice a small image's side, up to the smallest that the weights know; of others the next."""
+    """Twice a small image's side, at most the weights' smallest size; else the largest fitting."""
     known = backbone.sides or _SIDES
     if 2 * side <= known[0]:
         return max(2 * side, 64)
@@ -237,13 +237,13 @@ def _side_for_weights(backbone: Backbone, side: int) -> int:
 def _from_scratch(
     choice: Choice, facts: Facts, given: Mapping[str, Any], name: str, length: _Length
 ) -> None:
-    """A clean model first, the full eps later, by the network's own optimiser."""
+    """A clean model first, full eps later, with the network's preferred optimiser."""
     from tfrobust.backbones import BACKBONES
 
     backbone = BACKBONES[name]
     tuning = backbone.tuning
     if tuning.alpha != 1:
-        choice.add(given, "backbone", f"width: {tuning.alpha:g} of {name}'s channels, which sees "
+        choice.add(given, "backbone", f"width: {tuning.alpha:g} of {name}'s channels, to see "
                    "more images in the same time", alpha=tuning.alpha)  # fmt: skip
     choice.add(given, "backbone", "", bn_momentum=0.9 if backbone.batch_norm else None)
     epochs = length.number(_SEEN, 8, 80)
@@ -294,7 +294,7 @@ def _augmented(
     crop = max(facts.side // 8, 1)
     flip = not facts.symbols
     what = f"random crops of up to {crop} pixels" + (", flips" if flip else "")
-    why = "" if flip else "; no flips, for the classes are named by digits or letters"
+    why = "" if flip else "; no flips, since the class names are digits or letters"
     what += ", colour jitter" if further else ""
     choice.add(given, "augment", f"augmentation: {what}{why}", flip=flip, crop_padding=crop,
                **further)  # fmt: skip
@@ -303,7 +303,7 @@ def _augmented(
 def _method(
     choice: Choice, facts: Facts, given: Mapping[str, Any], name: str, pretrained: bool
 ) -> None:
-    """How examples are crafted: in one step from wide noise wherever the method can."""
+    """How examples are crafted: in one step from wide noise if the method supports it."""
     from tfrobust.backbones import BACKBONES
 
     named = folded_method(given.get("training", {}), "training").name
@@ -314,13 +314,13 @@ def _method(
     start, ramp = (_CLEAN_QUICK, _RAMP_QUICK) if quick else (_CLEAN, _RAMP)
     if pretrained:
         start, ramp = _CLEAN_PRETRAINED, _RAMP_PRETRAINED
-    begin = f"after {start:.0%} of the training on clean images " if start else ""
+    begin = f"after {start:.0%} of training on clean images " if start else ""
     choice.add(
-        given, "training", f"{begin}eps rises from 0 over {ramp:.0%} of the training",
+        given, "training", f"{begin}eps rises from 0 over {ramp:.0%} of training",
         clean_start=start, eps_ramp=ramp,
     )  # fmt: skip
     if method.weighs_losses:
-        # What sees its images once or twice learns more from twice as many than from both losses.
+        # With one or two passes, twice as many images teach more than both losses on each image.
         slow = _is_slow(facts, given, BACKBONES[name])
         _weights(choice, given, split=quick or pretrained or slow)
 
@@ -332,13 +332,13 @@ def _weights(choice: Choice, given: Mapping[str, Any], split: bool) -> None:
     choice.add_to_method(
         given,
         f"loss: clean + {weight:g} x adversarial{part} crafted in one step from noise wider than "
-        "the ball (N-FGSM), watched for collapse",
+        "the ball (N-FGSM), monitored for collapse",
         crafting="nfgsm", clean_weight=1.0, adv_weight=weight, split_batch=split,
     )  # fmt: skip
 
 
 def _measuring(choice: Choice, facts: Facts, given: Mapping[str, Any]) -> None:
-    """What 'select' and the evaluation cost: a small part of the training."""
+    """The cost of 'select' and of the evaluation: a small part of training."""
     select = facts.images // 9
     attacked = min(select, 512)
     every = max(1, round(attacked * 8 / (0.3 * max(facts.images, 1))))
@@ -349,6 +349,6 @@ def _measuring(choice: Choice, facts: Facts, given: Mapping[str, Any]) -> None:
         choice.add(
             given, "evaluation",
             f"evaluation: {_EVALUATED:,} of the {facts.tested:,} test images, drawn by the seed "
-            "(--limit takes another number)",
+            "(--limit changes the number)",
             limit=_EVALUATED,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The elbow: the epoch at which validation turns while training goes on improving."""
+"""The elbow: the epoch after which only the training loss improves."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class Elbow(NamedTuple):
 
     Attributes:
       epoch: counted from 1.
-      turned: whether the training loss fell further in a later epoch: only then has
-        validation turned; otherwise it may yet improve, or training itself has ended.
-        False too where the loss was lower before any epoch was kept.
-      earlier: that epoch of a lower loss, whose model is not kept, or None.
+      turned: whether the training loss fell further in a later epoch: only then has validation
+        turned; otherwise it may yet improve, or training itself has ended. Also False if the
+        loss was lower before any epoch was kept.
+      earlier: that earlier epoch with a lower loss, whose model is not kept, or None.
     """
 
     epoch: int
@@ -30,7 +30,7 @@ def find_elbow(rows: Sequence[dict[str, Any]], first: int) -> Elbow | None:
       first: the first epoch that is kept, from 1.
 
     Returns:
-      The elbow; the earliest of equal ones. None before epoch `first`.
+      The elbow, the earliest of equal ones; None before epoch `first`.
     """
     kept = [row for row in rows if row["epoch"] >= first]
     if not kept:

@@ -32,7 +32,7 @@ from tfrobust.training.stages import make_optimizer
 from tfrobust.training.state import VERSION, Checkpoints, TrainState
 from tfrobust.training.tensorboard import TensorBoard
 
-# More epochs than any time limit leaves room for.
+# More epochs than any time limit allows.
 _ENDLESS = 1_000_000
 
 
@@ -48,39 +48,38 @@ def fit(
 ) -> TrainState:
     """Trains `model` in place by the config's method and stages.
 
-    After each epoch the model is measured on 'select', the best by PGD accuracy is kept
-    in `run.best_model`, and a checkpoint is written. With `resume`, training goes on
-    from the last complete epoch and ends with the weights that an uninterrupted run
-    would have had: batches, augmentation and attacks depend on seed and step alone.
+    After each epoch the model is measured on 'select', the best by PGD accuracy is saved in
+    `run.best_model`, and a checkpoint is written. With `resume`, training resumes after the last
+    complete epoch and ends with the weights of an uninterrupted run: batches, augmentation and
+    attacks depend only on seed and step.
 
-    Under a `time_limit` training ends with the step in which it is used up, epochs only share
-    the time out among the stages, and schedules run over the time: a timed run is not
-    repeatable to the bit; the checkpoint's time is counted on by `resume`. Otherwise it ends
-    with the last stage's last epoch, or by `early_stopping`. A network that does not learn, or
-    whose loss is not finite, goes back to its last good weights, and training ends after a few
-    such tries: see `Health`. With weight averaging 'select'
-    measures the averages and they are what is kept; `model` itself ends with the weights
-    of the last step.
+    With a `time_limit`, training ends with the step in which it is used up, epochs only divide
+    the time among the stages, and schedules follow the time: a timed run is not reproducible to
+    the bit; `resume` continues the checkpoint's count. Otherwise training ends with the last
+    stage's last epoch, or by `early_stopping`. A network that does not learn, or whose loss is
+    not finite, is rolled back to its last good weights, and training ends after a few recoveries:
+    see `Health`. With weight averaging, the averages are measured on 'select' and saved; `model`
+    itself ends with the weights of the last step.
 
     Args:
       model: flat classifier, image in [0, 1] -> logits.
       splits: 'train' and 'select' are used, 'test' is not touched.
       config: of the run.
-      run: the folder, made already.
-      resume: go on where the folder's checkpoint stands; starts afresh without one.
-      on_epoch: called with each row of the history once its checkpoint is written; what
-        it raises ends training.
-      home: the run's folder, where this process, one of several workers, is not the one
-        that keeps it; `resume` reads it.
+      run: an existing folder.
+      resume: resume from the folder's checkpoint; start from the beginning if there is none.
+      on_epoch: called with each row of the history once its checkpoint is written; an
+        exception that it raises ends training.
+      home: the run's folder, if this process is a worker that does not write it; `resume`
+        reads it.
 
     Returns:
       The state after the last epoch: rows of the history, best epoch, elbow.
 
     Raises:
-      UsageError: a stage names blocks that the network does not have, or the method does
-        not train against this norm; nothing has been trained then.
-      TFRobustError: the loss is not finite again and again, or a checkpoint cannot be
-        written or read.
+      UsageError: a stage names blocks that the network does not have, or the method does not
+        train against this norm; raised before any training.
+      TFRobustError: the loss is still not finite after several recoveries, or a checkpoint
+        cannot be written or read.
 
     Examples:
       >>> import dataclasses
@@ -109,14 +108,14 @@ def fit(
 
 
 class _Training:
-    """The objects that live through all stages."""
+    """The objects shared by all stages."""
 
     def __init__(
         self, model: Any, splits: Splits, config: RunConfig, run: RunFolder,
         home: RunFolder | None,
     ) -> None:  # fmt: skip
         training = config.training
-        # A wrong stage is to be found now, and not when it begins.
+        # An invalid stage must be found now, not when it starts.
         for stage in training.stages:
             set_trainable(model, stage.blocks)
         self.budget = Budget(training.time_limit)
@@ -125,12 +124,12 @@ class _Training:
         self.spread = model.distribute_strategy.num_replicas_in_sync > 1
         self.steps = steps_per_epoch(len(self.train), training.batch_size, self.spread)
         self.recipe = recipe_from(training, self.threat_model, config.seed, self.steps)
-        # Measuring and saving go on here, whatever the training is spread over.
+        # Measuring and saving happen on this model, however training is distributed.
         self.local = keras.models.clone_model(model) if self.spread else model
         with model.distribute_strategy.scope():
             self.method = METHODS[training.method.name].step()(model, self.recipe)
             self.optimizer = make_optimizer(training)
-            # Built once on all variables, so that each keeps its state from stage to stage.
+            # Built once for all variables, so that each keeps its state from stage to stage.
             set_trainable(model, "all")
             self.optimizer.build(model.trainable_variables)
         self.checkpoints = Checkpoints(
@@ -148,7 +147,7 @@ class _Training:
         self.samples = next(iter(evaluation_batches(self.train.sample(8, config.seed), 8)))
 
     def refreshed(self) -> Any:
-        """The local model, with the weights that the spread one has now."""
+        """The local model, with the current weights of the distributed one."""
         if self.spread:
             self.local.set_weights(self.model.get_weights())
         return self.local
@@ -181,7 +180,7 @@ class _Training:
         self.method.fit(
             self._batches(state.epoch),
             initial_epoch=state.epoch,
-            # Under a time limit only the time ends it.
+            # With a time limit only the time ends the stage.
             epochs=_ENDLESS if self.budget.limited else last,
             steps_per_epoch=self.steps,
             verbose=0,
@@ -196,16 +195,16 @@ class _Training:
             print("No elbow: training ended before keep_from; the best epoch's model is kept.")
             return
         if elbow.earlier:
-            print(f"Validation was best at epoch {elbow.earlier}, before keep_from: of the kept "
-                  f"epochs the best, {elbow.epoch}, is taken; lower keep_from.")  # fmt: skip
+            print(f"Validation was best at epoch {elbow.earlier}, before keep_from: keeping "
+                  f"{elbow.epoch}, the best of the later epochs; lower keep_from.")  # fmt: skip
         elif not elbow.turned:
-            print("Validation had not turned when training ended: its lowest loss is kept.")
+            print("Validation had not turned when training ended: keeping its lowest loss.")
         self.checkpoints.choose(elbow.epoch)
         state.best_epoch = elbow.epoch
         write_json(self.run.state, {"version": VERSION, **dataclasses.asdict(state)})
 
     def _callbacks(self, state: TrainState, progress: Progress) -> list[Any]:
-        """In the order in which they act at the end of an epoch."""
+        """The callbacks in the order in which they act at the end of an epoch."""
         training = self.config.training
         good = self._snapshot()
         health = Health(state, good, self.train.labels)
@@ -216,14 +215,14 @@ class _Training:
             training, state, selection=self.selection, checkpoints=self.checkpoints,
             on_row=self._log, budget=self.budget, health=health, steps=self.steps,
         )  # fmt: skip
-        seen = keras.callbacks.LambdaCallback(on_epoch_end=self.method.leave_out_unmeasured)
+        seen = keras.callbacks.LambdaCallback(on_epoch_end=self.method.drop_unmeasured)
         return [schedule, *self._guards(state, good), seen, end]
 
     def _snapshot(self) -> Snapshot:
-        """The state to go back to: of model, optimiser and averages."""
+        """The state for rollbacks: of model, optimiser and averages."""
         averages = self.method.averages
-        held = [*self.model.variables, *self.optimizer.variables]
-        return Snapshot(held + (averages.variables if averages else []))
+        variables = [*self.model.variables, *self.optimizer.variables]
+        return Snapshot(variables + (averages.variables if averages else []))
 
     def _guards(self, state: TrainState, good: Snapshot) -> list[Any]:
         if not self.method.single_step:
@@ -236,7 +235,7 @@ class _Training:
         return [Guard(self.guarding, state, self.config.training.guard_every, good)]
 
     def _selection(self, limit: int, loss_on: str | None) -> Selection:
-        """What measures the model on some images of 'select'."""
+        """Measures the model on some images of 'select'."""
         training, seed = self.config.training, self.config.seed
         return Selection(
             self.local, self._select_batches(limit), self.threat_model,
@@ -274,12 +273,12 @@ def _check_strategy(strategy: Any, config: RunConfig) -> None:
     if training.time_limit is not None and this_worker(strategy).count > 1:
         raise UsageError(
             "time_limit: the clocks of several workers differ, so they would not stop at the "
-            "same step: give epochs instead."
+            "same step: set epochs instead."
         )
 
 
 def _recipe_of(stage: StageConfig, recipe: Recipe, training: TrainingConfig) -> Recipe:
-    """The recipe with what a stage sets otherwise."""
+    """The recipe with a stage's overrides."""
     clean = recipe.clean_weight if stage.clean_weight is None else stage.clean_weight
     adv = recipe.adv_weight if stage.adv_weight is None else stage.adv_weight
     changed = dataclasses.replace(recipe, clean_weight=clean, adv_weight=adv)

@@ -1,4 +1,4 @@
-"""Which layers of a model train, in either Keras, however models are nested."""
+"""Which layers of a model train, in either Keras, including nested models."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tfrobust.models.heads import library_of
 
 
 def layers_in_order(model: Any) -> list[Any]:
-    """All layers inside a model as they were added, a model inside before its own layers.
+    """All layers of a model in the order they were added, a nested model before its layers.
 
-    Keras 3 itself lists the layers of a model inside from its end.
+    Keras 3 itself lists the layers of a nested model from its end.
     """
     if library_of(model).__name__ == "tf_keras":
         return list(model._flatten_layers(include_self=False))
@@ -23,21 +23,21 @@ def layers_in_order(model: Any) -> list[Any]:
 
 
 def unfreeze(model: Any) -> None:
-    """Lets every layer train, those too that were frozen with a model inside."""
-    # One by one: set to what it was, Keras 3 takes nothing down to the layers inside.
+    """Makes every layer trainable, including those frozen with a nested model."""
+    # One by one: if the value does not change, Keras 3 does not pass it to nested layers.
     for layer in (model, *layers_in_order(model)):
         layer.trainable = True
 
 
 @contextmanager
 def unfrozen(model: Any) -> Iterator[None]:
-    """Inside the block every layer trains; after it those that did before."""
+    """Inside the block every layer trains; after it, those that did before."""
     layers = [model, *layers_in_order(model)]
     flags = [layer.trainable for layer in layers]
     unfreeze(model)
     try:
         yield
     finally:
-        # From the outside in: a model that is frozen freezes what is in it.
+        # From the outside in: freezing a model freezes what is in it.
         for layer, trainable in zip(layers, flags, strict=True):
             layer.trainable = trainable

@@ -1,4 +1,4 @@
-"""The training method and the recipe that a configuration names."""
+"""The training method and the recipe of a configuration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tfrobust.errors import UsageError
 from tfrobust.plugins import configured
 from tfrobust.training import METHODS
 
-# What needs TensorFlow is imported when it is used: a command checks before it reads anything.
+# TensorFlow is imported only where needed: a command checks its settings before reading data.
 if TYPE_CHECKING:
     from tfrobust.attacks.gradient import PGD
     from tfrobust.threat_model import ThreatModel
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 def recipe_from(
     config: TrainingConfig, threat_model: ThreatModel, seed: int, steps_per_epoch: int = 1
 ) -> Recipe:
-    """The recipe that a run's configuration names.
+    """The recipe of a run's configuration.
 
     Args:
-      config: of the training.
+      config: of training.
       threat_model: the ball.
       seed: of the run.
-      steps_per_epoch: turns what the config counts in epochs into steps.
+      steps_per_epoch: converts settings in epochs to steps.
 
     Raises:
       UsageError: the method does not train against this norm.
@@ -43,10 +43,10 @@ def recipe_from(
 
 
 def method_from(config: TrainingConfig, seed: int = 42) -> Method:
-    """The method that a configuration names, with its settings and those that all share.
+    """A configuration's method, with its own settings and the shared ones.
 
     Raises:
-      UsageError: there is no such method, or a setting is none of its, or out of range.
+      UsageError: the method or one of its settings is unknown, or a value is out of range.
     """
     made: Method = configured(
         METHODS[config.method.name], config.method.settings, f"Method {config.method.name}"
@@ -58,23 +58,23 @@ def method_from(config: TrainingConfig, seed: int = 42) -> Method:
 
 
 def check_trainable(config: RunConfig) -> None:
-    """Refuses settings that do not go together in training, before the images are read.
+    """Rejects settings that contradict each other in training, before the images are read.
 
-    They may be good for an evaluation, so `RunConfig` itself takes them.
+    They may be valid for an evaluation, so `RunConfig` itself accepts them.
 
     Raises:
-      UsageError: the method does not train against the norm of the threat, or its single
-        step is shorter than eps.
+      UsageError: the method does not train against the threat's norm, or its single step is
+        shorter than eps.
     """
     training, eps = config.training, config.threat.eps
     choice = training.method
     cls = METHODS[choice.name]
     cls.check_norm(config.threat.norm, choice.name)
     method = configured(cls, choice.settings, f"Method {choice.name}")
-    # A step size meant for many steps makes a training that looks right and is worth little.
+    # A step size meant for many steps gives a training that looks right and is of little use.
     if method.single_step and training.step_size and training.step_size < eps:
         raise UsageError(
-            f"step_size: a single step is expected to be as long as eps ({eps:g}) or more, found "
+            f"step_size: a single step is expected to be at least as long as eps ({eps:g}), found "
             f"{training.step_size:g}: give --train-step-size {eps:g}."
         )
 

@@ -1,4 +1,4 @@
-"""Watches single-step training for catastrophic overfitting, and undoes it."""
+"""Monitors single-step training for catastrophic overfitting, and reverts it."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from tfrobust.training.health import Snapshot
 from tfrobust.training.selection import Selection, overfits_to_fgsm
 from tfrobust.training.state import TrainState
 
-# Of a hundred images 15 are robust by more than chance: see `overfits_to_fgsm`.
+# At 15 of a hundred images, robustness is above chance: see `overfits_to_fgsm`.
 _LEAST = 0.15
 
 
 class Guard(keras.callbacks.Callback):
-    """Looks at PGD accuracy every few hundred steps; rolls back when it has collapsed.
+    """Checks PGD accuracy every few hundred steps; rolls back when it has collapsed.
 
-    Within a few hundred steps single-step training can learn to fool its own attack: Wong
-    et al. (2020), https://arxiv.org/abs/2001.03994; `overfits_to_fgsm` says when. Then
-    weights, BatchNorm's statistics, weight averages and the optimiser are put back to the
-    last look that found nothing, the noise of the attack is widened by one radius of the
-    ball (De Jorge et al., 2022, find that wider noise prevents it), and training goes on
-    with the next batch; where the step has no noise before it, training ends. It looks at
-    the end of every epoch too, so that no checkpoint is written of a collapsed network, and
-    a resumed run guards on as an uninterrupted one. It measures the weights that train, not
-    their averages, which would hide a collapse.
+    Within a few hundred steps single-step training can learn to fool its own attack: Wong et al.
+    (2020), https://arxiv.org/abs/2001.03994; `overfits_to_fgsm` defines when. Then weights,
+    BatchNorm's statistics, weight averages and the optimiser are rolled back to the last check
+    that passed, the noise of the attack is widened by one radius of the ball (De Jorge et al.,
+    2022, find that wider noise prevents it), and training continues with the next batch; if the
+    step has no noise before it, training ends. It also checks at the end of every epoch, so that
+    no checkpoint of a collapsed network is written, and a resumed run behaves like an
+    uninterrupted one. It measures the weights that train, not their averages, which would hide a
+    collapse.
 
     Args:
-      selection: measures a few held-out images; `worst_case` off, or a network that
-        decodes the label from FGSM's noise and has lost the clean images is not seen.
-      state: of the training; the looks and the reach are kept in it.
-      every: steps between two looks.
+      selection: measures a few held-out images; with `worst_case` off, otherwise a network
+        that decodes the label from FGSM's noise and fails on clean images goes unnoticed.
+      state: of training; it stores the checks and the reach.
+      every: steps between two checks.
       good: the last good state of model, averages and optimiser.
     """
 
@@ -41,17 +41,17 @@ class Guard(keras.callbacks.Callback):
         self._epoch = self._since = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Notes which epoch of the run this is."""
+        """Records the epoch of the run."""
         self._epoch, self._since = epoch, 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Looks when it is time to."""
+        """Checks when due."""
         self._since += 1
         if self._since == self._every:
             self._look(f"epoch {self._epoch + 1}, step {batch + 1}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Looks at the steps since the last look; to be called before the epoch's own end."""
+        """Checks the steps since the last check; called before the epoch is finished."""
         if self._since:
             self._look(f"the end of epoch {epoch + 1}")
 
@@ -67,15 +67,15 @@ class Guard(keras.callbacks.Callback):
         print(
             f"Catastrophic overfitting at {where}: PGD accuracy {row['select_pgd']:.3f}, FGSM "
             f"{row['select_fgsm']:.3f} on {self._selection.count} images. Weights and optimiser "
-            f"are back at the last good look; {self._prevent()}.",
+            f"are rolled back to the last check that passed; {self._avoid_repeat()}.",
             file=sys.stderr,
             flush=True,
         )
 
-    def _prevent(self) -> str:
-        """Sees to it that the same does not happen again, and says how."""
+    def _avoid_repeat(self) -> str:
+        """Changes a setting so that it does not happen again, and returns a description."""
         if not self.model.single_step:
             self.model.stop_training = True
-            return "training ends: craft in more steps, or by the method 'fast'"
+            return "training ends: craft in more steps, or use the method 'fast'"
         self._state.noise_reach = self.model.widen()
         return f"the noise now reaches {self._state.noise_reach:g} * eps"

@@ -1,4 +1,4 @@
-"""Watches whether training learns, and goes back to the last good weights where it does not."""
+"""Monitors whether training learns, and rolls back to the last good weights if not."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ import numpy as np
 from tfrobust.chance import above_chance, guessing_loss, majority_rate
 from tfrobust.training.state import TrainState
 
-# After so many recoveries in vain training stops instead of spending the whole time.
+# After this many failed recoveries training stops instead of using up its time.
 TRIES = 3
-# Nothing is asked of a network before this part of the training, or this many steps.
+# No check is made before this part of training, or this many steps.
 _PATIENCE, _LEAST_STEPS = 0.25, 100
 _SLOWER, _EASIER = 0.3, 0.5
-# Clean accuracy from which a network has clearly learnt, times that of guessing.
+# Clean accuracy, as a multiple of guessing, from which a network has clearly learnt.
 _CLEARLY = 2.0
 
 
 class Snapshot:
-    """The values of some variables at one moment, held in memory."""
+    """The values of some variables at one moment, kept in memory."""
 
     def __init__(self, variables: Sequence[Any]) -> None:
         self._variables = list(variables)
         self.take()
 
     def take(self) -> None:
-        """Remembers the present values."""
+        """Stores the current values."""
         self._values = [variable.read_value() for variable in self._variables]
 
     def put_back(self) -> None:
-        """Sets every variable to exactly what was remembered."""
+        """Restores every variable to exactly the stored value."""
         for variable, value in zip(self._variables, self._values, strict=True):
             variable.assign(value)
 
 
 class Health:
-    """Judges each epoch, for every method, and undoes what spoiled the network.
+    """Judges each epoch, for every method, and reverts what damaged the network.
 
-    Four things are wrong: a loss that is not finite, a training loss no better than that of
-    the best constant prediction (unless clean accuracy on 'select' is twice that of the majority
-    class), clean accuracy that is not above the majority class, and clean accuracy that was well
-    above it and is no more. The middle two are asked
-    from a quarter of the training on. Then weights and optimiser go back to the last good
-    state, the learning rate falls to 0.3 of what the schedule says, from the second time on eps
-    to a half as well, and the row of the history says so. The third time in vain ends training.
+    Four conditions count as failures: a loss that is not finite, a training loss no better than
+    that of the best constant prediction (unless clean accuracy on 'select' is twice that of the
+    majority class), clean accuracy not above the majority class, and clean accuracy that no
+    longer is well above it. The middle two are checked from a quarter of training on. After a
+    failure, weights and optimiser are rolled back to the last good state, the learning rate is
+    multiplied by 0.3, from the second failure on eps is halved as well, and the row of the
+    history says so. The third failed recovery ends training.
 
     Args:
-      state: of the training; factors and tries are kept in it.
+      state: of training; it stores the factors and the number of recoveries.
       good: the snapshot of the last good state.
-      labels: of the training images: they say what guessing reaches.
+      labels: of the training images; they determine the accuracy of guessing.
     """
 
     def __init__(self, state: TrainState, good: Snapshot, labels: np.ndarray) -> None:
@@ -63,7 +63,7 @@ class Health:
 
     @property
     def hopeless(self) -> bool:
-        """Whether it has been tried often enough."""
+        """Whether the maximum number of recoveries is reached."""
         return self._state.recoveries > TRIES
 
     def has_learnt(self, clean_accuracy: float, count: int) -> bool:
@@ -71,12 +71,12 @@ class Health:
         return above_chance(round(clean_accuracy * count), count, self._majority)
 
     def undo_step(self, method: Any, loss: float, where: str) -> None:
-        """Goes back from a loss that is not finite; the epoch's mean goes on from the last one.
+        """Recovers from a non-finite loss; the epoch's mean continues from the last finite one.
 
         Args:
           method: the Keras model that trains.
           loss: the mean of the epoch after its last step.
-          where: it was found.
+          where: the place in training, for the message.
         """
         self.recover(method, f"the loss became {loss}", where)
         rows = self._state.rows
@@ -86,41 +86,44 @@ class Health:
         method.metrics[0].update_state(last)
 
     def note_loss(self, loss: float) -> None:
-        """Remembers the epoch's mean after a step."""
+        """Records the epoch's mean after a step."""
         self._last_loss = loss
 
     def recover(self, method: Any, what: str, where: str) -> None:
-        """Goes back to the last good state with gentler settings.
+        """Rolls back to the last good state with gentler settings.
 
         Args:
           method: the Keras model that trains.
-          what: is wrong.
-          where: it was found.
+          what: the failure, for the message.
+          where: the place in training, for the message.
         """
         state = self._state
         self._good.put_back()
         method.reset_metrics()
         state.recoveries += 1
         state.rate_factor *= _SLOWER
-        change = f"the learning rate is {state.rate_factor:.2g} of the schedule's"
+        change = f"the learning rate is now {state.rate_factor:.2g} times the schedule's"
         if state.recoveries > 1:
             state.eps_factor *= _EASIER
-            change += f", eps {state.eps_factor:.2g} of its value"
+            change += f", eps {state.eps_factor:.2g} times its setting"
         if self.hopeless:
-            change = "that was the last try"
+            change = "no recoveries are left"
         self._event = what
-        print(f"At {where} {what}: back to the last good weights; {change}.", file=sys.stderr,
-              flush=True)  # fmt: skip
+        print(
+            f"At {where} {what}: rolled back to the last good weights; {change}.",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def judge(self, row: dict[str, Any], method: Any, part: float, steps: int, count: int) -> str:
-        """What is wrong with an epoch, or what was since the last one; '' where all is well.
+        """An epoch's failure, or one recovered from since the last epoch; '' if all is well.
 
         Args:
           row: of the history.
           method: the Keras model that trains.
-          part: of the training that is done, in [0, 1].
+          part: completed share of training, in [0, 1].
           steps: of training so far.
-          count: images of 'select' that were measured; 0 where the epoch was not.
+          count: images of 'select' that were measured; 0 if the epoch was not.
         """
         what = self._wrong(row, method, part, steps, count)
         if what:
@@ -148,8 +151,8 @@ class Health:
                 f"clean accuracy on 'select' ({clean:.3f}) is not above that of the most frequent "
                 f"class ({guess:.3f})"
             )
-        # The epoch's mean loss looks back to its first step, and rises with eps: a network that
-        # is right twice as often as guessing has left it behind, whatever that mean is.
+        # The epoch's mean loss includes its first steps, and rises with eps: a network that is
+        # right twice as often as guessing has clearly learnt, whatever that mean is.
         limit = method.loss_of_guessing(self._guessing) if clean < _CLEARLY * guess else None
         if limit is not None and row["loss"] >= limit:
             return f"the loss ({row['loss']:.3f}) is no better than that of guessing ({limit:.3f})"

@@ -1,8 +1,8 @@
 """Training methods with their settings, as Python users write them: ``Trades(beta=6)``.
 
-A method is a frozen dataclass. It owns its settings, with their ranges and what the command line
-says of them; it declares what it can do; and it names its step, the Keras model that trains
-(`place`). Nothing here needs TensorFlow: a command checks its settings before it reads anything.
+A method is a frozen dataclass. It owns its settings, with their ranges and command-line help;
+it declares its capabilities; and it names its step, the Keras model that trains (`place`).
+Nothing here needs TensorFlow: a command checks its settings before reading data.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ else:
 
 
 def _shared(default: Any, **checks: Any) -> Any:
-    """What every method has, and the run's configuration says once for all of them."""
+    """A setting that every method has and that the run's configuration sets for all of them."""
     return setting(default, "", shared=True, **checks)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method(Checked):
-    """What every method has.
+    """The base of all methods.
 
     Attributes:
       attack: how training images are crafted; None is PGD of 7 steps.
       batch_norm: which batches move BatchNorm's statistics: 'clean', 'adversarial', 'both' or
         'none'.
-      label_smoothing: part of the label's probability spread evenly over all classes.
+      label_smoothing: share of the label's probability spread evenly over all classes.
       seed: of random starts.
-      place: of its step, ``package.module:name``.
-      norms: that it trains against.
+      place: where its step is defined, ``package.module:name``.
+      norms: the norms that it trains against.
       needs_attack: whether it trains on adversarial images of the ball.
       weighs_losses: whether it weighs a clean loss against an adversarial one.
     """
@@ -64,15 +64,15 @@ class Method(Checked):
 
     @classmethod
     def step(cls) -> Any:
-        """The Keras model that trains by it, a class: (base model, recipe) -> model."""
+        """The Keras model class that implements it: (base model, recipe) -> model."""
         return imported(cls.place, "training method")
 
     @classmethod
     def check_norm(cls, norm: str, name: str = "") -> None:
-        """Refuses a ball that the method does not train in.
+        """Rejects a norm that the method does not train against.
 
         Raises:
-          UsageError: the norm is none of `norms`.
+          UsageError: the norm is not in `norms`.
         """
         if norm not in cls.norms:
             raise UsageError(
@@ -81,7 +81,7 @@ class Method(Checked):
             )
 
     def recipe(self, ball: ThreatModel) -> Recipe:
-        """What the training step reads, for a ball.
+        """The settings of the training step, for a ball.
 
         Raises:
           UsageError: the method does not train against the ball's norm.
@@ -92,7 +92,7 @@ class Method(Checked):
         known = {item.name for item in dataclasses.fields(Recipe)}
         own = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         own = {name: value for name, value in own.items() if name in known}
-        # The loss is to be climbed as far as the steps go.
+        # Training uses the full number of steps to maximise the loss.
         attack = self.attack or PGD(steps=7)
         own["attack"] = (
             dataclasses.replace(attack, early_stop=False) if attack.early_stop else attack
@@ -107,10 +107,10 @@ class Method(Checked):
 
 
 def from_dict(values: dict[str, Any]) -> Method:
-    """A method that `Method.as_dict` has written.
+    """Restores a method from the output of `Method.as_dict`.
 
     Raises:
-      UsageError: it is of a class that is not here.
+      UsageError: its class is not available.
     """
     own = dict(values)
     name = own.pop("method")
@@ -122,7 +122,7 @@ def from_dict(values: dict[str, Any]) -> Method:
 
 
 def known_methods() -> list[type[Method]]:
-    """Every class of methods that is imported, this module's and those of others."""
+    """All imported method classes, including users' own."""
     return list(_below(Method))
 
 
@@ -135,10 +135,10 @@ def _below(cls: type[Method]) -> Iterator[type[Method]]:
 
 @functools.cache
 def method_of(found: Any) -> type[Method]:
-    """A method; of a step alone one with the settings of the method whose step it derives from.
+    """A method; for a plain step, a method with the settings of the step it derives from.
 
     Args:
-      found: a `Method`, or a step, a class.
+      found: a `Method` class or a step class.
 
     Raises:
       UsageError: it is neither.
@@ -154,13 +154,13 @@ def method_of(found: Any) -> type[Method]:
 
 
 def attack_as_dict(attack: PGD) -> dict[str, Any]:
-    """Plain values of PGD or what derives from it; `attack_from_dict` reads them."""
+    """Plain values of a PGD attack or a subclass; `attack_from_dict` reads them."""
     settings = [item.name for item in dataclasses.fields(attack) if item.init]
     return {"attack": type(attack).__name__, **{name: getattr(attack, name) for name in settings}}
 
 
 def attack_from_dict(values: dict[str, Any]) -> PGD:
-    """An attack that `attack_as_dict` has written."""
+    """Restores an attack from the output of `attack_as_dict`."""
     from tfrobust.attacks.gradient import BIM, FGSM, PGD
 
     own = dict(values)
@@ -170,7 +170,7 @@ def attack_from_dict(values: dict[str, Any]) -> PGD:
 
 @dataclass(frozen=True, kw_only=True)
 class Standard(Method):
-    """Clean images alone: the baseline.
+    """Clean images only: the baseline.
 
     Examples:
       >>> tr.robust(model, tr.Standard(), ball).settings
@@ -183,7 +183,7 @@ class Standard(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class Crafted(Method):
-    """What methods have that climb cross-entropy, in many steps or in one.
+    """The base of methods whose attack maximises cross-entropy, in many steps or in one.
 
     Attributes:
       crafting: 'pgd', or 'nfgsm' for a single step from noise wider than the ball.
@@ -191,8 +191,8 @@ class Crafted(Method):
     """
 
     crafting: str = setting(
-        "pgd", "how images are crafted: pgd, or nfgsm, one step from noise wider than the ball, as "
-        "fast always does", choices=CRAFTING,
+        "pgd", "how images are crafted: pgd, or nfgsm, one step from noise wider than the "
+        "ball, as always in fast", choices=CRAFTING,
     )  # fmt: skip
     noise_reach: float = setting(
         2.0, "nfgsm: the noise before its step reaches this many times eps", low=0
@@ -206,7 +206,7 @@ class Crafted(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class _Perturbing(Method):
-    """What methods have whose weights may be perturbed as well.
+    """The base of methods that support weight perturbation.
 
     Attributes:
       awp: size of adversarial weight perturbation, relative to the weights; 0 is off.
@@ -219,7 +219,7 @@ class _Perturbing(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialTraining(_Perturbing, Crafted):
-    """Madry et al. (2018), https://arxiv.org/abs/1706.06083: the adversarial batch alone.
+    """Madry et al. (2018), https://arxiv.org/abs/1706.06083: the adversarial batch only.
 
     Examples:
       >>> method = tr.AdversarialTraining(attack=tr.PGD(steps=2))
@@ -238,12 +238,12 @@ class Regularisation(Crafted):
 
     Attributes:
       clean_weight, adv_weight: of the two losses.
-      split_batch: each image has one of the two, in the share of their weights.
-      shared_gradient: the attack's gradient is taken off the clean training pass, as stock NSL
-        does, which saves a pass in three: for ``attack=FGSM()`` or one step of PGD without
-        random start. The image is then crafted in training mode, against the network with the
-        batch's own statistics and dropout, which inference never sees: leave it off where the
-        network has BatchNorm and robustness is what counts.
+      split_batch: each image contributes to one of the two losses, in proportion to the weights.
+      shared_gradient: take the attack's gradient from the clean training pass, as stock NSL does,
+        which saves one pass in three: for ``attack=FGSM()`` or one step of PGD without random
+        start. Images are then crafted in training mode, against the network with batch
+        statistics and dropout, which inference never uses: leave it off if the network has
+        BatchNorm and robustness matters.
 
     Examples:
       >>> tr.robust(model, tr.Regularisation(adv_weight=2.0), ball).settings.adv_weight
@@ -257,19 +257,19 @@ class Regularisation(Crafted):
     adv_weight: float = setting(3.0, "weight of the loss on adversarial images", low=0)
     split_batch: bool = setting(
         False,
-        "give each image of a batch one of the two losses, in the share of their weights, instead "
-        "of both: fewer passes",
+        "use each image of a batch for one of the two losses, in proportion to their weights, "
+        "instead of for both: fewer passes",
     )
     shared_gradient: bool = setting(
         False,
-        "take the gradient of a single step without random start off the clean training pass, in "
-        "training mode",
+        "take the gradient of a single step without random start from the clean training pass, "
+        "in training mode",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class NSLRegularisation(Regularisation):
-    """The same by Neural Structured Learning's own `AdversarialRegularization`, of tf_keras."""
+    """The same through Neural Structured Learning's `AdversarialRegularization`, for tf_keras."""
 
     place: ClassVar[str] = "tfrobust.training.nsl:NSL"
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
@@ -338,8 +338,8 @@ class Mixture(Crafted):
     """Each batch is clean, or crafted by FGSM, or by PGD.
 
     Attributes:
-      adv_probability: part of the batches that is adversarial.
-      fgsm_eps: radius of the FGSM batches.
+      adv_probability: share of the batches that are adversarial.
+      fgsm_eps: radius of the FGSM batches, in the units of eps.
 
     Examples:
       >>> tr.robust(model, tr.Mixture(), ball).settings
@@ -349,17 +349,17 @@ class Mixture(Crafted):
     place: ClassVar[str] = "tfrobust.training.pgd:Mixture"
 
     adv_probability: float = setting(
-        0.5, "part of the batches that is adversarial", low=0, high=1
+        0.5, "share of the batches that are adversarial", low=0, high=1
     )  # fmt: skip
-    fgsm_eps: float = setting(0.01, "radius of the FGSM batches, as eps", above=0)
+    fgsm_eps: float = setting(0.01, "radius of the FGSM batches, in the units of eps", above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blend(Crafted):
-    """The average of the clean and the adversarial image.
+    """Trains on a weighted average of the clean and the adversarial image.
 
     Attributes:
-      blend: share of the adversarial image, in (0, 1].
+      blend: weight of the adversarial image, in (0, 1].
 
     Examples:
       >>> tr.robust(model, tr.Blend(), ball).settings
@@ -368,7 +368,7 @@ class Blend(Crafted):
 
     place: ClassVar[str] = "tfrobust.training.pgd:Blend"
 
-    blend: float = setting(0.5, "share of the adversarial image", above=0, high=1)
+    blend: float = setting(0.5, "weight of the adversarial image", above=0, high=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
-"""Neural Structured Learning's adversarial regularisation, in our words.
+"""Neural Structured Learning's adversarial regularisation, in this project's terms.
 
-The only file that speaks NSL's.
+The only file that uses NSL's terms.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _GRAD_NORM = {"linf": "infinity", "l2": "l2", "l1": "l1"}
 class NSL(Regularised, nsl.keras.AdversarialRegularization):
     """`AdversarialRegularization`: loss = clean_weight * clean + adv_weight * adversarial.
 
-    NSL's own crafting runs in training mode, which moves BatchNorm's statistics with
-    every attack step and aims at a network that inference never sees; ours runs in
-    inference mode, through the same ball and the same loop as the evaluation, or, with the
-    crafting 'nfgsm', in a single step from wide noise. The loss, the dict batches, `save` and
-    `perturb_on_batch` are NSL's, with every one of its parameters set from the threat model.
+    NSL's own crafting runs in training mode, which updates BatchNorm's statistics with every
+    attack step and targets a network that inference never uses; this one runs in inference mode,
+    with the same ball and the same loop as the evaluation, or, with the crafting 'nfgsm', in a
+    single step from wide noise. The loss, the dict batches, `save` and `perturb_on_batch` are
+    NSL's, with all of its parameters set from the threat model.
 
     Args:
       base_model: image [0, 1] -> logits; its input is named 'image'.
@@ -31,7 +31,7 @@ class NSL(Regularised, nsl.keras.AdversarialRegularization):
     """
 
     def __init__(self, base_model: Any, recipe: Recipe) -> None:
-        # Past the step's own: NSL's wrapper takes the base model in.
+        # Skips the step's constructor: NSL's wrapper takes the base model itself.
         super(RobustStep, self).__init__(
             base_model, label_keys=("label",), adv_config=adv_config(recipe)
         )
@@ -49,14 +49,14 @@ class NSL(Regularised, nsl.keras.AdversarialRegularization):
         return self._compute_total_loss([y], [logits])
 
     def _smoothed(self, y: Tensor, logits: Tensor) -> Tensor:
-        # Keras hands the labels over as a column.
+        # Keras passes the labels as a column.
         return self.cross_entropy(logits, tf.cast(tf.reshape(y, [-1]), tf.int32))
 
 
 def adv_config(recipe: Recipe) -> Any:
-    """NSL's configuration, with nothing left to its defaults.
+    """NSL's configuration, with no value left at its default.
 
-    Those are an L2 step of 0.001 without projection or clipping, which train nothing.
+    The defaults are an L2 step of 0.001 without projection or clipping, which has no effect.
     """
     threat, attack = recipe.threat_model, recipe.attack
     return nsl.configs.make_adv_reg_config(
@@ -66,7 +66,7 @@ def adv_config(recipe: Recipe) -> Any:
         pgd_iterations=attack.steps,
         pgd_epsilon=threat.eps,
         random_init=attack.random_start,
-        # A scalar is ignored in silence: bounds go by input name.
+        # NSL silently ignores a scalar: bounds go by input name.
         clip_value_min={"image": threat.bounds[0]},
         clip_value_max={"image": threat.bounds[1]},
     )

@@ -1,4 +1,4 @@
-"""Adversarial training proper, and the methods that differ from it only in what they craft."""
+"""Adversarial training, and the methods that differ from it only in what they craft."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tfrobust.typing import Tensor
 
 
 class AdversarialTraining(RobustStep):
-    """Cross-entropy on the adversarial batch alone: one training pass a step.
+    """Cross-entropy on the adversarial batch only: one training pass per step.
 
-    Madry et al. (2018), https://arxiv.org/abs/1706.06083. The same loss and the same
-    examples as 'nsl' with a `clean_weight` of 0 and an `adv_weight` of 1; without NSL's
-    wrapper, and with `awp`. The batch's statistics move BatchNorm's under any policy but
-    'none': there are no others.
+    Madry et al. (2018), https://arxiv.org/abs/1706.06083. The same loss and examples as 'nsl' with
+    a `clean_weight` of 0 and an `adv_weight` of 1, but without NSL's wrapper, and with `awp`.
+    The adversarial batch updates BatchNorm's statistics under any policy but 'none': there is no
+    other batch.
     """
 
     perturbs_weights = True
@@ -29,10 +29,10 @@ class AdversarialTraining(RobustStep):
 
 
 class Blend(AdversarialTraining):
-    """Trains on the average of the clean and the adversarial image.
+    """Trains on a weighted average of the clean and the adversarial image.
 
-    The loss is cross-entropy on (1 - blend) * x + blend * x_adv, which lies in the ball
-    of radius blend * eps; `adv_accuracy` is that on this average.
+    The loss is cross-entropy on (1 - blend) * x + blend * x_adv, which lies in the ball of radius
+    blend * eps; `adv_accuracy` is measured on this average.
     """
 
     perturbs_weights = False
@@ -45,35 +45,35 @@ class Blend(AdversarialTraining):
 class Noise(AdversarialTraining):
     """Gaussian augmentation: cross-entropy on x plus noise, for randomised smoothing.
 
-    Cohen et al. (2019), https://arxiv.org/abs/1902.02918. The noise is not clipped to the
-    bounds and not held in the ball: what smoothing certifies is the classifier under this
-    very noise. `adv_accuracy` is that under the noise.
+    Cohen et al. (2019), https://arxiv.org/abs/1902.02918. The noise is neither clipped to the
+    bounds nor projected onto the ball: smoothing certifies the classifier under exactly this
+    noise. `adv_accuracy` is measured under the noise.
     """
 
     perturbs_weights = False
     aims = False
 
     def craft(self, x: Tensor, y: Tensor) -> Tensor:
-        """x + noise_std * normal noise, like x, also outside the bounds."""
+        """x + noise_std * normal noise, like x, possibly outside the bounds."""
         return x + tf.random.stateless_normal(
             tf.shape(x), self.seed(), stddev=self.recipe.noise_std
         )
 
 
 class Mixture(AdversarialTraining):
-    """Each batch is clean, or crafted by FGSM, or by PGD; one training pass for any.
+    """Each batch is clean, or crafted by FGSM, or by PGD; one training pass for each.
 
-    With `adv_probability` a batch is adversarial, then by FGSM of radius `fgsm_eps` or by
-    the recipe's PGD at even odds, drawn by seed and step. Only what is drawn is computed.
-    x_adv lies in the ball where `fgsm_eps` does. `clean_accuracy` and `adv_accuracy` are
-    those of the batches of either kind.
+    A batch is adversarial with probability `adv_probability`, then crafted by FGSM with radius
+    `fgsm_eps` or by the recipe's PGD at even odds, drawn by seed and step. Only the drawn kind is
+    computed. x_adv lies in the ball if `fgsm_eps` does. `clean_accuracy` and `adv_accuracy` are
+    measured on the batches of each kind.
     """
 
     perturbs_weights = False
 
     def kind(self) -> Tensor:
-        """What this step's batch is: 0 clean, 1 FGSM, 2 PGD; int32 scalar."""
-        # A seed of its own: the random start draws from the step's.
+        """The kind of this step's batch: 0 clean, 1 FGSM, 2 PGD; int32 scalar."""
+        # A separate seed: the random start draws from the step's.
         seed = tf.random.experimental.stateless_fold_in(self.shared_seed(), 2)
         first, second = tf.unstack(tf.random.stateless_uniform([2], seed))
         which = 1 + tf.cast(second >= 0.5, tf.int32)
@@ -87,12 +87,12 @@ class Mixture(AdversarialTraining):
         )
 
     def losses_of(self, x: Tensor, x_adv: Tensor | None, y: Tensor) -> dict[str, Any]:
-        """Cross-entropy on what was crafted."""
+        """Cross-entropy on the step's batch."""
         terms = super().losses_of(x, x_adv, y)
         hit = tf.cast(self.kind() > 0, tf.float32)
         counted = {"clean": 1.0 - hit, "adv": hit}
         shares = {"clean": 1.0 - self.recipe.adv_probability, "adv": self.recipe.adv_probability}
-        # What is never drawn has no accuracy.
+        # A kind that is never drawn has no accuracy.
         seen = {key: terms["adv"] for key, share in shares.items() if share}
         return {"loss": terms["loss"], "counted": counted, **seen}
 

@@ -1,4 +1,4 @@
-"""What a training method needs to know beside the model."""
+"""The settings of a training method, without the model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tfrobust.config import BATCH_NORM, CRAFTING
 from tfrobust.errors import UsageError
 
-# What needs TensorFlow is imported when it is used: a command checks before it reads anything.
+# TensorFlow is imported only where needed: a command checks its settings before reading data.
 if TYPE_CHECKING:
     from tfrobust.attacks.gradient import PGD
     from tfrobust.threat_model import ThreatModel
@@ -16,38 +16,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a method needs to know beside the model: the part of the config it reads.
+    """The settings of a method's step: the part of the config that it reads.
 
     Attributes:
-      threat_model: the ball that training examples are crafted in.
-      attack: how they are crafted.
+      threat_model: the ball of the training examples.
+      attack: how examples are crafted.
       clean_weight: weight of the loss on clean images ('nsl').
       adv_weight: weight of the loss on adversarial images ('nsl': multiplier).
-      split_batch: each image of a batch has one of the two losses, in the share of their
-        weights, instead of both ('nsl').
-      shared_gradient: a single step without random start takes its gradient off the clean
+      split_batch: each image of a batch contributes to one of the two losses, in proportion to
+        their weights, instead of to both ('nsl').
+      shared_gradient: a single step without random start takes its gradient from the clean
         training pass ('nsl').
-      batch_norm: which batches move BatchNorm's statistics: 'clean', 'adversarial',
-        'both', or 'none' (BatchNorm layers are frozen as they are). Where only one kind
-        has a weight, that kind moves them, or they would stay at their initial values.
+      batch_norm: which batches update BatchNorm's statistics: 'clean', 'adversarial', 'both', or
+        'none' (BatchNorm layers are frozen). If only one kind has a weight, that kind updates
+        them, as they would otherwise keep their initial values.
       seed: of the random starts.
       beta: weight of the robustness term ('trades', 'mart').
-      blend: share of the adversarial image, in (0, 1] ('blend').
-      adv_probability: part of the batches that is adversarial ('mixture').
+      blend: weight of the adversarial image, in (0, 1] ('blend').
+      adv_probability: share of the batches that are adversarial ('mixture').
       fgsm_eps: radius of the FGSM batches, in the units of eps ('mixture').
       noise_std: standard deviation of the noise, in pixel values of [0, 1] ('noise').
       crafting: 'pgd', or 'nfgsm' for a single step from wide noise, as 'fast' always does.
       noise_reach: radius of the noise before that step, in radii of the ball.
-      clean_steps: which steps are on clean images alone: 'never', 'first' for those while eps
-        is 0, or 'always'.
+      clean_steps: which steps use only clean images: 'never', 'first' for those while eps is 0,
+        or 'always'.
       awp: size of adversarial weight perturbation, relative to the weights; 0 is off.
-      awp_warmup: steps before it begins.
-      label_smoothing: part of the label's probability spread evenly over all classes.
+      awp_warmup: number of steps before it starts.
+      label_smoothing: share of the label's probability spread evenly over all classes.
       ema: decay of the weight averages; 0 is off.
-      method: the method itself, with settings that no other has.
+      method: the method itself, with its own settings.
 
     Raises:
-      UsageError: an unknown `batch_norm`, or both weights 0.
+      UsageError: an unknown `batch_norm` or `crafting`, or both weights 0.
     """
 
     threat_model: ThreatModel
@@ -82,4 +82,4 @@ class Recipe:
                 f"crafting: expected one of {', '.join(CRAFTING)}, found {self.crafting!r}."
             )
         if self.clean_weight + self.adv_weight <= 0:
-            raise UsageError("clean_weight and adv_weight are both 0: at least one must be more.")
+            raise UsageError("clean_weight and adv_weight are both 0: one must be positive.")

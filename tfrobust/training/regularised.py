@@ -1,7 +1,7 @@
 """Adversarial regularisation: a clean loss and an adversarial one, weighted.
 
 Feng et al. (2019), https://arxiv.org/abs/1902.08226, and Goodfellow et al. (2015),
-https://arxiv.org/abs/1412.6572, whose loss Neural Structured Learning has.
+https://arxiv.org/abs/1412.6572: the loss that Neural Structured Learning implements.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from tfrobust.typing import Tensor
 class Regularised(RobustStep):
     """loss = clean_weight * clean + adv_weight * adversarial, for a model of either Keras.
 
-    The loss of NSL's `AdversarialRegularization`, which is of Keras 2; the method 'nsl' takes
-    NSL's own.
+    The loss of NSL's `AdversarialRegularization`, which supports only Keras 2; the method 'nsl'
+    uses NSL's own.
     """
 
     def _require(self, recipe: Recipe) -> None:
@@ -34,8 +34,8 @@ class Regularised(RobustStep):
         if recipe.shared_gradient and not fits:
             raise UsageError(
                 "shared_gradient: expected one step of cross-entropy without random start or "
-                "target, and both losses on the whole batch: choose attack=FGSM(), or leave "
-                "shared_gradient out."
+                "target, and both losses on the whole batch: choose attack=FGSM(), or turn "
+                "shared_gradient off."
             )
 
     def _robust_step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -45,11 +45,11 @@ class Regularised(RobustStep):
         return self._updated(loss, terms, grads, y)
 
     def _share(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Any], list[Tensor]]:
-        """What `_differentiate` returns, with x_adv from the clean pass's own gradient.
+        """As `_differentiate`, with x_adv from the clean pass's own gradient.
 
-        One backward pass gives the gradients by the weights and by x, and is over before the
-        adversarial pass begins: its memory is free again. The weights are alike in both, so the
-        sum of the two gradients is that of the sum of the losses.
+        One backward pass gives the gradients by the weights and by x, and is finished before the
+        adversarial pass starts: its memory is free again. The weights are the same in both, so the
+        sum of the two gradients is the gradient of the sum of the losses.
         """
         variables = [raw(variable) for variable in self.base_model.trainable_variables]
         with tf.GradientTape() as tape:
@@ -59,7 +59,7 @@ class Regularised(RobustStep):
             scaled = self._scaled(clean_loss)
         by_x, *first = tape.gradient(scaled, [x, *variables])
         x_adv = self.recipe.attack.first_step(x, y, by_x, self.ball)
-        # Otherwise the passes would overlap, and both hold their activations at once.
+        # Otherwise the passes would overlap, and keep the activations of both in memory.
         with tf.control_dependencies([one for one in first if one is not None]):
             x_adv = tf.identity(x_adv)
 
@@ -76,10 +76,10 @@ class Regularised(RobustStep):
         return self.cross_entropy(logits, y)
 
     def craft(self, x: Tensor, y: Tensor) -> Tensor | None:
-        """As every method does; nothing where the adversarial loss has no weight.
+        """As in every method; None if the adversarial loss has no weight.
 
-        With `split_batch` the first images of the batch stay clean: their share is the clean
-        weight's of both.
+        With `split_batch` the first images of the batch stay clean, in the clean weight's share of
+        both weights.
         """
         if not self.crafts:
             return None
@@ -90,11 +90,11 @@ class Regularised(RobustStep):
 
     @property
     def splits(self) -> bool:
-        """Whether an image of the batch has one of the two losses instead of both."""
+        """Whether each image of the batch contributes to one of the two losses instead of both."""
         return self.recipe.split_batch and self.recipe.clean_weight > 0 and self.crafts
 
     def _clean_count(self, x: Tensor) -> Tensor:
-        """How many of a batch are clean: their share, and one of either kind where there are 2."""
+        """The number of clean images in a batch: their share, at least one of each kind of 2."""
         share = self.recipe.clean_weight / (self.recipe.clean_weight + self.recipe.adv_weight)
         size = tf.shape(x)[0]
         count = tf.cast(tf.round(share * tf.cast(size, tf.float32)), tf.int32)
@@ -102,25 +102,25 @@ class Regularised(RobustStep):
 
     @property
     def trained(self) -> int:  # type: ignore[override]
-        """A pass for each loss that has a weight; one for both where they share the batch."""
+        """One pass for each loss that has a weight; one for both if they share the batch."""
         if self.splits:
             return 1
         return int(self.recipe.clean_weight > 0) + int(self.recipe.adv_weight > 0)
 
     @property
     def passes(self) -> int:
-        """None for crafting where it takes the clean pass's gradient."""
+        """No crafting pass if the attack uses the clean pass's gradient."""
         return self.trained if self.recipe.shared_gradient else super().passes
 
     @property
     def crafts(self) -> bool:
-        """Not where the adversarial loss has no weight."""
+        """False if the adversarial loss has no weight."""
         return bool(self.recipe.adv_weight)
 
     def losses_of(self, x: Tensor, x_adv: Tensor | None, y: Tensor) -> dict[str, Tensor]:
         """The loss on x plus the scaled loss on x_adv.
 
-        A pass whose weight is 0 is left out.
+        Passes with weight 0 are skipped.
         """
         if self.splits:
             return self._losses_of_parts(x_adv, y)
@@ -137,10 +137,10 @@ class Regularised(RobustStep):
         return terms
 
     def _losses_of_parts(self, mixed: Tensor, y: Tensor) -> dict[str, Any]:
-        """The same weighted sum, each loss estimated on its part of the batch, in one pass.
+        """The same weighted sum in one pass, each loss estimated on its part of the batch.
 
-        Batches are shuffled, so each part is a random one, and the estimate is unbiased; the
-        batch as a whole moves BatchNorm's statistics.
+        Batches are shuffled, so each part is a random sample, and the estimate is unbiased; the
+        whole batch updates BatchNorm's statistics.
         """
         logits, count = self.forward(mixed, "adversarial", alone=True), self._clean_count(mixed)
         parts = {"clean": slice(None, count), "adv": slice(count, None)}
@@ -153,12 +153,12 @@ class Regularised(RobustStep):
         return {"loss": loss, "clean": logits, "adv": logits, "counted": counted}
 
     def loss_of_guessing(self, entropy: float) -> float:
-        """Of both losses, by their weights."""
+        """The weighted sum of both losses."""
         return (self.recipe.clean_weight + self.recipe.adv_weight) * entropy
 
 
 def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    """Of two gradients, where each may be of a variable that plays no part."""
+    """The sum of two gradients, either of which may be None."""
     if one is None or other is None:
         return other if one is None else one
     return tf.convert_to_tensor(one) + tf.convert_to_tensor(other)

@@ -1,7 +1,7 @@
-"""A robust model is a Keras model: `compile`, `fit`, `evaluate`, `predict` and `save` as ever.
+"""A robust model is a Keras model with `compile`, `fit`, `evaluate`, `predict` and `save`.
 
-Around any classifier of tf_keras or Keras 3, functional, Sequential, subclassed or nested, with
-logits, softmax, sigmoids or one output.
+It wraps any classifier of tf_keras or Keras 3, functional, Sequential, subclassed or nested,
+with logits, softmax, sigmoids or one output.
 """
 
 from __future__ import annotations
@@ -43,38 +43,38 @@ from tfrobust.typing import Method as AnyMethod
 from tfrobust.typing import Model, Tensor
 
 _PACKAGE = "tfrobust"
-# Images that show what a model returns where its graph does not.
+# Number of images on which a model's output is detected if its graph does not define it.
 _PROBED = 64
 
 
 class _Robust:
-    """What a method's step needs to be a Keras model that others can use."""
+    """Turns a method's step into a Keras model for users."""
 
     base_model: Any
     recipe: Any
     optimizer: Any
     train_function: Any
     make_train_function: Callable[..., Any]
-    _hold_batch_norm: Callable[[], None]
+    _freeze_batch_norm: Callable[[], None]
     _weights_of_batch: Tensor | None = None
 
     def __init__(
         self, model: Any, method: AnyMethod, ball: ThreatModel, validation_attack: PGD
     ) -> None:
-        self._settle(model)
+        self._adapt(model)
         super().__init__(model, method.recipe(ball))  # type: ignore[call-arg]
         self.method, self.validation_attack = method, validation_attack
         library = heads.library_of(model)
         names = ("accuracy", "robust_accuracy", "val_loss", "robust_loss")
         self._tested = {name: library.metrics.Mean(name=name) for name in names}
         self._further: list[Any] = []
-        # Its weights are the base model's: there is nothing to wait for.
+        # Its weights are the base model's: there is nothing to build later.
         self.built = bool(getattr(model, "built", True))
 
-    def _settle(self, model: Any) -> None:
-        """How logits are had of the model, and pixels of [0, 1] shown to it."""
+    def _adapt(self, model: Any) -> None:
+        """Determines how to get logits from the model, and how to scale [0, 1] pixels for it."""
         scale = view_of(model).input_range[1]
-        # Past Keras's own bookkeeping of attributes, which begins with its constructor.
+        # Bypasses Keras's tracking of attributes, which starts with its constructor.
         object.__setattr__(self, "_scale", float(scale))
         object.__setattr__(self, "_outputs", _Logits(model, scale))
         flat = heads.library_of(model).__name__ == "tf_keras"
@@ -87,9 +87,9 @@ class _Robust:
         given = inspect.signature(keras_fit).bind(x, *args, **kwargs).arguments
         callbacks = given.get("callbacks") or []
         if not isinstance(callbacks, (list, tuple)):
-            # One alone, or a `CallbackList`.
+            # A single callback, or a `CallbackList`.
             callbacks = getattr(callbacks, "callbacks", [callbacks])
-        # A callback may look at the data, or go on from where an earlier `fit` was killed.
+        # A callback may take the data, or resume an earlier `fit`.
         for callback in callbacks:
             if hasattr(callback, "before_fit"):
                 callback.before_fit(self, given)
@@ -101,7 +101,7 @@ class _Robust:
         return super().evaluate(x, *args, **kwargs)  # type: ignore[misc]
 
     def _get_metrics_result_or_logs(self, logs: Any) -> dict[str, Any]:
-        """Numbers: Keras 3 leaves tensors in its history where a step is not its own."""
+        """Plain numbers: Keras 3 leaves tensors in the history of a custom step."""
         found = super()._get_metrics_result_or_logs(logs)  # type: ignore[misc]
         return {
             name: float(one) if tf.is_tensor(one) and one.shape.rank == 0 else one
@@ -109,13 +109,13 @@ class _Robust:
         }
 
     def _look_at(self, x: Any) -> None:
-        """Finds out on the first images what a model returns whose graph does not tell."""
+        """Detects the model's output on the first images if its graph does not define it."""
         outputs: _Logits = self._outputs  # type: ignore[attr-defined]
-        if not outputs.settled:
+        if not outputs.kind_known:
             outputs.probe(np.asarray(_first_images(x), np.float32))
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
-        """What the base model returns: `predict` and the model's own users see no difference."""
+        """The base model's output: `predict` and users of the model see no difference."""
         return self.base_model(x, training=training)
 
     def logits(self, x: Tensor, *, training: bool) -> Tensor:
@@ -124,29 +124,29 @@ class _Robust:
         return outputs(x, training=training)
 
     def attacked(self) -> Callable[[Tensor], Tensor]:
-        """The classifier in inference mode, folded where it is a flat graph of tf_keras."""
+        """The classifier in inference mode, folded if it is a flat tf_keras graph."""
         if self.is_plain:
             return fold(self.base_model)
         return lambda x: self.logits(x, training=False)
 
     @property
     def is_plain(self) -> bool:
-        """Whether the base model itself is of tf_keras and makes logits of [0, 1] images."""
+        """Whether the base model itself is a tf_keras model and maps [0, 1] images to logits."""
         outputs: _Logits = self._outputs  # type: ignore[attr-defined]
         return outputs.plain and self._folds  # type: ignore[attr-defined]
 
     def pixels_and_labels(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Images as the user gives them, in [0, 1]; their labels, int32 [B]."""
+        """The user's images, scaled to [0, 1]; their labels, int32 [B]."""
         return self._pixels(x), _as_labels(y)
 
     def compile(self, optimizer: Any = "adam", metrics: Any = None, **kwargs: Any) -> None:
-        """As every Keras model; the loss is the method's.
+        """As for every Keras model, except that the loss is the method's.
 
         Args:
           optimizer: of the model's Keras, or its name.
-          metrics: further metrics, on what the base model returns for clean images; 'accuracy',
-            clean and robust, is always measured.
-          **kwargs: of Keras's own `compile`, `loss` aside.
+          metrics: further metrics of the base model's output on clean images; clean and robust
+            'accuracy' are always measured.
+          **kwargs: of Keras's own `compile`, except `loss`.
 
         Raises:
           UsageError: a loss is given.
@@ -159,24 +159,24 @@ class _Robust:
         named = [one for one in metrics or () if one not in ("accuracy", "acc")]
         self._further = [library.metrics.get(one) for one in named]
         optimizer = _scaling(optimizer, self.base_model)
-        # XLA on processors makes convolutions many times slower; it is the user's to ask for.
+        # XLA on CPUs makes convolutions many times slower; it is opt-in.
         kwargs.setdefault("jit_compile", False)
         self._build_for_all(optimizer)
         super().compile(optimizer, **kwargs)  # type: ignore[misc]
-        self.settle_trainable()
+        self.update_trainable()
 
     def _build_for_all(self, optimizer: Any) -> None:
-        """Gives the optimiser a place for each weight, for those too that are unfrozen later."""
+        """Creates the optimiser's variables for all weights, including those unfrozen later."""
         if not hasattr(optimizer, "build"):
             return
         with unfrozen(self.base_model):
             optimizer.build(self.base_model.trainable_variables)
 
-    def settle_trainable(self) -> None:
-        """To be called after a change of what trains, also during `fit`: traces anew."""
-        self._hold_batch_norm()
+    def update_trainable(self) -> None:
+        """Retraces; to be called after `trainable` changes, including during `fit`."""
+        self._freeze_batch_norm()
         self._statistics = Statistics(self.base_model)
-        # Keras 2 goes by what it saw when it was compiled.
+        # Keras 2 uses the list of trainable weights from `compile`.
         if hasattr(self, "_get_trainable_state"):
             state = self._get_trainable_state()
             object.__setattr__(self, "_compiled_trainable_state", state)
@@ -186,7 +186,7 @@ class _Robust:
 
     @property
     def metrics(self) -> list[Any]:
-        """What `fit` and `evaluate` reset."""
+        """The metrics that `fit` and `evaluate` reset."""
         own: list[Any] = super().metrics  # type: ignore[misc]
         return [*own, *self._tested.values(), *self._further]
 
@@ -202,7 +202,7 @@ class _Robust:
         return logs
 
     def test_step(self, data: Any) -> dict[str, Tensor]:
-        """Clean and robust accuracy of a batch, by `validation_attack` in the ball."""
+        """Clean and robust accuracy on a batch, by `validation_attack` in the ball."""
         x, y, weights = _unpacked(data)
         pixels, labels = self.pixels_and_labels(x, y)
         logits = self.logits(pixels, training=False)
@@ -229,21 +229,21 @@ class _Robust:
         return {metric.name: metric.result() for metric in self._further}
 
     def _pixels(self, x: Tensor) -> Tensor:
-        """Images as the user gives them, in [0, 1]; others than the base model takes fail."""
+        """The user's images, scaled to [0, 1]; others than the base model takes raise."""
         scale: float = self._scale  # type: ignore[attr-defined]
         pixels = tf.cast(x, tf.float32) / scale
         low, high = tf.reduce_min(pixels), tf.reduce_max(pixels)
         fits = (low >= -1e-3) & (high <= 1 + 1e-3)
-        told = f"images: expected values in 0..{scale:g}, as the model takes them, found from, to:"
+        message = f"images: expected values in 0..{scale:g}, the model's range, found from, to:"
         if scale > 1:
-            # A batch of which no pixel is brighter than 1 of 255 is one of [0, 1].
+            # A batch without a pixel brighter than 1 of 255 is taken to be in [0, 1].
             fits &= (high > 1.001 / scale) | tf.equal(high, 0.0)
-        check = tf.debugging.Assert(fits, [told, low * scale, high * scale])
+        check = tf.debugging.Assert(fits, [message, low * scale, high * scale])
         with tf.control_dependencies([check]):
             return tf.identity(pixels)
 
     def _augmented(self, pixels: Tensor) -> Tensor:
-        """What the random layers that the base model begins with make of them, in the bounds."""
+        """The output of the base model's initial random layers, clipped to the bounds."""
         outputs: _Logits = self._outputs  # type: ignore[attr-defined]
         if outputs.augmentation is None:
             return pixels
@@ -252,7 +252,7 @@ class _Robust:
         return tf.clip_by_value(made / scale, *self.recipe.threat_model.bounds)
 
     def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
-        """The batch's mean, weighted where `fit` has weights."""
+        """The batch's mean, weighted if `fit` has weights."""
         if self._weights_of_batch is None:
             mean: Tensor = super().cross_entropy(logits, y)  # type: ignore[misc]
             return mean
@@ -262,7 +262,7 @@ class _Robust:
         return self.mean(tf.nn.softmax_cross_entropy_with_logits(labels=target, logits=logits))
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean of a loss [B], each weighted as `fit` has been told."""
+        """The mean of a loss [B], with the sample weights of `fit`."""
         weights = self._weights_of_batch
         if weights is None:
             return tf.reduce_mean(values)
@@ -281,7 +281,7 @@ class _Robust:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
-        """The same again; weights follow."""
+        """Rebuilds the model; weights are loaded afterwards."""
         root = (
             "tf_keras" if any(k.__module__.startswith("tf_keras") for k in cls.__mro__) else "keras"
         )
@@ -296,7 +296,7 @@ class _Robust:
 
 
 class _Logits:
-    """A base model's logits, as a function of [0, 1] images, with its own weights."""
+    """A base model's logits as a function of [0, 1] images, sharing its weights."""
 
     def __init__(self, model: Any, scale: float) -> None:
         self._model, self._scale = model, scale
@@ -305,35 +305,35 @@ class _Logits:
         head = heads.cut(model)
         if head.activation:
             self._open(head)
-        #: Whether it is known what the model returns.
-        self.settled = bool(head.activation) or head.known
+        #: Whether it is known what kind of output the model has.
+        self.kind_known = bool(head.activation) or head.known
         outputs = heads.graph_ends(model)[1]
         if len(outputs) == 1 and outputs[0].shape[-1] == 1:
             self._after.append(heads.as_two_classes)
-        #: The random layers that it begins with, which training passes leave out; None without.
+        #: The initial random layers, which training passes skip; None if there are none.
         self.augmentation, self._rest = augmentation.split(self._model)
-        #: Whether the model itself is all of it.
+        #: Whether the model itself maps [0, 1] images to logits.
         self.plain = scale == 1 and self._layer is None and not self._after and head.known
 
     def _open(self, head: heads.Head) -> None:
-        """Takes the last activation off, without copies of weights."""
+        """Removes the last activation without copying weights."""
         own = {id(heads.raw(variable)) for variable in self._model.weights}
         if all(id(heads.raw(variable)) in own for variable in head.model.weights):
             self._model = head.model
             return
-        # The activation is a setting of a layer with weights: it is set aside while we look.
+        # The activation belongs to a layer with weights: it is replaced temporarily.
         self._layer = heads.last_layer(self._model)
 
     def probe(self, x: np.ndarray) -> None:
-        """Settles what the model returns by what it makes of some images, [N, H, W, C]."""
-        # The one judge of that: it knows activations from logits by their range.
+        """Detects the kind of output from some images, [N, H, W, C]."""
+        # `as_classifier` is the one judge: it tells activations from logits by their range.
         made = as_classifier(self._model, x[:_PROBED] / self._scale,
                              InputView((0.0, self._scale)))  # fmt: skip
         self._after = [step for step in made.after if step is not heads.pick_output]
-        self.settled = True
+        self.kind_known = True
 
     def __call__(self, x: Tensor, *, training: bool) -> Tensor:
-        if not self.settled:
+        if not self.kind_known:
             raise UsageError(
                 "The model's graph does not say what it returns: call fit or evaluate on images "
                 "first, or give a functional model."
@@ -349,7 +349,7 @@ class _Logits:
 
 
 def _scaling(optimizer: Any, model: Any) -> Any:
-    """The optimiser with its loss scaled, where a layer of the model computes in float16."""
+    """The optimiser with loss scaling if a layer of the model computes in float16."""
     library = heads.library_of(model)
     halves = any(
         getattr(layer, "compute_dtype", None) == "float16" for layer in model._flatten_layers()
@@ -375,7 +375,7 @@ def _linear(layer: Any) -> Iterator[None]:
 
 
 def _first_images(x: Any) -> Any:
-    """The first images of what `fit` is given."""
+    """The first images of the data given to `fit`."""
     if hasattr(x, "take") and hasattr(x, "element_spec"):
         return _unpacked(next(iter(x.take(1))))[0]
     if hasattr(x, "shape"):
@@ -406,26 +406,26 @@ def robust(
     model: Model, method: AnyMethod | None = None, ball: ThreatModel | None = None, *,
     validation_attack: PGD | None = None,
 ) -> Any:  # fmt: skip
-    """A Keras model that trains `model` robustly, and otherwise is `model`.
+    """A Keras model that trains `model` robustly and otherwise behaves like `model`.
 
-    Trained by `compile` and `fit` with arrays or `tf.data` of (x, y), (x, y, sample_weight) or
-    dicts, with any optimiser, schedule and callback of its Keras. Images are those that the
-    base model takes: [0, 1], or 0..255 where its first layer is a Rescaling from there. Random
-    layers that a graph begins with augment each batch once, before it is attacked. During
-    `fit`, `accuracy` and `robust_accuracy` of `validation_data` are clean accuracy and that
-    under `validation_attack`; `evaluate` measures the same; `predict` returns what the base
-    model returns.
+    Train it by `compile` and `fit` with arrays or `tf.data` of (x, y), (x, y, sample_weight) or
+    dicts, with any optimiser, schedule and callback of its Keras. Images are in the base model's
+    range: [0, 1], or 0..255 if its first layer is a Rescaling from there. Random layers at the
+    start of a graph augment each batch once, before the attack. During `fit`, `accuracy` and
+    `robust_accuracy` of `validation_data` are clean accuracy and accuracy under
+    `validation_attack`; `evaluate` measures the same; `predict` returns the base model's
+    output.
 
     Args:
-      model: a classifier of tf_keras or Keras 3, built; it is trained in place, as
+      model: a built classifier of tf_keras or Keras 3; it is trained in place, as
         `base_model`.
-      method: one of `tfrobust.training.methods`, such as ``Trades(beta=6)``;
-        `AdversarialTraining` if None.
+      method: one of `tfrobust.training.methods`, such as ``Trades(beta=6)``; None is
+        `AdversarialTraining`.
       ball: the threat model, such as ``Linf(8 / 255)``, the default.
-      validation_attack: what validation measures under; PGD with 10 steps if None.
+      validation_attack: the attack for validation; None is PGD with 10 steps.
 
     Raises:
-      UsageError: the model is none of Keras, or the method does not train against the norm.
+      UsageError: not a Keras model, or the method does not train against the norm.
 
     Examples:
       >>> robust = tr.robust(model, tr.AdversarialTraining(), tr.Linf(0.1))
@@ -438,8 +438,8 @@ def robust(
         raise UsageError(f"Expected a Keras model, found {type(model).__name__}.")
     if is_integer(model):
         raise UsageError(
-            "Expected a model of floats, found an input of whole numbers, which no gradient "
-            "passes: make its Input a float32 one."
+            "Expected a model of floats, found an integer input, which gradients cannot "
+            "pass: make its Input float32."
         )
     method = method or AdversarialTraining()
     ball = ball or ThreatModel("linf", 8 / 255)
@@ -451,7 +451,7 @@ def robust(
 
 @functools.cache
 def _class_of(place: str, name: str, library: str) -> type:
-    """The class of robust models of a method and a Keras, registered for loading."""
+    """The class of robust models for a method and a Keras version, registered for loading."""
     keras = importlib.import_module(library)
     logic = imported(place, "training method")
     made = type(f"Robust{name}", (_Robust, logic, keras.Model), {})
@@ -460,13 +460,13 @@ def _class_of(place: str, name: str, library: str) -> type:
 
 
 def load_robust(path: Path | str) -> Any:
-    """A robust model that `save` has written as a .keras file, to be compiled and trained on.
+    """Loads a robust model that `save` has written as a .keras file, to be compiled and trained.
 
     Args:
-      path: of the file; only what this project and Keras's own layers made is opened.
+      path: of the file; only layers of this project and Keras are loaded.
 
     Raises:
-      TFRobustError: it is none, or carries code.
+      TFRobustError: the file is not a robust model, or contains code.
 
     Examples:
       >>> robust = tr.robust(model, tr.AdversarialTraining(), tr.Linf(0.1))
@@ -480,7 +480,7 @@ def load_robust(path: Path | str) -> Any:
 
     library = "keras" if keras_version(Path(path)).startswith("3.") else "tf_keras"
     refuse_code(Path(path))
-    # Those of installed packages are known once they are imported.
+    # Methods of installed packages are known once they are imported.
     for method in [METHODS[name] for name in METHODS] + known_methods():
         _class_of(method.place, method.__name__, library)
     return importlib.import_module(library).models.load_model(str(path), compile=False)

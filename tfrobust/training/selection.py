@@ -1,4 +1,4 @@
-"""Accuracy on 'select' after each epoch: what picks the checkpoint that is kept."""
+"""Accuracy on 'select' after each epoch, which decides the checkpoint to keep."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from tfrobust.runtime import tf, traced_once
 from tfrobust.threat_model import ThreatModel
 from tfrobust.typing import Batches, Tensor
 
-# Sums before those of the classes: clean, two attacks as a worst case and alone, images, loss.
+# Sums before those per class: clean, two attacks (worst case and individually), images, loss.
 _KINDS = 7
 
 
 class Selection:
     """Clean, FGSM and PGD accuracy of a model on a few held-out batches.
 
-    PGD's figure counts an example as robust only if FGSM fails on it too: it is a worst
-    case. Both are cheaper, and so higher, than the final evaluation's.
+    PGD accuracy counts an example as robust only if FGSM fails on it too: it is a worst case. Both
+    attacks are cheaper than the final evaluation's, so their accuracies are higher.
 
     Args:
       model: classifier, [0, 1] images -> logits.
       batches: finite dataset of {'image', 'label'}.
       threat_model: the ball.
       steps: PGD steps.
-      seed: of PGD's random start; the same every epoch, so that epochs compare.
-      loss_on: which loss is measured too: 'clean', 'pgd' or None. For 'pgd' every example
-        makes every step, also past its misclassification, which costs up to twice the time.
-      worst_case: whether an attack's figure counts only what stood before it. Off, each is
-        the accuracy on that attack's images alone: a network that has learned to fool
-        FGSM classifies its images better than the clean ones.
-      refresh: called before each measurement, where `model` is a copy of what trains.
-      agree: makes one of what several workers measured.
+      seed: of PGD's random start; the same every epoch, so that epochs are comparable.
+      loss_on: which loss to measure too: 'clean', 'pgd' or None. For 'pgd' every example makes
+        every step, even once misclassified, which costs up to twice the time.
+      worst_case: whether an attack's accuracy counts only images that survived the previous
+        attacks. If off, each is the accuracy on that attack's images alone: a network that has
+        learned to fool FGSM classifies its images better than the clean ones.
+      refresh: called before each measurement, if `model` is a copy of what trains.
+      agree: combines the measurements of several workers.
 
     Attributes:
-      count: images measured in the last call of `measure`.
+      count: number of images measured in the last call of `measure`.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Selection:
         self._count = traced_once(self._count_batch)
 
     def on(self, batches: Batches, *, worst_case: bool) -> Selection:
-        """The same measurement on other batches, without a trace of its own."""
+        """The same measurement on other batches, without retracing."""
         other = copy.copy(self)
         other.count, other._batches, other._worst_case = 0, batches, worst_case
         return other
@@ -74,8 +74,8 @@ class Selection:
     def measure(self) -> dict[str, float]:
         """'select_clean', 'select_fgsm' and 'select_pgd', each in [0, 1].
 
-        Beside them 'select_classes', how many classes the clean images are taken for. With
-        `loss_on` also 'select_loss', the mean cross-entropy on the clean images or on PGD's.
+        Also 'select_classes', the number of classes predicted for the clean images and, with
+        `loss_on`, 'select_loss', the mean cross-entropy on the clean images or on PGD's.
         """
         if self._refresh:
             self._refresh()
@@ -95,15 +95,15 @@ class Selection:
 
     def _count_batch(self, x: Tensor, y: Tensor) -> Tensor:
         logits = self._infer(x)
-        stands = clean = _right(logits, y)
+        robust = clean = _right(logits, y)
         predicted, loss = _predicted(logits), cross_entropy(logits, y)
         worst, alone = [], []
         for attack in self._attacks:
             x_adv = attack(attackable(self._model), x, y, self._threat_model, self._seed)
             logits = self._infer(self._threat_model.project(x_adv, x))
             right = _right(logits, y)
-            stands = stands & right
-            worst.append(stands)
+            robust = robust & right
+            worst.append(robust)
             alone.append(right)
         if self._loss_on == "pgd":
             loss = cross_entropy(logits, y)
@@ -118,17 +118,17 @@ def _right(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def _predicted(logits: Tensor) -> Tensor:
-    """How many images are taken for each class, [K]."""
+    """The number of images predicted as each class, [K]."""
     best = tf.one_hot(tf.argmax(logits, axis=1), logits.shape[1], dtype=tf.float64)
     return tf.reduce_sum(best, axis=0)
 
 
 def rank(row: dict[str, Any], goal: str = "select_pgd") -> tuple[bool, float, float]:
-    """What makes an epoch's model the one to keep: the goal, then PGD and clean accuracy.
+    """The key by which the model to keep is chosen: the goal, then PGD and clean accuracy.
 
-    A network that predicts the same class for every image, as untrained ones do, is moved by
-    no attack; its accuracy of 1 in K is not robustness, and it ranks last. So does one whose
-    clean accuracy is not above guessing: its order among others is chance.
+    A network that predicts the same class for every image, as untrained ones do, is not affected
+    by attacks; its accuracy of 1 in K is not robustness, and it ranks last. So does one whose
+    clean accuracy is not above guessing: its order among others is random.
 
     The goal counts in whole points. Smaller differences are chance on a few hundred images, and
     on CIFAR-10 the later of two such epochs was the better one on test images, clean and attacked.
@@ -142,7 +142,7 @@ def rank(row: dict[str, Any], goal: str = "select_pgd") -> tuple[bool, float, fl
 
 
 def _is_constant(row: dict[str, Any]) -> bool:
-    # Rows of runs that began before classes were counted have no such column.
+    # Older runs have no such column.
     return row.get("select_classes", 2) == 1
 
 
@@ -155,8 +155,8 @@ def overfits_to_fgsm(rows: list[dict[str, Any]], least: float = 0.05) -> bool:
 
     Args:
       rows: measurements, in their order.
-      least: the PGD accuracy there must have been; more for few images, whose figures
-        halve by chance where they are small.
+      least: the minimum of the best PGD accuracy; larger for few images, whose small accuracies
+        halve by chance.
     """
     before, last = [row for row in rows[:-1] if not _is_constant(row)], rows[-1]
     # Not every epoch is measured.

@@ -11,15 +11,14 @@ from tfrobust.runtime import keras
 
 
 def learning_rate(stage: StageConfig, epoch: float) -> float:
-    """The learning rate `epoch` epochs (a fraction counts) into the stage.
+    """The learning rate `epoch` epochs (possibly fractional) into the stage.
 
-    'constant' stays; 'cosine' falls along half a cosine to `final_learning_rate`
-    (0 by default; Loshchilov and Hutter, 2017, https://arxiv.org/abs/1608.03983);
-    'linear' falls evenly to it: with a warm-up of half the stage, up and down as in Wong
-    et al. (2020), https://arxiv.org/abs/2001.03994; 'step' divides by 10 at a half and at
-    three quarters of the stage, and never goes below `final_learning_rate`; 'piecewise'
-    does what `milestones` says. Warm-up rises linearly before that; the stage's parts are
-    counted from its end.
+    'constant' does not change; 'cosine' decays along half a cosine to `final_learning_rate` (0 by
+    default; Loshchilov and Hutter, 2017, https://arxiv.org/abs/1608.03983); 'linear' decays
+    linearly to it: with a warm-up of half the stage, up and down as in Wong et al. (2020),
+    https://arxiv.org/abs/2001.03994; 'step' divides by 10 at a half and at three quarters of the
+    stage, and never goes below `final_learning_rate`; 'piecewise' follows `milestones`. A warm-up
+    rises linearly before that; the schedule covers the rest of the stage.
     """
     if epoch < stage.warmup_epochs:
         return stage.learning_rate * (epoch + 1e-3) / stage.warmup_epochs
@@ -41,8 +40,8 @@ def learning_rate(stage: StageConfig, epoch: float) -> float:
 def plateaued(stage: StageConfig, losses: Sequence[float]) -> bool:
     """Whether the training losses of a stage's epochs have stopped improving.
 
-    True when none of the last `patience` epochs was below the best before them by
-    `min_delta`. Never with `patience` None.
+    True if none of the last `patience` epochs was below the previous best by `min_delta`. Always
+    False if `patience` is None.
     """
     if stage.patience is None or len(losses) <= stage.patience:
         return False
@@ -54,7 +53,7 @@ def make_optimizer(config: TrainingConfig) -> Any:
     """SGD with momentum, Adam or AdamW; the learning rate is set step by step.
 
     Weight decay is decoupled (Loshchilov and Hutter, 2019,
-    https://arxiv.org/abs/1711.05101) and leaves biases and BatchNorm alone.
+    https://arxiv.org/abs/1711.05101) and excludes biases and BatchNorm.
     """
     common = {
         "learning_rate": config.stages[0].learning_rate,

@@ -1,4 +1,4 @@
-"""Training on clean images: the baseline, through the same step as the robust methods."""
+"""Training on clean images: the baseline, with the same step as the robust methods."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from tfrobust.typing import Tensor
 class Standard(RobustStep):
     """Cross-entropy on the clean batch; nothing is crafted.
 
-    The epoch with the best clean accuracy is kept: by PGD accuracy, which is near 0
-    throughout, chance would pick a network that has hardly begun to learn.
+    The epoch with the best clean accuracy is kept: PGD accuracy is near 0 throughout, and would
+    pick an arbitrary epoch in which the network has hardly learnt anything.
     """
 
     goal = "select_clean"
@@ -21,6 +21,6 @@ class Standard(RobustStep):
         return None
 
     def losses_of(self, x: Tensor, x_adv: Tensor | None, y: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy on x; its batches move BatchNorm's statistics under any policy."""
+        """Cross-entropy on x; its batches update BatchNorm's statistics under any policy."""
         logits = self.forward(x, "clean", alone=True)
         return {"loss": self.cross_entropy(logits, y), "clean": logits}

@@ -1,4 +1,4 @@
-"""What a killed run needs to go on: the last epoch's checkpoint and the way there."""
+"""The resumable state of training: the last epoch's checkpoint and the history so far."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tfrobust.run import RunFolder
 from tfrobust.runtime import random_generators, tf
 from tfrobust.training.averaging import Averages
 
-# Of the state file's layout; raised when an older one can no longer be read.
+# Of the state file's layout; incremented when older files can no longer be read.
 VERSION = 1
 COLUMNS = (
     "epoch", "stage", "blocks", "seconds", "learning_rate", "loss", "clean_accuracy",
@@ -27,22 +27,22 @@ COLUMNS = (
 
 @dataclass
 class TrainState:
-    """Where training stands after a whole number of epochs.
+    """The state of training after a whole number of epochs.
 
     Attributes:
       epoch: epochs done, over all stages.
-      stage: index of the stage that the next epoch belongs to; after the last, their number.
+      stage: index of the next epoch's stage; the number of stages after the last one.
       stage_losses: training losses of that stage's epochs so far.
       rows: one per epoch, with `COLUMNS`.
       best_epoch: the epoch whose model is kept, or None.
       elapsed: seconds of training so far, over all resumes.
-      elbow: the epoch where validation turned, or None; see `elbow.py`.
-      looks: the guard's measurements that found nothing.
-      rollbacks: how often the guard undid steps.
-      noise_reach: the reach of the noise that the guard has set, or None for the config's.
-      stage_began: seconds of training that were gone when the present stage began.
-      recoveries: how often training went back to earlier weights because it did not learn.
-      recovered_at: the part of the training that was done at the last of these.
+      elbow: the epoch after which validation turned, or None; see `elbow.py`.
+      looks: the guard's measurements that passed.
+      rollbacks: how often the guard rolled back.
+      noise_reach: the reach of the noise set by the guard, or None for the config's.
+      stage_began: seconds of training at the current stage's start.
+      recoveries: how often training was rolled back because it did not learn.
+      recovered_at: the completed share of training at the last recovery.
       rate_factor: factor on the learning rate since then.
       eps_factor: factor on eps since then.
     """
@@ -67,19 +67,19 @@ class TrainState:
 class Checkpoints:
     """Saves and restores model, optimiser and `TrainState`, atomically.
 
-    The state file is replaced last and names the checkpoint that belongs to it: killed
-    at any moment, the folder holds the last complete epoch. Models to keep are written
-    with the averaged weights where there are averages; the checkpoint holds both.
+    The state file is replaced last and names the checkpoint that belongs to it: whenever the
+    process is killed, the folder holds the last complete epoch. Saved models have the averaged
+    weights if there are averages; the checkpoint holds both.
 
     Args:
       run: the folder.
       model: the classifier.
       optimizer: its optimiser, built.
-      averages: of the weights, if there are any.
-      keep_from: the model of every epoch from this one on stays, in `epoch_model`.
-      local: gives a copy of the model on this device alone, where `model` is spread over
-        several; None saves `model`.
-      home: the folder to resume from, where that is another than `run`.
+      averages: of the weights, if any.
+      keep_from: every epoch's model from this one on is kept, in `epoch_model`.
+      local: returns a copy of the model on this device only, if `model` is distributed; None
+        saves `model`.
+      home: the folder to resume from, if it differs from `run`.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Checkpoints:
         self._folder = run.checkpoints
         self._local, self._home = local, home or run
         self._run, self._averages, self._keep_from = run, averages, keep_from
-        # Keras leaves the generators of dropout and the like out of a checkpoint.
+        # Keras does not save the generators of dropout and the like in a checkpoint.
         generators = {f"random_{i}": each for i, each in enumerate(random_generators(model))}
         means = {f"average_{i}": v for i, v in enumerate(averages.variables if averages else ())}
         self._checkpoint = tf.train.Checkpoint(
@@ -109,10 +109,10 @@ class Checkpoints:
         return self._home.state.is_file()
 
     def save(self, state: TrainState, *, is_best: bool) -> None:
-        """Writes the checkpoint of the epoch just done, and the best model where it is it.
+        """Writes the checkpoint of the epoch just done, and the best model if it is the best.
 
         Raises:
-          TFRobustError: the disk is full; the checkpoint before is intact.
+          TFRobustError: the disk is full; the previous checkpoint is intact.
         """
         name = f"epoch-{state.epoch:04d}"
         try:
@@ -121,7 +121,7 @@ class Checkpoints:
         except (OSError, tf.errors.OpError) as error:
             raise TFRobustError(
                 f"The checkpoint of epoch {state.epoch} cannot be written to {self._folder}: "
-                f"{_first_line(error)}; the one before is intact: free some space, then --resume."
+                f"{_first_line(error)}; the previous one is intact: free some space, then --resume."
             ) from error
         write_text(self._run.history, as_csv(state.rows))
         write_json(self._run.state, {"version": VERSION, **asdict(state)})
@@ -130,7 +130,7 @@ class Checkpoints:
                 shutil.rmtree(old)
 
     def epoch_model(self, epoch: int) -> Path:
-        """Where the model of an epoch is kept, from `keep_from` on."""
+        """The path of an epoch's model, from `keep_from` on."""
         return self._folder / "models" / f"epoch-{epoch:04d}.keras"
 
     def choose(self, epoch: int) -> None:
@@ -153,7 +153,7 @@ class Checkpoints:
         keeps = self._keep_from is not None and epoch >= self._keep_from
         if not (is_best or keeps):
             return
-        # The ending tells Keras the format, so the temporary name keeps it.
+        # Keras infers the format from the suffix, so the temporary name keeps it.
         temporary = self._folder / "unfinished.keras"
         with self._averages.in_place() if self._averages else nullcontext():
             model = self._local() if self._local else self._model
@@ -168,7 +168,7 @@ class Checkpoints:
         temporary.unlink(missing_ok=True)
 
     def restore(self) -> TrainState:
-        """Puts model and optimiser back to the last complete epoch and returns the state.
+        """Restores model and optimiser to the last complete epoch and returns the state.
 
         Raises:
           TFRobustError: the checkpoint is missing or damaged.
@@ -187,14 +187,14 @@ class Checkpoints:
         ) as error:
             raise TFRobustError(
                 f"The checkpoint in {self._folder} cannot be resumed from: {_first_line(error)}; "
-                "start again in another --output."
+                "start over in another --output."
             ) from error
         write_text(self._run.history, as_csv(state.rows))
         return state
 
 
 def read_state(run: RunFolder) -> TrainState:
-    """Where the training of a run stands, without its weights.
+    """The state of a run's training, without its weights.
 
     Raises:
       TFRobustError: the state file is missing or damaged.
@@ -213,7 +213,7 @@ def _state_of(content: dict[str, Any]) -> TrainState:
 
 
 def as_csv(rows: list[dict[str, Any]]) -> str:
-    """The rows as CSV text with a header; absent values stay empty."""
+    """The rows as CSV text with a header; missing values are empty."""
 
     def shown(value: Any) -> Any:
         return f"{value:.6g}" if isinstance(value, float) else value

@@ -1,4 +1,4 @@
-"""The one training step that all methods share."""
+"""The training step shared by all methods."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ from tfrobust.typing import Tensor
 
 
 class RobustStep:
-    """Mixed into a `keras.Model`: crafts, computes the method's loss, updates, measures.
+    """A mixin for `keras.Model`: crafts, computes the method's loss, updates, measures.
 
     Guarantees, for every method:
       - x_adv lies in the ball and in [0, 1] (single steps from wide noise and 'noise' go beyond
-        it, and say so), and no gradient flows through it;
-      - the attack's passes run in inference mode and never move BatchNorm's statistics;
-      - of the training passes, those named by `batch_norm` move them;
+        it, as they document), and no gradient flows through it;
+      - the attack's passes run in inference mode and never update BatchNorm's statistics;
+      - of the training passes, those named by `batch_norm` update them;
       - the same seed and step give the same x_adv, whatever ran before.
 
     Attributes:
       base_model: the classifier that is trained.
-      recipe: what the method reads of the config.
-      goal: the column of the history that picks the epoch to keep.
-      perturbs_weights: whether the method may be joined to `recipe.awp`.
-      aims: whether its attack climbs cross-entropy, and so can aim at a class or be a single
-        step from wide noise.
-      trained: passes of a step that have a gradient by the weights.
-      single_step: whether it crafts so: such training can overfit to its attack.
-      eps_share: the part of eps that is in use, a variable: it rises with `eps_ramp`.
+      recipe: the settings that the method reads.
+      goal: the column of the history that decides which epoch to keep.
+      perturbs_weights: whether the method supports `recipe.awp`.
+      aims: whether its attack maximises cross-entropy, and so can have a target class or be a
+        single step from wide noise.
+      trained: number of passes per step with a gradient by the weights.
+      single_step: whether it crafts in a single step: such training can overfit to its attack.
+      eps_share: the current share of eps, a variable; it rises with `eps_ramp`.
       reach: of the noise before a single step, in radii, a variable; the guard raises it.
-      averages: the averaged weights, or None where `recipe.ema` is 0.
+      averages: the averaged weights, or None if `recipe.ema` is 0.
     """
 
     base_model: Any
@@ -59,14 +59,14 @@ class RobustStep:
     aims = True
     trained = 1
     averages: Averages | None
-    # Every method's own: (x, x_adv, y) -> {'loss': scalar, and the logits 'clean' and 'adv'
-    # where it computes them; 'counted', a dict of weights for their accuracies, if not 1}.
+    # Defined by each method: (x, x_adv, y) -> {'loss': scalar, and the logits 'clean' and 'adv' if
+    # it computes them; 'counted', a dict of weights for their accuracies, if not 1}.
     losses_of: Callable[[Tensor, Tensor | None, Tensor], dict[str, Any]]
 
     def __new__(cls, base_model: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """A method for a model of either Keras: itself a model of that Keras."""
+        """A method for a model of either Keras is itself a model of that Keras."""
         made = cls if issubclass(cls, _models()) else of_library(cls, library_of(base_model))
-        # The next in the order of what is made, a model of Keras.
+        # The next class in the method resolution order, a Keras model.
         new: Any = super(RobustStep, made).__new__  # type: ignore[misc]
         return new(made, base_model, *args, **kwargs)
 
@@ -79,14 +79,14 @@ class RobustStep:
         """Sets up recipe and metrics; called at the end of a method's constructor.
 
         Raises:
-          UsageError: the recipe asks for something that this method does not do.
+          UsageError: the method does not support a setting of the recipe.
         """
         self.recipe = recipe
         self._require(recipe)
         self.eps_share = tf.Variable(1.0, trainable=False, dtype=tf.float32)
         self.reach = tf.Variable(recipe.noise_reach, trainable=False, dtype=tf.float32)
         self.averages = Averages(self.base_model, recipe.ema) if recipe.ema else None
-        # A metric's result is that of all replicas together already: Keras would add them up.
+        # A metric's result already covers all replicas: Keras would add them up.
         self.distribute_reduction_method = "first"
         names = ("loss", "clean_accuracy", "adv_accuracy")
         self._means = {name: keras.metrics.Mean(name=name) for name in names}
@@ -101,53 +101,53 @@ class RobustStep:
             )
         if recipe.attack.targeted and not self.aims:
             raise UsageError(
-                f"target: expected none with {name}, whose attack aims at no class, found "
+                f"target: expected none with {name}, whose attack is untargeted, found "
                 f"{recipe.attack.target!r}."
             )
         if recipe.crafting == "nfgsm" and not self._may_step_once:
             raise UsageError(
-                f"crafting: {name} crafts in its own way, expected pgd, found nfgsm: leave it out, "
+                f"crafting: {name} has its own crafting, expected pgd, found nfgsm: leave it out, "
                 f"or choose the method {', '.join(takers(METHODS, 'crafting'))} or fast."
             )
 
     def compile(self, optimizer: Any, **kwargs: Any) -> None:
-        """Settles which BatchNorm statistics move; to be called after any (un)freezing."""
-        self._hold_batch_norm()
+        """Sets which BatchNorm statistics update; to be called after any (un)freezing."""
+        self._freeze_batch_norm()
         self._statistics = Statistics(self.base_model)
         super().compile(optimizer, **kwargs)  # type: ignore[misc]
-        # An optimiser that makes its variables in the first step has that step traced twice.
+        # An optimiser that creates its variables in the first step causes a second trace.
         if hasattr(self.optimizer, "build"):
             self.optimizer.build(self.base_model.trainable_variables)
 
-    def _hold_batch_norm(self) -> None:
-        """Freezes BatchNorm under the policy 'none', whatever has been unfrozen."""
+    def _freeze_batch_norm(self) -> None:
+        """Freezes BatchNorm under the policy 'none', whatever else is unfrozen."""
         if self.recipe.batch_norm == "none":
             for layer in batch_norm_layers(self.base_model):
                 layer.trainable = False
 
     @property
     def metrics(self) -> list[Any]:
-        """What `fit` resets at the start of each epoch."""
+        """The metrics that `fit` resets at the start of each epoch."""
         return list(self._means.values())
 
     def kept(self) -> AbstractContextManager[None]:
-        """Inside the block `base_model` has the weights to keep: the averages, where there are."""
+        """Inside the block `base_model` has the weights to keep (the averages, if enabled)."""
         return self.averages.in_place() if self.averages else nullcontext()
 
     @property
     def settings(self) -> Any:
-        """The method's dataclass, with settings of its own: `self.settings.gamma`."""
+        """The method's dataclass, with the method's own settings: `self.settings.gamma`."""
         return self.recipe.method
 
     def seed(self) -> Tensor:
-        """What this step's random draws depend on: the recipe's seed and the step, int32 [2].
+        """The seed of this step's random draws: from the recipe's seed and the step, int32 [2].
 
-        Replicas, of which each has a part of the batch, draw each their own.
+        Replicas each have a part of the batch, and draw independently.
         """
         return own_seed(self.shared_seed())
 
     def shared_seed(self) -> Tensor:
-        """The same for what all replicas have to draw alike."""
+        """The seed of draws that all replicas must share."""
         step = tf.cast(raw(self.optimizer.iterations), tf.int32)
         return tf.stack([tf.constant(self.recipe.seed), step])
 
@@ -167,13 +167,13 @@ class RobustStep:
 
     @property
     def passes(self) -> int:
-        """Forward and backward passes over a batch in one step, crafting included."""
+        """Forward and backward passes over a batch in one step, including crafting."""
         crafting = 1 if self.single_step else self.recipe.attack.steps
         return self.trained + (crafting if self.crafts else 0)
 
     @property
     def ball(self) -> ThreatModel:
-        """The ball of this step: its radius is a tensor, which the ramp of eps moves."""
+        """The ball of this step; its radius is a tensor, as the ramp of eps changes it."""
         whole = self.recipe.threat_model
         return replace(whole, eps=self.eps_share * whole.eps)
 
@@ -186,17 +186,17 @@ class RobustStep:
 
     def attacked(self) -> Callable[[Tensor], Tensor]:
         """The classifier in inference mode, as this step's attack sees it."""
-        # Folded anew in each step: the weights have moved.
+        # Folded in each step, as the weights have changed.
         return fold(self.base_model)
 
     def _single_step(self, model: Any, x: Tensor, y: Tensor) -> Tensor:
         """N-FGSM: noise wider than the ball, then one step of length eps; no projection.
 
         De Jorge et al. (2022), https://arxiv.org/abs/2202.01181. In linf the noise is uniform
-        in [-k eps, k eps] with k = `reach`; in other norms it is a random start in a ball k
-        times as large. The exception to the guarantee that x_adv lies in the ball: it lies
-        within (k + 1) * eps of x, and in the bounds. The recipe's step size is the length of
-        the step, eps where it is None; its number of steps and random start are not used.
+        in [-k eps, k eps] with k = `reach`; in other norms it is a random start in a ball k times
+        as large. This is the exception to the guarantee that x_adv lies in the ball: it lies
+        within (k + 1) * eps of x, and in the bounds. The recipe's step size is the length of the
+        step, eps if it is None; its number of steps and random start are ignored.
         """
         ball = self.ball
         wide = replace(ball, eps=self.reach * ball.eps)
@@ -217,16 +217,16 @@ class RobustStep:
 
         Args:
           x: the images.
-          kind: what they are.
-          alone: whether the step has no pass over the other kind, so that this one moves
+          kind: 'clean' or 'adversarial'.
+          alone: whether the step has no pass over the other kind, so that this one updates
             BatchNorm's statistics under any policy.
         """
         moves = alone or self.recipe.batch_norm in (kind, "both", "none")
-        with nullcontext() if moves else self._statistics.held():
+        with nullcontext() if moves else self._statistics.restored():
             return self.logits(x, training=True)
 
     def logits(self, x: Tensor, *, training: bool) -> Tensor:
-        """What the classifier says of images, [B, K]."""
+        """The classifier's output for images, [B, K]."""
         return self.base_model(x, training=training)
 
     def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
@@ -260,7 +260,7 @@ class RobustStep:
         return self._updated(loss, terms, grads, y)
 
     def _clean_step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """The update while eps is 0: one pass over clean images, weighed as all of the loss."""
+        """The update while eps is 0: one pass over clean images, which carries the whole loss."""
         weight = self.loss_of_guessing(1.0) or 1.0
 
         def losses() -> dict[str, Any]:
@@ -280,7 +280,7 @@ class RobustStep:
     def _differentiate(
         self, losses: Callable[[], dict[str, Any]]
     ) -> tuple[Tensor, dict[str, Any], list[Tensor]]:
-        """The loss, the method's terms, and the (scaled) gradient of each variable."""
+        """The loss, the method's terms, and the (scaled) gradient by each variable."""
         with tf.GradientTape() as tape:
             terms = losses()
             loss = terms["loss"] + sum(self.base_model.losses)
@@ -296,20 +296,20 @@ class RobustStep:
         variables = [raw(v) for v in self.base_model.trainable_variables if len(v.shape) > 1]
 
         def harmful() -> list[Tensor]:
-            with self._statistics.held(), tf.GradientTape() as tape:
+            with self._statistics.restored(), tf.GradientTape() as tape:
                 loss = self._scaled(self.losses_of(x, x_adv, y)["loss"])
             zero = tf.UnconnectedGradients.ZERO
             grads = tape.gradient(loss, variables, unconnected_gradients=zero)
             return offsets(variables, averaged(grads), self.recipe.awp)
 
-        begun = raw(self.optimizer.iterations) >= self.recipe.awp_warmup
-        return perturbed(variables, _if(begun, harmful, variables))
+        started = raw(self.optimizer.iterations) >= self.recipe.awp_warmup
+        return perturbed(variables, _if(started, harmful, variables))
 
     def _scaled(self, loss: Tensor) -> Tensor:
-        # The optimiser adds up the gradients of all replicas, each of a mean over its part.
+        # The optimiser sums the gradients of all replicas, each of a mean over its part.
         loss = loss / replicas()
         scale = getattr(self.optimizer, "get_scaled_loss", None)
-        # Keras 3 has one of another name, and takes the scale off by itself.
+        # Keras 3's has another name, and undoes the scaling by itself.
         scale = scale or getattr(self.optimizer, "scale_loss", None)
         return scale(loss) if scale else loss
 
@@ -319,9 +319,9 @@ class RobustStep:
         self.optimizer.apply_gradients(zip(grads, variables, strict=True))
 
     def _measure(self, loss: Tensor, terms: dict[str, Any], y: Tensor) -> dict[str, Tensor]:
-        """The epoch's means so far, of what this method computes."""
+        """The epoch's running means of everything the method computes."""
         self._means["loss"].update_state(loss, sample_weight=tf.shape(y)[0])
-        # Both branches of a step that may be clean tell the same.
+        # Both branches of a possibly clean step must return the same structure.
         measured = list(self._means) if self._clean_steps == "first" else ["loss"]
         for key, name in (("clean", "clean_accuracy"), ("adv", "adv_accuracy")):
             if key in terms:
@@ -334,14 +334,14 @@ class RobustStep:
     def loss_of_guessing(self, entropy: float) -> float | None:
         """The loss of the best constant prediction, where `entropy` is its cross-entropy.
 
-        None where the method's loss cannot tell.
+        None if the method's loss is not determined by it.
         """
         return entropy
 
-    def leave_out_unmeasured(self, epoch: int, logs: dict[str, float]) -> None:
-        """Takes out of an epoch's logs the accuracy on a kind of batch that it did not have.
+    def drop_unmeasured(self, epoch: int, logs: dict[str, float]) -> None:
+        """Removes the accuracy on a kind of batch that the epoch did not have from its logs.
 
-        The mean of nothing is 0 to Keras. Called as a callback's `on_epoch_end`, before those
+        To Keras, the mean of nothing is 0. Called as a callback's `on_epoch_end`, before callbacks
         that read the logs.
 
         Args:
@@ -354,7 +354,7 @@ class RobustStep:
 
 
 def _models() -> tuple[type, ...]:
-    """The class `Model` of each Keras that is in use by now."""
+    """The class `Model` of each Keras that has been imported."""
     found = [keras.Model]
     if "keras" in sys.modules:
         found.append(sys.modules["keras"].Model)
@@ -362,7 +362,7 @@ def _models() -> tuple[type, ...]:
 
 
 def of_library(cls: type, library: Any) -> type:
-    """A method as a model of one Keras, `tf_keras` or `keras`; one class for each."""
+    """A method as a model of one Keras, `tf_keras` or `keras`; one cached class for each."""
     return _made_for(cls, library.__name__)
 
 
@@ -371,13 +371,13 @@ def _made_for(cls: type, name: str) -> type:
     return type(cls.__name__, (cls, importlib.import_module(name).Model), {})
 
 
-def _if(begun: Tensor, moves_of: Callable[[], list[Tensor]], like: list[Any]) -> list[Tensor]:
-    """The moves once it has begun, zeros before."""
+def _if(started: Tensor, moves_of: Callable[[], list[Tensor]], like: list[Any]) -> list[Tensor]:
+    """The moves once it has started, zeros before."""
     if replicas() == 1:
-        # Inside the graph only the branch that is taken is paid for.
-        return list(tf.cond(begun, moves_of, lambda: [tf.zeros_like(v) for v in like]))
+        # Inside the graph only the chosen branch is computed.
+        return list(tf.cond(started, moves_of, lambda: [tf.zeros_like(v) for v in like]))
     # Replicas cannot exchange gradients inside a branch.
-    return [tf.where(begun, move, tf.zeros_like(move)) for move in moves_of()]
+    return [tf.where(started, move, tf.zeros_like(move)) for move in moves_of()]
 
 
 def mean_cross_entropy(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -386,7 +386,7 @@ def mean_cross_entropy(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Ten
     Args:
       logits: float32 [B, K].
       y: labels, int [B].
-      smoothing: this part of the label's probability is spread evenly over all K classes:
+      smoothing: this share of the label's probability is spread evenly over all K classes:
         Szegedy et al. (2016), https://arxiv.org/abs/1512.00567.
     """
     plain = _mean(cross_entropy(logits, y))
@@ -397,5 +397,5 @@ def mean_cross_entropy(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Ten
 
 
 def _mean(values: Tensor) -> Tensor:
-    """The mean of [B]; 0 of none, as a part of a small batch may be."""
+    """The mean of [B]; 0 if B is 0, as in a part of a small batch."""
     return tf.math.divide_no_nan(tf.reduce_sum(values), tf.cast(tf.size(values), values.dtype))

@@ -21,7 +21,7 @@ class TensorBoard:
         self.craft: Callable[[Any, Any], Any] = lambda x, y: None
 
     def log(self, row: dict[str, Any], batch: dict[str, Any]) -> None:
-        """Logs a row of the history, and `batch` as it is and under the training attack."""
+        """Logs a row of the history, and `batch` clean and under the training attack."""
         x_adv = self.craft(batch["image"], batch["label"])
         with self._writer.as_default(step=row["epoch"]):
             for name, value in row.items():

@@ -9,9 +9,9 @@ from tfrobust.runtime import tf
 from tfrobust.training.step import RobustStep
 from tfrobust.typing import Tensor
 
-# At x itself the divergence is at its minimum, where its gradient is 0.
+# At x itself the divergence has its minimum, with gradient 0.
 _START = 0.001
-# Keeps the logarithm of MART finite where another class has all the probability.
+# Keeps MART's logarithm finite if another class has probability 1.
 _MARGIN = 1e-4
 
 
@@ -19,9 +19,8 @@ class Trades(RobustStep):
     """Cross-entropy on x plus beta * KL(p(x) || p(x_adv)).
 
     Zhang et al. (2019), https://arxiv.org/abs/1901.08573. x_adv maximises that divergence,
-    from x plus normal noise of standard deviation 0.001, in the ball. Gradients flow
-    through both predictions. Steps and step size are the recipe's; its random start is
-    not used.
+    from x plus normal noise of standard deviation 0.001, in the ball. Gradients flow through
+    both predictions. Steps and step size are the recipe's; its random start is ignored.
     """
 
     perturbs_weights = True
@@ -36,7 +35,7 @@ class Trades(RobustStep):
         return self.recipe.attack.diverge(self.attacked(), x, y, start, ball)
 
     def losses_of(self, x: Tensor, x_adv: Tensor | None, y: Tensor) -> dict[str, Any]:
-        """The two terms; label smoothing is for the first."""
+        """The two terms; label smoothing applies to the first."""
         clean, adv = self.forward(x, "clean"), self.forward(x_adv, "adversarial")
         divergence = self.mean(kl_divergence(clean, adv))
         loss = self.cross_entropy(clean, y) + self.recipe.beta * divergence
@@ -47,14 +46,14 @@ class Mart(RobustStep):
     """Boosted cross-entropy on x_adv plus beta * KL(p(x) || p(x_adv)) * (1 - p_y(x)).
 
     Wang et al. (2020), https://openreview.net/forum?id=rklOg6EFwS. The first term is
-    -log p_y(x_adv) - log(1 - the largest wrong p(x_adv)); the second counts most where the
-    clean image itself is misclassified. x_adv climbs cross-entropy, as in 'pgd'.
+    -log p_y(x_adv) - log(1 - the largest wrong p(x_adv)); the second weighs images more if they
+    are misclassified even when clean. x_adv maximises cross-entropy, as in 'pgd'.
     """
 
     trained = 2
 
     def losses_of(self, x: Tensor, x_adv: Tensor | None, y: Tensor) -> dict[str, Any]:
-        """The two terms; label smoothing is for the cross-entropy."""
+        """The two terms; label smoothing applies to the cross-entropy."""
         clean, adv = self.forward(x, "clean"), self.forward(x_adv, "adversarial")
         own = tf.one_hot(y, tf.shape(adv)[1])
         wrong = tf.reduce_max(tf.nn.softmax(adv) * (1.0 - own), axis=1)
@@ -65,5 +64,5 @@ class Mart(RobustStep):
         return {"loss": loss, "clean": clean, "adv": adv}
 
     def loss_of_guessing(self, entropy: float) -> None:
-        """Unknown: the boosted term depends on which class is the second."""
+        """Unknown: the boosted term depends on which class is second."""
         return None

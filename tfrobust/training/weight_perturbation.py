@@ -1,7 +1,7 @@
-"""Adversarial weight perturbation: the gradient is taken where the weights are at their worst.
+"""Adversarial weight perturbation: the gradient is taken at worst-case weights.
 
-Wu et al. (2020), https://arxiv.org/abs/2004.05884. A flatter loss in the weights goes with
-a smaller gap between the robust accuracy on training and on new images.
+Wu et al. (2020), https://arxiv.org/abs/2004.05884. A flatter loss in the weights correlates
+with a smaller gap between robust accuracy on training images and on new ones.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from tfrobust.distribution import assign_own
 from tfrobust.runtime import tf
 from tfrobust.typing import Tensor
 
-# Keeps a gradient of 0 at an offset of 0.
+# Avoids a gradient of 0 at an offset of 0.
 _TINY = 1e-20
 
 
 def offsets(variables: Sequence[Any], grads: Sequence[Tensor], size: float) -> list[Tensor]:
-    """The way to worse weights: along the gradient, layer by layer.
+    """The offset to worse weights: along the gradient, layer by layer.
 
     Args:
       variables: the weights w, one tensor per layer.
-      grads: gradient of the loss by each; its scale plays no part.
-      size: length of a layer's offset as a part of ||w||.
+      grads: gradient of the loss by each; its scale does not matter.
+      size: length of a layer's offset, relative to ||w||.
 
     Returns:
       size * ||w|| * g / ||g|| for each variable, like it.
@@ -37,9 +37,9 @@ def offsets(variables: Sequence[Any], grads: Sequence[Tensor], size: float) -> l
 
 @contextmanager
 def perturbed(variables: Sequence[Any], moves: Sequence[Tensor]) -> Iterator[None]:
-    """Inside the block each variable is moved; after it, exactly what it was before.
+    """Inside the block each variable is moved; after it, exactly restored.
 
-    Of several replicas each moves its own copy: by the same way, if the moves are the same.
+    With several replicas each moves its own copy: by the same offset, if the moves are the same.
     """
     before = [variable.read_value() for variable in variables]
     for variable, value, move in zip(variables, before, moves, strict=True):

@@ -24,13 +24,13 @@ _ELASTIC_TRANSFORM = {
     32: ((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
     64: ((0, 0, 0.08), (0.05, 0.3, 0.06), (0.1, 0.08, 0.06), (0.1, 0.03, 0.03), (0.16, 0.03, 0.02)),
 }
-# Side after shrinking, as a part of the side.
+# Side after shrinking, as a share of the side.
 _PIXELATE = {32: (0.95, 0.9, 0.85, 0.75, 0.65), 64: (0.9, 0.8, 0.7, 0.6, 0.5)}
 _JPEG_QUALITY = {32: (80, 65, 58, 50, 40), 64: (65, 58, 50, 40, 25)}
 
 
 def contrast(x: Tensor, severity: int, seeds: Tensor) -> Tensor:
-    """The distance from each channel's mean, scaled down. Draws nothing."""
+    """The distance from each channel's mean, scaled down. Deterministic."""
     factor, _ = parameters_at(_CONTRAST, x, severity)
     mean = tf.reduce_mean(x, axis=[1, 2], keepdims=True)
     return (x - mean) * factor + mean
@@ -39,8 +39,8 @@ def contrast(x: Tensor, severity: int, seeds: Tensor) -> Tensor:
 def elastic_transform(x: Tensor, severity: int, seeds: Tensor) -> Tensor:
     """A random affine map, then smooth random displacements; bilinear, mirrored outside.
 
-    The authors' parameters trade the affine part for the displacements as severity grows:
-    the distance to the clean image need not grow with it.
+    In the authors' parameters, severity trades the affine part for the displacements: the
+    distance to the clean image need not increase with it.
     """
     (strength, smoothness, corner), _ = parameters_at(_ELASTIC_TRANSFORM, x, severity)
     side = min(x.shape[1:3])
@@ -62,7 +62,7 @@ def _pixel_grid(height: int, width: int) -> tuple[Tensor, Tensor]:
 def _affine(
     seeds: Tensor, rows: Tensor, columns: Tensor, reach: float, side: int
 ) -> tuple[Tensor, Tensor]:
-    """Where each pixel comes from when three corners are displaced by up to `reach` pixels."""
+    """The source of each pixel when three corners are displaced by up to `reach` pixels."""
     height, width = rows.shape[1:]
     middle, arm = np.array([height // 2, width // 2], np.float32), side // 3
     fixed = middle + arm * np.array([[1, 1], [1, -1], [-1, -1]], np.float32)
@@ -78,7 +78,7 @@ def _affine(
 
 
 def pixelate(x: Tensor, severity: int, seeds: Tensor) -> Tensor:
-    """Shrunk and enlarged again, each with a box filter (as Pillow's). Draws nothing."""
+    """Shrunk and enlarged again, each with a box filter (like Pillow's). Deterministic."""
     part, _ = parameters_at(_PIXELATE, x, severity)
     return along_axes(x, *(_box_map(side, int(side * part)) for side in x.shape[1:3]))
 
@@ -91,7 +91,7 @@ def _box_map(side: int, small: int) -> np.ndarray:
 
 
 def jpeg_compression(x: Tensor, severity: int, seeds: Tensor) -> Tensor:
-    """Written as JPEG, with halved colour resolution, and read again. Draws nothing."""
+    """Encoded as JPEG, with halved colour resolution, and decoded. Deterministic."""
     quality, _ = parameters_at(_JPEG_QUALITY, x, severity)
 
     def compress(image: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the corruptions share: filters, zooms and resampling of whole batches."""
+"""Shared helpers of the corruptions: filters, zooms and resampling of whole batches."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def parameters_at(table: Parameters, x: Tensor, severity: int) -> tuple[Any, flo
     """The parameters for images of this size, and the factor for lengths in pixels.
 
     Args:
-      table: side of the images, 32 and 64 -> parameters by severity.
+      table: image side, 32 or 64 -> parameters by severity.
       x: [B, H, W, C].
       severity: 1 to 5.
     """
     side = min(x.shape[1:3])
-    # The geometric middle of 32 and 64 divides the two.
+    # The geometric mean of 32 and 64 divides the two.
     reference = 32 if side < 45 else 64
-    # Below 32, shorter lengths would soon be less than a pixel, and do nothing.
+    # Below 32, shorter lengths would soon be less than a pixel, without effect.
     return table[reference][severity - 1], max(side, 32) / reference
 
 
@@ -56,7 +56,7 @@ def _gaussian_map(side: int, sigma: float, mode: str, truncate: float) -> np.nda
 
 
 def clipped_zoom(x: Tensor, factor: float) -> Tensor:
-    """The middle of [B, H, W, C], enlarged by `factor` >= 1 (linear) to the same size."""
+    """The centre of [B, H, W, C], enlarged by `factor` >= 1 (linear) to the same size."""
     return along_axes(x, *(_zoom_map(side, factor) for side in x.shape[1:3]))
 
 
@@ -74,7 +74,7 @@ def motion(x: Tensor, radius: float, sigma: float, angle: Tensor) -> Tensor:
 
     Args:
       x: [B, H, W, C].
-      radius: a streak has 2 * radius + 1 pixels, less where the Gaussian has died out.
+      radius: a streak has 2 * radius + 1 pixels, fewer if the Gaussian vanishes earlier.
       sigma: its standard deviation, in pixels.
       angle: float32 [B], degrees from the horizontal.
     """
@@ -98,7 +98,7 @@ def _shifted(x: Tensor, down: Tensor, across: Tensor) -> Tensor:
 
 
 def sample(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """[B, H, W, C] read between pixels (bilinear), mirrored at the edges.
+    """[B, H, W, C] sampled between pixels (bilinear), mirrored at the edges.
 
     Args:
       x: [B, H, W, C].

@@ -13,9 +13,9 @@ _GAUSSIAN, _IMPULSE = 100, 101
 
 # Standard deviation.
 _GAUSSIAN_NOISE = {32: (0.04, 0.06, 0.08, 0.09, 0.10), 64: (0.04, 0.08, 0.12, 0.15, 0.18)}
-# Photons counted for a white pixel.
+# Number of photons counted for a white pixel.
 _SHOT_NOISE = {32: (500, 250, 100, 75, 50), 64: (250, 100, 50, 30, 15)}
-# Part of the values that is replaced.
+# Share of the values that are replaced.
 _IMPULSE_NOISE = {32: (0.01, 0.02, 0.03, 0.05, 0.07), 64: (0.01, 0.02, 0.05, 0.08, 0.14)}
 
 
@@ -32,7 +32,7 @@ def shot_noise(x: Tensor, severity: int, seeds: Tensor) -> Tensor:
 
 
 def impulse_noise(x: Tensor, severity: int, seeds: Tensor) -> Tensor:
-    """Salt and pepper: values (each channel on its own) become 0 or 1, equally often."""
+    """Salt and pepper: values (each channel separately) become 0 or 1 with equal probability."""
     part, _ = parameters_at(_IMPULSE_NOISE, x, severity)
     draws = grid(uniform(seeds, _IMPULSE, math.prod(x.shape[1:])), *x.shape[1:])
     return tf.where(draws < part, tf.cast(draws < part / 2, x.dtype), x)

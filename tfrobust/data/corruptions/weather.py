@@ -16,8 +16,8 @@ from tfrobust.typing import Tensor
 
 _SNOW, _SNOW_ANGLE, _FROST, _FROST_HAZE, _FOG = 130, 131, 132, 140, 160
 
-# Mean and deviation of the flakes' noise, zoom, threshold, radius and deviation of the
-# streaks, and how much of the image's own colour is left.
+# Mean and deviation of the flakes' noise, zoom, threshold, radius and deviation of the streaks,
+# and the share of the image's own colour that remains.
 _FLAKES = (
     (0.1, 0.2, 1, 0.6, 8, 3),
     (0.1, 0.2, 1, 0.5, 10, 4),
@@ -35,19 +35,19 @@ _FROST_WEIGHTS = {
     32: ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
     64: ((1, 0.3), (0.9, 0.4), (0.8, 0.45), (0.75, 0.5), (0.7, 0.55)),
 }
-# Thickness, and how fast the fine structure of the clouds fades.
+# Thickness, and decay of the fine structure of the clouds.
 _FOG_LAYER = {
     32: ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
     64: ((0.4, 3), (0.7, 3), (1, 2.5), (1.5, 2), (2, 1.75)),
 }
 _BRIGHTNESS = {32: (0.05, 0.1, 0.15, 0.2, 0.3), 64: (0.1, 0.2, 0.3, 0.4, 0.5)}
 _CRYSTALS = 14
-# Rays of ice are bluish white.
+# Ice rays are bluish white.
 _ICE = (0.86, 0.94, 1.0)
 
 
 def snow(x: Tensor, severity: int, seeds: Tensor) -> Tensor:
-    """Streaks of flakes over a whitened image; they fall 45 to 135 degrees from the horizontal."""
+    """Streaks of flakes over a whitened image, falling 45 to 135 degrees from the horizontal."""
     parameters, scale = parameters_at(_SNOW_LAYER, x, severity)
     mean, deviation, zoom, threshold, radius, sigma, left = parameters
     flakes = clipped_zoom(mean + deviation * normal(seeds, _SNOW, x[..., :1]), zoom)
@@ -62,8 +62,8 @@ def snow(x: Tensor, severity: int, seeds: Tensor) -> Tensor:
 def frost(x: Tensor, severity: int, seeds: Tensor) -> Tensor:
     """Ice crystals on a window in front of the image.
 
-    The authors overlay photographs of frost. Here the texture is made: six-rayed crystals
-    with side branches at random places, of random sizes and turns, on a cloudy haze.
+    The authors overlay photographs of frost. Here the texture is generated: six-rayed crystals
+    with side branches at random positions, with random sizes and orientations, on a cloudy haze.
     """
     (own, ice), _ = parameters_at(_FROST_WEIGHTS, x, severity)
     height, width = x.shape[1:3]
@@ -82,11 +82,11 @@ def _crystals(seeds: Tensor, height: int, width: int) -> Tensor:
     down, right = rows - draws[:, 0], columns - draws[:, 1]
     size = 0.15 + 0.35 * draws[:, 3]
     distance = tf.sqrt(down**2 + right**2) / size
-    # Turned into the sixth of the circle around the nearest ray.
+    # Folded into the sixth of the circle around the nearest ray.
     sixth = math.pi / 3
     angle = tf.math.floormod(tf.atan2(down, right) + draws[:, 2] * sixth, sixth) - sixth / 2
     along, aside = distance * tf.cos(angle), tf.abs(distance * tf.sin(angle))
-    # Branches leave the ray at 60 degrees, seven to a ray.
+    # Branches leave the ray at 60 degrees, seven per ray.
     branch = tf.abs(tf.math.floormod(7 * (along - aside / math.tan(sixth)), 1.0) - 0.5) / 7
     reach = tf.cast(aside < 0.35 * (1 - along), tf.float32)
     light = tf.maximum(_line(aside), 0.8 * _line(branch) * reach)
@@ -98,7 +98,7 @@ def _line(distance: Tensor) -> Tensor:
 
 
 def fog(x: Tensor, severity: int, seeds: Tensor) -> Tensor:
-    """Clouds added, and the sum scaled back to the image's own brightest value."""
+    """Clouds added, and the sum scaled back to the image's own maximum."""
     (thickness, decay), _ = parameters_at(_FOG_LAYER, x, severity)
     height, width = x.shape[1:3]
     clouds = plasma(seeds, _FOG, max(height, width), decay)[:, :height, :width, None]
@@ -107,7 +107,7 @@ def fog(x: Tensor, severity: int, seeds: Tensor) -> Tensor:
 
 
 def brightness(x: Tensor, severity: int, seeds: Tensor) -> Tensor:
-    """A constant added to the value (of hue, saturation, value), clipped. Draws nothing."""
+    """A constant added to the value (of hue, saturation, value), clipped. Deterministic."""
     change, _ = parameters_at(_BRIGHTNESS, x, severity)
     hue, saturation, value = tf.unstack(tf.image.rgb_to_hsv(x), axis=3)
     value = tf.minimum(value + change, 1.0)

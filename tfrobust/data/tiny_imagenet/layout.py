@@ -18,16 +18,16 @@ _INDEX = "wnids.txt"
 
 
 def locate(location: Path) -> Path | None:
-    """Finds Tiny ImageNet at a path that a user gave.
+    """Finds Tiny ImageNet at a path given by the user.
 
     Args:
-      location: the zip, the folder that holds it, the extracted folder, or its parent.
+      location: the zip, its folder, the extracted folder, or its parent.
 
     Returns:
-      The zip or the extracted folder; None where there is neither.
+      The zip or the extracted folder; None if there is neither.
 
     Raises:
-      TFRobustError: the path is that of a zip, which does not exist.
+      TFRobustError: the path is that of a zip that does not exist.
     """
     if location.is_file():
         return location
@@ -45,8 +45,8 @@ def locate(location: Path) -> Path | None:
 def fingerprint(source: Path) -> str:
     """64 hex digits that change with the source.
 
-    Of a zip, the SHA-256 of its bytes; of a folder, that of its files' names, sizes
-    and times of modification, since reading 100,000 files takes too long.
+    For a zip, the SHA-256 of its bytes; for a folder, that of its files' names, sizes and
+    modification times, since reading 100,000 files takes too long.
     """
     if source.is_file():
         return sha256(source)
@@ -59,18 +59,18 @@ def fingerprint(source: Path) -> str:
 
 
 class Layout:
-    """Read access to a whole or partial copy of Tiny ImageNet.
+    """Read access to a complete or partial copy of Tiny ImageNet.
 
-    Nothing is unpacked: files are read where they are. Bounding boxes and the
-    unlabelled test images are not used.
+    Nothing is unpacked: files are read in place. Bounding boxes and the unlabelled test images
+    are not used.
 
     Attributes:
       wnids: the WordNet ids in the order of wnids.txt; a label is an index into them.
-      label_names: the classes' words: the first entry of their line in words.txt, with
-        the WordNet id added where two classes share it.
+      label_names: the class names: the first entry of their line in words.txt, with the WordNet
+        id added if two classes share it.
 
     Args:
-      source: the zip or the extracted folder, as `locate` gives it.
+      source: the zip or the extracted folder, as returned by `locate`.
 
     Raises:
       TFRobustError: a file of the layout is missing, broken or contradicts another.
@@ -93,7 +93,7 @@ class Layout:
         """The (path in the layout, label) of every image of 'train' or 'val', in order.
 
         Raises:
-          TFRobustError: images, folders and annotations do not fit together.
+          TFRobustError: images, folders and annotations are inconsistent.
         """
         labels = {wnid: label for label, wnid in enumerate(self.wnids)}
         wnid_of = self._train() if split == "train" else self._val()
@@ -122,7 +122,7 @@ class Layout:
     def _val(self) -> dict[str, str]:
         rearranged = {name: name.split("/")[1] for name in self._images("val/")}
         if rearranged and set(rearranged.values()) <= set(self.wnids):
-            return rearranged  # into a folder for each class, as many scripts do
+            return rearranged  # into one folder per class, as many scripts do
         annotations = self._table("val/val_annotations.txt", 2)
         wnid_of = {f"val/images/{fields[0]}": fields[1] for fields in annotations}
         for name in sorted(wnid_of.keys() ^ set(self._images("val/"))):
@@ -136,7 +136,7 @@ class Layout:
         return [n for n in self._files if n.startswith(folder) and n.lower().endswith(endings)]
 
     def _table(self, name: str, columns: int) -> list[list[str]]:
-        """The first tab-separated columns of a text file's lines."""
+        """The first tab-separated columns of each line of a text file."""
         rows = []
         for line in self.read(name).decode("utf-8", "replace").splitlines():
             fields = line.split("\t")[:columns]
@@ -167,7 +167,7 @@ def _open_folder(source: Path) -> tuple[zipfile.Path | Path, frozenset[str]]:
 
 
 def _unique(words: dict[str, str]) -> tuple[str, ...]:
-    """wnid -> line of words.txt, as short names that differ from each other."""
+    """wnid -> line of words.txt, as unique short names."""
     short = {wnid: line.split(",")[0].strip() for wnid, line in words.items()}
     names = list(short.values())
     return tuple(

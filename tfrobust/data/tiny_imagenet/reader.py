@@ -18,15 +18,14 @@ def read(location: Path | None, options: ReadOptions, *, mirror: str | None = No
 
     Y. Le and X. Yang, "Tiny ImageNet Visual Recognition Challenge", 2015.
 
-    The TFDS builder prepares the data, once. What comes from the original zip goes to
-    TFDS's own folder, where `tfds.load('tiny_imagenet')` finds it, too. Any other copy
-    is prepared in the cache folder, under a name that holds the copy's fingerprint: a
-    changed copy is prepared anew.
+    The TFDS builder prepares the data, once. Data from the original zip goes to TFDS's own
+    folder, where `tfds.load('tiny_imagenet')` also finds it. Any other copy is prepared in the
+    cache folder, under a name with the copy's fingerprint: a changed copy is prepared again.
 
     Args:
-      location: a whole or partial copy (the zip, the folder that holds it, the
-        extracted folder or its parent), or the folder to download the zip to; None is
-        TFDS's own (`TFDS_DATA_DIR` or ~/tensorflow_datasets).
+      location: a complete or partial copy (the zip, its folder, the extracted folder or its
+        parent), or the folder to download the zip to; None is TFDS's own (`TFDS_DATA_DIR` or
+        ~/tensorflow_datasets).
       options: how to read.
       mirror: another URL of the original zip.
 
@@ -42,7 +41,7 @@ def read(location: Path | None, options: ReadOptions, *, mirror: str | None = No
 
 
 def _source(location: Path | None, mirror: str | None) -> Path:
-    """The zip or extracted folder at `location`, downloaded if need be."""
+    """The zip or extracted folder at `location`, downloaded if necessary."""
     if location is not None and (found := layout.locate(location)):
         return found
     original, target = remote(Builder())

@@ -15,16 +15,16 @@ URL = f"http://cs231n.stanford.edu/{layout.ZIP}"
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """200 classes of 64x64 images: 'train' (500 a class) and 'test' (50 a class).
+    """200 classes of 64x64 images: 'train' (500 per class) and 'test' (50 per class).
 
-    'test' is the official val: the official test images have no labels. Images are
-    stored as they are; TFDS decodes greyscale ones to RGB, too.
+    'test' is the official val: the official test images have no labels. Images are stored
+    unchanged; TFDS decodes even greyscale ones to RGB.
 
     Args:
-      source: a local zip or extracted folder with the whole data set or a part of
-        it; None downloads the original. Give a part its own `data_dir`, since TFDS
-        tells prepared data sets apart by folder, name and version only.
-      **kwargs: those of every TFDS builder (`data_dir`, `version`).
+      source: a local zip or extracted folder with all or part of the data set; None downloads
+        the original. Give a part its own `data_dir`, since TFDS distinguishes prepared data sets
+        only by folder, name and version.
+      **kwargs: arguments of every TFDS builder (`data_dir`, `version`).
     """
 
     VERSION = tfds.core.Version("1.0.0")
