@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from pipelines import evaluate, train
+from tfrobust.cli.plans import make_plan
 from tfrobust.serving import again
 
 FOLDER = Path(__file__).resolve().parents[1] / "deploy" / "kubernetes"
@@ -29,7 +30,7 @@ CLUSTER = {
 GROUP = {"rayStartParams", "template"}
 FIELDS = {
     "RayCluster": CLUSTER,
-    "RayJob": {"clusterSelector", "submissionMode", "entrypoint", "entrypointNumCpus"},
+    "RayJob": {"clusterSelector", "submissionMode", "entrypoint"},
     "RayService": {"serveConfigV2", "rayClusterConfig"},
 }
 
@@ -138,12 +139,13 @@ def test_jobs_are_commands_of_ours_for_the_cluster(name: str, pipeline: Any) -> 
     python, m, module, *flags = shlex.split(job["entrypoint"])
     assert [python, m, module] == ["python", "-m", pipeline.__name__]
     args = pipeline.make_parser().parse_args(flags)
-    assert args.resume
-    if name == "evaluate":
-        assert args.on == "ray"
-    else:
-        worker = cluster["spec"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]
-        assert job["entrypointNumCpus"] <= int(worker["resources"]["limits"]["cpu"])
+    assert args.resume and args.on == "ray"
+    if name == "train":
+        [group] = cluster["spec"]["workerGroupSpecs"]
+        worker = group["template"]["spec"]["containers"][0]
+        assert args.worker_cpus <= int(worker["resources"]["limits"]["cpu"])
+        assert args.workers <= group["maxReplicas"]
+        assert make_plan(args).config.training.batch_size % args.workers == 0
 
 
 def test_the_job_evaluates_what_the_other_trains() -> None:
@@ -157,8 +159,8 @@ def test_versions_of_ray_are_one_and_in_the_extra_s_range() -> None:
     setup = configparser.ConfigParser()
     setup.read(FOLDER.parents[1] / "setup.cfg")
     [line] = [one for one in setup["options.extras_require"]["cluster"].splitlines()
-              if one.startswith("ray[serve]>=")]  # fmt: skip
-    least = line.removeprefix("ray[serve]>=").split(",")[0]
+              if one.startswith("ray[")]  # fmt: skip
+    least = line.partition(">=")[2].split(",")[0]
     for cluster in clusters():
         assert cluster["spec"]["rayVersion"].startswith(f"{least}.")
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,10 @@ from tfrobust.typing import Tensor
 #: 'none': one device. 'mirrored': all GPUs of a machine. 'multiworker': the machines in
 #: TF_CONFIG, each running the same command.
 STRATEGIES = ("none", "mirrored", "multiworker")
+
+
+class LostWorker(TFRobustError):
+    """Another process of the same training has gone or cannot be reached: a new start may do."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,8 @@ def make_strategy(name: str) -> Any:
     process.
 
     Raises:
-      UsageError: the name is unknown, or TF_CONFIG does not list the workers.
-      TFRobustError: the other workers cannot be reached.
+      UsageError: the name is unknown, or TF_CONFIG does not name the workers.
+      LostWorker: the other workers cannot be reached.
     """
     if name not in STRATEGIES:
         raise UsageError(f"strategy: expected one of {', '.join(STRATEGIES)}, found {name!r}.")
@@ -57,13 +63,25 @@ def make_strategy(name: str) -> Any:
         return tf.distribute.MirroredStrategy()
     worker = worker_of(os.environ.get("TF_CONFIG", ""))
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        spread = tf.distribute.MultiWorkerMirroredStrategy()
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
         first = first_line(error)
-        raise TFRobustError(
+        raise LostWorker(
             f"Worker {worker.index} of {worker.count} cannot join the others ({first}): check the "
             "addresses in TF_CONFIG, and that no other process listens on them."
         ) from error
+    _heed_sigterm()
+    return spread
+
+
+def _heed_sigterm() -> None:
+    """Gives SIGTERM back the meaning that it had in this process.
+
+    TensorFlow takes it for news that the machine will be taken away, of which it tells the other
+    workers; nobody here listens to that, and the process would go on.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def local_devices() -> tuple[str, ...]:
@@ -177,7 +195,7 @@ def lost_workers(worker: Worker) -> Iterator[None]:
     """Turns the failure of another worker into one sentence.
 
     Raises:
-      TFRobustError: another worker has died.
+      LostWorker: another worker has gone.
     """
     try:
         yield
@@ -185,7 +203,7 @@ def lost_workers(worker: Worker) -> Iterator[None]:
             tf.errors.DeadlineExceededError) as error:  # fmt: skip
         if worker.count == 1:
             raise
-        raise TFRobustError(
-            f"Worker {worker.index} has lost another worker ({first_line(error)[:120]}): "
+        raise LostWorker(
+            f"Worker {worker.index} has lost another one ({first_line(error)[:120]}): "
             "the last complete epoch is kept; start all workers again with --resume."
         ) from error

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -17,6 +20,19 @@ Tell = Callable[[str], None]
 
 def silent(line: str) -> None:
     """A `Tell` that discards everything."""
+
+
+@contextlib.contextmanager
+def output_to(path: Path) -> Iterator[None]:
+    """Both outputs of this process, TensorFlow's own notes too, to the end of a file."""
+    with path.open("a", encoding="utf-8") as log:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        yield
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
 
 
 def clock(seconds: float) -> str:

@@ -15,7 +15,7 @@ import pytest
 
 from pipelines import evaluate, explain, export, train
 from tfrobust.cli.plans import make_plan
-from tfrobust.jobs import training
+from tfrobust.jobs import taking_part
 from tfrobust.runtime import keras
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -212,7 +212,7 @@ def test_unexpected_failure_is_one_sentence_and_debug_shows_more(monkeypatch, tm
     def fail(*args):
         raise RuntimeError("something\nunforeseen")
 
-    monkeypatch.setattr(training, "_join", fail)
+    monkeypatch.setattr(taking_part, "_join", fail)
     assert train.main(["--output", str(tmp_path / "a")]) == 1
     assert capsys.readouterr().err.strip() == (
         "error: Unexpected RuntimeError: something unforeseen (--debug shows where it came from)"

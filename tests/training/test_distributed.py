@@ -147,7 +147,8 @@ def check_close(method: str, alone: dict, chief: dict) -> None:
 TRAIN = (
     "--recipe", "digits_standard", "--backbone", "simplenet", "--limit-train", "400",
     "--batch-size", "32", "--epochs", "6", "--select-limit", "40", "--limit", "20",
-    "--no-figures", "--strategy", "multiworker",
+    # It learns little in so few steps.
+    "--no-figures", "--export-anyway", "--strategy", "multiworker",
 )  # fmt: skip
 
 
@@ -200,6 +201,15 @@ def test_a_worker_killed_in_mid_epoch_is_started_again_and_the_run_goes_on(victi
     assert (folder / "evaluation.json").is_file()
 
 
+def environments() -> list[dict[str, str]]:
+    """Those of two workers."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    tasks = [{"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+             for index in range(2)]  # fmt: skip
+    return [{**os.environ, "TF_CONFIG": json.dumps(task), "CUDA_VISIBLE_DEVICES": "-1"}
+            for task in tasks]  # fmt: skip
+
+
 OTHERS_FIGURES = """
 import json, sys
 from tfrobust.distribution import agreed, make_strategy, this_worker
@@ -211,15 +221,38 @@ print(json.dumps(agreed(strategy, {"pgd": 0.1 + index, "classes": 7 + index})))
 
 @pytest.mark.slow
 def test_workers_decide_on_the_chief_s_figures() -> None:
-    addresses, running = [f"127.0.0.1:{port}" for port in free_ports(2)], []
-    for index in range(2):
-        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        env = {**os.environ, "TF_CONFIG": json.dumps(task), "CUDA_VISIBLE_DEVICES": "-1"}
-        running.append(subprocess.Popen([sys.executable, "-c", OTHERS_FIGURES], env=env,
-                                        stdout=subprocess.PIPE, text=True))  # fmt: skip
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", OTHERS_FIGURES], env=env, stdout=subprocess.PIPE, text=True
+        )
+        for env in environments()
+    ]
     for process in running:
         out, _ = process.communicate(timeout=120)
         assert out.strip() == '{"pgd": 0.1, "classes": 7}'
+
+
+WAITS = """
+import time
+from tfrobust.distribution import agreed, make_strategy
+strategy = make_strategy("multiworker")
+print(agreed(strategy, {"a": 1.0}), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_heeds_sigterm() -> None:
+    running = [
+        subprocess.Popen([sys.executable, "-c", WAITS], env=env, stdout=subprocess.PIPE, text=True)
+        for env in environments()
+    ]
+    for process in running:
+        assert process.stdout and process.stdout.readline()
+    for process in running:
+        process.terminate()
+    for process in running:
+        assert process.wait(10) == -signal.SIGTERM
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +27,7 @@ from tfrobust.training.callbacks import EpochEnd
 from tfrobust.training.elbow import Elbow
 from tfrobust.training.fit import fit
 from tfrobust.training.selection import Selection, rank
+from tfrobust.training.state import Checkpoints, TrainState
 
 
 def image_set(count, seed):
@@ -278,3 +281,17 @@ def test_board_logs_both_batches(small_cnn, tmp_path):
         for event in tf.compat.v1.train.summary_iterator(str(file)):
             tags |= {value.tag for value in event.summary.value}
     assert {"clean", "adversarial", "loss", "select_pgd"} <= tags
+
+
+def test_what_a_thread_keeps_is_a_keras_file_too(tmp_path, small_cnn):
+    """One that has opened such a file before, as the workers of a cluster have."""
+    model, run = small_cnn(), new_run(tmp_path / "run")
+    model.save(tmp_path / "own.keras")
+
+    def keep():
+        keras.models.load_model(tmp_path / "own.keras", compile=False)
+        Checkpoints(run, model, keras.optimizers.SGD()).save(TrainState(epoch=1), is_best=True)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(keep).result()
+    assert zipfile.is_zipfile(run.best_model)

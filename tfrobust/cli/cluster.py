@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from tfrobust.cluster import Ray
 
 
-def add_cluster(parser: argparse.ArgumentParser) -> None:
-    """Adds --on, --worker-cpus and --worker-gpus."""
+def add_cluster(parser: argparse.ArgumentParser, cores: str = "1") -> None:
+    """Adds --on, --worker-cpus and --worker-gpus; `cores` is what the help says the second is."""
     parser.add_argument(
         "--on", default=None, metavar="CLUSTER",
         help="distribute the work over a Ray cluster: ray (RAY_ADDRESS, or else this machine's "
@@ -20,7 +20,7 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--worker-cpus", type=int, default=None, metavar="N",
-        help="cores per worker, with --on (default: 1)",
+        help=f"cores of each worker, with --on (default: {cores})",
     )  # fmt: skip
     parser.add_argument(
         "--worker-gpus", type=float, default=None, metavar="N",
@@ -46,7 +46,6 @@ def cluster_of(args: argparse.Namespace) -> Ray | None:
                     f"--{flag.replace('_', '-')} sizes the workers of a cluster: add --on."
                 )
         return None
-    cpus = 1 if args.worker_cpus is None else args.worker_cpus
-    found = dataclasses.replace(as_ray(args.on), cpus=cpus, gpus=args.worker_gpus)
+    found = dataclasses.replace(as_ray(args.on), cpus=args.worker_cpus, gpus=args.worker_gpus)
     import_ray()
     return found

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tfrobust.attacks import ATTACKS, SUITES
 from tfrobust.backbones import BACKBONES
+from tfrobust.cli.cluster import add_cluster, cluster_of
 from tfrobust.cli.command import Command, say
 from tfrobust.cli.evaluate import REFERENCE_HELP
 from tfrobust.cli.flags import Names, add_settings
@@ -40,6 +41,12 @@ def add_flags(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> Non
         "--strategy", default="none", choices=("none", "mirrored", "multiworker"),
         help="distribute training over all GPUs of this machine, or over the workers in TF_CONFIG",
     )  # fmt: skip
+    parser.add_argument(
+        "--workers", type=int, default=None, metavar="N",
+        help="the most processes that train together, with --on (default: one for each node, or "
+        "for each GPU)",
+    )  # fmt: skip
+    add_cluster(parser, cores="the worker's part of its node")
     parser.add_argument("--reference", default=None, help=REFERENCE_HELP)
     choices = {"backbone": Names([*BACKBONES, AUTO])}
     add_settings(parser, GROUPS, choices, help_defaults(words, make_parser))
@@ -65,7 +72,8 @@ def work(args: argparse.Namespace) -> None:
 
     jobs.train(
         make_plan(args), args.output, resume=args.resume, strategy=args.strategy,
-        reference=args.reference, export_anyway=args.export_anyway, tell=say,
+        on=cluster_of(args), workers=args.workers, reference=args.reference,
+        export_anyway=args.export_anyway, tell=say,
     )  # fmt: skip
 
 

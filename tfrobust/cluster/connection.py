@@ -24,7 +24,8 @@ class Ray:
       address: ``ray://HOST:PORT`` (Ray's client port), ``HOST:PORT`` from a machine of the
         cluster, or 'auto'; None is the environment's RAY_ADDRESS, or else a cluster of this
         machine's own cores that ends with the work.
-      cpus: cores of a worker, which TensorFlow's threads follow; a whole number from 1.
+      cpus: cores of a worker, which TensorFlow's threads follow; a whole number from 1. None is 1,
+        and in a training a worker's part of its node.
       gpus: of a worker; None is one each where the cluster has any.
 
     Raises:
@@ -32,14 +33,19 @@ class Ray:
     """
 
     address: str | None = None
-    cpus: int = 1
+    cpus: int | None = None
     gpus: float | None = None
 
     def __post_init__(self) -> None:
-        if self.cpus < 1:
+        if self.cores < 1:
             raise UsageError(f"--worker-cpus: expected 1 or more, found {self.cpus!r}.")
         if self.gpus is not None and self.gpus < 0:
             raise UsageError(f"--worker-gpus: expected 0 or more, found {self.gpus!r}.")
+
+    @property
+    def cores(self) -> int:
+        """Of a worker, of which many work at the same time."""
+        return 1 if self.cpus is None else self.cpus
 
 
 def as_ray(on: str | Ray) -> Ray:
@@ -157,13 +163,15 @@ def _refuse_open(ray: Any) -> None:
 def _check_size(ray: Any, cluster: Ray) -> None:
     """Refuses workers that are larger than any node.
 
+    A cluster whose head works on nothing may have no other node yet: it grows when work waits.
+
     Raises:
       UsageError: they are.
     """
     largest = max((node["Resources"].get("CPU", 0) for node in alive(ray)), default=0)
-    if largest < cluster.cpus:
+    if 0 < largest < cluster.cores:
         raise UsageError(
-            f"--worker-cpus {cluster.cpus}: the largest node of the cluster has {largest:g}: "
+            f"--worker-cpus {cluster.cores}: the largest node of the cluster has {largest:g}: "
             "lower it, or add a larger node."
         )
 
@@ -184,7 +192,7 @@ def slots(ray: Any, cluster: Ray) -> int:
     """How many workers fit on the nodes that are there."""
     gpus, found = gpus_of(ray, cluster), 0
     for node in alive(ray):
-        fit = node["Resources"].get("CPU", 0) // cluster.cpus
+        fit = node["Resources"].get("CPU", 0) // cluster.cores
         if gpus:
             fit = min(fit, node["Resources"].get("GPU", 0) // gpus)
         found += int(fit)

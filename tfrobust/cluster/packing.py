@@ -24,7 +24,7 @@ def pack(value: Any) -> bytes:
     class Packer(cloudpickle.CloudPickler):  # type: ignore[name-defined]
         def reducer_override(self, found: Any) -> Any:
             if library := _library_of(found):
-                return _opened, (library, _saved(found))
+                return _opened, (library, _saved(found, library))
             return super().reducer_override(found)
 
     file = io.BytesIO()
@@ -55,11 +55,13 @@ def _library_of(found: Any) -> str:
     return str(library_of(found).__name__) if is_keras(found) else ""
 
 
-def _saved(model: Any) -> bytes:
+def _saved(model: Any, library: str) -> bytes:
     """A Keras model as a .keras file."""
+    # tf_keras may write HDF5 in a thread, unless it is told not to.
+    how = {"save_format": "keras_v3"} if library == "tf_keras" else {}
     with tempfile.TemporaryDirectory(prefix="tfrobust-") as folder:
         path = Path(folder) / "model.keras"
-        model.save(path)
+        model.save(path, **how)
         return path.read_bytes()
 
 

@@ -41,7 +41,7 @@ class RayWorkers:
         gpus = gpus_of(ray, cluster)
         # A process that has used a GPU ends with its task otherwise, and its model with it.
         self._task = ray.remote(
-            num_cpus=cluster.cpus, num_gpus=gpus, max_retries=_TRIES, max_calls=0
+            num_cpus=cluster.cores, num_gpus=gpus, max_retries=_TRIES, max_calls=0
         )(do)
         self._slots, self._looked = slots(ray, cluster), time.monotonic()
         self._known: dict[int, tuple[Any, Sent]] = {}
@@ -55,7 +55,7 @@ class RayWorkers:
           TFRobustError: what the piece raised, or it cannot be done: its processes die, or no
             node is left.
         """
-        manner = manner_of(self._cluster.cpus)
+        manner = manner_of(self._cluster.cores)
         sent, common = self._sent(work), self._pack(shared)
         left, under_way = iter(pieces), deque[Any]()
         try:

@@ -81,6 +81,20 @@ def versions() -> dict[str, str]:
     return {"tfrobust": tfrobust.__version__, "tensorflow": version("tensorflow")}
 
 
+def check_versions(wanted: dict[str, str]) -> None:
+    """Refuses a node with other packages than the driver has.
+
+    Raises:
+      TFRobustError: a package is of another version.
+    """
+    for name, there in wanted.items():
+        if (here := versions()[name]) != there:
+            raise TFRobustError(
+                f"A node of the cluster has {name} {here}, the driver {there}: install the same "
+                "on both, or results would differ."
+            )
+
+
 _settled: list[Manner] = []
 
 
@@ -111,12 +125,7 @@ def settle_process(
     Raises:
       TFRobustError: a package is of another version.
     """
-    for name, there in wanted.items():
-        if (here := versions()[name]) != there:
-            raise TFRobustError(
-                f"A node of the cluster has {name} {here}, the driver {there}: install the same "
-                "on both, or results would differ."
-            )
+    check_versions(wanted)
     if "tensorflow" not in sys.modules:
         os.environ.update(flags or {})
         for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):

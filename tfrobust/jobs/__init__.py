@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tfrobust.jobs.exporting import ExportResult, export
     from tfrobust.jobs.images import load_splits
     from tfrobust.jobs.imbalancing import ImbalanceResult, imbalance
+    from tfrobust.jobs.network import build_network
     from tfrobust.jobs.opening import Subject, open_subject
     from tfrobust.jobs.perturbing import PerturbResult, perturb
     from tfrobust.jobs.plan import Plan, make_plan
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from tfrobust.jobs.serving import serve
     from tfrobust.jobs.serving_on_ray import serve_on_ray
     from tfrobust.jobs.studies import Step, StudyResult, study
-    from tfrobust.jobs.training import TrainResult, build_network, train
+    from tfrobust.jobs.training import TrainResult, train
 
 _PLACES = {
     "CertifyResult": "certifying",
@@ -71,7 +72,7 @@ _PLACES = {
     "StudyResult": "studies",
     "study": "studies",
     "TrainResult": "training",
-    "build_network": "training",
+    "build_network": "network",
     "train": "training",
 }
 __all__ = [

@@ -132,7 +132,7 @@ def _placed(objective: Objective, isolate: bool, on: str | Ray | None) -> Iterat
 
 def _build(config: RunConfig, splits: Splits) -> Any:
     """The network of a trial; notes go to the log."""
-    from tfrobust.jobs.training import build_network
+    from tfrobust.jobs.network import build_network
 
     return build_network(config, splits, print)
 

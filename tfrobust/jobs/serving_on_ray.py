@@ -60,7 +60,7 @@ def serve_on_ray(
             {
                 "replicas": replicas,
                 "most_replicas": most_replicas,
-                "cpus": cluster.cpus,
+                "cpus": cluster.cores,
                 "gpus": gpus_of(ray, cluster),
                 "max_batch": max_batch,
                 "max_body": max_body,

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from tfrobust.config import RunConfig
 from tfrobust.errors import TFRobustError
+from tfrobust.progress import output_to
 from tfrobust.run import RunFolder
 from tfrobust.search.study import Objective, Pruned, Report
 
@@ -84,7 +82,7 @@ def _work(objective: Objective, config: RunConfig, run: RunFolder, connection: A
         connection.send(("epoch", epoch, row))
         return bool(connection.recv())
 
-    with output_to(run):
+    with output_to(run.path / "log.txt"):
         try:
             answer: tuple[Any, ...] = ("done", objective(config, run, report))
         except Pruned:
@@ -105,16 +103,3 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-@contextlib.contextmanager
-def output_to(run: RunFolder) -> Iterator[None]:
-    """Redirects stdout and stderr, including TensorFlow's own messages, to the trial's log."""
-    with (run.path / "log.txt").open("a", encoding="utf-8") as log:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-        yield
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()

@@ -13,8 +13,8 @@ from tfrobust.cluster.packing import pack, unpack
 from tfrobust.cluster.worker import settle_process, versions
 from tfrobust.config import RunConfig
 from tfrobust.errors import TFRobustError
+from tfrobust.progress import output_to
 from tfrobust.run import RunFolder
-from tfrobust.search.isolate import output_to
 from tfrobust.search.study import Lost, Objective, Pruned, Report
 
 
@@ -36,11 +36,11 @@ class OnRay:
 
     def __init__(self, objective: Objective, ray: Any, cluster: Ray) -> None:
         self._ray, self._packed = ray, ray.put(pack(objective))
-        self._manner = versions(), cluster.cpus
+        self._manner = versions(), cluster.cores
         self.at_once = max(slots(ray, cluster), 1)
         # A process for each: memory that a training leaks ends with it.
         self._trial = ray.remote(
-            num_cpus=cluster.cpus, num_gpus=gpus_of(ray, cluster), max_restarts=0
+            num_cpus=cluster.cores, num_gpus=gpus_of(ray, cluster), max_restarts=0
         )(_Trial)
 
     def __call__(self, config: RunConfig, run: RunFolder, report: Report) -> dict[str, float]:
@@ -97,7 +97,7 @@ class _Trial:
             if Path(folder).is_dir():
                 # Paths of data and weights are relative to the search's folder.
                 os.chdir(folder)
-            with output_to(run):
+            with output_to(run.path / "log.txt"):
                 found = unpack(ray.get(packed[0]))(config, run, self._report)
             self._messages.put(("done", found))
         except TFRobustError as error:

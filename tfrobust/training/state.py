@@ -158,7 +158,8 @@ class Checkpoints:
         with self._averages.in_place() if self._averages else nullcontext():
             model = self._local() if self._local else self._model
             kept = in_float32(model) if is_mixed(model) else model
-            kept.save(temporary, save_format="keras")
+            # By "keras" a thread that has opened such a file before would write HDF5 into it.
+            kept.save(temporary, save_format="keras_v3")
         if keeps:
             self.epoch_model(epoch).parent.mkdir(exist_ok=True)
             shutil.copyfile(temporary, self.epoch_model(epoch))
