@@ -3,9 +3,10 @@
     make choose-tests
 
 All tests without the marker `slow` run once; the covered lines and branches and the CPU time of
-each are recorded, including its child processes. Tests under `CHEAP` seconds are all kept. Of the
-others, those that add the most new coverage per second are kept until `BUDGET` seconds are spent. A
-test without a record is always run.
+each are recorded, including its child processes. Kept are all tests under `CHEAP` seconds, the
+cheapest case of each test function under `ONE_CASE` seconds, and the cheapest case of each function
+among `GUARANTEES`, whatever it costs. Of the others, those that add the most new coverage per
+second are kept until `BUDGET` seconds are spent. A test without a record is always run.
 
 As a pytest plug-in (-p choose_tests) this records times and coverage; as a script it chooses.
 """
@@ -18,13 +19,27 @@ import sqlite3
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMES, DATA = ROOT / "build" / "coverage" / "times.jsonl", ROOT / "build" / "coverage" / "data"
 SLOW = ROOT / "tests" / "slow.txt"
 # Seconds of CPU time.
-CHEAP, BUDGET = 0.3, 420.0
+CHEAP, ONE_CASE, BUDGET = 0.3, 1.5, 600.0
+# What a change must never break: files, or test functions.
+GUARANTEES = (
+    "tests/test_architecture.py::*",
+    "tests/test_docs.py::*snippet*",
+    "tests/test_public_api.py::*",
+    "tests/checks/*",
+    "tests/evaluation/test_evaluator.py::*",
+    "tests/evaluation/test_checkpoint.py::test_the_result_is_the_same_wherever_it_was_killed",
+    "tests/models/test_opening.py::test_every_kind_of_file_*",
+    "tests/radii/test_certify.py::test_no_attack_succeeds_inside_a_certified_radius",
+    "tests/training/test_fit.py::test_resumed_run_ends_with_the_same_weights",
+    "tests/training/test_robust.py::test_both_keras_train_alike",
+)
 # The environment variable that passes a test's name to the commands it starts (setup.cfg).
 CONTEXT = "TFROBUST_TEST"
 
@@ -81,7 +96,7 @@ def choose(
     times: Counter[str], reached: dict[str, set[tuple[int, int, int]]], budget: float
 ) -> tuple[set[str], set[str]]:
     """The tests to keep and the tests to leave out."""
-    kept = {name for name, seconds in times.items() if seconds < CHEAP}
+    kept = {name for name, seconds in times.items() if seconds < CHEAP} | _one_case_each(times)
     seen = set().union(*(reached.get(name, set()) for name in kept))
     left, spent = set(times) - kept, sum(times[name] for name in kept)
     while left:
@@ -95,6 +110,19 @@ def choose(
         seen |= reached[best]
         spent += times[best]
     return kept, left
+
+
+def _one_case_each(times: Counter[str]) -> set[str]:
+    """The cheapest case of each test function, unless it is too expensive."""
+    cases: dict[str, list[str]] = defaultdict(list)
+    for name in times:
+        cases[name.partition("[")[0]].append(name)
+    cheapest = {test: min(names, key=times.__getitem__) for test, names in cases.items()}
+    return {
+        name
+        for test, name in cheapest.items()
+        if times[name] < ONE_CASE or any(fnmatch(test, guarantee) for guarantee in GUARANTEES)
+    }
 
 
 def main() -> None:
