@@ -66,8 +66,8 @@ def test_the_steps_are_shared_out_among_three_balls():
     course = L1Course(L1(2.0), 100)
     assert course.length == 103
     # After 30 steps and a look the next ball begins; only in the last is there a success.
-    radius, anew = course._radius.numpy(), np.flatnonzero(course._anew)
-    assert anew.tolist() == [30, 61]
+    radius, enters = course._radius.numpy(), np.flatnonzero(course._enters)
+    assert enters.tolist() == [30, 61]
     assert radius[[0, 29, 30, 60, 61, 101]].tolist() == [6, 6, 4, 4, 2, 2]
     assert [bool(course.counts(n)) for n in (0, 61, 62, 102)] == [False, False, True, True]
     # int(.04 * 30) and int(.04 * 40): every step.
