@@ -1,5 +1,7 @@
 """Chooses the tests that `make test` runs; the others are listed in tests/slow.txt.
 
+It also writes tests/longest.txt, the order in which files start.
+
     make choose-tests
 
 All tests without the marker `slow` run once; the covered lines and branches and the CPU time of
@@ -22,9 +24,12 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
+import coverage
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 TIMES, DATA = ROOT / "build" / "coverage" / "times.jsonl", ROOT / "build" / "coverage" / "data"
-SLOW = ROOT / "tests" / "slow.txt"
+SLOW, LONGEST = ROOT / "tests" / "slow.txt", ROOT / "tests" / "longest.txt"
 # Seconds of CPU time.
 CHEAP, ONE_CASE, BUDGET = 0.3, 0.8, 400.0
 # What a change must never break: files, or test functions.
@@ -44,32 +49,24 @@ GUARANTEES = (
 CONTEXT = "TFROBUST_TEST"
 
 
-def _processor() -> float:
+def _cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-try:
-    import pytest
-except ImportError:  # the script does not need it
-    pass
-else:
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-        """Records the time, and sets the test's name as the coverage context."""
-        import coverage
-
-        current, before = coverage.Coverage.current(), _processor()
-        os.environ[CONTEXT] = item.nodeid
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Records the time, and sets the test's name as the coverage context."""
+    current, before = coverage.Coverage.current(), _cpu_seconds()
+    os.environ[CONTEXT] = item.nodeid
+    if current is not None:
+        current.switch_context(item.nodeid)
+    try:
+        return (yield)
+    finally:
         if current is not None:
-            current.switch_context(item.nodeid)
-        try:
-            return (yield)
-        finally:
-            if current is not None:
-                current.switch_context("")
-            with TIMES.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([item.nodeid, round(_processor() - before, 3)]) + "\n")
+            current.switch_context("")
+        with TIMES.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([item.nodeid, round(_cpu_seconds() - before, 3)]) + "\n")
 
 
 def read_times() -> Counter[str]:
@@ -126,7 +123,7 @@ def _one_case_each(times: Counter[str]) -> set[str]:
 
 
 def main() -> None:
-    """Writes tests/slow.txt, and prints a summary of the choice."""
+    """Writes tests/slow.txt and the order of tests/longest.txt, and prints a summary."""
     times, reached = read_times(), read_reached()
     kept, left = choose(times, reached, BUDGET)
     everything = set().union(*(reached.get(name, set()) for name in times))
@@ -139,6 +136,8 @@ def main() -> None:
     files: Counter[str] = Counter()
     for name in kept:
         files[name.split("::")[0]] += times[name]
+    longest = [name for name, seconds in files.most_common() if seconds >= 1]
+    LONGEST.write_text("".join(f"{name}\n" for name in longest), encoding="utf-8")
     for name, seconds in files.most_common(20):
         print(f"{seconds:8.1f} s  {name}")
 

@@ -19,18 +19,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 ROOT = Path(__file__).resolve().parents[1]
 LONGEST = ROOT / "tests" / "longest.txt"
-# What takes long and reaches nothing that others do not: .ci/choose_tests.py.
+# Tests that take long and add little coverage; both lists are written by .ci/choose_tests.py.
 SLOW = ROOT / "tests" / "slow.txt"
-# Of each file, in seconds.
-TOOK: Counter[str] = Counter()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all-listed", action="store_true", help="also run the tests listed in tests/slow.txt"
-    )
-    parser.addoption(
-        "--write-longest", action="store_true", help="write the durations to tests/longest.txt"
     )
 
 
@@ -47,17 +42,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     places = {name: place for place, name in enumerate(LONGEST.read_text().split())}
     # A file that is not in the list is short.
     items.sort(key=lambda item: places.get(item.nodeid.split("::")[0], len(places)))
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    TOOK[report.nodeid.split("::")[0]] += report.duration
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Of several processes the first, which receives all results, writes the list."""
-    if session.config.option.write_longest and not hasattr(session.config, "workerinput"):
-        names = [name for name, seconds in TOOK.most_common() if seconds >= 3]
-        LONGEST.write_text("".join(f"{name}\n" for name in names))
 
 
 def mark_diagonals(items: list[pytest.Item]) -> None:

@@ -192,13 +192,13 @@ def publish(
     whole = dataclasses.replace(subject, test=splits.test)
     figures = [run.figures / "data.png", run.figures / "curves.png"]
     if config.evaluation.figures:
-        figures.append(explain_examples(whole, tell=tell, evaluator=_again(found, config)))
+        figures.append(explain_examples(whole, tell=tell, evaluator=_reusable(found, config)))
     saved = export_saved_model(whole, tell=tell)
     return TrainResult(run, config, found, tuple(figures), saved)
 
 
-def _again(found: EvaluateResult, config: RunConfig) -> Evaluator | None:
-    """The evaluator of all test images on the model itself, where there is one."""
+def _reusable(found: EvaluateResult, config: RunConfig) -> Evaluator | None:
+    """The evaluation's evaluator, if it holds all test images and the model without noise draws."""
     whole = config.evaluation.limit is None and config.evaluation.eot == 1
     return found.evaluator if whole else None
 
