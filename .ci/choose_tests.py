@@ -99,7 +99,7 @@ def choose(
     while left:
         # New coverage shrinks as tests are kept, so the best test is recomputed each time.
         new = {name: len(reached.get(name, set()) - seen) for name in left}
-        best = max(left, key=lambda name: new[name] / times[name])
+        best = max(sorted(left), key=lambda name: new[name] / times[name])
         if not new[best] or spent + times[best] > budget:
             break
         kept.add(best)
