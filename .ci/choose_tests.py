@@ -134,7 +134,7 @@ def main() -> None:
         print(f"{title:>9}: {len(names):,} tests, {seconds:,.0f} s of CPU time")
     print(f"coverage of the tests kept: {len(seen) / max(1, len(everything)):.1%} of the total")
     files: Counter[str] = Counter()
-    for name in kept:
+    for name in sorted(kept):
         files[name.split("::")[0]] += times[name]
     longest = [name for name, seconds in files.most_common() if seconds >= 1]
     LONGEST.write_text("".join(f"{name}\n" for name in longest), encoding="utf-8")
